@@ -1,0 +1,33 @@
+# One entry for people and CI. `setup` is redone when a package list changes.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test check bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt ros2_ws/src/landbridge_nodes/setup.cfg
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt -e ".[training,serial,ros-wheels,dev]" -e ros2_ws/src/landbridge_nodes
+	touch $@
+
+demo: setup
+	$(BIN)/landbridge demo
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python benchmarks/latency.py
+
+clean:
+	rm -rf $(VENV) demo build install log ros2_ws/build ros2_ws/install ros2_ws/log

@@ -1,0 +1,1 @@
+"""Measuring a robot's delay, offsets and friction, so that the simulator can be told."""

@@ -1,0 +1,1 @@
+"""The robot side: runtime, guard, supervisor, hardware. Imports neither torch nor mujoco."""

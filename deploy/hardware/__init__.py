@@ -1,0 +1,1 @@
+"""Drivers behind one interface; the bridge owns the only handle."""

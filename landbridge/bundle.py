@@ -1,0 +1,189 @@
+"""The bundle: one verified artefact that carries a policy from the trainer to the robot.
+
+A folder or one zip with `policy.onnx` (normaliser inside the graph), `manifest.json`, `robot.yaml`, `golden.npz` (inputs
+`obs`, outputs `action`), `envelope.npz` (what the training data looked like), optionally `alignment.onnx`, and `SHA256SUMS`.
+Reading verifies every byte and keeps the verified bytes in memory, so nothing can change between check and use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from landbridge.errors import InputError
+from landbridge.observation import Observer
+from landbridge.robot import RobotSpec, Spec
+
+SUMS = "SHA256SUMS"
+REQUIRED = ("policy.onnx", "manifest.json", "robot.yaml", "golden.npz", "envelope.npz", SUMS)
+REMEDY = "export the bundle again and copy it whole"
+
+
+class Manifest(Spec):
+    """What a policy is, for a person and for the loader.
+
+    Attributes:
+        joints: All joints by name, in the order the observation was built with.
+        actuated: Joints of the action vector, in order.
+        observation: Names of the observation's scalars, in order.
+        robot_hash: `RobotSpec.digest()` of the robot it was trained for.
+        task_hash: `Task.digest()` of its reward.
+        dataset_hashes: Digest of each dataset it was trained on, by path as given.
+        config: The trainer's full configuration.
+        obs_mean, obs_std: The normaliser inside `policy.onnx`, full precision.
+        golden_tolerance: Largest |difference| allowed between golden and computed actions.
+        scores: Figures known at export (for example success on a scenario), by name.
+        provenance: Versions, commit, seed, creation time.
+    """
+
+    schema_version: Literal[1] = 1
+    robot: str
+    robot_hash: str
+    task: str
+    task_hash: str
+    joints: tuple[str, ...]
+    actuated: tuple[str, ...]
+    observation: tuple[str, ...]
+    control_rate_hz: float
+    agent: str
+    alignment: str
+    dataset_hashes: dict[str, str]
+    config: dict[str, Any]
+    obs_mean: tuple[float, ...]
+    obs_std: tuple[float, ...]
+    golden_tolerance: float
+    scores: dict[str, float]
+    provenance: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle in memory.
+
+    Attributes:
+        path: Where it was read from.
+        files: Every file's bytes, by name.
+        digest: SHA-256 of `SHA256SUMS`: names the bundle.
+    """
+
+    path: Path
+    manifest: Manifest
+    robot: RobotSpec
+    files: Mapping[str, bytes]
+    digest: str
+
+    def arrays(self, name: str) -> dict[str, NDArray[np.float64]]:
+        """The arrays of one `.npz` file."""
+        with np.load(io.BytesIO(self.files[name]), allow_pickle=False) as data:
+            return {key: data[key] for key in data.files}
+
+    def require_robot(self, spec: RobotSpec) -> None:
+        """Raise InputError unless the bundle was trained for exactly this robot."""
+        if self.manifest.robot != spec.name:
+            raise InputError(
+                self.path, f"bundle is for robot {self.manifest.robot!r}, this is {spec.name!r}", "export one for this robot"
+            )
+        if list(self.manifest.joints) != spec.joint_names or list(self.manifest.actuated) != spec.actuated:
+            raise InputError(
+                self.path, f"bundle has joints {list(self.manifest.joints)}, robot has {spec.joint_names}", "export it again"
+            )
+        if self.manifest.robot_hash != spec.digest():
+            raise InputError(
+                self.path,
+                f"robot {spec.name!r} has changed since export (hash {spec.digest()[:12]}, bundle {self.manifest.robot_hash[:12]})",
+                "export again with the present robot.yaml, or restore the old one",
+            )
+
+
+def write_bundle(path: Path, manifest: Manifest, robot: RobotSpec, files: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle to the new folder `path`, or to one zip if `path` ends in `.zip`; complete or not at all.
+
+    Args:
+        files: `policy.onnx`, `golden.npz`, `envelope.npz` and any optional file.
+
+    Raises:
+        InputError: `path` exists.
+    """
+    if path.exists():
+        raise InputError(path, "already exists", "choose another --out or remove it")
+    every = dict(files)
+    every["manifest.json"] = (json.dumps(manifest.model_dump(), indent=2) + "\n").encode()
+    every["robot.yaml"] = yaml.safe_dump(robot.model_dump(mode="json"), sort_keys=False).encode()
+    every[SUMS] = "".join(f"{hashlib.sha256(every[n]).hexdigest()}  {n}\n" for n in sorted(every)).encode()
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(partial, "w") as archive:
+                for name, content in every.items():
+                    archive.writestr(name, content)
+        else:
+            partial.mkdir()
+            for name, content in every.items():
+                (partial / name).write_bytes(content)
+        partial.rename(path)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        partial.unlink(missing_ok=True)
+    return read_bundle(path)
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read and verify a bundle: every file named, every byte as written, manifest and robot in agreement.
+
+    Raises:
+        InputError: Anything is missing, changed, unknown or contradictory.
+    """
+    files = _read_files(path)
+    for name in REQUIRED:
+        if name not in files:
+            raise InputError(path, f"{name} is missing", REMEDY)
+    _verify_sums(path, files)
+    try:
+        manifest = Manifest.model_validate_json(files["manifest.json"])
+        robot = RobotSpec.model_validate(yaml.safe_load(files["robot.yaml"]))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise InputError(path, f"manifest or robot is malformed: {' '.join(str(error).split())[:200]}", REMEDY) from error
+    bundle = Bundle(path, manifest, robot, files, hashlib.sha256(files[SUMS]).hexdigest())
+    bundle.require_robot(robot)
+    names = Observer(robot).names
+    if list(manifest.observation) != names:
+        raise InputError(path, f"observation {list(manifest.observation)} is not what this version builds: {names}", REMEDY)
+    return bundle
+
+
+def _read_files(path: Path) -> dict[str, bytes]:
+    try:
+        if path.is_dir():
+            return {p.name: p.read_bytes() for p in sorted(path.iterdir()) if p.is_file()}
+        with zipfile.ZipFile(path) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(path, f"not a bundle folder or zip: {error}", "name the output of `landbridge export`") from error
+
+
+def _verify_sums(path: Path, files: Mapping[str, bytes]) -> None:
+    listed: dict[str, str] = {}
+    for line in files[SUMS].decode(errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        listed[name] = digest
+    if unlisted := sorted(set(files) - set(listed) - {SUMS}):
+        raise InputError(path, f"files not listed in {SUMS}: {unlisted}", "remove them or export again")
+    for name, digest in listed.items():
+        if name not in files:
+            raise InputError(path, f"{name} is missing", REMEDY)
+        if hashlib.sha256(files[name]).hexdigest() != digest:
+            raise InputError(path / name, f"does not match {SUMS}", REMEDY)

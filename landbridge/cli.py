@@ -1,0 +1,96 @@
+"""The `landbridge` command: one table of subcommands, each a typed function read by tyro.
+
+A command returns its figures as a dict (or None); they are printed as a table, or as JSON with `--json`. Commands are
+imported only when called, so the robot can run `landbridge up` without torch or a simulator.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from landbridge import __version__
+from landbridge.errors import InputError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("landbridge.demo:demo", "the whole way, once: logs to a policy on the twin, with a report"),
+    "collect": ("landbridge.simulation.collect:collect", "simulate behaviour policies into a source dataset"),
+    "record": ("landbridge_nodes.up:record", "record target rollouts over ROS 2 into an MCAP bag"),
+    "ingest": ("landbridge.training.ingest:ingest", "turn a bag or a D4RL file into a dataset"),
+    "train": ("landbridge.training.train:train", "train an agent on source and target data"),
+    "evaluate": ("landbridge.training.evaluate:evaluate", "score policies in simulation with intervals"),
+    "export": ("landbridge.training.export:export", "turn a training run into a verified bundle"),
+    "inspect": ("landbridge.inspection:inspect", "print what a bundle, dataset or robot is"),
+    "verify": ("landbridge.deploy.verify:verify", "check a bundle's bytes and golden vectors on this machine"),
+    "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, twin) without `ros2 launch`"),
+    "doctor": ("landbridge.doctor:doctor", "what this machine can do, and what to install for the rest"),
+}
+INPUT_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand. Returns the exit code: 0, 2 for bad input, 130 for Ctrl-C."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args in ([], ["-h"], ["--help"]):
+        _print_help()
+        return 0
+    if args == ["--version"]:
+        print(__version__)
+        return 0
+    as_json = "--json" in args
+    args = [a for a in args if a != "--json"]
+    name, rest = args[0], args[1:]
+    if name not in COMMANDS:
+        print(f"landbridge: no command {name!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        return INPUT_ERROR
+    try:
+        figures = tyro.cli(_function(name), prog=f"landbridge {name}", args=rest, console_outputs=True)
+    except InputError as error:
+        print(f"landbridge {name}: {error}", file=sys.stderr)
+        return INPUT_ERROR
+    except KeyboardInterrupt:
+        print(f"landbridge {name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    if as_json:
+        print(json.dumps(figures, indent=2))
+    elif isinstance(figures, Mapping):
+        Console().print(_table(figures))
+    return 0
+
+
+def _function(name: str) -> Callable[..., Mapping[str, Any] | None]:
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    try:
+        found: Callable[..., Mapping[str, Any] | None] = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in ("landbridge",):
+            raise
+        raise InputError(
+            f"landbridge {name}", f"python package {error.name!r} is not installed", "`landbridge doctor` says which extra has it"
+        ) from error
+    return found
+
+
+def _print_help() -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, (_, about) in COMMANDS.items():
+        table.add_row(f"[bold]{name}", about)
+    console = Console()
+    console.print(f"landbridge {__version__}: carry a policy from simulator logs to a physical robot\n")
+    console.print("usage: landbridge COMMAND [--help] [--json] ...\n")
+    console.print(table)
+
+
+def _table(figures: Mapping[str, Any]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for key, value in figures.items():
+        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+    return table

@@ -1,0 +1,196 @@
+"""Episodes and datasets: what a rollout is, on disk as a Minari dataset and in memory as arrays.
+
+A dataset is a Minari folder (HDF5 storage) whose `metadata.json` carries `DatasetMetadata` under the key `landbridge`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+import gymnasium as gym
+import minari
+import numpy as np
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_storage import MinariStorage
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from landbridge.errors import InputError
+from landbridge.robot import Spec
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One unbroken run of control ticks. T transitions; observation t and action t lead to observation t + 1.
+
+    Attributes:
+        obs: (T + 1, n) float32.
+        actions: (T, m) float32 in [-1, 1]: what was sent, after every limit.
+        rewards: (T,) float32.
+        terminated: (T,) bool. Only the last may be set.
+        truncated: (T,) bool. Only the last may be set: the run was cut, its value goes on.
+        stamps: (T + 1,) float64, measurement times [s] since the episode's first measurement.
+    """
+
+    obs: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    stamps: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        steps = len(self.actions)
+        lengths = [len(self.obs) - 1, len(self.rewards), len(self.terminated), len(self.truncated), len(self.stamps) - 1]
+        if steps == 0 or any(length != steps for length in lengths):
+            raise ValueError(f"episode of {steps} actions has arrays of {lengths} transitions")
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return len(self.actions)
+
+
+class DatasetMetadata(Spec):
+    """Where a dataset came from: enough to refuse a wrong one and to make it again.
+
+    Attributes:
+        domain: `source` (simulator) or `target` (robot or its twin).
+        robot_hash: `RobotSpec.digest()` of the robot that produced it.
+        task_hash: `Task.digest()` of the function that labelled it.
+        engine: `mujoco`, `bullet`, `ros2` or `d4rl`.
+        scenario: Name of the severity rung, or `real`.
+        controllers: Behaviour policies and the number of transitions of each.
+        measured_rate_hz: Median rate of the stamps; equals `control_rate_hz` in simulation.
+        commit: Git commit of the code that wrote it, `unknown` outside a checkout.
+    """
+
+    schema_version: Literal[1] = 1
+    domain: Literal["source", "target"]
+    robot: str
+    robot_hash: str
+    task: str
+    task_hash: str
+    engine: str
+    engine_version: str
+    scenario: str
+    controllers: dict[str, int]
+    control_rate_hz: float
+    measured_rate_hz: float
+    seed: int | None
+    commit: str
+    created: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset on disk. Episodes are read one at a time; `len` and the metadata cost nothing."""
+
+    path: Path
+    metadata: DatasetMetadata
+    minari: minari.MinariDataset
+
+    def __len__(self) -> int:
+        """Number of episodes."""
+        return int(self.minari.total_episodes)
+
+    @property
+    def transitions(self) -> int:
+        """Number of transitions."""
+        return int(self.minari.total_steps)
+
+    def __iter__(self) -> Iterator[Episode]:
+        for data in self.minari.iterate_episodes():
+            yield Episode(
+                obs=np.asarray(data.observations, np.float32),
+                actions=np.asarray(data.actions, np.float32),
+                rewards=np.asarray(data.rewards, np.float32),
+                terminated=np.asarray(data.terminations, bool),
+                truncated=np.asarray(data.truncations, bool),
+                stamps=np.asarray(data.infos["stamp"], np.float64),
+            )
+
+
+def write_dataset(path: Path, episodes: Iterable[Episode], metadata: DatasetMetadata) -> Dataset:
+    """Write episodes to the new folder `path`; it appears complete or not at all.
+
+    Raises:
+        InputError: `path` exists, or there is no episode.
+    """
+    if path.exists():
+        raise InputError(path, "already exists", "choose another --out or remove it")
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        storage: MinariStorage | None = None
+        for episode in episodes:
+            if storage is None:
+                box = gym.spaces.Box(-np.inf, np.inf, episode.obs.shape[1:], np.float32)
+                unit = gym.spaces.Box(-1.0, 1.0, episode.actions.shape[1:], np.float32)
+                storage = MinariStorage.new(partial, observation_space=box, action_space=unit)
+            storage.update_episodes([_to_buffer(episode)])
+        if storage is None:
+            raise InputError(path, "there is no episode to write", "check the recording or ask for more steps")
+        storage.update_metadata(
+            {
+                "dataset_id": f"{metadata.robot}/{metadata.domain}-{metadata.scenario}-v0",
+                "minari_version": minari.__version__,
+                "landbridge": metadata.model_dump(),
+            }
+        )
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return open_dataset(path)
+
+
+def open_dataset(path: Path) -> Dataset:
+    """Open a dataset folder without reading its episodes.
+
+    Raises:
+        InputError: Not a Minari folder, or not one that landbridge wrote.
+    """
+    try:
+        raw = MinariStorage.read_raw_metadata(path)
+        data = minari.MinariDataset(path)
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        raise InputError(path, f"not a readable Minari dataset: {error}", "make one with `landbridge collect` or `ingest`") from error
+    try:
+        metadata = DatasetMetadata.model_validate(raw.get("landbridge"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            path, f"metadata landbridge.{'.'.join(map(str, first['loc']))}: {first['msg']}", "import it with `landbridge ingest`"
+        ) from error
+    return Dataset(path, metadata, data)
+
+
+def _to_buffer(episode: Episode) -> EpisodeBuffer:
+    return EpisodeBuffer(
+        observations=episode.obs,
+        actions=episode.actions,
+        rewards=episode.rewards,
+        terminations=episode.terminated,
+        truncations=episode.truncated,
+        infos={"stamp": episode.stamps},
+    )
+
+
+def now() -> str:
+    """UTC time, ISO 8601 to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def commit() -> str:
+    """Git commit of this checkout, with `-dirty` when it has changes; `unknown` where there is none."""
+    git = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

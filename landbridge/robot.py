@@ -1,0 +1,299 @@
+"""What a robot is: joints by name, limits, observation and action spec, safety envelope.
+
+A robot is a folder with `robot.yaml`, a URDF, `task.py`, `behaviour.py` and `scenarios.yaml`. Simulators, trainer, runtime,
+guard and nodes read the same `RobotSpec`; none of them holds a robot's number of its own. SI units (REP 103) unless a
+field's suffix says otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
+
+from landbridge.errors import InputError
+
+ROBOTS = Path(__file__).parent / "robots"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Spec(BaseModel):
+    """Base of every model read from disk: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Friction(Spec):
+    """Joint friction torque: Coulomb + Stribeck + viscous (Armstrong-Hélouvry et al., Automatica 30(7), 1994, eq. 5).
+
+    tau(v) = -[c + (s - c) exp(-(v / v_s)^2)] tanh(v / v_0) - b v, with v_0 a smoothing speed.
+
+    Attributes:
+        frictionloss: Coulomb torque c [N m].
+        stiction: Break-away torque s >= c [N m]; equal to c when absent.
+        stribeck_velocity: v_s [rad/s].
+        viscous: b [N m s/rad].
+    """
+
+    frictionloss: NonNegative = 0.0
+    stiction: NonNegative | None = None
+    stribeck_velocity: Positive = 0.5
+    viscous: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _break_away_is_at_least_coulomb(self) -> Self:
+        if self.stiction is not None and self.stiction < self.frictionloss:
+            raise ValueError(f"stiction {self.stiction} is below frictionloss {self.frictionloss}")
+        return self
+
+
+class Encoder(Spec):
+    """joint position [rad] = sign * raw / gear - offset."""
+
+    sign: Literal[-1, 1] = 1
+    offset: Finite = 0.0
+    gear: Positive = 1.0
+
+
+class Joint(Spec):
+    """One joint of the URDF.
+
+    Attributes:
+        actuated: Whether the policy commands it.
+        position_limit: (lower, upper) [rad]; None for a continuous joint.
+        velocity_limit: [rad/s]. A measured speed above it is a fault.
+        effort_limit: [N m]; 0 for a passive joint.
+        rate_limit: Largest change of the command per second, in the command's unit (rad/s, rad/s^2 or N m/s).
+        default_joint_pos: Rest position [rad], origin of a relative position action.
+        stiffness: PD gain [N m/rad] of a position-commanded joint.
+        damping: PD gain [N m s/rad] of a position-commanded joint; also the gain of the DAMP stop.
+        armature: Rotor inertia seen at the joint [kg m^2].
+    """
+
+    name: str
+    actuated: bool = True
+    position_limit: tuple[Finite, Finite] | None = None
+    velocity_limit: Positive
+    effort_limit: NonNegative = 0.0
+    rate_limit: Positive | None = None
+    default_joint_pos: Finite = 0.0
+    stiffness: NonNegative = 0.0
+    damping: NonNegative = 0.0
+    armature: NonNegative = 0.0
+    friction: Friction = Friction()
+    encoder: Encoder = Encoder()
+
+    @model_validator(mode="after")
+    def _limits_make_sense(self) -> Self:
+        if self.position_limit is not None and self.position_limit[0] >= self.position_limit[1]:
+            raise ValueError(f"joint {self.name}: position_limit {list(self.position_limit)} is not (lower, upper)")
+        if self.actuated and (self.effort_limit == 0 or self.rate_limit is None):
+            raise ValueError(f"joint {self.name} is actuated and needs effort_limit > 0 and rate_limit")
+        return self
+
+
+class ObservationTerm(Spec):
+    """One named block of the observation vector; see `landbridge.observation` for what each kind computes.
+
+    Attributes:
+        joints: The joints it covers, in this order. `action_history` covers the actuated joints and takes none.
+        scale: Multiplies the raw value.
+        clip: Symmetric bound after scaling, or None.
+        history: Number of past actions, newest first (`action_history` only).
+    """
+
+    kind: Literal["joint_pos", "joint_sin", "joint_cos", "joint_vel", "action_history"]
+    joints: tuple[str, ...] = ()
+    scale: Positive = 1.0
+    clip: Positive | None = None
+    history: Annotated[int, Field(ge=1)] = 1
+
+
+class ActionSpec(Spec):
+    """How a policy output in [-1, 1] becomes a joint command.
+
+    Attributes:
+        kind: What the command is: position [rad], velocity [rad/s] or effort [N m].
+        scale: Command per unit of action, for every actuated joint by name.
+        relative: For positions: command = default_joint_pos + scale * action.
+    """
+
+    kind: Literal["position", "velocity", "effort"]
+    scale: dict[str, Positive]
+    relative: bool = False
+
+
+class SafetyEnvelope(Spec):
+    """What the guard and the monitor enforce beyond the joints' own limits.
+
+    Attributes:
+        max_command_age_ms: A command that answers an older measurement is stale.
+        max_silence_periods: Control periods without an admissible command before the bridge stops on its own.
+        heartbeat_timeout_ms: Silence of the monitor that counts as its loss.
+        max_tracking_error: |commanded - measured position| [rad] of a position-commanded joint; None: not checked.
+    """
+
+    max_command_age_ms: Positive
+    max_silence_periods: Annotated[int, Field(ge=1)] = 3
+    heartbeat_timeout_ms: Positive = 200.0
+    max_tracking_error: Positive | None = None
+
+
+class RobotSpec(Spec):
+    """The contract of one robot, as read from `robot.yaml`.
+
+    Attributes:
+        control_rate_hz: Policy rate; `control_dt` is its inverse.
+        decimation: Physics steps per control step in simulation.
+        latency_budget_ms: Measurement-to-command time the robot is designed for.
+    """
+
+    schema_version: Literal[1]
+    name: str
+    urdf: str
+    control_rate_hz: Positive
+    decimation: Annotated[int, Field(ge=1)]
+    latency_budget_ms: Positive
+    joints: tuple[Joint, ...]
+    observation: tuple[ObservationTerm, ...]
+    action: ActionSpec
+    safety: SafetyEnvelope
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        names = [j.name for j in self.joints]
+        if len(set(names)) != len(names):
+            raise ValueError(f"joint names are not unique: {names}")
+        for term in self.observation:
+            if unknown := set(term.joints) - set(names):
+                raise ValueError(f"observation term {term.kind} names unknown joints {sorted(unknown)}; known: {names}")
+            if (term.kind == "action_history") == bool(term.joints):
+                raise ValueError(f"observation term {term.kind}: joints is {list(term.joints)}")
+        if set(self.action.scale) != set(self.actuated):
+            raise ValueError(f"action.scale is for {sorted(self.action.scale)}, actuated joints are {self.actuated}")
+        return self
+
+    @property
+    def control_dt(self) -> float:
+        """Control period [s]."""
+        return 1.0 / self.control_rate_hz
+
+    @property
+    def joint_names(self) -> list[str]:
+        """All joints, in the file's order; the order of every `joint_pos` and `joint_vel` array."""
+        return [j.name for j in self.joints]
+
+    @property
+    def actuated(self) -> list[str]:
+        """The actuated joints, in the file's order; the order of every action and command array."""
+        return [j.name for j in self.joints if j.actuated]
+
+    def joint(self, name: str) -> Joint:
+        """The joint called `name`; raises KeyError with the known names."""
+        for joint in self.joints:
+            if joint.name == name:
+                return joint
+        raise KeyError(f"{name!r} is not a joint of {self.name}; known: {self.joint_names}")
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of this spec: equal for two files that differ only in comments or layout."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class Robot:
+    """A robot folder: its spec and the paths and Python modules beside it.
+
+    Attributes:
+        spec: The parsed `robot.yaml`.
+        folder: Where it was read from.
+    """
+
+    def __init__(self, spec: RobotSpec, folder: Path) -> None:
+        self.spec, self.folder = spec, folder
+
+    @property
+    def urdf(self) -> Path:
+        """The URDF, checked to exist by `load_robot`."""
+        return self.folder / self.spec.urdf
+
+    def module(self, name: str) -> ModuleType:
+        """Import `<folder>/<name>.py`, once per file.
+
+        Robots are found by path, not by package, so that a user's own robot needs no installation.
+
+        Raises:
+            InputError: The folder has no such file.
+        """
+        path = (self.folder / f"{name}.py").resolve()
+        key = f"landbridge_robot_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+        if key in sys.modules:
+            return sys.modules[key]
+        if not path.is_file():
+            raise InputError(path, "no such file", f"a robot folder needs {name}.py; see robots/furuta for an example")
+        found = importlib.util.spec_from_file_location(key, path)
+        assert found is not None and found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        sys.modules[key] = module
+        try:
+            found.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[key]
+            raise
+        return module
+
+
+def robots() -> list[str]:
+    """Names of the robots that ship with landbridge."""
+    return sorted(p.parent.name for p in ROBOTS.glob("*/robot.yaml"))
+
+
+def load_robot(robot: str | Path) -> Robot:
+    """Read a robot by the name of one that ships, or by the path of a robot folder.
+
+    Raises:
+        InputError: No such robot, or its file is malformed.
+    """
+    folder = ROBOTS / robot if str(robot) in robots() else Path(robot)
+    path = folder / "robot.yaml"
+    if not path.is_file():
+        raise InputError(path, "no such robot", f"name one of {robots()} or a folder that holds robot.yaml")
+    spec = read_spec(path)
+    if not (folder / spec.urdf).is_file():
+        raise InputError(path, f"urdf {spec.urdf!r} does not exist", f"put it into {folder} or correct the name")
+    return Robot(spec, folder)
+
+
+def read_spec(path: Path) -> RobotSpec:
+    """Parse one `robot.yaml`.
+
+    Raises:
+        InputError: Not YAML, an unknown key, a missing field or a value out of range; names the first such field.
+    """
+    return read_model(RobotSpec, path)
+
+
+Model = TypeVar("Model", bound=Spec)
+
+
+def read_model(model: type[Model], path: Path) -> Model:
+    """Parse a YAML file into `model`; raises InputError that names the first bad field and its value."""
+    try:
+        return model.model_validate(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise InputError(path, f"not YAML: {' '.join(str(error).split())}", "correct the file's syntax") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "file"
+        raise InputError(
+            path, f"{field}: {first['msg']} (got {first['input']!r:.80})", "correct that field; see robots/furuta/robot.yaml"
+        ) from error

@@ -1,0 +1,1 @@
+"""Plants (MuJoCo source, Bullet twin), the severity ladder, behaviour collection."""

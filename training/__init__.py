@@ -1,0 +1,1 @@
+"""Offline training: ingest, datasets, agents, alignments, trainer, evaluation, export."""
