@@ -1,7 +1,8 @@
 """The bundle: one verified artefact that carries a policy from the trainer to the robot.
 
-A folder or one zip with `policy.onnx` (normaliser inside the graph), `manifest.json`, `robot.yaml`, `golden.npz` (inputs
-`obs`, outputs `action`), `envelope.npz` (what the training data looked like), optionally `alignment.onnx`, and `SHA256SUMS`.
+A folder or one zip with `policy.onnx` (normaliser inside the graph), `manifest.json`, `robot.yaml`, `golden.npz`
+(inputs `obs`, outputs `action`), `envelope.npz` (what the training data looked like), optionally `alignment.onnx`, and
+`SHA256SUMS`.
 Reading verifies every byte and keeps the verified bytes in memory, so nothing can change between check and use.
 """
 
@@ -93,16 +94,21 @@ class Bundle:
         """Raise InputError unless the bundle was trained for exactly this robot."""
         if self.manifest.robot != spec.name:
             raise InputError(
-                self.path, f"bundle is for robot {self.manifest.robot!r}, this is {spec.name!r}", "export one for this robot"
+                self.path,
+                f"bundle is for robot {self.manifest.robot!r}, this is {spec.name!r}",
+                "export one for this robot",
             )
         if list(self.manifest.joints) != spec.joint_names or list(self.manifest.actuated) != spec.actuated:
             raise InputError(
-                self.path, f"bundle has joints {list(self.manifest.joints)}, robot has {spec.joint_names}", "export it again"
+                self.path,
+                f"bundle has joints {list(self.manifest.joints)}, robot has {spec.joint_names}",
+                "export it again",
             )
         if self.manifest.robot_hash != spec.digest():
             raise InputError(
                 self.path,
-                f"robot {spec.name!r} has changed since export (hash {spec.digest()[:12]}, bundle {self.manifest.robot_hash[:12]})",
+                f"robot {spec.name!r} has changed since export "
+                f"(hash {spec.digest()[:12]}, bundle {self.manifest.robot_hash[:12]})",
                 "export again with the present robot.yaml, or restore the old one",
             )
 
@@ -156,12 +162,16 @@ def read_bundle(path: Path) -> Bundle:
         manifest = Manifest.model_validate_json(files["manifest.json"])
         robot = RobotSpec.model_validate(yaml.safe_load(files["robot.yaml"]))
     except (ValidationError, yaml.YAMLError) as error:
-        raise InputError(path, f"manifest or robot is malformed: {' '.join(str(error).split())[:200]}", REMEDY) from error
+        raise InputError(
+            path, f"manifest or robot is malformed: {' '.join(str(error).split())[:200]}", REMEDY
+        ) from error
     bundle = Bundle(path, manifest, robot, files, hashlib.sha256(files[SUMS]).hexdigest())
     bundle.require_robot(robot)
     names = Observer(robot).names
     if list(manifest.observation) != names:
-        raise InputError(path, f"observation {list(manifest.observation)} is not what this version builds: {names}", REMEDY)
+        raise InputError(
+            path, f"observation {list(manifest.observation)} is not what this version builds: {names}", REMEDY
+        )
     return bundle
 
 
@@ -172,7 +182,9 @@ def _read_files(path: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(path) as archive:
             return {name: archive.read(name) for name in archive.namelist()}
     except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(path, f"not a bundle folder or zip: {error}", "name the output of `landbridge export`") from error
+        raise InputError(
+            path, f"not a bundle folder or zip: {error}", "name the output of `landbridge export`"
+        ) from error
 
 
 def _verify_sums(path: Path, files: Mapping[str, bytes]) -> None:

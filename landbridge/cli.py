@@ -74,7 +74,9 @@ def _function(name: str) -> Callable[..., Mapping[str, Any] | None]:
         if error.name and error.name.split(".")[0] in ("landbridge",):
             raise
         raise InputError(
-            f"landbridge {name}", f"python package {error.name!r} is not installed", "`landbridge doctor` says which extra has it"
+            f"landbridge {name}",
+            f"python package {error.name!r} is not installed",
+            "`landbridge doctor` says which extra has it",
         ) from error
     return found
 

@@ -47,7 +47,13 @@ class Episode:
 
     def __post_init__(self) -> None:
         steps = len(self.actions)
-        lengths = [len(self.obs) - 1, len(self.rewards), len(self.terminated), len(self.truncated), len(self.stamps) - 1]
+        lengths = [
+            len(self.obs) - 1,
+            len(self.rewards),
+            len(self.terminated),
+            len(self.truncated),
+            len(self.stamps) - 1,
+        ]
         if steps == 0 or any(length != steps for length in lengths):
             raise ValueError(f"episode of {steps} actions has arrays of {lengths} transitions")
 
@@ -160,13 +166,17 @@ def open_dataset(path: Path) -> Dataset:
         raw = MinariStorage.read_raw_metadata(path)
         data = minari.MinariDataset(path)
     except (OSError, ValueError, KeyError, AssertionError) as error:
-        raise InputError(path, f"not a readable Minari dataset: {error}", "make one with `landbridge collect` or `ingest`") from error
+        raise InputError(
+            path, f"not a readable Minari dataset: {error}", "make one with `landbridge collect` or `ingest`"
+        ) from error
     try:
         metadata = DatasetMetadata.model_validate(raw.get("landbridge"))
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(
-            path, f"metadata landbridge.{'.'.join(map(str, first['loc']))}: {first['msg']}", "import it with `landbridge ingest`"
+            path,
+            f"metadata landbridge.{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            "import it with `landbridge ingest`",
         ) from error
     return Dataset(path, metadata, data)
 
@@ -189,7 +199,16 @@ def now() -> str:
 
 def commit() -> str:
     """Git commit of this checkout, with `-dirty` when it has changes; `unknown` where there is none."""
-    git = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).resolve().parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--exclude=*",
+    ]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

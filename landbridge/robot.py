@@ -1,8 +1,8 @@
 """What a robot is: joints by name, limits, observation and action spec, safety envelope.
 
-A robot is a folder with `robot.yaml`, a URDF, `task.py`, `behaviour.py` and `scenarios.yaml`. Simulators, trainer, runtime,
-guard and nodes read the same `RobotSpec`; none of them holds a robot's number of its own. SI units (REP 103) unless a
-field's suffix says otherwise.
+A robot is a folder with `robot.yaml`, a URDF, `task.py`, `behaviour.py` and `scenarios.yaml`. Simulators, trainer,
+runtime, guard and nodes read the same `RobotSpec`; none of them holds a robot's number of its own. SI units (REP 103)
+unless a field's suffix says otherwise.
 """
 
 from __future__ import annotations
@@ -295,5 +295,7 @@ def read_model(model: type[Model], path: Path) -> Model:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "file"
         raise InputError(
-            path, f"{field}: {first['msg']} (got {first['input']!r:.80})", "correct that field; see robots/furuta/robot.yaml"
+            path,
+            f"{field}: {first['msg']} (got {first['input']!r:.80})",
+            "correct that field; see robots/furuta/robot.yaml",
         ) from error
