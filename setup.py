@@ -5,6 +5,7 @@ from glob import glob
 from setuptools import setup
 
 setup(
+    python_requires=">=3.10",  # a plain string: colcon evaluates the repr of every field
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/landbridge"]),
         ("share/landbridge", ["package.xml"]),

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from landbridge.errors import InputError
+from landbridge.robot import ROBOTS, RobotSpec, load_robot, read_spec
+
+
+@pytest.fixture
+def furuta(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ROBOTS / "furuta", tmp_path / "furuta"))
+
+
+def edit(folder: Path, **changes: Any) -> Path:
+    path = folder / "robot.yaml"
+    spec = yaml.safe_load(path.read_text())
+    spec.update(changes)
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+def test_the_shipped_robot_loads_by_name_and_by_path(furuta: Path) -> None:
+    assert load_robot("furuta").spec == load_robot(furuta).spec
+    assert load_robot("furuta").spec.joint_names == ["arm", "pendulum"]
+    assert load_robot("furuta").spec.actuated == ["arm"]
+
+
+def test_the_digest_ignores_layout_and_sees_every_value(furuta: Path) -> None:
+    before = load_robot("furuta").spec.digest()
+    spec = yaml.safe_load((furuta / "robot.yaml").read_text())
+    (furuta / "robot.yaml").write_text("# another comment\n" + yaml.safe_dump(spec, sort_keys=True))
+    assert read_spec(furuta / "robot.yaml").digest() == before
+    edit(furuta, control_rate_hz=51)
+    assert read_spec(furuta / "robot.yaml").digest() != before
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"speed": 3}, "speed: Extra inputs are not permitted (got 3)"),
+        ({"control_rate_hz": -50}, "control_rate_hz: Input should be greater than 0 (got -50)"),
+        ({"control_rate_hz": float("nan")}, "control_rate_hz"),
+        ({"action": {"kind": "effort", "scale": {"elbow": 1.0}}}, "action.scale is for ['elbow']"),
+        ({"observation": [{"kind": "joint_pos", "joints": ["elbow"]}]}, "unknown joints ['elbow']"),
+        ({"urdf": "absent.urdf"}, "absent.urdf"),
+        ({"schema_version": 2}, "schema_version"),
+    ],
+)
+def test_a_malformed_robot_names_file_field_and_value(furuta: Path, change: dict[str, Any], expected: str) -> None:
+    path = edit(furuta, **change)
+    with pytest.raises(InputError) as caught:
+        load_robot(furuta)
+    assert expected in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_duplicate_joints_and_inverted_limits_are_refused(furuta: Path) -> None:
+    joints = yaml.safe_load((furuta / "robot.yaml").read_text())["joints"]
+    edit(furuta, joints=[joints[0], joints[0]])
+    with pytest.raises(InputError, match="not unique"):
+        load_robot(furuta)
+    edit(furuta, joints=[{**joints[0], "position_limit": [1.0, -1.0]}, joints[1]])
+    with pytest.raises(InputError, match="not \\(lower, upper\\)"):
+        load_robot(furuta)
+
+
+def test_a_missing_robot_and_broken_yaml_are_one_line(furuta: Path) -> None:
+    with pytest.raises(InputError, match="name one of \\['furuta'"):
+        load_robot("no_such_robot")
+    (furuta / "robot.yaml").write_text("joints: [")
+    with pytest.raises(InputError, match="not YAML") as caught:
+        load_robot(furuta)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_robot_folder_without_a_module_says_which(furuta: Path) -> None:
+    (furuta / "task.py").unlink()
+    with pytest.raises(InputError, match=r"a robot folder needs task\.py"):
+        load_robot(furuta).module("task")
+
+
+def test_joint_by_unknown_name() -> None:
+    spec: RobotSpec = load_robot("furuta").spec
+    with pytest.raises(KeyError, match="known: \\['arm', 'pendulum'\\]"):
+        spec.joint("elbow")
