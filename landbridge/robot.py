@@ -297,5 +297,5 @@ def read_model(model: type[Model], path: Path) -> Model:
         raise InputError(
             path,
             f"{field}: {first['msg']} (got {first['input']!r:.80})",
-            "correct that field; see robots/furuta/robot.yaml",
+            f"correct that field; see robots/furuta/{path.name}",
         ) from error

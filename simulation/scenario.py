@@ -1,0 +1,131 @@
+"""Scenarios: how a simulated robot differs from its nominal self.
+
+`scenarios.yaml` of a robot names a severity ladder. The rigid-body part of a scenario is applied by `apply`, which edits the
+URDF text that every engine loads; friction, gain, latency and noise are applied by `landbridge.simulation.plant`.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from landbridge.errors import InputError
+from landbridge.robot import Friction, NonNegative, Positive, Robot, Spec, read_model
+
+SCENARIOS = "scenarios.yaml"
+
+
+class Scenario(Spec):
+    """One rung of the ladder; the defaults are the nominal robot.
+
+    Attributes:
+        actuator_gain: Delivered over commanded effort.
+        link_mass_scale: Factor on a link's mass and, with it, on its inertia.
+        link_length_scale: Uniform factor on a link's geometry, centre of mass and joints it carries; the mass stays, so
+            the inertia grows with its square.
+        friction: Joint friction in place of the one in `robot.yaml`.
+        latency_ms: Time from the write of a command to its effect [ms].
+        joint_pos_noise: Standard deviation of the measured positions [rad].
+        joint_vel_noise: Standard deviation of the measured velocities [rad/s].
+    """
+
+    actuator_gain: Positive = 1.0
+    link_mass_scale: dict[str, Positive] = {}
+    link_length_scale: dict[str, Positive] = {}
+    friction: dict[str, Friction] = {}
+    latency_ms: Annotated[float, Field(ge=0, le=200)] = 0.0
+    joint_pos_noise: NonNegative = 0.0
+    joint_vel_noise: NonNegative = 0.0
+
+
+class Ladder(Spec):
+    """The file `scenarios.yaml`."""
+
+    schema_version: Literal[1]
+    scenarios: dict[str, Scenario]
+
+
+def load_scenario(robot: Robot, name: str) -> Scenario:
+    """The scenario `name` of `robot`.
+
+    Raises:
+        InputError: The file is missing or malformed, or names an unknown scenario, link or joint.
+    """
+    path = robot.folder / SCENARIOS
+    if not path.is_file():
+        raise InputError(path, "no such file", "a robot folder needs scenarios.yaml; see robots/furuta")
+    ladder = read_model(Ladder, path).scenarios
+    if name not in ladder:
+        raise InputError(path, f"no scenario {name!r}", f"name one of {', '.join(ladder)}")
+    scenario = ladder[name]
+    if unknown := sorted(set(scenario.friction) - set(robot.spec.joint_names)):
+        raise InputError(
+            path, f"{name}.friction names unknown joints {unknown}", f"joints are {robot.spec.joint_names}"
+        )
+    apply(robot.urdf.read_text(), scenario, where=f"{path}: {name}")
+    return scenario
+
+
+def apply(urdf: str, scenario: Scenario, where: str = "scenario") -> str:
+    """The URDF text `urdf` with the links of `scenario` scaled.
+
+    Raises:
+        InputError: A scaled link does not exist, or an inertia is not that of a body (see `check_inertia`).
+    """
+    root = ET.fromstring(urdf)
+    links = {link.attrib["name"]: link for link in root.iter("link")}
+    if unknown := sorted((set(scenario.link_mass_scale) | set(scenario.link_length_scale)) - set(links)):
+        raise InputError(where, f"unknown links {unknown}", f"links are {', '.join(links)}")
+    for name, factor in scenario.link_mass_scale.items():
+        _scale(links[name].find("inertial/mass"), factor, "value")
+        _scale(links[name].find("inertial/inertia"), factor, *INERTIA)
+    for name, factor in scenario.link_length_scale.items():
+        _scale_length(root, links[name], factor)
+    for name, link in links.items():
+        check_inertia(link, f"{where}: link {name}")
+    return ET.tostring(root, encoding="unicode")
+
+
+INERTIA = ("ixx", "iyy", "izz", "ixy", "ixz", "iyz")
+
+
+def check_inertia(link: ET.Element, where: str) -> None:
+    """Raise InputError unless the link's mass is positive and its principal inertias satisfy the triangle inequality.
+
+    Bullet replaces such an inertia by zero with no more than a console warning; no rigid body has one.
+    """
+    mass, inertia = link.find("inertial/mass"), link.find("inertial/inertia")
+    if mass is None or inertia is None or float(mass.attrib["value"]) <= 0:
+        raise InputError(where, "has no positive mass or no inertia", "give it an <inertial> block")
+    xx, yy, zz, xy, xz, yz = (float(inertia.attrib[key]) for key in INERTIA)
+    low, middle, high = np.linalg.eigvalsh([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    if low <= 0 or low + middle < high * (1 - 1e-6):
+        raise InputError(
+            where,
+            f"principal inertias {low:.3g}, {middle:.3g}, {high:.3g} kg m^2 belong to no rigid body",
+            "each must be positive and at most the sum of the other two",
+        )
+
+
+def _scale_length(root: ET.Element, link: ET.Element, factor: float) -> None:
+    for origin in link.iter("origin"):
+        _scale(origin, factor, "xyz")
+    for shape in ("box", "cylinder", "sphere"):
+        for geometry in link.iter(shape):
+            _scale(geometry, factor, "size", "radius", "length")
+    _scale(link.find("inertial/inertia"), factor**2, *INERTIA)
+    for joint in root.iter("joint"):
+        parent = joint.find("parent")
+        if parent is not None and parent.attrib["link"] == link.attrib["name"]:
+            _scale(joint.find("origin"), factor, "xyz")
+
+
+def _scale(element: ET.Element | None, factor: float, *keys: str) -> None:
+    if element is None:
+        return
+    for key in keys:
+        if key in element.attrib:
+            element.attrib[key] = " ".join(repr(float(value) * factor) for value in element.attrib[key].split())
