@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from landbridge import __version__
 from landbridge.errors import InputError
@@ -62,7 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     if as_json:
         print(json.dumps(figures, indent=2))
     elif isinstance(figures, Mapping):
-        Console().print(_table(figures))
+        console = Console(markup=False, highlight=False)
+        for table in _tables(figures):
+            console.print(table)
     return 0
 
 
@@ -91,8 +93,17 @@ def _print_help() -> None:
     console.print(table)
 
 
-def _table(figures: Mapping[str, Any]) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2))
+def _tables(figures: Mapping[str, Any]) -> Iterator[Table]:
+    """Scalars as one two-column table, then each list of rows as a table of its own."""
+    scalars = Table("", Column("", overflow="fold"), box=None, show_header=False, padding=(0, 2))
+    rows = {key: value for key, value in figures.items() if isinstance(value, list) and value}
     for key, value in figures.items():
-        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
-    return table
+        if key not in rows:
+            scalars.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+    if scalars.row_count:
+        yield scalars
+    for values in rows.values():
+        table = Table(*values[0], box=None, padding=(0, 2), header_style="bold")
+        for value in values:
+            table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value.values()))
+        yield table
