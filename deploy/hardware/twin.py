@@ -1,0 +1,62 @@
+"""The twin: the robot in Bullet, stepped in real time by the bridge's own control timer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from landbridge.robot import Robot
+from landbridge.simulation.plant import make_plant
+from landbridge.simulation.scenario import load_scenario
+from landbridge.task import load_task
+
+
+class Twin:
+    """A simulated robot under one scenario, behind the interface of a real one.
+
+    Each read advances the plant by one control period with the writes of that period at the offsets at which they came,
+    so what a late command costs on a robot it costs here.
+
+    Args:
+        scenario: Rung of `scenarios.yaml`.
+        seed: Of start states and measurement noise.
+        clock: Monotonic seconds.
+
+    Raises:
+        InputError: The robot has no such scenario.
+    """
+
+    def __init__(self, robot: Robot, scenario: str, seed: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._task = load_task(robot)
+        self._plant = make_plant(robot, "bullet", load_scenario(robot, scenario), self._rng)
+        self._dt = robot.spec.control_dt
+        self._clock = clock
+        self._writes: list[tuple[float, np.ndarray]] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Place the joints at the next start state of the task."""
+        joint_pos, joint_vel = self._task.initial_state(self._rng, 1)
+        self._plant.reset(joint_pos[0], joint_vel[0])
+        self._writes.clear()
+        self._read_at = self._clock()
+
+    def read(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Positions and velocities one control period after the last read."""
+        self._plant.step(self._writes)
+        self._writes.clear()
+        self._read_at = self._clock()
+        joint_pos, joint_vel = self._plant.measure()
+        return joint_pos.tolist(), joint_vel.tolist()
+
+    def write(self, command: Sequence[float]) -> None:
+        """Take effect from now on, after the scenario's latency."""
+        offset = min(max(self._clock() - self._read_at, 0.0), self._dt)
+        self._writes.append((offset, np.asarray(command, np.float64)))
+
+    def close(self) -> None:
+        """Release the engine."""
+        self._plant.close()

@@ -1,0 +1,51 @@
+"""`landbridge verify`: is this bundle whole, for this robot, and the same function on this machine?"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from landbridge.bundle import read_bundle
+from landbridge.deploy.runtime import CPU, load_policy
+from landbridge.robot import load_robot
+
+TIMED_CALLS = 1000
+
+
+def verify(bundle: Path, robot: str | None = None, provider: str = CPU, strict: bool = False) -> dict[str, Any]:
+    """Check every byte of a bundle, its robot and its golden vectors on this machine.
+
+    Example: landbridge verify runs/furuta/bundle --robot furuta
+
+    Args:
+        bundle: Folder or zip written by `landbridge export`.
+        robot: Robot it is to run on, by name or folder; by default only the copy inside the bundle is checked.
+        provider: onnxruntime execution provider to compute the golden vectors with.
+        strict: Refuse when another provider than the one asked for would run.
+    """
+    read = read_bundle(bundle)
+    if robot is not None:
+        read.require_robot(load_robot(robot).spec)
+    policy = load_policy(read, (provider,), strict)
+    obs = np.zeros(policy.obs.shape[1], np.float32)
+    took = []
+    for _ in range(TIMED_CALLS):
+        start = time.perf_counter()
+        policy(obs)
+        took.append(time.perf_counter() - start)
+    return {
+        "bundle": str(bundle),
+        "digest": read.digest,
+        "robot": read.manifest.robot,
+        "task": read.manifest.task,
+        "agent": read.manifest.agent,
+        "alignment": read.manifest.alignment,
+        "provider": policy.provider,
+        "golden_error": policy.golden_error,
+        "golden_tolerance": read.manifest.golden_tolerance,
+        "inference_p50_us": float(np.percentile(took, 50) * 1e6),
+        "inference_p99_us": float(np.percentile(took, 99) * 1e6),
+    }
