@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,13 +19,14 @@ from landbridge.simulation.scenario import Scenario, apply
 
 
 @contextmanager
-def _stdout_as_stderr() -> Iterator[None]:
+def _stdout_to(path: str) -> Iterator[None]:
     """Bullet prints from C to standard output, which belongs to the program that uses us."""
     libc = ctypes.CDLL(None)
     sys.stdout.flush()
     libc.fflush(None)
     saved = os.dup(1)
-    os.dup2(2, 1)
+    with open(path, "a") as other:
+        os.dup2(other.fileno(), 1)
     try:
         yield
     finally:
@@ -34,8 +35,10 @@ def _stdout_as_stderr() -> Iterator[None]:
         os.close(saved)
 
 
-with _stdout_as_stderr():
+with _stdout_to(os.devnull):  # a banner
     import pybullet
+
+__all__ = ["BulletPlant", "pybullet"]
 
 GRAVITY = 9.81  # m/s^2, MuJoCo's default
 
@@ -51,7 +54,7 @@ class BulletPlant(Plant):
             raise InputError(
                 robot.folder / "robot.yaml", f"joints {geared} have armature, Bullet has none", "use MuJoCo"
             )
-        with _stdout_as_stderr():
+        with _stdout_to("/dev/stderr"):  # warnings about the URDF
             self.client = pybullet.connect(pybullet.DIRECT)
             self.body = self._load(apply(robot.urdf.read_text(), scenario, str(robot.urdf)))
         every = [pybullet.getJointInfo(self.body, i, self.client) for i in range(self._count())]
@@ -91,13 +94,13 @@ class BulletPlant(Plant):
         for joint, position, velocity in zip(self.joints, joint_pos, joint_vel, strict=True):
             pybullet.resetJointState(self.body, joint, position, velocity, self.client)
 
-    def _state(self) -> tuple[Array, Array]:
+    def _state(self) -> tuple[list[float], list[float]]:
         states = pybullet.getJointStates(self.body, self.joints, self.client)
-        return np.array([s[0] for s in states]), np.array([s[1] for s in states])
+        return [s[0] for s in states], [s[1] for s in states]
 
-    def _advance(self, torque: Array) -> None:
+    def _advance(self, torque: Sequence[float]) -> None:
         pybullet.setJointMotorControlArray(
-            self.body, self.joints, pybullet.TORQUE_CONTROL, forces=torque.tolist(), physicsClientId=self.client
+            self.body, self.joints, pybullet.TORQUE_CONTROL, forces=torque, physicsClientId=self.client
         )
         pybullet.stepSimulation(self.client)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mujoco
 import numpy as np
 
+from landbridge.errors import InputError
 from landbridge.robot import Robot
 from landbridge.simulation.plant import Array, Plant
 from landbridge.simulation.scenario import Scenario, apply
@@ -34,23 +37,21 @@ class MujocoPlant(Plant):
         super().__init__(robot, scenario, rng)
         self.model = compile_model(robot, scenario)
         self.data = mujoco.MjData(self.model)
-        joints = [self.model.joint(name) for name in self.spec.joint_names]
-        self._at = np.array([joint.dofadr[0] for joint in joints], np.intp)
-        self._in_order = bool((self._at == np.arange(self.model.nv)).all())
-        self._views = self.data.qpos, self.data.qvel
-        self._applied = self.data.qfrc_applied
+        self._qpos, self._qvel, self._applied = self.data.qpos, self.data.qvel, self.data.qfrc_applied
+        order = [int(self.model.joint(name).dofadr[0]) for name in self.spec.joint_names]
+        if order != list(range(self.model.nv)):
+            raise InputError(robot.urdf, f"joints are not in the order {self.spec.joint_names}", "sort them")
 
     def _set_state(self, joint_pos: Array, joint_vel: Array) -> None:
         mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[self._at] = joint_pos
-        self.data.qvel[self._at] = joint_vel
-        mujoco.mj_forward(self.model, self.data)
+        self._qpos[:], self._qvel[:] = joint_pos, joint_vel
 
-    def _state(self) -> tuple[Array, Array]:
-        if self._in_order:
-            return self._views
-        return self.data.qpos[self._at], self.data.qvel[self._at]
+    def _state(self) -> tuple[list[float], list[float]]:
+        return self._qpos.tolist(), self._qvel.tolist()
 
-    def _advance(self, torque: Array) -> None:
-        self._applied[self._at] = torque
+    def _advance(self, torque: Sequence[float]) -> None:
+        self._applied[:] = torque
         mujoco.mj_step(self.model, self.data)
+
+    def close(self) -> None:
+        """Nothing to release: MuJoCo's data live in this object."""

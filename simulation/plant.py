@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.robot import Robot
+from landbridge.robot import Joint, Robot
 from landbridge.simulation.friction import JointFriction
 from landbridge.simulation.scenario import Scenario
 
@@ -27,15 +27,15 @@ TIME_TOLERANCE = 1e-9  # s; a write that falls on a physics step belongs to it i
 class DelayLine:
     """Commands on their way to the drive: what was written at t is in effect from t + latency on."""
 
-    def __init__(self, latency: float, initial: Array) -> None:
+    def __init__(self, latency: float, initial: Sequence[float]) -> None:
         self.latency, self._current = latency, initial
-        self._pending: deque[tuple[float, Array]] = deque()
+        self._pending: deque[tuple[float, Sequence[float]]] = deque()
 
-    def write(self, time: float, command: Array) -> None:
+    def write(self, time: float, command: Sequence[float]) -> None:
         """Send `command` at `time` [s]; times never decrease."""
         self._pending.append((time + self.latency, command))
 
-    def at(self, time: float) -> Array:
+    def at(self, time: float) -> Sequence[float]:
         """The command in effect at `time` [s]; times never decrease."""
         while self._pending and self._pending[0][0] <= time + TIME_TOLERANCE:
             self._current = self._pending.popleft()[1]
@@ -59,70 +59,70 @@ class Plant(ABC):
         self.rng = np.random.default_rng(0) if rng is None else rng
         self.physics_dt = self.spec.control_dt / self.spec.decimation
         self.time = 0.0
-        drives = [self.spec.joint(name) for name in self.spec.actuated]
-        self._actuated = np.array([self.spec.joint_names.index(joint.name) for joint in drives], np.intp)
-        self._effort_limit = np.array([joint.effort_limit for joint in drives])
-        self._stiffness = np.array([joint.stiffness for joint in drives])
-        self._damping = np.array([joint.damping for joint in drives])
-        relaxed = self.spec.action.kind == "position"
-        self._initial = np.array([joint.default_joint_pos if relaxed else 0.0 for joint in drives])
-        self._friction = JointFriction([scenario.friction.get(j.name, j.friction) for j in self.spec.joints])
-        self._noise = (scenario.joint_pos_noise, scenario.joint_vel_noise)
-        self._line = DelayLine(scenario.latency_ms / 1000, self._initial)
+        self._drives = [(self.spec.joint_names.index(name), self.spec.joint(name)) for name in self.spec.actuated]
+        self._friction = [JointFriction(scenario.friction.get(j.name, j.friction)) for j in self.spec.joints]
+        self._line = self._idle_line()
 
     def reset(self, joint_pos: Array, joint_vel: Array) -> None:
         """Place the joints (J,), (J,); time restarts and no command is on its way (zero effort or default position)."""
         self.time = 0.0
-        self._line = DelayLine(self._line.latency, self._initial)
+        self._line = self._idle_line()
         self._set_state(np.asarray(joint_pos, np.float64), np.asarray(joint_vel, np.float64))
 
     def step(self, writes: Sequence[tuple[float, Array]]) -> None:
         """Advance one control period.
 
         Args:
-            writes: (offset [s] after the period's start, command (A,)), in order of time. Each takes effect at its offset
-                plus the scenario's latency, on the grid of physics steps; the last one stays in effect.
+            writes: (offset [s] after the period's start, command (A,)), in order of time. Each takes effect at its
+                offset plus the scenario's latency, on the grid of physics steps; the last one stays in effect.
         """
         start = self.time
         for offset, command in writes:
-            self._line.write(start + offset, np.asarray(command, np.float64))
+            self._line.write(start + offset, np.asarray(command, np.float64).tolist())
         for i in range(self.spec.decimation):
             joint_pos, joint_vel = self._state()
-            command = self._line.at(start + i * self.physics_dt)
-            torque = self._friction(joint_vel)
-            torque[self._actuated] += self._effort(command, joint_pos, joint_vel)
+            torque = [friction(velocity) for friction, velocity in zip(self._friction, joint_vel, strict=True)]
+            commands = self._line.at(start + i * self.physics_dt)
+            for (index, joint), target in zip(self._drives, commands, strict=True):
+                torque[index] += self._effort(joint, target, joint_pos[index], joint_vel[index])
             self._advance(torque)
         self.time = start + self.spec.control_dt
 
     def measure(self) -> tuple[Array, Array]:
         """Measured joint positions (J,) and velocities (J,), with the scenario's noise."""
-        joint_pos, joint_vel = (value.copy() for value in self._state())
-        if any(self._noise):
-            joint_pos += self._noise[0] * self.rng.standard_normal(joint_pos.shape)
-            joint_vel += self._noise[1] * self.rng.standard_normal(joint_vel.shape)
+        joint_pos, joint_vel = (np.array(values) for values in self._state())
+        if self.scenario.joint_pos_noise or self.scenario.joint_vel_noise:
+            joint_pos += self.scenario.joint_pos_noise * self.rng.standard_normal(len(joint_pos))
+            joint_vel += self.scenario.joint_vel_noise * self.rng.standard_normal(len(joint_vel))
         return joint_pos, joint_vel
 
+    @abstractmethod
     def close(self) -> None:
         """Release the engine."""
 
-    def _effort(self, command: Array, joint_pos: Array, joint_vel: Array) -> Array:
+    def _idle_line(self) -> DelayLine:
+        positions = self.spec.action.kind == "position"
+        idle = [joint.default_joint_pos if positions else 0.0 for _, joint in self._drives]
+        return DelayLine(self.scenario.latency_ms / 1000, idle)
+
+    def _effort(self, joint: Joint, command: float, position: float, velocity: float) -> float:
         if self.spec.action.kind == "effort":
             effort = command
         elif self.spec.action.kind == "velocity":
-            effort = self._damping * (command - joint_vel[self._actuated])
+            effort = joint.damping * (command - velocity)
         else:
-            effort = self._stiffness * (command - joint_pos[self._actuated]) - self._damping * joint_vel[self._actuated]
-        return np.minimum(np.maximum(self.scenario.actuator_gain * effort, -self._effort_limit), self._effort_limit)
+            effort = joint.stiffness * (command - position) - joint.damping * velocity
+        return max(-joint.effort_limit, min(joint.effort_limit, self.scenario.actuator_gain * effort))
 
     @abstractmethod
     def _set_state(self, joint_pos: Array, joint_vel: Array) -> None: ...
 
     @abstractmethod
-    def _state(self) -> tuple[Array, Array]:
-        """True positions (J,) and velocities (J,); may be views that the next step changes."""
+    def _state(self) -> tuple[Sequence[float], Sequence[float]]:
+        """True positions (J,) and velocities (J,)."""
 
     @abstractmethod
-    def _advance(self, torque: Array) -> None:
+    def _advance(self, torque: Sequence[float]) -> None:
         """One physics step with joint torques (J,)."""
 
 

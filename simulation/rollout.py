@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.episode import Episode
 from landbridge.observation import action_to_command, push_action
+from landbridge.simulation.behaviour import Policy
 from landbridge.simulation.plant import Plant
 from landbridge.task import Task
-
-Policy = Callable[[NDArray[np.float32]], NDArray[np.floating]]
-"""Batched: obs (B, n) -> action (B, m) in [-1, 1]."""
 
 
 def rollout(plant: Plant, task: Task, policy: Policy, rng: np.random.Generator, episodes: int) -> list[Episode]:
@@ -24,8 +22,8 @@ def rollout(plant: Plant, task: Task, policy: Policy, rng: np.random.Generator, 
 def lockstep(plants: Sequence[Plant], task: Task, policy: Policy, rng: np.random.Generator) -> list[Episode]:
     """Run one episode in each of B plants at once, with one call of `policy` per control step.
 
-    Episodes end when the task terminates them, or are truncated after `task.episode_seconds`. Row b of the policy's batch
-    stays with plant b; after an early end it repeats that plant's last observation.
+    Episodes end when the task terminates them, or are truncated after `task.episode_seconds`. Row b of the policy's
+    batch stays with plant b; after an early end that plant rests.
     """
     observer, batch, steps = task.observer, len(plants), task.episode_steps
     for plant, pos, vel in zip(plants, *task.initial_state(rng, batch), strict=True):
@@ -40,7 +38,7 @@ def lockstep(plants: Sequence[Plant], task: Task, policy: Policy, rng: np.random
     for t in range(steps):
         actions[t] = np.clip(policy(obs[t]), -1.0, 1.0)
         commands = action_to_command(observer.spec, actions[t])
-        for b in np.flatnonzero(~terminated):
+        for b in np.flatnonzero(~terminated).tolist():
             plants[b].step([(0.0, commands[b])])
             joint_pos[b], joint_vel[b] = plants[b].measure()
         history = push_action(history, actions[t])
@@ -62,5 +60,5 @@ def _episode(task: Task, obs: NDArray[np.float32], actions: NDArray[np.float32],
         rewards=task.reward(obs[:-1], actions, obs[1:]).astype(np.float32),
         terminated=last & terminated,
         truncated=last & (not terminated),
-        stamps=np.arange(steps + 1) * task.observer.spec.control_dt,
+        stamps=np.arange(steps + 1, dtype=np.float64) * task.observer.spec.control_dt,
     )

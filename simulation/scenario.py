@@ -1,7 +1,7 @@
 """Scenarios: how a simulated robot differs from its nominal self.
 
-`scenarios.yaml` of a robot names a severity ladder. The rigid-body part of a scenario is applied by `apply`, which edits the
-URDF text that every engine loads; friction, gain, latency and noise are applied by `landbridge.simulation.plant`.
+`scenarios.yaml` of a robot names a severity ladder. `apply` does the rigid-body part: it edits the URDF text that every
+engine loads. Friction, gain, latency and noise are done by `landbridge.simulation.plant`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Scenario(Spec):
     """
 
     actuator_gain: Positive = 1.0
-    link_mass_scale: dict[str, Positive] = {}
-    link_length_scale: dict[str, Positive] = {}
-    friction: dict[str, Friction] = {}
+    link_mass_scale: dict[str, Positive] = Field(default_factory=dict)
+    link_length_scale: dict[str, Positive] = Field(default_factory=dict)
+    friction: dict[str, Friction] = Field(default_factory=dict)
     latency_ms: Annotated[float, Field(ge=0, le=200)] = 0.0
     joint_pos_noise: NonNegative = 0.0
     joint_vel_noise: NonNegative = 0.0

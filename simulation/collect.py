@@ -1,0 +1,174 @@
+"""Collection of simulated datasets: a mix of behaviours, run in lockstep, written as they come."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from landbridge.episode import DatasetMetadata, Episode, commit, now, write_dataset
+from landbridge.errors import InputError
+from landbridge.robot import Robot, load_robot
+from landbridge.simulation.behaviour import load_behaviours
+from landbridge.simulation.plant import Engine, Plant, make_plant
+from landbridge.simulation.rollout import lockstep
+from landbridge.simulation.scenario import load_scenario
+from landbridge.task import Task, load_task
+
+SOURCE_MIX = {"random": 0.1, "tuned": 0.2, "noisy": 0.5, "sac_partial": 0.2}
+
+
+@dataclass
+class Tally:
+    """What a collection has produced so far, by behaviour."""
+
+    steps: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    successes: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
+
+
+def collect(
+    out: Path,
+    robot: str = "furuta",
+    steps: int = 100_000,
+    scenario: str = "none",
+    engine: Engine = "mujoco",
+    mix: dict[str, float] | None = None,
+    domain: Literal["source", "target"] = "source",
+    batch: int = 32,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Simulate behaviour policies into a dataset.
+
+    Example: landbridge collect --out data/source --steps 100000
+
+    Example: landbridge collect --out data/target --engine bullet --scenario severe --domain target --mix excite 1
+        --steps 3000
+
+    Args:
+        out: Dataset folder to write; must not exist.
+        robot: Name of a robot, or a robot folder.
+        steps: Control steps; the last episode is cut to give exactly this many.
+        scenario: Rung of the robot's severity ladder.
+        engine: Physics engine.
+        mix: Share of the steps of each behaviour; by default random, tuned, noisy and sac_partial.
+        domain: What the dataset stands for in training.
+        batch: Episodes run in lockstep.
+        seed: The same seed gives the same arrays.
+
+    Returns:
+        Steps, rate [control steps/s, writing included], episodes and success by behaviour, path.
+    """
+    machine = load_robot(robot)
+    task, shares = load_task(machine), _shares(machine, SOURCE_MIX if mix is None else mix)
+    rung = load_scenario(machine, scenario)
+    if steps < 1 or batch < 1:
+        raise InputError("collect", f"steps is {steps} and batch is {batch}", "give positive numbers")
+    streams = np.random.SeedSequence(seed).spawn(batch + 1)
+    plants = [make_plant(machine, engine, rung, np.random.default_rng(stream)) for stream in streams[1:]]
+    tally, started = Tally(), time.perf_counter()
+    try:
+        # Behaviours' shares are met exactly, so the metadata can be written before the first episode is.
+        metadata = _metadata(machine, task, plants[0], engine, scenario, domain, quota := _quota(shares, steps), seed)
+        episodes = _episodes(machine, task, plants, quota, np.random.default_rng(streams[0]), tally)
+        dataset = write_dataset(out, _with_progress(episodes, steps), metadata)
+    finally:
+        for plant in plants:
+            plant.close()
+    success = {name: float(np.mean(values)) for name, values in tally.successes.items()}
+    return {
+        "path": str(dataset.path),
+        "steps": dataset.transitions,
+        "episodes": len(dataset),
+        "steps_per_s": steps / (time.perf_counter() - started),
+        "success": success,
+    }
+
+
+def _shares(robot: Robot, mix: dict[str, float]) -> dict[str, float]:
+    known = list(load_behaviours(robot))
+    if unknown := sorted(set(mix) - set(known)):
+        raise InputError("--mix", f"unknown behaviours {unknown}", f"name some of {', '.join(known)}")
+    if not mix or not all(0 < share < np.inf for share in mix.values()):
+        raise InputError("--mix", f"shares are {mix}", "give each behaviour a positive share")
+    return {name: share / sum(mix.values()) for name, share in mix.items()}
+
+
+def _quota(shares: dict[str, float], steps: int) -> dict[str, int]:
+    """Whole steps of each behaviour, summing to `steps`."""
+    edges = np.round(np.cumsum([0.0, *shares.values()]) * steps).astype(int)
+    return {name: int(n) for name, n in zip(shares, np.diff(edges), strict=True) if n > 0}
+
+
+def _episodes(
+    robot: Robot, task: Task, plants: list[Plant], quota: dict[str, int], rng: np.random.Generator, tally: Tally
+) -> Iterator[Episode]:
+    """Episodes of each behaviour until its quota of steps is met exactly, the last one truncated."""
+    behaviours = load_behaviours(robot)
+    for name, steps in quota.items():
+        while tally.steps[name] < steps:
+            used = plants[: max(1, -(-(steps - tally.steps[name]) // task.episode_steps))]
+            for episode in lockstep(used, task, behaviours[name](len(used), rng), rng):
+                left = steps - tally.steps[name]
+                if left == 0:
+                    break
+                tally.successes[name].append(task.success(episode.obs))
+                tally.steps[name] += min(len(episode), left)
+                yield _cut(episode, left)
+
+
+def _cut(episode: Episode, steps: int) -> Episode:
+    if len(episode) <= steps:
+        return episode
+    truncated = np.arange(steps) == steps - 1
+    return Episode(
+        episode.obs[: steps + 1],
+        episode.actions[:steps],
+        episode.rewards[:steps],
+        episode.terminated[:steps],
+        truncated,
+        episode.stamps[: steps + 1],
+    )
+
+
+def _with_progress(episodes: Iterator[Episode], steps: int) -> Iterator[Episode]:
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("collect", total=steps)
+        for episode in episodes:
+            yield episode
+            progress.advance(bar, len(episode))
+
+
+def _metadata(
+    robot: Robot,
+    task: Task,
+    plant: Plant,
+    engine: str,
+    scenario: str,
+    domain: Literal["source", "target"],
+    controllers: dict[str, int],
+    seed: int,
+) -> DatasetMetadata:
+    return DatasetMetadata(
+        domain=domain,
+        robot=robot.spec.name,
+        robot_hash=robot.spec.digest(),
+        task=task.name,
+        task_hash=task.digest(),
+        engine=engine,
+        engine_version=plant.engine_version,
+        scenario=scenario,
+        controllers=controllers,
+        control_rate_hz=robot.spec.control_rate_hz,
+        measured_rate_hz=robot.spec.control_rate_hz,
+        seed=seed,
+        commit=commit(),
+        created=now(),
+    )
