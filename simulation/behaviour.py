@@ -1,22 +1,21 @@
 """Behaviour policies: what fills source datasets and excites a robot for recording. Numpy only.
 
-A robot's `behaviour.py` defines `make_behaviours(observer) -> dict[str, Behaviour]`, and keeps what its commands tuned
-in `behaviour.yaml`. The pieces that several robots need are here.
+A robot's `behaviour.py` defines `make_behaviours(observer, parameters) -> dict[str, Behaviour]`; the parameters, and
+the commands that tuned them, are in its `behaviour.yaml`. The pieces that several robots need are here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from landbridge.errors import InputError
 from landbridge.observation import Observer
-from landbridge.robot import Robot
+from landbridge.robot import Positive, Robot, Spec, read_model
 
 Policy = Callable[[NDArray[np.float32]], NDArray[np.floating]]
 """Batched: obs (B, n) -> action (B, m) in [-1, 1]."""
@@ -25,22 +24,38 @@ Behaviour = Callable[[int, np.random.Generator], Policy]
 """Starts a policy for one episode of a batch: (B, rng) -> Policy. The policy may keep state per row."""
 
 
-def load_behaviours(robot: Robot) -> dict[str, Behaviour]:
-    """The behaviours of `robot` by name; raises InputError if it has no `behaviour.py`."""
-    behaviours: dict[str, Behaviour] = robot.module("behaviour").make_behaviours(Observer(robot.spec))
+def load_behaviours(robot: Robot, parameters: BehaviourFile | None = None) -> dict[str, Behaviour]:
+    """The behaviours of `robot` by name, with `parameters` in place of those in its `behaviour.yaml`.
+
+    Raises:
+        InputError: The robot has no `behaviour.py` or `behaviour.yaml`, or a malformed one.
+    """
+    if parameters is None:
+        parameters = read_behaviours(robot.folder / "behaviour.yaml")
+    values = {name: tuned.parameters for name, tuned in parameters.behaviours.items()}
+    behaviours: dict[str, Behaviour] = robot.module("behaviour").make_behaviours(Observer(robot.spec), values)
     return behaviours
 
 
-def read_parameters(path: Path) -> dict[str, dict[str, float]]:
-    """Parameters by behaviour from a `behaviour.yaml`; raises InputError unless each is a positive number."""
+class Tuned(Spec):
+    """Parameters of one behaviour, and the command that found them."""
+
+    made_by: str
+    parameters: dict[str, Positive]
+
+
+class BehaviourFile(Spec):
+    """The file `behaviour.yaml`."""
+
+    schema_version: Literal[1]
+    behaviours: dict[str, Tuned]
+
+
+def read_behaviours(path: Path) -> BehaviourFile:
+    """Read a `behaviour.yaml`; raises InputError if it is missing, malformed, or a parameter is not positive."""
     if not path.is_file():
         raise InputError(path, "no such file", "restore it, or write a first guess and run landbridge.simulation.tune")
-    read = yaml.safe_load(path.read_text())
-    for name, parameters in read.items():
-        for key, value in parameters.items():
-            if not isinstance(value, float | int) or not 0 < value < np.inf:
-                raise InputError(path, f"{name}.{key} is {value!r}", "give a positive number")
-    return {name: {key: float(value) for key, value in parameters.items()} for name, parameters in read.items()}
+    return read_model(BehaviourFile, path)
 
 
 class OrnsteinUhlenbeck:

@@ -8,13 +8,14 @@ import cma
 import numpy as np
 import tyro
 import yaml
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
 from landbridge.episode import commit
-from landbridge.observation import Observer
+from landbridge.errors import InputError
 from landbridge.robot import load_robot
-from landbridge.simulation.behaviour import Behaviour, read_parameters
+from landbridge.simulation.behaviour import BehaviourFile, Tuned, load_behaviours, read_behaviours
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import load_scenario
@@ -48,17 +49,21 @@ def tune(
     """
     machine = load_robot(robot)
     task, path = load_task(machine), machine.folder / "behaviour.yaml"
-    start = read_parameters(path)
-    names = list(start[behaviour])
-    origin = np.log([start[behaviour][name] for name in names])
+    start = read_behaviours(path)
+    if behaviour not in start.behaviours:
+        raise InputError(path, f"no behaviour {behaviour!r}", f"name one of {', '.join(start.behaviours)}")
+    names = list(start.behaviours[behaviour].parameters)
+    origin = np.log(list(start.behaviours[behaviour].parameters.values()))
     rungs = [load_scenario(machine, name) for name in scenarios]
     plants = [make_plant(machine, engine, rung) for rung in rungs for _ in range(episodes)]
 
-    def score(logs: np.ndarray, seed: int) -> tuple[float, float]:
-        values = {name: float(value) for name, value in zip(names, np.exp(logs), strict=True)}
-        made: dict[str, Behaviour] = machine.module("behaviour").make_behaviours(
-            Observer(machine.spec), start | {behaviour: values}
-        )
+    def replaced(logs: NDArray[np.float64], made_by: str = "") -> BehaviourFile:
+        values = {name: float(f"{value:.5g}") for name, value in zip(names, np.exp(logs), strict=True)}
+        tuned = Tuned(made_by=made_by, parameters=values)
+        return start.model_copy(update={"behaviours": start.behaviours | {behaviour: tuned}})
+
+    def score(logs: NDArray[np.float64], seed: int) -> tuple[float, float]:
+        made = load_behaviours(machine, replaced(logs))
         rng = np.random.default_rng(seed)
         runs = lockstep(plants, task, made[behaviour](len(plants), rng), rng)
         return float(np.mean([run.rewards.sum() for run in runs])), float(np.mean([task.success(r.obs) for r in runs]))
@@ -72,10 +77,9 @@ def tune(
             progress.update(bar, advance=1, description=f"return {-search.best.f:.1f}")
     best = np.asarray(search.result.xfavorite)
     value, success = score(best, seed + 10_000)
-    found = start | {behaviour: {n: float(f"{v:.5g}") for n, v in zip(names, np.exp(best), strict=True)}}
     command = f"python -m landbridge.simulation.tune {' '.join(sys.argv[1:])}"
-    header = f"# {command}\n# at commit {commit()}: success {success}\n"
-    path.write_text(header + yaml.safe_dump(found, sort_keys=False))
+    found = replaced(best, f"{command} (commit {commit()}, success {success:.2f})")
+    path.write_text(yaml.safe_dump(found.model_dump(), sort_keys=False, width=120))
     return {"return": value, "success": success, "path": str(path)}
 
 

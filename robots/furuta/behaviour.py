@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.observation import Observer
-from landbridge.simulation.behaviour import Actor, Behaviour, OrnsteinUhlenbeck, Policy, read_parameters
+from landbridge.simulation.behaviour import Actor, Behaviour, OrnsteinUhlenbeck, Policy
 
 HERE = Path(__file__).parent
 # rad/s: small oscillations of the hanging pendulum, sqrt(m g l / J) of the URDF's rod, l = 0.15 m, J = m (0.3 m)^2 / 3
@@ -45,16 +45,15 @@ class SwingUpAndCatch:
         return np.clip(gain * np.where(near, catch, swing), -1, 1)[:, None]
 
 
-def make_behaviours(observer: Observer, parameters: dict[str, dict[str, float]] | None = None) -> dict[str, Behaviour]:
-    """Behaviours by name; `parameters` in place of those in `behaviour.yaml` (used by the tuner)."""
-    read = read_parameters(HERE / "behaviour.yaml") if parameters is None else parameters
-    tuned = SwingUpAndCatch(observer, read["tuned"])
-    excite = SwingUpAndCatch(observer, read["excite"])
+def make_behaviours(observer: Observer, parameters: dict[str, dict[str, float]]) -> dict[str, Behaviour]:
+    """Called by `landbridge.simulation.behaviour.load_behaviours`."""
+    tuned = SwingUpAndCatch(observer, parameters["tuned"])
+    excite = SwingUpAndCatch(observer, parameters["excite"])
 
     def random(batch: int, rng: np.random.Generator) -> Policy:
         noise = OrnsteinUhlenbeck((batch, 1), tau_steps=5, rng=rng)
         size = rng.uniform(0.1, 0.8, (batch, 1))
-        pull = read["random"]["centre"]
+        pull = parameters["random"]["centre"]
         return lambda obs: np.clip(size * noise() - pull * observer.column(obs, "joint_pos.arm")[:, None], -1, 1)
 
     def sac_partial(batch: int, rng: np.random.Generator) -> Policy:
