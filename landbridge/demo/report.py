@@ -1,0 +1,200 @@
+"""`report.html` of a demo: one self-contained page of charts, figures and the twin in motion."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+mpl.rcParams.update(
+    {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "landbridge",
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#e6e6e6",
+        "legend.frameon": False,
+    }
+)
+
+ARMS = {
+    "source_only": ("simulator only", "#8a8f98"),
+    "target_only": ("robot data only", "#c9a227"),
+    "none": ("naive mix", "#d1653a"),
+    "tabb": ("target-aligned (tabb)", "#2166ac"),
+}
+FRAMES_PER_SECOND = 12.5
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#1c2026;max-width:960px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.7rem;margin-bottom:0}h2{font-size:1.15rem;margin:2rem 0 .4rem}p.lead{color:#555;margin-top:.2rem}
+table{border-collapse:collapse;font-size:14px}td,th{padding:.25rem .9rem .25rem 0;text-align:left;vertical-align:top;
+border-bottom:1px solid #e6e6e6}td.n{text-align:right;font-variant-numeric:tabular-nums}
+.row{display:flex;flex-wrap:wrap;gap:1.5rem;align-items:flex-start}.row svg,.row img{max-width:100%;height:auto}
+figure{margin:0}figcaption{color:#555;font-size:13px;max-width:440px}
+"""
+
+
+def write_report(folder: Path, results: Mapping[str, Any], frames: NDArray[np.uint8]) -> Path:
+    """Write `folder/report.html`.
+
+    Args:
+        folder: The demo's folder, with `runs/<arm>/metrics.csv` and `runs/tabb/diagnostics.npz`.
+        results: What the stages returned: `stages` (rows), `evaluate`, `deploy`, `ingest`, `facts`.
+        frames: RGB images (T, height, width, 3) of one closed-loop episode on the twin, or none (T = 0).
+    """
+    runs = folder / "runs"
+    with np.load(runs / "tabb/diagnostics.npz") as arrays:
+        weights = arrays["weight"]
+    deploy, ingest = results["deploy"], results["ingest"]
+    parts = [
+        f"<h1>Landbridge demo: {html.escape(results['facts']['robot'])}</h1>",
+        f"<p class=lead>{html.escape(_lead(results))}</p>",
+        "<h2>Success on the robot's twin</h2><div class=row>",
+        _figure(
+            _success(results),
+            "Share of episodes that end upright and centred for two seconds; 95 % intervals. "
+            "Simulated episodes run in Bullet without ROS; the last bar is the bundle in closed loop over ROS 2.",
+        ),
+        _motion(frames),
+        "</div><h2>Learning</h2><div class=row>",
+        _figure(_curves(runs), "Success on the twin during training (10 episodes a point)."),
+        _figure(_weights(weights), "Weight that the alignment gives simulator transitions at the end of training."),
+        "</div><h2>On board</h2><div class=row>",
+        _figure(
+            _latency(deploy["latency_ms"], results["facts"]["latency_budget_ms"]),
+            f"Measurement to motor write, {len(deploy['latency_ms'])} ticks: p50 {deploy['latency_p50_ms']:.2f} ms, "
+            f"p99 {deploy['latency_p99_ms']:.2f} ms; {deploy['missed_ticks']} ticks missed.",
+        ),
+        "<div><h3>Guard</h3>" + _table([{"verdict": k, "commands": v} for k, v in deploy["guard"].items()]) + "</div>",
+        "</div><h2>Stages</h2>",
+        _table(results["stages"]),
+        "<h2>Recording</h2>",
+        _table([{"figure": k, "value": v} for k, v in ingest.items() if not isinstance(v, (list, dict))]),
+        "<h2>Everything, as JSON</h2><details><summary>results.json</summary><pre>",
+        html.escape(json.dumps({k: v for k, v in results.items() if k != "deploy"}, indent=1)),
+        "</pre></details>",
+    ]
+    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>Landbridge demo</title><style>{STYLE}</style>"
+    path = folder / "report.html"
+    path.write_text(page + "\n".join(parts) + "</html>\n")
+    return path
+
+
+def _lead(results: Mapping[str, Any]) -> str:
+    facts = results["facts"]
+    return (
+        f"{facts['source_transitions']:,} simulator transitions (MuJoCo) and {facts['target_seconds']:.0f} s of the "
+        f"robot (Bullet twin, scenario {facts['scenario']}, recorded over ROS 2), trained, exported and flown back "
+        f"over ROS 2 in {facts['minutes']:.1f} minutes. Commit {facts['commit']}."
+    )
+
+
+def _success(results: Mapping[str, Any]) -> Figure:
+    rows = {row["policy"]: row for row in results["evaluate"]["policies"]}
+    bars = [(label, colour, rows[arm]) for arm, (label, colour) in ARMS.items()]
+    bars.append(("tabb over ROS 2", ARMS["tabb"][1], results["deploy"]))
+    figure = Figure((5.6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for i, (_, colour, row) in enumerate(bars):
+        low, high = row["success_low"], row["success_high"]
+        error = [[max(0.0, row["success"] - low)], [max(0.0, high - row["success"])]]
+        axes.barh(
+            i,
+            row["success"],
+            color=colour,
+            xerr=error,
+            capsize=3,
+            hatch="//" if i == len(ARMS) else None,
+            edgecolor="white",
+        )
+        axes.text(1.02, i, f"{row['success']:.2f}", va="center", transform=axes.get_yaxis_transform())
+    axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("success")
+    return figure
+
+
+def _curves(runs: Path) -> Figure:
+    figure = Figure((5.2, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for arm, (label, colour) in ARMS.items():
+        with (runs / arm / "metrics.csv").open(newline="") as file:
+            points = [row for row in csv.DictReader(file) if row.get("success")]
+        axes.plot([int(p["step"]) for p in points], [float(p["success"]) for p in points], color=colour, label=label)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("gradient steps")
+    axes.set_ylabel("success")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _weights(weights: NDArray[np.float64]) -> Figure:
+    figure = Figure((4.2, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.hist(weights, bins=40, range=(0, 1), color=ARMS["tabb"][1], weights=np.full(len(weights), 1 / len(weights)))
+    axes.set_xlabel("weight of a simulator transition")
+    axes.set_ylabel("share")
+    return figure
+
+
+def _latency(latency_ms: Sequence[float], budget_ms: float) -> Figure:
+    figure = Figure((5.2, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.hist(latency_ms, bins=60, range=(0, max(budget_ms, float(np.max(latency_ms)))), color="#4d7c55")
+    axes.axvline(budget_ms, color="#a33", linewidth=1, label="budget")
+    axes.set_yscale("log")
+    axes.set_xlabel("measurement to motor write [ms]")
+    axes.set_ylabel("ticks")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _figure(figure: Figure, caption: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    return f"<figure>{svg[svg.index('<svg') :]}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _motion(frames: NDArray[np.uint8]) -> str:
+    if len(frames) == 0:
+        return ""
+    buffer = io.BytesIO()
+    first, *rest = [Image.fromarray(frame) for frame in frames]
+    first.save(buffer, "WEBP", save_all=True, append_images=rest, duration=int(1000 / FRAMES_PER_SECOND), loop=0)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f"<figure><img alt='the twin in closed loop' src='data:image/webp;base64,{data}'>"
+        "<figcaption>One closed-loop episode over ROS 2, redrawn from its bag.</figcaption></figure>"
+    )
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "<p>none</p>"
+    head = "".join(f"<th>{html.escape(str(key))}" for key in rows[0])
+    body = "".join("<tr>" + "".join(_cell(value) for value in row.values()) for row in rows)
+    return f"<table><tr>{head}{body}</table>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"<td class=n>{value:.4g}"
+    kind = " class=n" if isinstance(value, int) else ""
+    return f"<td{kind}>{html.escape(str(value))}"
