@@ -1,0 +1,197 @@
+"""Transitions of one domain in memory, packed rows for the training loop, and the normaliser of both domains."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from landbridge.episode import Dataset, open_dataset
+from landbridge.errors import InputError
+from landbridge.observation import Observer
+from landbridge.robot import Robot
+from landbridge.task import load_task
+
+STD_FLOOR = 1e-3  # a column that never moves divides by this, not by zero
+MIN_TARGET = 64  # transitions; fewer cannot be split into training and held-out rows
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """All transitions of one domain, in physical (unnormalised) units.
+
+    Attributes:
+        obs, next_obs: (N, n) float32.
+        action: (N, m) float32 in [-1, 1].
+        reward: (N,) float32.
+        terminated: (N,) bool. A truncated transition is not terminated: its value goes on.
+        episode: (N,) int64, which episode each row belongs to; rows of an episode are consecutive.
+    """
+
+    obs: NDArray[np.float32]
+    action: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    next_obs: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    episode: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Number of transitions N."""
+        return len(self.obs)
+
+    def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Transitions:
+        """The transitions at `rows`."""
+        return Transitions(
+            self.obs[rows],
+            self.action[rows],
+            self.reward[rows],
+            self.next_obs[rows],
+            self.terminated[rows],
+            self.episode[rows],
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of the numbers; independent of how the file stores them."""
+        sha = hashlib.sha256()
+        for array in (self.obs, self.action, self.reward, self.next_obs, self.terminated, self.episode):
+            sha.update(np.ascontiguousarray(array).tobytes())
+        return sha.hexdigest()
+
+
+class Batch(NamedTuple):
+    """Rows of the training loop: obs, next_obs (N, n) normalised; action (N, m); reward, not_terminated (N,).
+
+    `extra` (N, c) is what an alignment cached for each row; `not_terminated` is 1 where the value goes on.
+    """
+
+    obs: Tensor
+    action: Tensor
+    next_obs: Tensor
+    reward: Tensor
+    not_terminated: Tensor
+    extra: Tensor
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Per-column mean and std (n,) of the observations; normalised = (obs - mean) / std."""
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, domains: list[Transitions], names: list[str]) -> Normaliser:
+        """Pooled over all rows of all domains; a column without variance is named in a warning."""
+        obs = np.concatenate([d.obs for d in domains]).astype(np.float64)
+        std = obs.std(0)
+        if flat := [name for name, s in zip(names, std, strict=True) if s < STD_FLOOR]:
+            warnings.warn(f"observation columns that never change: {', '.join(flat)}", stacklevel=2)
+        return cls(obs.mean(0), np.maximum(std, STD_FLOOR))
+
+    def __call__(self, obs: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Normalised obs (..., n)."""
+        return ((obs - self.mean) / self.std).astype(np.float32)
+
+    def inverse(self, normalised: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Obs (..., n) in physical units."""
+        return (normalised * self.std + self.mean).astype(np.float32)
+
+
+def pack(data: Transitions, normaliser: Normaliser, extra: NDArray[np.float32], reward_scale: float = 1.0) -> Tensor:
+    """One row [obs | action | next_obs | reward | not_terminated | extra] per transition: one index_select per step."""
+    columns = [
+        normaliser(data.obs),
+        data.action,
+        normaliser(data.next_obs),
+        data.reward[:, None] * np.float32(reward_scale),
+        ~data.terminated[:, None],
+        extra,
+    ]
+    return torch.from_numpy(np.concatenate([c.astype(np.float32) for c in columns], axis=1))
+
+
+def unpack(rows: Tensor, obs_size: int, action_size: int) -> Batch:
+    """Views of packed rows (N, 2 n + m + 2 + c)."""
+    n, m = obs_size, action_size
+    sizes = [n, m, n, 1, 1, rows.shape[1] - 2 * n - m - 2]
+    obs, action, next_obs, reward, not_terminated, extra = torch.split(rows, sizes, dim=1)
+    return Batch(obs, action, next_obs, reward[:, 0], not_terminated[:, 0], extra)
+
+
+def load_domains(robot: Robot, paths: dict[str, Path]) -> dict[str, Transitions]:
+    """Read the datasets named `source` and `target` in `paths`, of one robot and task.
+
+    Raises:
+        InputError: A dataset is of another domain, robot or task, has NaN or Inf, actions outside [-1, 1] or (target)
+            too few transitions.
+    """
+    task_hash = load_task(robot).digest()
+    loaded: dict[str, Transitions] = {}
+    for domain, path in paths.items():
+        dataset = open_dataset(path)
+        _check_metadata(dataset, robot, task_hash, domain)
+        loaded[domain] = read_transitions(dataset, Observer(robot.spec))
+        if domain == "target" and (rows := len(loaded[domain])) < MIN_TARGET:
+            raise InputError(
+                path, f"only {rows} target transitions, at least {MIN_TARGET} are needed", "record a longer rollout"
+            )
+    return loaded
+
+
+def _check_metadata(dataset: Dataset, robot: Robot, task_hash: str, domain: str) -> None:
+    meta = dataset.metadata
+    if meta.domain != domain:
+        raise InputError(dataset.path, f"is a {meta.domain} dataset, given as --{domain}", "swap --source and --target")
+    if meta.robot != robot.spec.name or meta.robot_hash != robot.spec.digest():
+        raise InputError(
+            dataset.path,
+            f"made with robot {meta.robot!r} ({meta.robot_hash[:12]}), training is for {robot.spec.name!r} "
+            f"({robot.spec.digest()[:12]})",
+            "collect or ingest it again with the present robot.yaml, or name the right --robot",
+        )
+    if meta.task_hash != task_hash:
+        raise InputError(
+            dataset.path,
+            f"rewards of task {meta.task!r} ({meta.task_hash[:12]}), the robot's task now is {task_hash[:12]}",
+            "collect or ingest it again with the present task.py",
+        )
+
+
+def read_transitions(dataset: Dataset, observer: Observer) -> Transitions:
+    """All transitions of a dataset.
+
+    Raises:
+        InputError: Wrong sizes, NaN or Inf, or an action outside [-1, 1]; names the first rows.
+    """
+    parts = [
+        Transitions(e.obs[:-1], e.actions, e.rewards, e.obs[1:], e.terminated, np.full(len(e), i, np.int64))
+        for i, e in enumerate(dataset)
+    ]
+    if not parts:
+        raise InputError(dataset.path, "has no episode", "collect or record again")
+    data = Transitions(*(np.concatenate([getattr(p, f) for p in parts]) for f in Transitions.__dataclass_fields__))
+    sizes = (data.obs.shape[1], data.action.shape[1])
+    if sizes != (observer.size, observer.num_actions):
+        raise InputError(
+            dataset.path,
+            f"observation and action sizes are {sizes}, the robot has {(observer.size, observer.num_actions)}",
+            "collect or ingest it again",
+        )
+    numbers = np.concatenate([data.obs, data.next_obs, data.action, data.reward[:, None]], axis=1)
+    _refuse_rows(dataset.path, ~np.isfinite(numbers), "NaN or Inf")
+    _refuse_rows(dataset.path, np.abs(data.action) > 1 + 1e-5, "actions outside [-1, 1]")
+    return data
+
+
+def _refuse_rows(path: Path, bad: NDArray[np.bool_], what: str) -> None:
+    if bad.any():
+        rows = np.flatnonzero(bad.any(1))
+        shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+        raise InputError(path, f"{len(rows)} transitions have {what}, first at rows {shown}", "remove those episodes")

@@ -1,0 +1,112 @@
+"""An ensemble of one-step predictors of the robot, learned from its few recorded transitions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from landbridge.task import Task
+from landbridge.training.dataset import Normaliser, Transitions
+
+CHUNK = 8192  # rows predicted at once
+
+
+@dataclass(frozen=True)
+class PredictorConfig:
+    """Attributes: members of the ensemble, width of the two hidden layers, Adam steps, rows per step, weight decay."""
+
+    members: int = 3
+    hidden: int = 128
+    steps: int = 1500
+    batch: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+
+
+class Predictor(nn.Module):
+    """Predicts how the measured columns of the observation change in one step; the action history follows exactly.
+
+    Each member is a two-layer SiLU network on normalised (obs, action), evaluated together by one `baddbmm` per layer,
+    fitted to bootstrap resamples of the same rows (after Lakshminarayanan et al. 2017, arXiv:1612.01474).
+    """
+
+    def __init__(self, obs_size: int, action_size: int, measured: int, config: PredictorConfig) -> None:
+        super().__init__()
+        self.config = config
+        sizes = [obs_size + action_size, config.hidden, config.hidden, measured]
+        self.kernels = nn.ParameterList(torch.randn(config.members, i, o) / np.sqrt(i) for i, o in pairwise(sizes))
+        self.biases = nn.ParameterList(torch.zeros(config.members, 1, o) for o in sizes[1:])
+        self.register_buffer("mean", torch.zeros(measured))
+        self.register_buffer("std", torch.ones(measured))
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardised change (members, N, measured) for inputs (members, N, n + m)."""
+        for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x, kernel)
+            if i < len(self.kernels) - 1:
+                x = nn.functional.silu(x)
+        return x
+
+    def fit(self, data: Transitions, normaliser: Normaliser, measured: NDArray[np.bool_], seed: int) -> None:
+        """Least squares on the transitions `data`, each member on its own bootstrap resample."""
+        inputs, change = _inputs(data, normaliser), torch.from_numpy(_change(data, normaliser, measured))
+        self.mean.copy_(change.mean(0))
+        self.std.copy_(change.std(0).clamp(min=1e-6))
+        inputs, labels = inputs.to(self.mean.device), (change.to(self.mean.device) - self.mean) / self.std
+        generator = torch.Generator().manual_seed(seed)
+        members, n = self.config.members, len(data)
+        resample = torch.randint(n, (members, n), generator=generator)
+        optimiser = torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.config.lr, self.config.steps)
+        for _ in range(self.config.steps):
+            pick = torch.randint(n, (members, self.config.batch), generator=generator)
+            rows = resample.gather(1, pick).to(inputs.device)
+            loss = (self(inputs[rows]) - labels[rows]).square().mean((1, 2)).sum()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+
+    @torch.no_grad()
+    def predict(self, data: Transitions, normaliser: Normaliser, task: Task) -> NDArray[np.float32]:
+        """Next observations (members, N, n) in physical units; history columns advanced by the action sent."""
+        measured = task.observer.measured
+        inputs = _inputs(data, normaliser)
+        following = task.observer.advance_history(data.obs, data.action)
+        out = np.repeat(following[None], self.config.members, axis=0)
+        for start in range(0, len(data), CHUNK):
+            rows = slice(start, start + CHUNK)
+            x = inputs[rows].to(self.mean.device).expand(self.config.members, -1, -1)
+            change = (self(x) * self.std + self.mean).cpu().numpy()
+            out[:, rows, measured] = data.obs[rows][:, measured] + change * normaliser.std[measured]
+        return out
+
+
+def _inputs(data: Transitions, normaliser: Normaliser) -> Tensor:
+    return torch.from_numpy(np.concatenate([normaliser(data.obs), data.action], axis=1))
+
+
+def _change(data: Transitions, normaliser: Normaliser, measured: NDArray[np.bool_]) -> NDArray[np.float32]:
+    change: NDArray[np.float32] = (normaliser(data.next_obs) - normaliser(data.obs))[:, measured]
+    return change
+
+
+def split_episodes(data: Transitions, share: float, seed: int) -> tuple[Transitions, Transitions]:
+    """(training, held-out) rows: whole episodes where there are at least five, else the last rows of one stretch.
+
+    Neighbouring rows of one rollout are nearly equal, so rows drawn at random would not be held out at all.
+    """
+    episodes = np.unique(data.episode)
+    if len(episodes) < 5:
+        cut = round(len(data) * (1 - share))
+        return data[:cut], data[cut:]
+    order = np.random.default_rng(seed).permutation(episodes)
+    held = np.isin(data.episode, order[: max(1, round(len(episodes) * share))])
+    return data[~held], data[held]

@@ -1,0 +1,228 @@
+"""`landbridge train`: one run, from datasets to a checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from landbridge.episode import commit, now
+from landbridge.errors import InputError
+from landbridge.robot import load_robot
+from landbridge.task import load_task
+from landbridge.training.agents import AGENTS
+from landbridge.training.alignments import DOMAINS, make_alignment
+from landbridge.training.alignments.base import Context
+from landbridge.training.config import TrainConfig, write_atomic
+from landbridge.training.dataset import Normaliser, Transitions, load_domains, pack
+from landbridge.training.trainer import Trainer, read_checkpoint
+
+CONFIG = "config.json"
+METRICS = "metrics.csv"
+DIAGNOSTICS = "diagnostics.json"
+
+
+def train(
+    out: Path,
+    source: Path | None = None,
+    target: Path | None = None,
+    robot: str = "furuta",
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig(),  # noqa: B008 (frozen)
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train an agent on source data aligned to the target.
+
+    Example: landbridge train --source data/source --target data/target --out runs/tabb --alignment tabb --seed 0
+
+    Args:
+        out: New run folder: config.json, checkpoint.pt, metrics.csv, diagnostics, TensorBoard events.
+        source: Source dataset (simulator).
+        target: Target dataset (robot or twin).
+        robot: Name of a robot, or a folder with robot.yaml.
+        config: Hyperparameters.
+        resume: Continue the run in `out` with its own configuration, to the last bit as if never interrupted.
+    """
+    if resume:
+        run = read_run(out)
+        config, robot = TrainConfig.from_json(run["train"]), run["robot"]
+        source, target = (Path(run[key]) if run[key] else None for key in ("source", "target"))
+    elif out.exists():
+        raise InputError(out, "already exists", "choose another --out, remove it, or add --resume")
+    paths = _needed(config.alignment, source, target)
+    domains = load_domains(load_robot(robot), paths)
+    hashes = {str(paths[name]): data.digest() for name, data in domains.items()}
+    if resume and hashes != run["dataset_hashes"]:
+        raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
+    normaliser = Normaliser.of(list(domains.values()), load_task(load_robot(robot)).observer.names)
+    state = read_checkpoint(out) if resume else None
+    began = time.perf_counter()
+    trainer = build(out, domains, normaliser, robot, config, state)
+    fit_seconds = time.perf_counter() - began
+    if not resume:
+        out.mkdir(parents=True)
+        plain = {
+            "robot": robot,
+            "source": str(source.resolve()) if source else None,
+            "target": str(target.resolve()) if target else None,
+            "dataset_hashes": hashes,
+            "obs_mean": normaliser.mean.tolist(),
+            "obs_std": normaliser.std.tolist(),
+            "train": config.to_json(),
+            "provenance": {"commit": commit(), "created": now(), "torch": torch.__version__},
+        }
+        write_atomic(out / CONFIG, (json.dumps(plain, indent=2) + "\n").encode())
+    interrupted = _train(trainer)
+    figures = _report(trainer, fit_seconds)
+    if interrupted:
+        raise KeyboardInterrupt
+    return figures
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a run folder.
+
+    Raises:
+        InputError: There is none, or it is not readable.
+    """
+    try:
+        run: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            folder / CONFIG, f"not a readable run: {error}", "name the --out of `landbridge train`"
+        ) from error
+    return run
+
+
+def _needed(alignment: str, source: Path | None, target: Path | None) -> dict[str, Path]:
+    needed: dict[str, Path] = {}
+    for name in DOMAINS[alignment]:
+        path = {"source": source, "target": target}[name]
+        if path is None:
+            raise InputError(f"--{name}", f"alignment {alignment!r} needs a {name} dataset", f"add --{name} PATH")
+        needed[name] = path
+    return needed
+
+
+def build(
+    folder: Path,
+    domains: dict[str, Transitions],
+    normaliser: Normaliser,
+    robot: str,
+    config: TrainConfig,
+    state: dict[str, Any] | None,
+) -> Trainer:
+    """The trainer of a run, fresh (`state` None) or as of a checkpoint; fits the alignment if fresh."""
+    torch.manual_seed(config.seed)
+    fastest = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(fastest if config.device == "auto" else config.device)
+    task = load_task(load_robot(robot))
+    context = Context(task, normaliser, config.iql.gamma, config.reward_scale, device, config.seed)
+    alignment = make_alignment(config.alignment, config.tabb, context)
+    source, target = domains.get("source"), domains.get("target")
+    if state is not None:
+        alignment.load_state_dict(state["alignment"])
+    elif source is not None and target is not None:
+        alignment.fit(target)
+    agent = AGENTS[config.agent](
+        task.observer.size, task.observer.num_actions, config.iql, config.steps, config.compile
+    ).to(device)
+    agent.build_optimiser()
+    packed: dict[str, torch.Tensor] = {}
+    for name, data in domains.items():
+        extra = np.zeros((len(data), 0), np.float32)
+        if name == "source" and target is not None:
+            extra = alignment.cache(data, target)
+        packed[name] = pack(data, normaliser, extra, config.reward_scale).to(device)
+    trainer = Trainer(config, agent, alignment, packed.get("source"), packed.get("target"), folder)
+    if state is not None:
+        trainer.load(state)
+    return trainer
+
+
+def _train(trainer: Trainer) -> bool:
+    """Run with a progress bar, metrics.csv and TensorBoard. Returns whether Ctrl-C ended it early."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    config, folder = trainer.config, trainer.folder
+    name = f"{config.agent} {config.alignment}"
+    with (
+        _interruptible() as stop,
+        SummaryWriter(str(folder), purge_step=trainer.step or None) as events,
+        Progress(*columns, console=Console(stderr=True)) as progress,
+    ):
+        bar = progress.add_task(name, total=config.steps, completed=trainer.step)
+        rows = _logged(folder / METRICS, trainer.step)
+
+        def on_block(step: int, metrics: dict[str, float]) -> None:
+            rows.append({"step": step, **metrics})
+            _write_csv(folder / METRICS, rows)
+            for key, value in metrics.items():
+                events.add_scalar(key, value, step)
+            progress.update(bar, completed=step)
+
+        trainer.run(on_block, stop)
+        return stop()
+
+
+def _logged(path: Path, step: int) -> list[dict[str, Any]]:
+    """Rows of an earlier metrics.csv up to the checkpoint's step."""
+    if step == 0 or not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask the loop to end after its block; a second one ends it at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(signum: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def _report(trainer: Trainer, fit_seconds: float) -> dict[str, Any]:
+    """Write diagnostics.json and .npz; returns the figures."""
+    found = trainer.alignment.diagnostics()
+    agent, alignment = trainer.seconds["agent"], trainer.seconds["alignment"]
+    figures: dict[str, Any] = {
+        "step": trainer.step,
+        "updates_per_s": trainer.step / max(agent + alignment, 1e-9),
+        "alignment_overhead": alignment / max(agent, 1e-9),
+        "fit_seconds": fit_seconds,
+        **found.figures,
+    }
+    write_atomic(trainer.folder / DIAGNOSTICS, (json.dumps(figures, indent=2) + "\n").encode())
+    np.savez(trainer.folder / "diagnostics.npz", allow_pickle=False, **found.arrays)
+    return figures

@@ -1,0 +1,160 @@
+"""The training loop: blocks of steps, between which everything slow happens."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landbridge.errors import InputError
+from landbridge.training.agents.iql import IQL
+from landbridge.training.alignments.base import Alignment
+from landbridge.training.config import BLOCK, TrainConfig, write_atomic
+from landbridge.training.dataset import unpack
+
+CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_SECONDS = 60.0
+
+
+class Trainer:
+    """Trains an agent on packed source and target rows under an alignment.
+
+    The run is a sequence of blocks of BLOCK steps. Before a block, its row indices are drawn at once and the alignment
+    is refreshed; after it, the metrics leave the device, are checked for NaN and logged. A checkpoint falls between
+    two blocks and holds everything the next block reads, so a resumed run is bit-equal to an uninterrupted one.
+
+    Args:
+        source, target: Packed rows (N, width) of `landbridge.training.dataset.pack`, or None where the alignment uses
+            none. Source rows carry the alignment's cached columns; target rows end before them.
+        folder: The run's folder; it exists.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        agent: IQL,
+        alignment: Alignment,
+        source: Tensor | None,
+        target: Tensor | None,
+        folder: Path,
+    ) -> None:
+        self.config, self.agent, self.alignment, self.folder = config, agent, alignment, folder
+        self.source, self.target = source, target
+        self.step = 0
+        self.seconds = {"agent": 0.0, "alignment": 0.0}
+        self._generator = torch.Generator().manual_seed(config.seed)
+        self._width = 2 * agent.obs_size + agent.action_size + 2
+
+    def run(self, on_block: Callable[[int, dict[str, float]], None], stop: Callable[[], bool]) -> None:
+        """Train to `config.steps`, calling `on_block(step, metrics)` after each block; end early when `stop()`.
+
+        Raises:
+            InputError: A loss is NaN or Inf; the offending rows are in `nan_batch.npz`, the last checkpoint is good.
+        """
+        saved = time.monotonic()
+        while self.step < self.config.steps and not stop():
+            metrics = self._block(min(BLOCK, self.config.steps - self.step))
+            on_block(self.step, metrics)
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+    def _block(self, steps: int) -> dict[str, float]:
+        start = time.perf_counter()
+        if self.source is not None:
+            self.alignment.refresh(self._value, self.step / self.config.steps)
+        aligned = time.perf_counter() - start
+        picks = [self._draw(rows, steps) for rows in (self.source, self.target)]
+        shown: list[Tensor] = []
+        for i in range(steps):
+            begin = time.perf_counter()
+            rows, weights = self._batch(picks[0], picks[1], i)
+            aligned += time.perf_counter() - begin
+            shown.append(self.agent.update(rows, weights, self.step + i))
+        table = torch.stack(shown).cpu()
+        self.seconds["alignment"] += aligned
+        self.seconds["agent"] += time.perf_counter() - start - aligned
+        self._refuse_nan(table, picks)
+        self.step += steps
+        figures = dict(zip(self.agent.metrics, table.mean(0).tolist(), strict=True))
+        return figures | {k: v for k, v in self.alignment.diagnostics().figures.items() if not k.startswith("heldout")}
+
+    def _draw(self, rows: Tensor | None, steps: int) -> Tensor | None:
+        if rows is None:
+            return None
+        return torch.randint(len(rows), (steps, self.config.rows), generator=self._generator).to(rows.device)
+
+    def _batch(self, source_pick: Tensor | None, target_pick: Tensor | None, i: int) -> tuple[Tensor, Tensor]:
+        """Packed rows (N, width) of step i of the block, source first, and their weights (N,)."""
+        rows, weights = [], []
+        if self.source is not None and source_pick is not None:
+            chosen = self.source.index_select(0, source_pick[i])
+            with torch.no_grad():
+                weights.append(self.alignment.weights(self._unpack(chosen), self._value))
+            rows.append(chosen[:, : self._width])
+        if self.target is not None and target_pick is not None:
+            rows.append(self.target.index_select(0, target_pick[i]))
+            weights.append(torch.ones(self.config.rows, device=self.target.device))
+        return torch.cat(rows), torch.cat(weights)
+
+    def _unpack(self, rows: Tensor) -> Any:
+        return unpack(rows, self.agent.obs_size, self.agent.action_size)
+
+    @torch.no_grad()
+    def _value(self, obs: Tensor) -> Tensor:
+        return self.agent.value(obs)
+
+    def _refuse_nan(self, table: Tensor, picks: list[Tensor | None]) -> None:
+        bad = ~table.isfinite().all(1)
+        if not bad.any():
+            return
+        first = int(bad.nonzero()[0])
+        rows, weights = self._batch(picks[0], picks[1], first)
+        np.savez(self.folder / "nan_batch.npz", rows=rows.cpu().numpy(), weights=weights.cpu().numpy())
+        raise InputError(
+            self.folder / "nan_batch.npz",
+            f"a loss became NaN or Inf at step {self.step + first}; {CHECKPOINT} is from before",
+            "look at these rows; a smaller --iql.lr or --reward-scale helps if they are sound",
+        )
+
+    def save(self) -> None:
+        """Write the checkpoint: networks, target networks, optimiser, alignment, generator, step."""
+        state = {
+            "step": self.step,
+            "agent": self.agent.state_dict(),
+            "optimiser": self.agent.optimiser.state_dict(),
+            "alignment": self.alignment.state_dict(),
+            "generator": self._generator.get_state(),
+            "seconds": self.seconds,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(self.folder / CHECKPOINT, buffer.getvalue())
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint's state; the alignment has loaded its own before it cached its columns."""
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.agent.load_state_dict(state["agent"])
+        self.agent.optimiser.load_state_dict(state["optimiser"])
+        self._generator.set_state(state["generator"])
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """The checkpoint of a run folder, on the CPU.
+
+    Raises:
+        InputError: There is none, or it is not readable.
+    """
+    path = folder / CHECKPOINT
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever its unpickler met
+        raise InputError(path, f"not a readable checkpoint: {error}".splitlines()[0], "train again") from error
+    return state
