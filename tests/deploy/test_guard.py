@@ -154,7 +154,7 @@ def test_only_active_moves_and_armed_says_what_would_be_admitted() -> None:
 
 def test_silence_stops_after_the_stated_periods_and_stays_latched() -> None:
     bench = Bench(max_silence_periods=3)
-    assert bench.answer(0.4, 0.1).write
+    assert bench.answer(0.1, 0.1).write
     for _ in range(2):
         bench.measure(velocity=(2.0, 0.0, 0.0))
         assert bench.guard.tick(bench.now) is None

@@ -1,0 +1,222 @@
+"""The bridge: owns the only hardware handle, measures at the control rate, and lets commands through its guard.
+
+Publishes `/joint_states` on a steady timer; judges each `/policy/command` the moment it comes and writes it at once;
+stops the robot itself whenever the supervisor is not ACTIVE or silent, or no admissible command comes. Ages count from
+the measurement that a command answers, on this process's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from array import array
+from collections import deque
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from landbridge.deploy.guard import RING, Guard, Verdict
+from landbridge.deploy.hardware import Hardware, Resettable
+from landbridge.deploy.supervisor import State
+from landbridge.errors import InputError
+from landbridge.robot import Robot, load_robot
+from landbridge_nodes import topics
+from landbridge_nodes.process import run
+
+DIAGNOSTICS_PERIOD = 1.0  # s
+
+
+class Bridge(LifecycleNode):  # type: ignore[misc]
+    """Lifecycle node `bridge`. Parameters: robot, hardware, scenario, seed (the last two for the twin)."""
+
+    def __init__(self) -> None:
+        super().__init__("bridge")
+        read = {
+            name: self.declare_parameter(name, default).value
+            for name, default in (("robot", "furuta"), ("hardware", "twin"), ("scenario", "none"), ("seed", 0))
+        }
+        self.robot = load_robot(read["robot"])
+        self.spec = self.robot.spec
+        self.guard = Guard(self.spec)
+        self.hardware: Hardware | None = None
+        self._parameters_read = read
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer: Any = None
+        self._state = State.UNCONFIGURED
+        self._measured_at: dict[int, float] = {}
+        self._stamp = 0
+        self._last_tick: float | None = None
+        self._ticks = self._missed = 0
+        self._latency_ms: deque[float] = deque(maxlen=4096)
+        self._reported: str | None = None
+        self._joint_states = topics.publish(self, topics.JOINT_STATES)
+        self._commands = topics.publish(self, topics.GUARD_COMMAND)
+        self._timings = topics.publish(self, topics.GUARD_TIMING)
+        self._faults = topics.publish(self, topics.BRIDGE_FAULT)
+        self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
+        topics.subscribe(self, topics.COMMAND, self._on_command)
+        topics.subscribe(self, topics.SAFETY_STATE, self._on_state)
+        self.create_service(Trigger, "~/reset_plant", self._on_reset_plant)
+        self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=self._steady)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Open the hardware."""
+        try:
+            self.hardware = open_hardware(self.robot, self._parameters_read)
+        except InputError as error:
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Measure, and stop the robot until the supervisor says ACTIVE."""
+        self._last_tick = None
+        self._timer = self.create_timer(self.spec.control_dt, self._tick, clock=self._steady)
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Cease to measure; the stop is the last command written."""
+        self._stop_timer()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release the hardware."""
+        self.close()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release the hardware."""
+        self.close()
+        return super().on_shutdown(state)
+
+    def close(self) -> None:
+        """Stop the robot and release the hardware."""
+        self._stop_timer()
+        if self.hardware is not None:
+            self.hardware.close()
+            self.hardware = None
+
+    def _stop_timer(self) -> None:
+        if self._timer is None:
+            return
+        self.destroy_timer(self._timer)
+        self._timer = None
+        now = time.monotonic()
+        self.guard.supervise(State.UNCONFIGURED, self.guard.epoch, now)
+        self._apply(self.guard.tick(now))
+
+    def _tick(self) -> None:
+        assert self.hardware is not None
+        position, velocity = self.hardware.read()
+        now = time.monotonic()
+        self._stamp = time.time_ns()
+        self._count_tick(now)
+        self.guard.measure(self._stamp, now, position, velocity)
+        message = JointState(name=self.spec.joint_names)
+        message.header.stamp = topics.to_time(self._stamp)
+        message.position, message.velocity = array("d", position), array("d", velocity)
+        self._joint_states.publish(message)
+        self._measured_at[self._stamp] = now
+        if len(self._measured_at) > RING:
+            del self._measured_at[next(iter(self._measured_at))]
+        self._apply(self.guard.tick(now))
+
+    def _count_tick(self, now: float) -> None:
+        if self._last_tick is not None:
+            self._ticks += 1
+            self._missed += max(0, round((now - self._last_tick) / self.spec.control_dt) - 1)
+        self._last_tick = now
+
+    def _on_command(self, message: Any) -> None:
+        received = time.monotonic()
+        stamp = topics.to_ns(message.header.stamp)
+        verdict = self.guard.admit(stamp, message.name, getattr(message, self.spec.action.kind), received)
+        gated = time.monotonic()
+        if verdict.write and self.hardware is not None:
+            self.hardware.write(verdict.command)
+        written = time.monotonic()
+        self._publish_command(stamp, verdict)
+        measured = self._measured_at.get(stamp)
+        if measured is not None:
+            times = [(t - measured) * 1000 for t in (received, gated, written)]
+            self._timings.publish(topics.array_message(stamp, topics.TIMING, times))
+            if verdict.write:
+                self._latency_ms.append(times[-1])
+        self._report_fault()
+
+    def _on_state(self, message: Any) -> None:
+        state, now = State(message.name), time.monotonic()
+        self.guard.supervise(state, int(topics.status_value(message, "epoch")), now)
+        if self._state is State.ACTIVE and state is not State.ACTIVE:
+            self._apply(self.guard.tick(now))
+        self._state = state
+        self._report_fault()
+
+    def _apply(self, stop: Verdict | None) -> None:
+        if stop is not None and self.hardware is not None:
+            self.hardware.write(stop.command)
+            self._publish_command(self._stamp, stop)
+        self._report_fault()
+
+    def _publish_command(self, stamp: int, verdict: Verdict) -> None:
+        kind = self.spec.action.kind
+        self._commands.publish(
+            topics.joint_message(stamp, self.spec.actuated, kind, verdict.command, frame_id=verdict.reason.value)
+        )
+
+    def _report_fault(self) -> None:
+        fault = "" if self.guard.fault is None else self.guard.fault.value
+        if fault == self._reported:
+            return
+        self._reported = fault
+        level = b"\x02" if fault else b"\x00"
+        self._faults.publish(topics.status_message("bridge", fault, {"epoch": self.guard.epoch}, level))
+        if fault:
+            self.get_logger().error(f"fault: {fault}")
+
+    def _on_reset_plant(self, request: Any, response: Any) -> Any:
+        if self._state in (State.ARMED, State.ACTIVE):
+            response.success, response.message = False, f"refused in {self._state.value}: disarm first"
+        elif not isinstance(self.hardware, Resettable):
+            response.success, response.message = False, "refused: this is not a twin"
+        else:
+            self.hardware.reset()
+            response.success, response.message = True, "at the next start state"
+        return response
+
+    def _diagnose(self) -> None:
+        values: dict[str, object] = {"ticks": self._ticks, "missed_ticks": self._missed, "fault": self._reported or ""}
+        if self._latency_ms:
+            p50, p99 = np.percentile(self._latency_ms, [50, 99])
+            values |= {"latency_p50_ms": p50, "latency_p99_ms": p99, "latency_max_ms": max(self._latency_ms)}
+        values |= {f"guard.{reason}": count for reason, count in sorted(self.guard.counters.items())}
+        message = DiagnosticArray(status=[topics.status_message("bridge", "", values)])
+        message.header.stamp = topics.to_time(time.time_ns())
+        self._diagnostics.publish(message)
+
+
+def open_hardware(robot: Robot, parameters: dict[str, Any]) -> Hardware:
+    """The driver that the parameter `hardware` names; drivers are imported only when used.
+
+    Raises:
+        InputError: No such driver, or it cannot be opened.
+    """
+    if parameters["hardware"] == "twin":
+        from landbridge.deploy.hardware.twin import Twin
+
+        return Twin(robot, parameters["scenario"], parameters["seed"])
+    raise InputError("parameter hardware", f"no driver {parameters['hardware']!r}", "name one of: twin")
+
+
+def main() -> None:
+    """Entry point of the executable `bridge`."""
+    sys.exit(run(Bridge))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What the policy and the exciting behaviour have in common: a measurement in, an observation, a command out."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from landbridge.deploy.supervisor import State
+from landbridge.observation import Observer, action_to_command, push_action
+from landbridge.robot import load_robot
+from landbridge_nodes import topics
+
+
+class Controller(LifecycleNode):  # type: ignore[misc]
+    """A lifecycle node that answers every measurement while active.
+
+    The history of actions in the observation holds what was asked for since the supervisor became ACTIVE: what was
+    asked before never reached the motors.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.robot = load_robot(self.declare_parameter("robot", "furuta").value)
+        self.spec = self.robot.spec
+        self.observer = Observer(self.spec)
+        self._history = self.observer.initial_history(1)
+        self._active = False  # this node's lifecycle
+        self._moving = False  # the supervisor is ACTIVE
+        self._action_names = (*self.spec.actuated, *topics.INFERENCE)
+        lease = self.spec.safety.heartbeat_timeout_ms / 1000
+        self._command = self.create_publisher(topics.COMMAND.message, topics.COMMAND.name, topics.command_qos(lease))
+        self._action = topics.publish(self, topics.ACTION)
+        self._observation = topics.publish(self, topics.OBSERVATION)
+        topics.subscribe(self, topics.JOINT_STATES, self._on_measurement)
+        topics.subscribe(self, topics.SAFETY_STATE, self._on_state)
+
+    @abstractmethod
+    def act(self, obs: NDArray[np.float32]) -> NDArray[np.floating]:
+        """The action (m,) for one observation (n,)."""
+
+    def start(self) -> None:
+        """Prepare for a new run; called when the node is activated."""
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Answer measurements from now on."""
+        self.start()
+        self._history = self.observer.initial_history(1)
+        self._active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Fall silent."""
+        self._active = False
+        return super().on_deactivate(state)
+
+    def close(self) -> None:
+        """Nothing to put in order: the bridge stops the robot when this process falls silent."""
+
+    def _on_state(self, message: Any) -> None:
+        moving = message.name == State.ACTIVE.value
+        if moving and not self._moving:
+            self._history = self.observer.initial_history(1)
+        self._moving = moving
+
+    def _on_measurement(self, message: Any) -> None:
+        if not self._active:
+            return
+        received = time.perf_counter()
+        at = {name: i for i, name in enumerate(message.name)}
+        order = [at[name] for name in self.spec.joint_names]
+        joint_pos = np.array([[message.position[i] for i in order]])
+        joint_vel = np.array([[message.velocity[i] for i in order]])
+        obs = self.observer(joint_pos, joint_vel, self._history)
+        started = time.perf_counter()
+        action = np.array(self.act(obs[0]), np.float64)
+        ended = time.perf_counter()
+        stamp = topics.to_ns(message.header.stamp)
+        command = action_to_command(self.spec, action)
+        self._command.publish(topics.joint_message(stamp, self.spec.actuated, self.spec.action.kind, command.tolist()))
+        if self._moving:
+            self._history = push_action(self._history, action[None])
+        timing = [(started - received) * 1000, (ended - received) * 1000]
+        self._action.publish(topics.array_message(stamp, self._action_names, [*action.tolist(), *timing]))
+        self._observation.publish(topics.array_message(stamp, self.observer.names, obs[0].tolist()))

@@ -1,0 +1,182 @@
+"""The monitor: runs the supervisor in a process of its own, owns the lifecycle of bridge and controller.
+
+Services `~/arm`, `~/disarm`, `~/estop`, `~/reset` (std_srvs/Trigger) answer with what was done or why it was refused.
+`/safety/state` is at once the state and the heartbeat. Lifecycle states are brought about by comparing what each node
+is with what the supervisor's state asks of it, so a restarted node is led back like one that was just started.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from lifecycle_msgs.msg import State as NodeState
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+from std_srvs.srv import Trigger
+
+from landbridge.deploy.guard import Reason
+from landbridge.deploy.supervisor import Event, State, Supervisor
+from landbridge.robot import load_robot
+from landbridge_nodes import topics
+from landbridge_nodes.process import run
+
+HEARTBEAT_PERIOD = 0.04  # s
+REQUEST_TIMEOUT = 2.0  # s without an answer after which a lifecycle request is given up: its node has died
+ADMISSIBLE = {Reason.OK.value, Reason.LIMITED.value, Reason.ARMED.value}
+NEXT = {
+    (NodeState.PRIMARY_STATE_UNCONFIGURED, NodeState.PRIMARY_STATE_INACTIVE): Transition.TRANSITION_CONFIGURE,
+    (NodeState.PRIMARY_STATE_UNCONFIGURED, NodeState.PRIMARY_STATE_ACTIVE): Transition.TRANSITION_CONFIGURE,
+    (NodeState.PRIMARY_STATE_INACTIVE, NodeState.PRIMARY_STATE_ACTIVE): Transition.TRANSITION_ACTIVATE,
+    (NodeState.PRIMARY_STATE_ACTIVE, NodeState.PRIMARY_STATE_INACTIVE): Transition.TRANSITION_DEACTIVATE,
+}
+
+
+class Managed:
+    """One lifecycle node as the monitor sees it: where it is, where it should be, one request at a time."""
+
+    def __init__(self, node: Node, name: str) -> None:
+        self._get = node.create_client(GetState, f"/{name}/get_state")
+        self._change = node.create_client(ChangeState, f"/{name}/change_state")
+        self._pending: tuple[Any, Any, float] | None = None
+        self.wanted = NodeState.PRIMARY_STATE_INACTIVE
+        self.reached = False
+
+    def want(self, state: int, now: float) -> None:
+        """Lead the node towards `state`."""
+        if state != self.wanted:
+            self.wanted, self.reached = state, False
+        self.step(now)
+
+    def step(self, now: float) -> None:
+        """Ask where the node is, unless a question is open; the answer leads to the transition that is due."""
+        if self._pending is not None:
+            client, future, asked = self._pending
+            if now - asked < REQUEST_TIMEOUT:
+                return
+            client.remove_pending_request(future)
+            self._pending = None
+        if self._get.service_is_ready():
+            self._call(self._get, GetState.Request(), self._on_state)
+
+    def _call(self, client: Any, request: Any, then: Any) -> None:
+        future = client.call_async(request)
+        self._pending = (client, future, time.monotonic())
+        future.add_done_callback(then)
+
+    def _on_state(self, future: Any) -> None:
+        self._pending = None
+        state = future.result().current_state.id
+        self.reached = state == self.wanted
+        transition = NEXT.get((state, self.wanted))
+        if transition is not None and self._change.service_is_ready():
+            self._call(self._change, ChangeState.Request(transition=Transition(id=transition)), self._on_changed)
+
+    def _on_changed(self, future: Any) -> None:
+        self._pending = None
+        if future.result().success:
+            self.step(time.monotonic())
+
+
+class Monitor(Node):  # type: ignore[misc]
+    """Node `monitor`. Parameters: robot, controller (name of the lifecycle node that commands: policy or excite)."""
+
+    def __init__(self) -> None:
+        super().__init__("monitor")
+        spec = load_robot(self.declare_parameter("robot", "furuta").value).spec
+        self.supervisor = Supervisor(spec)
+        self._bridge = Managed(self, "bridge")
+        self._controller = Managed(self, self.declare_parameter("controller", "policy").value)
+        self._published: tuple[State, int] | None = None
+        self._safety = topics.publish(self, topics.SAFETY_STATE)
+        for event in (Event.ARM, Event.DISARM, Event.ESTOP, Event.RESET):
+            self.create_service(Trigger, f"~/{event.value}", self._service(event))
+        topics.subscribe(self, topics.JOINT_STATES, self._on_measurement, raw=True)
+        topics.subscribe(self, topics.GUARD_COMMAND, self._on_verdict)
+        topics.subscribe(self, topics.BRIDGE_FAULT, self._on_fault)
+        self.create_subscription(
+            topics.COMMAND.message,
+            topics.COMMAND.name,
+            lambda message: None,
+            topics.command_qos(spec.safety.heartbeat_timeout_ms / 1000),
+            raw=True,
+            event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_liveliness),
+        )
+        self.create_timer(HEARTBEAT_PERIOD, self._beat, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def close(self) -> None:
+        """The heartbeat ends with this process; the bridge stops the robot."""
+
+    def _service(self, event: Event) -> Any:
+        def serve(request: Any, response: Any) -> Any:
+            answer = self.supervisor.handle(event, time.monotonic())
+            response.success, response.message = answer.accepted, answer.message
+            self._settle()
+            return response
+
+        return serve
+
+    def _on_measurement(self, raw: bytes) -> None:
+        self.supervisor.bridge_seen(time.monotonic())
+
+    def _on_verdict(self, message: Any) -> None:
+        reason = message.header.frame_id
+        if reason in ADMISSIBLE or self.supervisor.state is not State.ARMED:
+            self.supervisor.command_judged(reason in ADMISSIBLE, time.monotonic())
+            self._settle()
+
+    def _on_fault(self, message: Any) -> None:
+        epoch = int(topics.status_value(message, "epoch"))
+        current = epoch >= self.supervisor.epoch  # a fault of before the last reset is over
+        self.supervisor.adopt_epoch(epoch)
+        if message.message and current:
+            self.supervisor.handle(Event.BRIDGE_FAULT, time.monotonic(), message.message)
+            self._settle()
+
+    def _on_liveliness(self, status: Any) -> None:
+        if status.alive_count == 0 and self.supervisor.state is State.ACTIVE:
+            self.supervisor.handle(Event.CONTROLLER_LOST, time.monotonic())
+            self._settle()
+
+    def _beat(self) -> None:
+        self.supervisor.tick(time.monotonic())
+        self._lead()
+        self._publish()
+
+    def _settle(self) -> None:
+        """After an event: publish a changed state at once, and only then lead the nodes there."""
+        if self._published != (self.supervisor.state, self.supervisor.epoch):
+            self._publish()
+            self._lead()
+
+    def _lead(self) -> None:
+        now, state = time.monotonic(), self.supervisor.state
+        moving = state in (State.ARMED, State.ACTIVE)
+        if state is not State.ACTIVE:  # nothing is asked of a node in its control loop
+            self._bridge.want(NodeState.PRIMARY_STATE_ACTIVE, now)
+            self._controller.want(NodeState.PRIMARY_STATE_ACTIVE if moving else NodeState.PRIMARY_STATE_INACTIVE, now)
+        if state is State.UNCONFIGURED and self._bridge.reached and self._controller.reached:
+            self.supervisor.handle(Event.CONFIGURED, now)
+            self._settle()
+
+    def _publish(self) -> None:
+        state, epoch = self.supervisor.state, self.supervisor.epoch
+        if self._published is None or self._published[0] is not state:
+            self.get_logger().info(f"{state.value}: {self.supervisor.reason}")
+        self._published = (state, epoch)
+        level = b"\x02" if state in (State.FAULT, State.ESTOP) else b"\x00"
+        values = {"epoch": epoch, "reason": self.supervisor.reason}
+        self._safety.publish(topics.status_message(state.value, self.supervisor.reason, values, level))
+
+
+def main() -> None:
+    """Entry point of the executable `monitor`."""
+    sys.exit(run(Monitor))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What every node's process does: one ROS, own signal handlers, one event loop that always ends."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from landbridge.errors import InputError
+
+LOOP_SECONDS = 0.1  # how soon a signal is noticed while nothing else happens
+
+
+def require_one_ros(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse an installation whose halves would load each other's libraries, or a security the wheels do not have.
+
+    Raises:
+        InputError: ROS wheels beside a sourced ROS 2, or ROS_SECURITY_ENABLE on the wheels.
+    """
+    if importlib.util.find_spec("ros_wheels_bootstrapper") is None:
+        return
+    if distribution := environment.get("AMENT_PREFIX_PATH", ""):
+        raise InputError(
+            "AMENT_PREFIX_PATH",
+            f"a sourced ROS 2 ({distribution.split(':')[0]}) and the ROS wheels of this environment exclude each other",
+            "open a shell that has not sourced setup.bash, or use an environment without `landbridge[ros-wheels]`",
+        )
+    if environment.get("ROS_SECURITY_ENABLE", "").lower() == "true":
+        raise InputError(
+            "ROS_SECURITY_ENABLE",
+            "the ROS wheels have no SROS2",
+            "use an installed ROS 2, or unset ROS_SECURITY_ENABLE",
+        )
+
+
+def run(make: Callable[[], Any]) -> int:
+    """Run the node that `make` returns until SIGINT or SIGTERM, then call its `close`. Returns 0, or 2 for bad input.
+
+    rclpy's own signal handlers shut the context before a last safe command can go out, so ours replace them.
+    """
+    import rclpy
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+    from rclpy.signals import SignalHandlerOptions
+    from rclpy.task import Future
+
+    node: Any = None
+    try:
+        require_one_ros()
+        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+        stop: Future = Future()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.done() or stop.set_result(None))
+        node = make()
+        executor = _executor()
+        executor.add_node(node)
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays; later collections are short enough for a control loop
+        while not stop.done():
+            try:
+                executor.spin_until_future_complete(stop, timeout_sec=LOOP_SECONDS)
+            except rclpy_implementation.RCLError as error:  # an invalid lifecycle transition was asked for
+                node.get_logger().error(f"refused: {error}")
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _executor() -> Any:
+    """The events executor, whose latency is half of the wait-set one's; the latter where rclpy has no other."""
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        from rclpy.executors import SingleThreadedExecutor
+
+        return SingleThreadedExecutor()
+    return EventsExecutor()

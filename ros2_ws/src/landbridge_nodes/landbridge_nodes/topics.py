@@ -1,0 +1,129 @@
+"""The graph's topics: names, types, QoS, and how their messages carry what they carry.
+
+Every message of a control tick names the measurement it belongs to by that measurement's stamp: in `header.stamp`, or,
+in a Float64MultiArray, in the first two values. An array explains itself: `layout.dim[0].label` holds the names of its
+values, joined by commas, beginning with `stamp_sec,stamp_nanosec`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.duration import Duration
+from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray, MultiArrayDimension
+
+STAMP = ("stamp_sec", "stamp_nanosec")
+INFERENCE = ("inference_start_ms", "inference_end_ms")  # after receipt of the measurement by the controller
+TIMING = ("received_ms", "gated_ms", "written_ms")  # after the measurement, on the bridge's monotonic clock
+
+
+class Topic(NamedTuple):
+    """One topic; `latched` keeps the last message for late subscribers (transient_local)."""
+
+    name: str
+    message: type[Any]
+    latched: bool = False
+
+    @property
+    def type_name(self) -> str:
+        """As in `sensor_msgs/msg/JointState`."""
+        return f"{self.message.__module__.split('.')[0]}/msg/{self.message.__name__}"
+
+
+JOINT_STATES = Topic("/joint_states", JointState)
+OBSERVATION = Topic("/policy/observation", Float64MultiArray)
+ACTION = Topic("/policy/action", Float64MultiArray)
+COMMAND = Topic("/policy/command", JointState)
+GUARD_COMMAND = Topic("/guard/command", JointState)
+GUARD_TIMING = Topic("/guard/timing", Float64MultiArray)
+BRIDGE_FAULT = Topic("/bridge/fault", DiagnosticStatus, latched=True)
+SAFETY_STATE = Topic("/safety/state", DiagnosticStatus, latched=True)
+DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray)
+TOPICS = (
+    JOINT_STATES,
+    OBSERVATION,
+    ACTION,
+    COMMAND,
+    GUARD_COMMAND,
+    GUARD_TIMING,
+    BRIDGE_FAULT,
+    SAFETY_STATE,
+    DIAGNOSTICS,
+)
+
+
+def publish(node: Any, topic: Topic) -> Any:
+    """A publisher of `topic` on `node`."""
+    return node.create_publisher(topic.message, topic.name, qos(topic))
+
+
+def subscribe(node: Any, topic: Topic, callback: Callable[[Any], None], raw: bool = False) -> Any:
+    """A subscription of `node` to `topic`; `raw` hands over the serialised bytes."""
+    return node.create_subscription(topic.message, topic.name, callback, qos(topic), raw=raw)
+
+
+def qos(topic: Topic) -> QoSProfile:
+    """Reliable; depth 1 where only the newest message matters after a restart, 10 elsewhere."""
+    if topic.latched:
+        return QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    return QoSProfile(depth=10)
+
+
+def command_qos(lease_seconds: float) -> QoSProfile:
+    """For the publisher of `/policy/command` and who watches it: a hung publisher must not pass for a living one."""
+    profile = qos(COMMAND)
+    profile.liveliness = LivelinessPolicy.MANUAL_BY_TOPIC
+    profile.liveliness_lease_duration = Duration(seconds=lease_seconds)
+    return profile
+
+
+def to_ns(stamp: Time) -> int:
+    """A message's stamp in nanoseconds."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def to_time(ns: int) -> Time:
+    """The inverse of `to_ns`."""
+    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+
+def joint_message(ns: int, names: Sequence[str], kind: str, values: Sequence[float], frame_id: str = "") -> JointState:
+    """A command: `values` in the field that `kind` (position, velocity, effort) names."""
+    message = JointState(name=list(names))
+    message.header.stamp = to_time(ns)
+    message.header.frame_id = frame_id
+    setattr(message, kind, array("d", values))
+    return message
+
+
+def array_message(ns: int, names: Sequence[str], values: Sequence[float]) -> Float64MultiArray:
+    """Named values that answer the measurement `ns`."""
+    data = array("d", divmod(ns, 1_000_000_000))
+    data.extend(values)
+    message = Float64MultiArray(data=data)
+    message.layout.dim = [MultiArrayDimension(label=",".join((*STAMP, *names)), size=len(data), stride=len(data))]
+    return message
+
+
+def array_values(message: Float64MultiArray) -> tuple[int, dict[str, float]]:
+    """The inverse of `array_message`: the stamp [ns] and the values by name."""
+    names = message.layout.dim[0].label.split(",")
+    sec, nanosec, *values = message.data
+    return int(sec) * 1_000_000_000 + int(nanosec), dict(zip(names[len(STAMP) :], values, strict=True))
+
+
+def status_message(name: str, message: str, values: Mapping[str, object], level: bytes = b"\x00") -> DiagnosticStatus:
+    """A DiagnosticStatus; levels are OK 0, WARN 1, ERROR 2."""
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticStatus(name=name, message=message, level=level, hardware_id="", values=pairs)
+
+
+def status_value(status: DiagnosticStatus, key: str) -> str:
+    """The value of `key`; raises KeyError."""
+    return {str(pair.key): str(pair.value) for pair in status.values}[key]
