@@ -130,7 +130,7 @@ def write_dataset(path: Path, episodes: Iterable[Episode], metadata: DatasetMeta
     """
     if path.exists():
         raise InputError(path, "already exists", "choose another --out or remove it")
-    partial = path.with_name(path.name + ".partial")
+    partial = path.absolute().with_name(path.name + ".partial")  # Minari doubles a relative path
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
