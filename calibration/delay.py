@@ -1,0 +1,94 @@
+"""The delay between writing a command and its effect, from any rollouts that carry the actions in flight.
+
+While a command is held for one control period dt, a command delayed by L drives the joint from L to L + dt after its
+measurement. The change of joint speed over period k is then linear in the last actions, with weights that say where each
+fell: (1 - L/dt) on a_k and L/dt on a_{k-1} for L < dt, and so on. Their centroid times dt is L, whatever the gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landbridge.episode import Dataset, Episode, open_dataset
+from landbridge.errors import InputError
+from landbridge.observation import Observer
+from landbridge.robot import load_robot
+
+RESAMPLES = 200
+RIDGE = 1e-6
+MIN_EPISODES = 3  # below this a bootstrap over episodes says nothing
+
+
+def calibrate(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any]:
+    """Estimate the command delay of each actuated joint from rollouts.
+
+    The joint must be excited: rollouts of `landbridge record` are. The observation must carry joint speeds and
+    `action_history` as long as the longest delay looked for.
+
+    Example:
+        landbridge calibrate demo/data/target
+
+    Args:
+        data: A dataset folder.
+        robot: Name of a robot, or a folder with robot.yaml.
+        seed: Of the bootstrap.
+
+    Returns:
+        Delay per joint [ms] with a 95 % bootstrap interval over episodes.
+    """
+    observer, dataset = Observer(load_robot(robot).spec), open_dataset(data)
+    rows = []
+    for joint in observer.spec.actuated:
+        episodes = [_regression(observer, episode, joint) for episode in _usable(dataset, observer)]
+        low, estimate, high = delay(episodes, observer.history + 1, np.random.default_rng(seed))
+        period = 1000 * observer.spec.control_dt
+        rows.append({"joint": joint, "delay_ms": estimate * period, "low_ms": low * period, "high_ms": high * period})
+    return {"dataset": str(data), "episodes": len(dataset), "delays": rows}
+
+
+Regression = tuple[NDArray[np.float64], NDArray[np.float64]]  # X (T, lags + nuisance), y (T,)
+
+
+def delay(episodes: Sequence[Regression], lags: int, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Delay in control periods: lower bound, estimate, upper bound (95 %, bootstrap over episodes).
+
+    Args:
+        episodes: Per episode, regressors X whose first `lags` columns are a_k, a_{k-1}, ... and change of speed y.
+        lags: Number of actions among the regressors.
+        rng: Of the bootstrap.
+    """
+    grams = [(x.T @ x, x.T @ y) for x, y in episodes]
+
+    def centroid(chosen: NDArray[np.intp]) -> float:
+        gram, moment = (sum((grams[i][part] for i in chosen), np.zeros(())) for part in (0, 1))
+        weights = np.linalg.solve(gram + RIDGE * np.diag(np.diag(gram)) + 1e-12 * np.eye(len(gram)), moment)[:lags]
+        return float(weights @ np.arange(lags) / weights.sum())
+
+    everything = np.arange(len(grams))
+    resampled = [centroid(rng.choice(everything, len(grams))) for _ in range(RESAMPLES)]
+    low, high = np.quantile(resampled, (0.025, 0.975))
+    return float(low), centroid(everything), float(high)
+
+
+def _usable(dataset: Dataset, observer: Observer) -> list[Episode]:
+    episodes = [episode for episode in dataset if len(episode) > observer.size]
+    if len(episodes) < MIN_EPISODES:
+        raise InputError(dataset.path, f"has {len(episodes)} usable episodes", f"record at least {MIN_EPISODES}")
+    return episodes
+
+
+def _regression(observer: Observer, episode: Episode, joint: str) -> Regression:
+    """y: change of the joint's speed. X: its last actions, then the state and its products (what else accelerates it)."""
+    speed = observer.column(episode.obs, f"joint_vel.{joint}")
+    own = observer.spec.actuated.index(joint)
+    past = [observer.column(episode.obs[:-1], f"action_history.{joint}.{age}") for age in range(observer.history)]
+    state = episode.obs[:-1, observer.measured].astype(np.float64)
+    products = np.einsum("ti,tj->tij", state, state)[(slice(None), *np.triu_indices(state.shape[1]))]
+    others = [episode.actions[:, i] for i in range(observer.num_actions) if i != own]
+    columns = [episode.actions[:, own], *past, np.ones(len(episode)), *others]
+    return np.column_stack([*columns, state, products]), np.diff(speed)
