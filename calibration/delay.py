@@ -1,8 +1,8 @@
 """The delay between writing a command and its effect, from any rollouts that carry the actions in flight.
 
 While a command is held for one control period dt, a command delayed by L drives the joint from L to L + dt after its
-measurement. The change of joint speed over period k is then linear in the last actions, with weights that say where each
-fell: (1 - L/dt) on a_k and L/dt on a_{k-1} for L < dt, and so on. Their centroid times dt is L, whatever the gain.
+measurement. The change of joint speed over period k is then linear in the last actions, with weights that say where
+each fell: (1 - L/dt) on a_k and L/dt on a_{k-1} for L < dt, and so on. Their centroid times dt is L, whatever the gain.
 """
 
 from __future__ import annotations
@@ -83,12 +83,12 @@ def _usable(dataset: Dataset, observer: Observer) -> list[Episode]:
 
 
 def _regression(observer: Observer, episode: Episode, joint: str) -> Regression:
-    """y: change of the joint's speed. X: its last actions, then the state and its products (what else accelerates it)."""
+    """y: change of the joint's speed. X: its last actions, then what else accelerates it: the state, its products."""
     speed = observer.column(episode.obs, f"joint_vel.{joint}")
     own = observer.spec.actuated.index(joint)
     past = [observer.column(episode.obs[:-1], f"action_history.{joint}.{age}") for age in range(observer.history)]
     state = episode.obs[:-1, observer.measured].astype(np.float64)
     products = np.einsum("ti,tj->tij", state, state)[(slice(None), *np.triu_indices(state.shape[1]))]
     others = [episode.actions[:, i] for i in range(observer.num_actions) if i != own]
-    columns = [episode.actions[:, own], *past, np.ones(len(episode)), *others]
-    return np.column_stack([*columns, state, products]), np.diff(speed)
+    columns: list[NDArray[Any]] = [episode.actions[:, own], *past, np.ones(len(episode)), *others, state, products]
+    return np.column_stack(columns), np.diff(speed)
