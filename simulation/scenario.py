@@ -63,7 +63,7 @@ def load_scenario(robot: Robot, name: str) -> Scenario:
     scenario = ladder[name]
     if unknown := sorted(set(scenario.friction) - set(robot.spec.joint_names)):
         raise InputError(
-            path, f"{name}.friction names unknown joints {unknown}", f"joints are {robot.spec.joint_names}"
+            path, f"{name}.friction names unknown joints {unknown}", f"joints are {', '.join(robot.spec.joint_names)}"
         )
     apply(robot.urdf.read_text(), scenario, where=f"{path}: {name}")
     return scenario

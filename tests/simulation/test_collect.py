@@ -1,0 +1,191 @@
+"""Rollouts, behaviours and collection."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landbridge.episode import open_dataset
+from landbridge.errors import InputError
+from landbridge.robot import load_robot
+from landbridge.simulation import collect as collect_module
+from landbridge.simulation.behaviour import load_behaviours, read_behaviours
+from landbridge.simulation.collect import collect
+from landbridge.simulation.plant import Engine, make_plant
+from landbridge.simulation.rollout import lockstep, rollout
+from landbridge.simulation.scenario import Scenario, load_scenario
+from landbridge.task import load_task
+
+ROBOT = load_robot("furuta")
+TASK = load_task(ROBOT)
+
+
+def still(obs: np.ndarray) -> np.ndarray:
+    return np.zeros((len(obs), 1))
+
+
+def full(obs: np.ndarray) -> np.ndarray:
+    return np.ones((len(obs), 1))
+
+
+def test_episode_is_truncated_after_six_seconds() -> None:
+    (episode,) = rollout(make_plant(ROBOT, "mujoco", Scenario()), TASK, still, np.random.default_rng(0), 1)
+    assert len(episode) == 300
+    assert episode.truncated.tolist() == [False] * 299 + [True]
+    assert not episode.terminated.any()
+    np.testing.assert_allclose(episode.stamps, np.arange(301) * 0.02)
+    rewards = TASK.reward(episode.obs[:-1], episode.actions, episode.obs[1:])
+    np.testing.assert_array_equal(episode.rewards, rewards.astype(np.float32))
+
+
+def test_episode_ends_at_the_arms_limit() -> None:
+    (episode,) = rollout(make_plant(ROBOT, "mujoco", Scenario()), TASK, full, np.random.default_rng(0), 1)
+    arm = TASK.observer.column(episode.obs, "joint_pos.arm")
+    assert len(episode) < 300
+    assert episode.terminated.tolist() == [False] * (len(episode) - 1) + [True]
+    assert arm[-1] >= 2.4 - 1e-6
+    assert (arm[:-1] < 2.4).all()
+
+
+def test_observation_carries_the_actions_sent() -> None:
+    (episode,) = rollout(make_plant(ROBOT, "mujoco", Scenario()), TASK, full, np.random.default_rng(0), 1)
+    history = np.stack([TASK.observer.column(episode.obs, f"action_history.arm.{age}") for age in range(3)], -1)
+    np.testing.assert_array_equal(history[:5], [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1]])
+
+
+def test_lockstep_equals_one_at_a_time() -> None:
+    """Plants of a batch do not touch each other, also when one of them ends early."""
+
+    def policy(obs: np.ndarray) -> np.ndarray:
+        return np.clip(3 * TASK.observer.column(obs, "joint_pos.arm"), -1, 1)[:, None]
+
+    plants = [make_plant(ROBOT, "mujoco", Scenario()) for _ in range(4)]
+    together = lockstep(plants, TASK, policy, np.random.default_rng(3))
+    starts = TASK.initial_state(np.random.default_rng(3), 4)
+
+    class Same:
+        def __getattr__(self, name: str) -> object:
+            return getattr(TASK, name)
+
+    for b, episode in enumerate(together):
+        task = Same()
+        task.initial_state = lambda rng, batch, b=b: (starts[0][b : b + 1], starts[1][b : b + 1])
+        (alone,) = lockstep([plants[b]], task, policy, np.random.default_rng(0))
+        np.testing.assert_array_equal(alone.obs, episode.obs)
+    assert len({len(episode) for episode in together}) > 1
+
+
+def test_energy_and_lqr_balances_the_nominal_robot() -> None:
+    plants = [make_plant(ROBOT, "mujoco", Scenario()) for _ in range(20)]
+    rng = np.random.default_rng(5)
+    runs = lockstep(plants, TASK, load_behaviours(ROBOT)["tuned"](20, rng), rng)
+    assert np.mean([TASK.success(run.obs) for run in runs]) >= 0.9
+
+
+@pytest.mark.parametrize("engine", ["mujoco", "bullet"])
+def test_excitation_stays_within_the_arms_limit(engine: Engine) -> None:
+    """On `severe` most recordings last their six seconds, and reach the upper half."""
+    plants = [make_plant(ROBOT, engine, load_scenario(ROBOT, "severe"), np.random.default_rng(i)) for i in range(12)]
+    rng = np.random.default_rng(6)
+    runs = lockstep(plants, TASK, load_behaviours(ROBOT)["excite"](12, rng), rng)
+    for plant in plants:
+        plant.close()
+    assert np.mean([run.truncated[-1] for run in runs]) >= 0.7
+    upper = [np.cos(TASK.observer.angle(run.obs, "pendulum")).max() > 0.9 for run in runs]
+    assert np.mean(upper) >= 0.9
+
+
+def test_behaviours_are_within_the_action_box_and_repeatable() -> None:
+    obs = np.random.default_rng(0).normal(0, 2, (50, 8, TASK.observer.size)).astype(np.float32)
+    for name, behaviour in load_behaviours(ROBOT).items():
+        first, second = (behaviour(8, np.random.default_rng(1)) for _ in range(2))
+        for row in obs:
+            action = first(row)
+            assert action.shape == (8, 1), name
+            assert (np.abs(action) <= 1).all(), name
+            np.testing.assert_array_equal(action, second(row), err_msg=name)
+
+
+def test_negative_parameter_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "behaviour.yaml"
+    path.write_text("schema_version: 1\nbehaviours: {tuned: {made_by: me, parameters: {pump: -1}}}\n")
+    with pytest.raises(InputError, match="pump"):
+        read_behaviours(path)
+
+
+def test_collect_is_deterministic_and_complete(tmp_path: Path) -> None:
+    datasets = []
+    for name in ("first", "second"):
+        figures = collect(tmp_path / name, steps=1000, batch=4, seed=3, mix={"noisy": 1, "random": 1}, scenario="mild")
+        assert figures["steps"] == 1000
+        datasets.append(open_dataset(tmp_path / name))
+    assert datasets[0].metadata.controllers == {"noisy": 500, "random": 500}
+    assert datasets[0].metadata.robot_hash == ROBOT.spec.digest()
+    assert (datasets[0].metadata.engine, datasets[0].metadata.scenario) == ("mujoco", "mild")
+    assert len(datasets[0]) == len(datasets[1])
+    for one, other in zip(*datasets, strict=True):
+        for field in ("obs", "actions", "rewards", "terminated", "truncated", "stamps"):
+            assert getattr(one, field).tobytes() == getattr(other, field).tobytes()
+        assert one.terminated[-1] != one.truncated[-1]
+
+
+def test_another_seed_gives_other_data(tmp_path: Path) -> None:
+    episodes = []
+    for seed in (1, 2):
+        collect(tmp_path / str(seed), steps=100, batch=1, seed=seed, mix={"random": 1})
+        episodes.append(next(iter(open_dataset(tmp_path / str(seed)))))
+    assert not np.array_equal(episodes[0].obs[0], episodes[1].obs[0])
+
+
+def test_target_data_without_ros(tmp_path: Path) -> None:
+    collect(tmp_path / "t", steps=300, engine="bullet", scenario="severe", domain="target", mix={"excite": 1})
+    metadata = open_dataset(tmp_path / "t").metadata
+    assert (metadata.domain, metadata.engine, metadata.scenario) == ("target", "bullet", "severe")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"mix": {"genius": 1.0}}, "unknown behaviours \\['genius'\\].*random"),
+        ({"mix": {"random": -1.0}}, "positive share"),
+        ({"steps": 0}, "steps is 0"),
+        ({"scenario": "hell"}, "no scenario"),
+        ({"robot": "nobody"}, "no such robot"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path, arguments: dict, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        collect(tmp_path / "out", **{"steps": 100, **arguments})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_folder_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match="already exists"):
+        collect(tmp_path / "out", steps=100)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_interrupt_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def interrupted(*args: object) -> object:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return lockstep(*args)
+
+    monkeypatch.setattr(collect_module, "lockstep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        collect(tmp_path / "out", steps=2000, batch=2, mix={"random": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_robot_without_behaviours_is_refused(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(ROBOT.folder, tmp_path / "furuta"))
+    (folder / "behaviour.yaml").unlink()
+    with pytest.raises(InputError, match="no such file"):
+        load_behaviours(load_robot(folder))

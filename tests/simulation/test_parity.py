@@ -1,0 +1,179 @@
+"""Both engines hold the numbers of the URDF, and move alike."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+
+import mujoco
+import numpy as np
+import pytest
+
+from landbridge.robot import Friction, Robot, load_robot
+from landbridge.simulation.bullet_plant import BulletPlant, pybullet
+from landbridge.simulation.mujoco_plant import MujocoPlant
+from landbridge.simulation.plant import Engine, Plant, make_plant
+from landbridge.simulation.scenario import Scenario, load_scenario
+
+FRICTIONLESS = Scenario(friction={"arm": Friction(), "pendulum": Friction()})
+# kg m^2; arm: box of 0.16 m, 0.12 kg, centre at 0.08 m; pendulum: rod of 0.3 m, 0.04 kg, centre at 0.15 m, 0.17 m off axis
+ARM_INERTIA = 0.12 * (0.16**2 + 0.02**2) / 12 + 0.12 * 0.08**2
+PIVOT_INERTIA = 0.04 * 0.17**2
+ROD_INERTIA = 0.04 * (3 * 0.005**2 + 0.3**2) / 12 + 0.04 * 0.15**2
+COUPLING = 0.04 * 0.17 * 0.15
+
+
+@pytest.fixture(scope="module")
+def robot() -> Robot:
+    return load_robot("furuta")
+
+
+@pytest.fixture(scope="module")
+def links(robot: Robot) -> dict[str, ET.Element]:
+    return {link.attrib["name"]: link for link in ET.parse(robot.urdf).getroot().iter("link")}
+
+
+@pytest.fixture(params=["mujoco", "bullet"])
+def frictionless(request: pytest.FixtureRequest, robot: Robot) -> Iterator[Plant]:
+    plant = make_plant(robot, request.param, FRICTIONLESS)
+    yield plant
+    plant.close()
+
+
+def tensor(link: ET.Element) -> np.ndarray:
+    inertia = link.find("inertial/inertia")
+    assert inertia is not None
+    xx, yy, zz, xy, xz, yz = (float(inertia.attrib[k]) for k in ("ixx", "iyy", "izz", "ixy", "ixz", "iyz"))
+    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+
+
+def numbers(link: ET.Element, path: str, key: str) -> list[float]:
+    element = link.find(path)
+    assert element is not None
+    return [float(value) for value in element.attrib[key].split()]
+
+
+def test_urdf_inertias_are_those_of_its_primitives(links: dict[str, ET.Element]) -> None:
+    for link in links.values():
+        (mass,) = numbers(link, "inertial/mass", "value")
+        if link.find("visual/geometry/box") is not None:
+            x, y, z = numbers(link, "visual/geometry/box", "size")
+            expected = mass / 12 * np.array([y * y + z * z, x * x + z * z, x * x + y * y])
+        else:
+            (r,), (h,) = (numbers(link, "visual/geometry/cylinder", key) for key in ("radius", "length"))
+            expected = mass * np.array([(3 * r * r + h * h) / 12, (3 * r * r + h * h) / 12, r * r / 2])
+        np.testing.assert_allclose(tensor(link), np.diag(expected), rtol=1e-9)
+        assert numbers(link, "inertial/origin", "xyz") == numbers(link, "visual/origin", "xyz")
+
+
+def test_mujoco_holds_the_masses_and_inertias(robot: Robot, links: dict[str, ET.Element]) -> None:
+    model = MujocoPlant(robot, Scenario()).model
+    assert model.nbody == 1 + len(links)
+    for name, link in links.items():
+        body = model.body(name)
+        rotation = np.empty(9)
+        mujoco.mju_quat2Mat(rotation, body.iquat)
+        frame = rotation.reshape(3, 3)
+        np.testing.assert_allclose(body.mass, numbers(link, "inertial/mass", "value"), rtol=1e-9)
+        np.testing.assert_allclose(body.ipos, numbers(link, "inertial/origin", "xyz"), atol=1e-12)
+        np.testing.assert_allclose(frame @ np.diag(body.inertia) @ frame.T, tensor(link), atol=1e-12)
+
+
+def test_bullet_holds_the_masses_and_inertias(robot: Robot, links: dict[str, ET.Element]) -> None:
+    plant = BulletPlant(robot, Scenario())
+    for index in range(pybullet.getNumJoints(plant.body, plant.client)):
+        name = pybullet.getJointInfo(plant.body, index, plant.client)[12].decode()
+        info = pybullet.getDynamicsInfo(plant.body, index, plant.client)
+        frame = np.reshape(pybullet.getMatrixFromQuaternion(info[4]), (3, 3))
+        np.testing.assert_allclose(info[0], numbers(links[name], "inertial/mass", "value"), rtol=1e-9)
+        np.testing.assert_allclose(info[3], numbers(links[name], "inertial/origin", "xyz"), atol=1e-12)
+        np.testing.assert_allclose(frame @ np.diag(info[2]) @ frame.T, tensor(links[name]), atol=1e-12)
+    plant.close()
+
+
+def test_axes_agree_with_the_urdf(robot: Robot) -> None:
+    root = ET.parse(robot.urdf).getroot()
+    model, bullet = MujocoPlant(robot, Scenario()).model, BulletPlant(robot, Scenario())
+    for joint, index in zip(robot.spec.joints, bullet.joints, strict=True):
+        element = root.find(f"joint[@name='{joint.name}']")
+        assert element is not None
+        axis = numbers(element, "axis", "xyz")
+        np.testing.assert_allclose(model.joint(joint.name).axis, axis)
+        np.testing.assert_allclose(pybullet.getJointInfo(bullet.body, index, bullet.client)[13], axis)
+    bullet.close()
+
+
+def test_urdf_limits_are_those_of_robot_yaml(robot: Robot) -> None:
+    root = ET.parse(robot.urdf).getroot()
+    model = MujocoPlant(robot, Scenario()).model
+    for joint in robot.spec.joints:
+        limit = root.find(f"joint[@name='{joint.name}']/limit")
+        assert limit is not None
+        assert float(limit.attrib["effort"]) == joint.effort_limit
+        assert float(limit.attrib["velocity"]) == joint.velocity_limit
+        if joint.position_limit is not None:
+            assert (float(limit.attrib["lower"]), float(limit.attrib["upper"])) == joint.position_limit
+            np.testing.assert_allclose(model.joint(joint.name).range, joint.position_limit)
+
+
+@pytest.mark.parametrize("name", ["none", "severe"])
+def test_engines_swing_alike(robot: Robot, name: str) -> None:
+    """From hanging, 2.5 s of a swing-up torque: the engines part by less than 0.01 mrad and 0.1 mrad/s."""
+    scenario = load_scenario(robot, name).model_copy(update={"joint_pos_noise": 0.0, "joint_vel_noise": 0.0})
+    plants = MujocoPlant(robot, scenario), BulletPlant(robot, scenario)
+    for plant in plants:
+        plant.reset(np.array([0.1, np.pi]), np.zeros(2))
+    highest = -1.0
+    for k in range(125):
+        command = 0.1 * np.sign(np.sin(2 * np.pi * 1.1 * k * 0.02))
+        for plant in plants:
+            plant.step([(0.0, np.array([command]))])
+        (pos, vel), (other_pos, other_vel) = (plant.measure() for plant in plants)
+        np.testing.assert_allclose(other_pos, pos, atol=1e-5)
+        np.testing.assert_allclose(other_vel, vel, atol=1e-4)
+        highest = max(highest, float(np.cos(pos[1])))
+    assert highest > 0, "the pendulum never left its lower half: the comparison would show little"
+    plants[1].close()
+
+
+@pytest.mark.parametrize("angle", [0.0, np.pi])
+def test_first_acceleration_by_hand(frictionless: Plant, angle: float) -> None:
+    """At rest at 0 or pi gravity has no moment: M a = [tau, 0], with M from the Lagrangian."""
+    frictionless.reset(np.array([0.3, angle]), np.zeros(2))
+    coupling = -COUPLING * np.cos(angle)
+    mass_matrix = np.array([[ARM_INERTIA + PIVOT_INERTIA, coupling], [coupling, ROD_INERTIA]])
+    frictionless._advance([0.05, 0.0])
+    acceleration = np.linalg.solve(mass_matrix, [0.05, 0.0])
+    np.testing.assert_allclose(frictionless._state()[1], acceleration * frictionless.physics_dt, rtol=1e-3)
+
+
+@pytest.mark.parametrize("engine", ["mujoco", "bullet"])
+def test_energy_is_kept_without_friction(robot: Robot, engine: Engine) -> None:
+    """Let fall from nearly upright with a turning arm, for 2 s: the energy's error is first order in the time step."""
+    coarse, fine = (energy_error(robot, engine, decimation) for decimation in (10, 100))
+    assert coarse < 0.08
+    assert fine < 0.008
+    assert 8 < coarse / fine < 12
+
+
+def energy_error(robot: Robot, engine: Engine, decimation: int) -> float:
+    """Range of the energy over m g l."""
+    spec = robot.spec.model_copy(update={"decimation": decimation})
+    plant = make_plant(Robot(spec, robot.folder), engine, FRICTIONLESS)
+    plant.reset(np.array([0.0, 0.2]), np.array([3.0, 0.0]))
+    energies = []
+    for _ in range(100):
+        plant.step([])
+        (_, angle), velocity = plant.measure()
+        swept = ROD_INERTIA * np.sin(angle) ** 2  # of the rod about the arm's axis, r = l sin(a)
+        coupling = -COUPLING * np.cos(angle)
+        arm = ARM_INERTIA + PIVOT_INERTIA + swept
+        mass_matrix = np.array([[arm, coupling], [coupling, ROD_INERTIA]])
+        energies.append(0.5 * velocity @ mass_matrix @ velocity + 0.04 * 9.81 * 0.15 * np.cos(angle))
+    plant.close()
+    return float(np.ptp(energies)) / (0.04 * 9.81 * 0.15)
+
+
+def test_bullet_keeps_stdout_clean(robot: Robot, capfd: pytest.CaptureFixture[str]) -> None:
+    BulletPlant(robot, Scenario()).close()
+    assert capfd.readouterr().out == ""

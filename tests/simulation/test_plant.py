@@ -1,0 +1,165 @@
+"""Friction, latency, drive and noise, by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from landbridge.robot import ActionSpec, Friction, Robot, RobotSpec, load_robot
+from landbridge.simulation.friction import SMOOTHING_SPEED, JointFriction
+from landbridge.simulation.plant import Array, DelayLine, Engine, Plant, make_plant
+from landbridge.simulation.scenario import Scenario
+
+ENGINES: list[Engine] = ["mujoco", "bullet"]
+
+
+class Recorder(Plant):
+    """A plant that does not move and keeps the torques it is asked for."""
+
+    engine_version = "none"
+
+    def _set_state(self, joint_pos: Array, joint_vel: Array) -> None:
+        self.state, self.torques = (joint_pos.tolist(), joint_vel.tolist()), []
+
+    def _state(self) -> tuple[Sequence[float], Sequence[float]]:
+        return self.state
+
+    def _advance(self, torque: Sequence[float]) -> None:
+        self.torques.append(list(torque))
+
+    def close(self) -> None: ...
+
+
+def at_rest(scenario: Scenario, spec: RobotSpec | None = None) -> Recorder:
+    robot = load_robot("furuta")
+    plant = Recorder(Robot(spec or robot.spec, robot.folder), scenario)
+    plant.reset(np.array([0.5, np.pi]), np.zeros(2))
+    return plant
+
+
+def test_friction_formula_by_hand() -> None:
+    friction = JointFriction(Friction(frictionloss=0.1, stiction=0.15, stribeck_velocity=0.5, viscous=0.02))
+    v = 0.5
+    expected = -(0.1 + 0.05 / math.e) * math.tanh(v / SMOOTHING_SPEED) - 0.02 * v
+    assert friction(v) == pytest.approx(expected, rel=1e-12)
+    assert friction(0.0) == 0.0
+    assert friction(40.0) == pytest.approx(-0.1 - 0.8, rel=1e-9)  # far beyond v_s: Coulomb and viscous only
+
+
+@given(st.floats(-100, 100), st.floats(0, 1), st.floats(0, 1), st.floats(0.01, 5), st.floats(0, 1))
+def test_friction_always_brakes_and_is_odd(v: float, c: float, extra: float, v_s: float, b: float) -> None:
+    friction = JointFriction(Friction(frictionloss=c, stiction=c + extra, stribeck_velocity=v_s, viscous=b))
+    assert friction(v) * v <= 0
+    assert friction(-v) == -friction(v)
+    assert abs(friction(v)) <= c + extra + b * abs(v) + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "idle_steps"),
+    [(0, 0), (15, 8), (20, 10), (60, 30)],  # physics steps of 2 ms; 15 ms is first reached at 16 ms
+)
+def test_latency_by_hand(latency_ms: float, idle_steps: int) -> None:
+    plant = at_rest(Scenario(latency_ms=latency_ms))
+    for _ in range(4):
+        plant.step([(0.0, np.array([0.05]))])
+    assert [arm for arm, _ in plant.torques] == [0.0] * idle_steps + [0.05] * (40 - idle_steps)
+
+
+def test_write_offsets_by_hand() -> None:
+    """Two writes, 3 ms and 11 ms after the period's start, 4 ms of latency: effective at 7 and 15 ms, so from 8 and 16."""
+    plant = at_rest(Scenario(latency_ms=4))
+    plant.step([(0.003, np.array([0.01])), (0.011, np.array([0.02]))])
+    plant.step([])
+    assert [arm for arm, _ in plant.torques] == [0.0] * 4 + [0.01] * 4 + [0.02] * 12
+
+
+def test_commands_in_flight_do_not_survive_a_reset() -> None:
+    plant = at_rest(Scenario(latency_ms=60))
+    plant.step([(0.0, np.array([0.05]))])
+    plant.reset(np.zeros(2), np.zeros(2))
+    for _ in range(4):
+        plant.step([])
+    assert all(arm == 0.0 for arm, _ in plant.torques)
+    assert plant.time == pytest.approx(0.08)
+
+
+def test_delay_line_keeps_the_last_command() -> None:
+    line = DelayLine(0.01, [0.0])
+    line.write(0.0, [1.0])
+    line.write(0.02, [2.0])
+    assert [line.at(t)[0] for t in (0.0, 0.009, 0.01, 0.029, 0.03, 9.0)] == [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]
+
+
+def test_gain_comes_before_the_effort_limit() -> None:
+    limit = load_robot("furuta").spec.joint("arm").effort_limit
+    for gain, command, expected in [(0.5, 0.1, 0.05), (2.0, 0.05, 0.1), (2.0, 1.0, limit), (0.5, -1.0, -limit)]:
+        plant = at_rest(Scenario(actuator_gain=gain))
+        plant.step([(0.0, np.array([command]))])
+        assert plant.torques[0] == pytest.approx([expected, 0.0])
+
+
+def test_position_commands_go_through_pd() -> None:
+    spec = load_robot("furuta").spec
+    arm = spec.joint("arm").model_copy(update={"stiffness": 0.2, "damping": 0.01, "default_joint_pos": 0.4})
+    servo = spec.model_copy(
+        update={
+            "joints": (arm, *spec.joints[1:]),
+            "action": ActionSpec(kind="position", scale={"arm": 1.0}, relative=True),
+        }
+    )
+    plant = at_rest(Scenario(friction={"arm": Friction()}, latency_ms=10), servo)
+    plant.state = [0.5, 3.0], [2.0, 0.0]
+    plant.step([(0.0, np.array([0.8]))])
+    idle, commanded = 0.2 * (0.4 - 0.5) - 0.01 * 2.0, 0.2 * (0.8 - 0.5) - 0.01 * 2.0
+    assert [arm for arm, _ in plant.torques] == pytest.approx([idle] * 5 + [commanded] * 5)
+
+
+def test_noise_is_on_the_measurement_only() -> None:
+    plant = at_rest(Scenario(joint_pos_noise=0.01, joint_vel_noise=0.1))
+    measured = [plant.measure() for _ in range(4000)]
+    pos, vel = np.array([m[0] for m in measured]), np.array([m[1] for m in measured])
+    np.testing.assert_allclose(pos.mean(0), [0.5, np.pi], atol=0.001)
+    np.testing.assert_allclose(pos.std(0), 0.01, rtol=0.05)
+    np.testing.assert_allclose(vel.std(0), 0.1, rtol=0.05)
+    assert plant.state == ([0.5, np.pi], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_reset_repeats_a_run_exactly(engine: Engine) -> None:
+    plant = make_plant(load_robot("furuta"), engine, Scenario(latency_ms=7))
+    runs = []
+    for _ in range(2):
+        plant.reset(np.array([0.1, 3.0]), np.array([0.0, 0.5]))
+        for k in range(20):
+            plant.step([(0.0, np.array([0.05 * (-1) ** k]))])
+        runs.append(np.concatenate(plant.measure()))
+    plant.close()
+    np.testing.assert_array_equal(runs[0], runs[1])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_coulomb_friction_stops_the_arm(engine: Engine) -> None:
+    """At constant deceleration c / J an arm of 1 rad/s stops within J v / c; the pendulum hangs and hardly moves."""
+    scenario = Scenario(friction={"arm": Friction(frictionloss=0.02), "pendulum": Friction(viscous=0.01)})
+    plant = make_plant(load_robot("furuta"), engine, scenario)
+    plant.reset(np.array([0.0, np.pi]), np.array([1.0, 0.0]))
+    for _ in range(25):
+        plant.step([])
+    assert abs(plant.measure()[1][0]) < 0.02
+    plant.close()
+
+
+def test_a_twin_needs_no_mujoco(tmp_path: Path) -> None:
+    """A robot's computer has Bullet at most: importing the twin must not import MuJoCo."""
+    import subprocess
+    import sys
+
+    code = "import sys, landbridge.simulation.bullet_plant; sys.exit('mujoco' in sys.modules or 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (0, "")

@@ -1,0 +1,110 @@
+"""The severity ladder: what a scenario does to the URDF, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landbridge.errors import InputError
+from landbridge.robot import Robot, load_robot
+from landbridge.simulation.bullet_plant import BulletPlant
+from landbridge.simulation.mujoco_plant import MujocoPlant, compile_model
+from landbridge.simulation.scenario import Scenario, apply, load_scenario
+
+RUNGS = ["none", "mild", "moderate", "severe", "extreme"]
+
+
+@pytest.fixture
+def robot(tmp_path: Path) -> Robot:
+    """A copy of the furuta that a test may spoil."""
+    return load_robot(shutil.copytree(load_robot("furuta").folder, tmp_path / "furuta"))
+
+
+def test_nominal_scenario_changes_no_number() -> None:
+    robot = load_robot("furuta")
+    plain, edited = compile_model(robot, Scenario()), compile_model(robot, load_scenario(robot, "none"))
+    np.testing.assert_array_equal(plain.body_inertia, edited.body_inertia)
+    np.testing.assert_array_equal(plain.body_ipos, edited.body_ipos)
+
+
+def test_mass_scales_mass_and_inertia() -> None:
+    robot = load_robot("furuta")
+    nominal, heavy = (
+        compile_model(robot, Scenario(link_mass_scale=scale)).body("pendulum_link")
+        for scale in ({}, {"pendulum_link": 1.5})
+    )
+    np.testing.assert_allclose(heavy.mass, 1.5 * nominal.mass)
+    np.testing.assert_allclose(heavy.inertia, 1.5 * nominal.inertia)
+    np.testing.assert_allclose(heavy.ipos, nominal.ipos)
+
+
+def test_length_scales_centre_inertia_and_carried_joints() -> None:
+    robot = load_robot("furuta")
+    nominal, longer = (compile_model(robot, Scenario(link_length_scale=scale)) for scale in ({}, {"arm_link": 1.2}))
+    arm, long_arm = nominal.body("arm_link"), longer.body("arm_link")
+    np.testing.assert_allclose(long_arm.mass, arm.mass)
+    np.testing.assert_allclose(long_arm.ipos, 1.2 * arm.ipos)
+    np.testing.assert_allclose(long_arm.inertia, 1.44 * arm.inertia)
+    np.testing.assert_allclose(longer.body("pendulum_link").pos, 1.2 * nominal.body("pendulum_link").pos)
+    np.testing.assert_allclose(long_arm.pos, arm.pos)
+    assert 'size="0.192 0.024 0.012"' in apply(robot.urdf.read_text(), Scenario(link_length_scale={"arm_link": 1.2}))
+
+
+@pytest.mark.parametrize("name", RUNGS)
+def test_every_rung_loads_in_both_engines(name: str) -> None:
+    robot = load_robot("furuta")
+    scenario = load_scenario(robot, name)
+    MujocoPlant(robot, scenario).close()
+    BulletPlant(robot, scenario).close()
+
+
+def test_ladder_gets_harder() -> None:
+    robot = load_robot("furuta")
+    rungs = [load_scenario(robot, name) for name in RUNGS]
+    assert [r.latency_ms for r in rungs] == sorted(r.latency_ms for r in rungs)
+    assert [-r.actuator_gain for r in rungs] == sorted(-r.actuator_gain for r in rungs)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("none: {actuator_gane: 1.0}", "actuator_gane"),
+        ("none: {link_mass_scale: {pendulum: 1.5}}", "unknown links \\['pendulum'\\].*arm_link"),
+        ("none: {friction: {elbow: {}}}", "unknown joints \\['elbow'\\].*arm, pendulum"),
+        ("none: {link_mass_scale: {arm_link: -1}}", "link_mass_scale.arm_link"),
+        ("none: {latency_ms: 500}", "latency_ms.*500"),
+        ("none: {actuator_gain: .nan}", "actuator_gain"),
+        ("none: [", "not YAML"),
+    ],
+)
+def test_malformed_scenario_is_refused(robot: Robot, text: str, problem: str) -> None:
+    (robot.folder / "scenarios.yaml").write_text(f"schema_version: 1\nscenarios:\n  {text}\n")
+    with pytest.raises(InputError, match=problem):
+        load_scenario(robot, "none")
+
+
+def test_unknown_rung_names_the_known_ones(robot: Robot) -> None:
+    with pytest.raises(InputError, match=r"no scenario 'hell'.*none, mild, moderate, severe, extreme"):
+        load_scenario(robot, "hell")
+
+
+def test_missing_ladder_is_refused(robot: Robot) -> None:
+    (robot.folder / "scenarios.yaml").unlink()
+    with pytest.raises(InputError, match="no such file"):
+        load_scenario(robot, "none")
+
+
+def test_impossible_inertia_is_refused(robot: Robot) -> None:
+    """Bullet would replace it by zero and go on."""
+    robot.urdf.write_text(robot.urdf.read_text().replace('izz="0.0000005"', 'izz="0.01"'))
+    with pytest.raises(InputError, match=r"pendulum_link.*belong to no rigid body"):
+        BulletPlant(robot, Scenario())
+
+
+def test_massless_link_is_refused(robot: Robot) -> None:
+    robot.urdf.write_text(robot.urdf.read_text().replace('<mass value="0.04"/>', '<mass value="0"/>'))
+    with pytest.raises(InputError, match="pendulum_link: has no positive mass"):
+        BulletPlant(robot, Scenario())
