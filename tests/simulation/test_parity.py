@@ -16,7 +16,7 @@ from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.scenario import Scenario, load_scenario
 
 FRICTIONLESS = Scenario(friction={"arm": Friction(), "pendulum": Friction()})
-# kg m^2; arm: box of 0.16 m, 0.12 kg, centre at 0.08 m; pendulum: rod of 0.3 m, 0.04 kg, centre at 0.15 m, 0.17 m off axis
+# kg m^2. Arm: box of 0.16 m, 0.12 kg, centre at 0.08 m. Pendulum: rod of 0.3 m, 0.04 kg, 0.17 m off the axis.
 ARM_INERTIA = 0.12 * (0.16**2 + 0.02**2) / 12 + 0.12 * 0.08**2
 PIVOT_INERTIA = 0.04 * 0.17**2
 ROD_INERTIA = 0.04 * (3 * 0.005**2 + 0.3**2) / 12 + 0.04 * 0.15**2

@@ -72,7 +72,7 @@ def test_latency_by_hand(latency_ms: float, idle_steps: int) -> None:
 
 
 def test_write_offsets_by_hand() -> None:
-    """Two writes, 3 ms and 11 ms after the period's start, 4 ms of latency: effective at 7 and 15 ms, so from 8 and 16."""
+    """Two writes, 3 ms and 11 ms after the start, 4 ms of latency: due at 7 and 15 ms, in effect from 8 and 16."""
     plant = at_rest(Scenario(latency_ms=4))
     plant.step([(0.003, np.array([0.01])), (0.011, np.array([0.02]))])
     plant.step([])
