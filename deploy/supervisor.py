@@ -54,7 +54,9 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.FAULT, Event.RESET): State.UNCONFIGURED,
     (State.ESTOP, Event.RESET): State.UNCONFIGURED,
     (State.UNCONFIGURED, Event.BRIDGE_FAULT): State.FAULT,
-    **{(state, fault): State.FAULT for state in (State.STANDBY, State.ARMED, State.ACTIVE) for fault in FAULTS},
+    (State.STANDBY, Event.BRIDGE_FAULT): State.FAULT,
+    (State.STANDBY, Event.BRIDGE_LOST): State.UNCONFIGURED,  # nothing moves: wait for it, as after the start
+    **{(state, fault): State.FAULT for state in (State.ARMED, State.ACTIVE) for fault in FAULTS},
     **{(state, Event.ESTOP): State.ESTOP for state in State},
 }
 
@@ -89,9 +91,9 @@ class Supervisor:
         following = TRANSITIONS.get((self.state, event))
         if following is None:
             return Answer(False, f"{event.value} refused in {self.state.value} ({self.reason})")
+        if event in (Event.CONFIGURED, Event.RESET) and not self._bridge_alive(now):
+            return Answer(False, f"{event.value} refused: nothing heard from the bridge")
         if event is Event.RESET:
-            if not self._bridge_alive(now):
-                return Answer(False, "reset refused: nothing heard from the bridge")
             self.epoch += 1
         if following is State.ARMED:
             self._armed_at, self._admissible = now, 0

@@ -80,6 +80,16 @@ def test_admissible_commands_must_come_in_a_row() -> None:
     assert supervisor.state is State.ACTIVE
 
 
+def test_a_bridge_lost_in_standby_is_waited_for() -> None:
+    supervisor = active()
+    supervisor.handle(Event.DISARM, 0.0)
+    supervisor.tick(0.3)
+    assert (supervisor.state, supervisor.reason) == (State.UNCONFIGURED, "bridge_lost")
+    assert not supervisor.handle(Event.CONFIGURED, 0.4).accepted
+    supervisor.bridge_seen(0.4)
+    assert supervisor.handle(Event.CONFIGURED, 0.4).accepted
+
+
 def test_silence_of_the_bridge_and_a_barren_arm_become_faults_in_time() -> None:
     supervisor = active()
     supervisor.tick(0.2)

@@ -26,7 +26,7 @@ from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge_nodes import topics
-from landbridge_nodes.process import run
+from landbridge_nodes.process import BRIDGE_PRIORITY, run
 
 DIAGNOSTICS_PERIOD = 1.0  # s
 
@@ -215,7 +215,7 @@ def open_hardware(robot: Robot, parameters: dict[str, Any]) -> Hardware:
 
 def main() -> None:
     """Entry point of the executable `bridge`."""
-    sys.exit(run(Bridge))
+    sys.exit(run(Bridge, BRIDGE_PRIORITY))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from landbridge.errors import InputError
 from landbridge.simulation.behaviour import Policy, load_behaviours
 from landbridge_nodes.controller import Controller
-from landbridge_nodes.process import run
+from landbridge_nodes.process import CONTROLLER_PRIORITY, run
 
 BEHAVIOUR = "excite"
 
@@ -43,7 +43,7 @@ class ExciteNode(Controller):
 
 def main() -> None:
     """Entry point of the executable `excite`."""
-    sys.exit(run(ExciteNode))
+    sys.exit(run(ExciteNode, CONTROLLER_PRIORITY))
 
 
 if __name__ == "__main__":

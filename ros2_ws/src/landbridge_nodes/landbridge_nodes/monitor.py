@@ -23,7 +23,7 @@ from landbridge.deploy.guard import Reason
 from landbridge.deploy.supervisor import Event, State, Supervisor
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
-from landbridge_nodes.process import run
+from landbridge_nodes.process import MONITOR_PRIORITY, run
 
 HEARTBEAT_PERIOD = 0.04  # s
 REQUEST_TIMEOUT = 2.0  # s without an answer after which a lifecycle request is given up: its node has died
@@ -175,7 +175,7 @@ class Monitor(Node):  # type: ignore[misc]
 
 def main() -> None:
     """Entry point of the executable `monitor`."""
-    sys.exit(run(Monitor))
+    sys.exit(run(Monitor, MONITOR_PRIORITY))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from landbridge.bundle import read_bundle
 from landbridge.deploy.runtime import CPU, load_policy
 from landbridge_nodes.controller import Controller
-from landbridge_nodes.process import run
+from landbridge_nodes.process import CONTROLLER_PRIORITY, run
 
 
 class PolicyNode(Controller):
@@ -36,7 +36,7 @@ class PolicyNode(Controller):
 
 def main() -> None:
     """Entry point of the executable `policy`."""
-    sys.exit(run(PolicyNode))
+    sys.exit(run(PolicyNode, CONTROLLER_PRIORITY))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 
 from landbridge.errors import InputError
 
+BRIDGE_PRIORITY, MONITOR_PRIORITY, CONTROLLER_PRIORITY = 70, 60, 50  # SCHED_FIFO; the kernel's own threads are at 50
 LOOP_SECONDS = 0.1  # how soon a signal is noticed while nothing else happens
 
 
@@ -37,8 +38,11 @@ def require_one_ros(environment: Mapping[str, str] = os.environ) -> None:
         )
 
 
-def run(make: Callable[[], Any]) -> int:
+def run(make: Callable[[], Any], priority: int = 0) -> int:
     """Run the node that `make` returns until SIGINT or SIGTERM, then call its `close`. Returns 0, or 2 for bad input.
+
+    With a `priority` (1 to 99) the process, its DDS threads included, is scheduled first-in first-out above all others;
+    without the right to it the node says so and runs on.
 
     rclpy's own signal handlers shut the context before a last safe command can go out, so ours replace them.
     """
@@ -50,11 +54,14 @@ def run(make: Callable[[], Any]) -> int:
     node: Any = None
     try:
         require_one_ros()
+        real_time = _set_priority(priority)  # before rclpy.init: DDS threads inherit it
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
         stop: Future = Future()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.done() or stop.set_result(None))
         node = make()
+        if not real_time:
+            node.get_logger().warning("no right to real-time priority: a busy machine will delay control")
         executor = _executor()
         executor.add_node(node)
         gc.collect()
@@ -73,6 +80,16 @@ def run(make: Callable[[], Any]) -> int:
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _set_priority(priority: int) -> bool:
+    if priority == 0:
+        return True
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except PermissionError:
+        return False
+    return True
 
 
 def _executor() -> Any:

@@ -62,7 +62,7 @@ class Bag:
             definition, _ = self._types.generate_msgdef(name, ros_version=2)
             self._schemas[name] = self._writer.register_schema(name, "ros2msg", definition.encode())
         metadata = {
-            "offered_qos_profiles": yaml.safe_dump(_qos(topic)),
+            "offered_qos_profiles": _yaml(_qos(topic)),
             "topic_type_hash": self._types.hash_rihs01(name),
         }
         channel = self._writer.register_channel(topic.name, "cdr", self._schemas[name], metadata)
@@ -87,7 +87,7 @@ class Bag:
             shutil.rmtree(self.path)
             return
         partial = self.path / "metadata.yaml.partial"
-        partial.write_text(yaml.safe_dump(self._metadata(), sort_keys=False))
+        partial.write_text(_yaml(self._metadata()))
         partial.rename(self.path / "metadata.yaml")
 
     def _metadata(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class Bag:
                     "name": topic.name,
                     "type": topic.type_name,
                     "serialization_format": "cdr",
-                    "offered_qos_profiles": yaml.safe_dump(_qos(topic)),
+                    "offered_qos_profiles": _yaml(_qos(topic)),
                     "type_description_hash": self._types.hash_rihs01(topic.type_name),
                 },
                 "message_count": self.counts[topic.name],
@@ -124,6 +124,17 @@ class Bag:
                 "ros_distro": "jazzy",
             }
         }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Without anchors, which not every reader of bags knows."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _yaml(data: Any) -> str:
+    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False))
 
 
 def _qos(topic: topics.Topic) -> list[dict[str, Any]]:

@@ -1,0 +1,160 @@
+"""The operator: waits for the graph, arms, watches episodes, disarms. An rclpy client; the robot does without it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import Trigger
+from typing_extensions import Self
+
+from landbridge.deploy.guard import Reason
+from landbridge.deploy.supervisor import State
+from landbridge.errors import InputError
+from landbridge.robot import Robot
+from landbridge.task import load_task
+from landbridge_nodes import topics
+
+START_TIMEOUT = 60.0  # s for all processes to be up, on a machine that is busy with other things
+ANSWER_TIMEOUT = 5.0  # s
+ADMITTED = {Reason.OK.value, Reason.LIMITED.value}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One stretch of ACTIVE.
+
+    Attributes:
+        ticks: Measurements that an admitted command answered.
+        seconds: How long the supervisor was ACTIVE, as seen from here.
+        success: The task's own verdict on the observations; an episode that was cut short has none.
+        ended: Name of the state that ended it.
+        reason: What led to that state.
+    """
+
+    ticks: int
+    seconds: float
+    success: bool
+    ended: str
+    reason: str
+
+
+class Operator:
+    """Drives the services of bridge and monitor; a context manager around one rclpy context of its own.
+
+    Args:
+        check: Called while waiting; raises when waiting has become useless.
+    """
+
+    def __init__(self, robot: Robot, check: Callable[[], None]) -> None:
+        self.task = load_task(robot)
+        self._check = check
+        self._observations: dict[int, list[float]] = {}
+        self._admitted: list[int] = []
+        self._state, self._reason = State.UNCONFIGURED, ""
+        self._active_at = self._active_seconds = 0.0
+        self.diagnostics: dict[str, str] = {}
+        self.latency_ms: list[float] = []
+
+    def __enter__(self) -> Self:
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node("operator", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        topics.subscribe(self.node, topics.SAFETY_STATE, self._on_state)
+        topics.subscribe(self.node, topics.OBSERVATION, self._on_observation)
+        topics.subscribe(self.node, topics.GUARD_COMMAND, self._on_verdict)
+        topics.subscribe(self.node, topics.GUARD_TIMING, self._on_timing)
+        topics.subscribe(self.node, topics.DIAGNOSTICS, self._on_diagnostics)
+        names = ("/monitor/arm", "/monitor/disarm", "/monitor/reset", "/bridge/reset_plant")
+        self._clients = {name: self.node.create_client(Trigger, name) for name in names}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def wait_ready(self, recorded: bool) -> None:
+        """Wait for STANDBY, every service and, if `recorded`, a recorder on every topic."""
+        self.wait(lambda: all(client.service_is_ready() for client in self._clients.values()), START_TIMEOUT)
+        if recorded:
+            self.wait(lambda: all(self._is_recorded(topic) for topic in topics.TOPICS), START_TIMEOUT)
+        self.wait(lambda: self._state is State.STANDBY, START_TIMEOUT)
+
+    def episode(self, ticks: int) -> Outcome:
+        """Reset the twin, arm, wait for `ticks` admitted commands or the end of ACTIVE, and come back to STANDBY."""
+        if self._state is State.FAULT:
+            self.call("/bridge/reset_plant")  # first, so that what the fault named is over
+            self.call("/monitor/reset")
+            self.wait(lambda: self._state is State.STANDBY, ANSWER_TIMEOUT)
+        self.call("/bridge/reset_plant")
+        self._observations.clear()
+        self._admitted.clear()
+        self.call("/monitor/arm")
+        self.wait(lambda: self._state not in (State.STANDBY, State.ARMED), ANSWER_TIMEOUT)
+        self.wait(lambda: len(self._admitted) >= ticks or self._state is not State.ACTIVE, 60 + ticks)
+        if self._state is State.ACTIVE:
+            self.call("/monitor/disarm")
+            self.wait(lambda: self._state is not State.ACTIVE, ANSWER_TIMEOUT)
+        answered = [stamp for stamp in self._admitted[:ticks] if stamp in self._observations]
+        obs = np.array([self._observations[stamp] for stamp in answered], np.float32)
+        complete = self._state is State.STANDBY and len(obs) > self.task.episode_steps
+        success = complete and self.task.success(obs[: self.task.episode_steps + 1])
+        return Outcome(len(answered), self._active_seconds, success, self._state.value, self._reason)
+
+    def call(self, service: str) -> None:
+        """Call a Trigger service; raises InputError with the reason if it is refused."""
+        future = self._clients[service].call_async(Trigger.Request())
+        self.wait(future.done, ANSWER_TIMEOUT)
+        if not future.result().success:
+            raise InputError(service, future.result().message, "see /safety/state and /diagnostics")
+
+    def wait(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Handle messages until `condition` holds; raises InputError after `seconds` without it."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            self._check()
+            self._executor.spin_once(timeout_sec=0.05)
+            if time.monotonic() > deadline:
+                where = f"state {self._state.value} ({self._reason})"
+                raise InputError(
+                    "ROS graph", f"nothing came of it in {seconds:g} s; {where}", "see the nodes' messages"
+                )
+
+    def _is_recorded(self, topic: topics.Topic) -> bool:
+        found = self.node.get_subscriptions_info_by_topic(topic.name)
+        return any(info.node_name == "recorder" for info in found)
+
+    def _on_state(self, message: Any) -> None:
+        state, now = State(message.name), time.monotonic()
+        if state is State.ACTIVE and self._state is not State.ACTIVE:
+            self._active_at = now
+        if self._state is State.ACTIVE:
+            self._active_seconds = now - self._active_at
+        self._state, self._reason = state, message.message
+
+    def _on_observation(self, message: Any) -> None:
+        stamp, values = topics.array_values(message)
+        self._observations[stamp] = list(values.values())
+
+    def _on_verdict(self, message: Any) -> None:
+        if message.header.frame_id in ADMITTED:
+            self._admitted.append(topics.to_ns(message.header.stamp))
+
+    def _on_timing(self, message: Any) -> None:
+        self.latency_ms.append(topics.array_values(message)[1]["written_ms"])
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            self.diagnostics.update({str(pair.key): str(pair.value) for pair in status.values})

@@ -1,0 +1,105 @@
+"""Starting the processes of a bring-up without `ros2 launch`, and never leaving one behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+from typing_extensions import Self
+
+from landbridge.errors import InputError
+from landbridge_nodes.bringup import NodeSpec
+
+GRACE_SECONDS = 5.0  # from SIGTERM to SIGKILL: the recorder completes its bag, the bridge writes its stop
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def arguments(spec: NodeSpec, parameters_file: str) -> list[str]:
+    """What follows the executable on the command line: the list that launch_ros' Node builds."""
+    namespace = "/" + spec.namespace.strip("/")
+    return ["--ros-args", "-r", f"__node:={spec.name}", "-r", f"__ns:={namespace}", "--params-file", parameters_file]
+
+
+def parameters_yaml(spec: NodeSpec) -> str:
+    """The text of the parameters file, as launch_ros writes it."""
+    node = f"{spec.namespace.rstrip('/')}/{spec.name}"
+    return yaml.dump({node: {"ros__parameters": dict(spec.parameters)}}, default_flow_style=False)
+
+
+class Processes:
+    """The running processes of a bring-up, each in a group of its own; a context manager that ends them all.
+
+    They are ended in reverse order of their start: the recorder, first in every bring-up, sees the last of the rest. A
+    process whose starter dies without a word gets SIGTERM from the kernel.
+    """
+
+    def __init__(self, specs: Sequence[NodeSpec], environment: dict[str, str] | None = None) -> None:
+        self._specs, self._environment = specs, environment or {}
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="landbridge-")
+
+    def __enter__(self) -> Self:
+        try:
+            for spec in self._specs:
+                self._started[spec.name] = self._start(spec)
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def pid(self, name: str) -> int:
+        """Process id of the node `name`."""
+        return self._started[name].pid
+
+    def check(self) -> None:
+        """Raise InputError if a process has ended; its own message is on the terminal."""
+        for name, process in self._started.items():
+            if process.poll() is not None:
+                raise InputError(f"node {name}", f"ended with code {process.returncode}", "see its message above")
+
+    def end(self) -> None:
+        """SIGTERM, then SIGKILL what is left after `GRACE_SECONDS`."""
+        for process in reversed(self._started.values()):
+            _signal(process, signal.SIGTERM)
+            deadline = time.monotonic() + GRACE_SECONDS
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _signal(process, signal.SIGKILL)
+                process.wait()
+        self._folder.cleanup()
+
+    def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
+        file = Path(self._folder.name) / f"{spec.name}.yaml"
+        file.write_text(parameters_yaml(spec))
+        return subprocess.Popen(
+            [sys.executable, "-m", f"{spec.package}.{spec.executable}", *arguments(spec, str(file))],
+            stdout=sys.stderr,  # standard output belongs to the figures of the command
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | self._environment,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal(process: subprocess.Popen[Any], number: int) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, number)
