@@ -19,6 +19,9 @@ HERE = Path(__file__).parent
 # rad/s: small oscillations of the hanging pendulum, sqrt(m g l / J) of the URDF's rod, l = 0.15 m, J = m (0.3 m)^2 / 3
 NATURAL_FREQUENCY = np.sqrt(9.81 * 0.15 / 0.03)
 
+RETREAT = 2.2  # rad; a recording turns the arm back when it would be there
+RETREAT_LEAD = 0.2  # s: an arm of 8 rad/s needs 0.16 s to stop at the torque of `severe`, and commands are late
+
 Floats = NDArray[np.float64]
 
 
@@ -63,7 +66,7 @@ def make_behaviours(observer: Observer, parameters: dict[str, dict[str, float]])
         "random": random,
         "tuned": lambda batch, rng: tuned,
         "noisy": lambda batch, rng: _perturbed(tuned, batch, rng, noise=0.6, spread=0.3),
-        "excite": lambda batch, rng: _perturbed(excite, batch, rng, noise=0.15, spread=0.15),
+        "excite": lambda batch, rng: _kept_inside(observer, _perturbed(excite, batch, rng, noise=0.15, spread=0.15)),
         "sac_partial": sac_partial,
     }
 
@@ -80,3 +83,13 @@ def _perturbed(
     size = rng.uniform(0, noise, (batch, 1))
     ou = OrnsteinUhlenbeck((batch, 1), tau_steps=3, rng=rng)
     return lambda obs: np.clip(policy(obs, gain) + size * ou(), -1, 1)
+
+
+def _kept_inside(observer: Observer, policy: Policy) -> Policy:
+    """`policy`, except that the arm is driven back at full torque when it is about to pass `RETREAT`."""
+
+    def inside(obs: NDArray[np.float32]) -> NDArray[np.floating]:
+        ahead = observer.column(obs, "joint_pos.arm") + RETREAT_LEAD * observer.column(obs, "joint_vel.arm")
+        return np.where(np.abs(ahead) > RETREAT, -np.sign(ahead), policy(obs)[:, 0])[:, None]
+
+    return inside
