@@ -19,23 +19,22 @@ from landbridge.simulation.scenario import Scenario, apply
 
 
 @contextmanager
-def _stdout_to(path: str) -> Iterator[None]:
-    """Bullet prints from C to standard output, which belongs to the program that uses us."""
+def _redirected(descriptor: int, to: int) -> Iterator[None]:
+    """Send what C code prints on one file descriptor to another."""
     libc = ctypes.CDLL(None)
     sys.stdout.flush()
     libc.fflush(None)
-    saved = os.dup(1)
-    with open(path, "a") as other:
-        os.dup2(other.fileno(), 1)
+    saved = os.dup(descriptor)
+    os.dup2(to, descriptor)
     try:
         yield
     finally:
         libc.fflush(None)
-        os.dup2(saved, 1)
+        os.dup2(saved, descriptor)
         os.close(saved)
 
 
-with _stdout_to(os.devnull):  # a banner
+with open(os.devnull, "w") as nowhere, _redirected(2, to=nowhere.fileno()):  # a banner at import
     import pybullet
 
 __all__ = ["BulletPlant", "pybullet"]
@@ -54,7 +53,7 @@ class BulletPlant(Plant):
             raise InputError(
                 robot.folder / "robot.yaml", f"joints {geared} have armature, Bullet has none", "use MuJoCo"
             )
-        with _stdout_to("/dev/stderr"):  # warnings about the URDF
+        with _redirected(1, to=2):  # warnings about the URDF; standard output belongs to the program that uses us
             self.client = pybullet.connect(pybullet.DIRECT)
             self.body = self._load(apply(robot.urdf.read_text(), scenario, str(robot.urdf)))
         every = [pybullet.getJointInfo(self.body, i, self.client) for i in range(self._count())]
