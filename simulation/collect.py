@@ -63,7 +63,8 @@ def collect(
         seed: The same seed gives the same arrays.
 
     Returns:
-        Steps, rate [control steps/s, writing included], episodes and success by behaviour, path.
+        Path, steps, episodes, rate [control steps/s, writing included] by wall clock and by processor time, and the
+        success of each behaviour.
     """
     machine = load_robot(robot)
     task, shares = load_task(machine), _shares(machine, SOURCE_MIX if mix is None else mix)
@@ -72,7 +73,7 @@ def collect(
         raise InputError("collect", f"steps is {steps} and batch is {batch}", "give positive numbers")
     streams = np.random.SeedSequence(seed).spawn(batch + 1)
     plants = [make_plant(machine, engine, rung, np.random.default_rng(stream)) for stream in streams[1:]]
-    tally, started = Tally(), time.perf_counter()
+    tally, started, started_cpu = Tally(), time.perf_counter(), time.process_time()
     try:
         # Behaviours' shares are met exactly, so the metadata can be written before the first episode is.
         metadata = _metadata(machine, task, plants[0], engine, scenario, domain, quota := _quota(shares, steps), seed)
@@ -87,6 +88,7 @@ def collect(
         "steps": dataset.transitions,
         "episodes": len(dataset),
         "steps_per_s": steps / (time.perf_counter() - started),
+        "steps_per_cpu_s": steps / (time.process_time() - started_cpu),
         "success": success,
     }
 
