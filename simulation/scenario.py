@@ -73,9 +73,12 @@ def apply(urdf: str, scenario: Scenario, where: str = "scenario") -> str:
     """The URDF text `urdf` with the links of `scenario` scaled.
 
     Raises:
-        InputError: A scaled link does not exist, or an inertia is not that of a body (see `check_inertia`).
+        InputError: Not XML, a scaled link does not exist, or an inertia is not that of a body (see `check_inertia`).
     """
-    root = ET.fromstring(urdf)
+    try:
+        root = ET.fromstring(urdf)
+    except ET.ParseError as error:
+        raise InputError(where, f"URDF is not XML: {error}", "correct the file's syntax") from error
     links = {link.attrib["name"]: link for link in root.iter("link")}
     if unknown := sorted((set(scenario.link_mass_scale) | set(scenario.link_length_scale)) - set(links)):
         raise InputError(where, f"unknown links {unknown}", f"links are {', '.join(links)}")

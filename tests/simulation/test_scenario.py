@@ -108,3 +108,9 @@ def test_massless_link_is_refused(robot: Robot) -> None:
     robot.urdf.write_text(robot.urdf.read_text().replace('<mass value="0.04"/>', '<mass value="0"/>'))
     with pytest.raises(InputError, match="pendulum_link: has no positive mass"):
         BulletPlant(robot, Scenario())
+
+
+def test_malformed_urdf_is_refused(robot: Robot) -> None:
+    robot.urdf.write_text(robot.urdf.read_text().replace("</robot>", ""))
+    with pytest.raises(InputError, match=r"furuta.urdf: URDF is not XML"):
+        MujocoPlant(robot, Scenario())
