@@ -119,6 +119,11 @@ class Guard:
         self._unanswered += 1
         self._check_measurement()
 
+    def measured_at(self, stamp: int) -> float | None:
+        """When the measurement `stamp` was taken; None if it is unknown or long past."""
+        found = self._measured.get(stamp)
+        return None if found is None else found[1]
+
     def admit(self, stamp: int, names: Sequence[str], values: Sequence[float], now: float) -> Verdict:
         """Judge one command that answers the measurement `stamp`; `values` are in the unit of `spec.action.kind`."""
         reason = self._refuse(stamp, names, values, now)

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from landbridge.bundle import Manifest, write_bundle
+from landbridge.observation import Observer
+from landbridge.robot import load_robot
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -23,3 +34,86 @@ def _data_roots_in_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     """No test reads or writes a user's datasets or ROS logs."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "ros_log"))
+
+
+@pytest.fixture
+def ros_domain(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A ROS domain of this test's own, on this machine only, for everything the test starts."""
+    domain = 1 + next(_DOMAINS) % 100  # above 101 DDS would use the ports that Linux hands out to clients
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    return domain
+
+
+_DOMAINS = itertools.count(os.getpid() * 7)
+
+
+@pytest.fixture
+def linear_bundle() -> Callable[..., Path]:
+    """`_linear_bundle`: writes a bundle for the furuta whose policy is tanh(obs @ weight)."""
+    return _linear_bundle
+
+
+@pytest.fixture
+def linear_graph() -> Callable[..., bytes]:
+    """`_linear_graph`: the ONNX graph of such a policy."""
+    return _linear_graph
+
+
+def _linear_bundle(
+    path: Path, weight: NDArray[np.float32], graph: bytes | None = None, golden_shift: float = 0.0
+) -> Path:
+    """`graph` replaces the policy's own; `golden_shift` is added to the golden actions."""
+    spec = load_robot("furuta").spec
+    names = Observer(spec).names
+    obs = np.random.default_rng(0).normal(size=(16, len(names))).astype(np.float32)
+    manifest = Manifest(
+        robot=spec.name,
+        robot_hash=spec.digest(),
+        task="swing_up",
+        task_hash="0",
+        joints=tuple(spec.joint_names),
+        actuated=tuple(spec.actuated),
+        observation=tuple(names),
+        control_rate_hz=spec.control_rate_hz,
+        agent="test",
+        alignment="none",
+        dataset_hashes={},
+        config={},
+        obs_mean=(0.0,) * len(names),
+        obs_std=(1.0,) * len(names),
+        golden_tolerance=1e-5,
+        scores={},
+        provenance={},
+    )
+    files = {
+        "policy.onnx": _linear_graph(weight) if graph is None else graph,
+        "golden.npz": _npz(obs=obs, action=np.tanh(obs @ weight) + np.float32(golden_shift)),
+        "envelope.npz": _npz(obs=obs),
+    }
+    write_bundle(path, manifest, spec, files)
+    return path
+
+
+def _linear_graph(weight: NDArray[np.float32], output: str = "action") -> bytes:
+    """The graph of action = tanh(obs @ weight)."""
+    rows, columns = weight.shape
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("MatMul", ["obs", "w"], ["h"]), helper.make_node("Tanh", ["h"], [output])],
+            "policy",
+            [helper.make_tensor_value_info("obs", TensorProto.FLOAT, [1, rows])],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, columns])],
+            [numpy_helper.from_array(weight, "w")],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _npz(**arrays: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

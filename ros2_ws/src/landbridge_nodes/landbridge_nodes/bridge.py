@@ -20,7 +20,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
-from landbridge.deploy.guard import RING, Guard, Verdict
+from landbridge.deploy.guard import Guard, Verdict
 from landbridge.deploy.hardware import Hardware, Resettable
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
@@ -48,7 +48,6 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer: Any = None
         self._state = State.UNCONFIGURED
-        self._measured_at: dict[int, float] = {}
         self._stamp = 0
         self._last_tick: float | None = None
         self._ticks = self._missed = 0
@@ -121,9 +120,6 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         message.header.stamp = topics.to_time(self._stamp)
         message.position, message.velocity = array("d", position), array("d", velocity)
         self._joint_states.publish(message)
-        self._measured_at[self._stamp] = now
-        if len(self._measured_at) > RING:
-            del self._measured_at[next(iter(self._measured_at))]
         self._apply(self.guard.tick(now))
 
     def _count_tick(self, now: float) -> None:
@@ -141,7 +137,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             self.hardware.write(verdict.command)
         written = time.monotonic()
         self._publish_command(stamp, verdict)
-        measured = self._measured_at.get(stamp)
+        measured = self.guard.measured_at(stamp)
         if measured is not None:
             times = [(t - measured) * 1000 for t in (received, gated, written)]
             self._timings.publish(topics.array_message(stamp, topics.TIMING, times))
@@ -176,8 +172,6 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._reported = fault
         level = b"\x02" if fault else b"\x00"
         self._faults.publish(topics.status_message("bridge", fault, {"epoch": self.guard.epoch}, level))
-        if fault:
-            self.get_logger().error(f"fault: {fault}")
 
     def _on_reset_plant(self, request: Any, response: Any) -> Any:
         if self._state in (State.ARMED, State.ACTIVE):

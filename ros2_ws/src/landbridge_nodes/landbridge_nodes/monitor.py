@@ -109,7 +109,9 @@ class Monitor(Node):  # type: ignore[misc]
         self.create_timer(HEARTBEAT_PERIOD, self._beat, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
-        """The heartbeat ends with this process; the bridge stops the robot."""
+        """Disarm, so that the bridge stops the robot now and not when it misses the heartbeat."""
+        self.supervisor.handle(Event.DISARM, time.monotonic(), "monitor ends")
+        self._publish()
 
     def _service(self, event: Event) -> Any:
         def serve(request: Any, response: Any) -> Any:

@@ -107,11 +107,18 @@ class Operator:
         if self._state is State.ACTIVE:
             self.call("/monitor/disarm")
             self.wait(lambda: self._state is not State.ACTIVE, ANSWER_TIMEOUT)
+        if self._state is State.STANDBY:
+            self.wait(lambda: self._admitted[ticks - 1] in self._observations, ANSWER_TIMEOUT)
         answered = [stamp for stamp in self._admitted[:ticks] if stamp in self._observations]
         obs = np.array([self._observations[stamp] for stamp in answered], np.float32)
         complete = self._state is State.STANDBY and len(obs) > self.task.episode_steps
         success = complete and self.task.success(obs[: self.task.episode_steps + 1])
         return Outcome(len(answered), self._active_seconds, success, self._state.value, self._reason)
+
+    def refresh_diagnostics(self) -> None:
+        """Wait for the bridge's next report, which counts everything up to now."""
+        self.diagnostics.clear()
+        self.wait(lambda: bool(self.diagnostics), ANSWER_TIMEOUT)
 
     def call(self, service: str) -> None:
         """Call a Trigger service; raises InputError with the reason if it is refused."""

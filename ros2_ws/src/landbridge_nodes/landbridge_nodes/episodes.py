@@ -1,0 +1,72 @@
+"""Running episodes on a bring-up, and their figures. Imports rclpy: it is the operator's process."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from landbridge.robot import Robot
+from landbridge_nodes.bringup import NodeSpec
+from landbridge_nodes.operator import Operator, Outcome
+from landbridge_nodes.processes import Processes
+
+SLACK_TICKS = 3  # between the operator's decision to end an episode and the end of ACTIVE
+
+
+def run_episodes(robot: Robot, specs: list[NodeSpec], episodes: int = 0, seconds: float = 0.0) -> dict[str, Any]:
+    """Run `episodes` whole episodes, or as many as fill `seconds` of ACTIVE time, the last one cut short.
+
+    An episode is one stretch of ACTIVE; one that a fault ended counts as failed, and the next begins after a reset.
+
+    Raises:
+        InputError: A process ended, the graph did not come up, or a service refused.
+    """
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")  # the twin is on this machine
+    outcomes: list[Outcome] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+    with (
+        Processes(specs) as processes,
+        Operator(robot, processes.check) as operator,
+        Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
+    ):
+        bar = progress.add_task("starting", total=episodes or seconds)
+        operator.wait_ready(recorded=any(spec.executable == "recorder" for spec in specs))
+        whole = operator.task.episode_steps + 1
+        while not episodes or len(outcomes) < episodes:
+            left = whole if episodes else _ticks_left(robot, seconds, outcomes)
+            if left <= 1:
+                break
+            outcomes.append(operator.episode(min(whole, left)))
+            done = len(outcomes) if episodes else sum(o.seconds for o in outcomes)
+            description = f"{sum(o.success for o in outcomes)} of {len(outcomes)} successful"
+            progress.update(bar, completed=done, description=description)
+        operator.refresh_diagnostics()
+    return _figures(outcomes, operator)
+
+
+def _ticks_left(robot: Robot, seconds: float, outcomes: list[Outcome]) -> int:
+    return math.floor((seconds - sum(o.seconds for o in outcomes)) * robot.spec.control_rate_hz) - SLACK_TICKS
+
+
+def _figures(outcomes: list[Outcome], operator: Operator) -> dict[str, Any]:
+    p50, p99, top = (round(float(p), 3) for p in np.percentile(operator.latency_ms or [math.nan], [50, 99, 100]))
+    guard = {key[6:]: int(count) for key, count in operator.diagnostics.items() if key.startswith("guard.")}
+    return {
+        "episodes": len(outcomes),
+        "successes": sum(o.success for o in outcomes),
+        "success": [o.success for o in outcomes],
+        "ended": [o.reason for o in outcomes],
+        "ticks": sum(o.ticks for o in outcomes),
+        "active_seconds": round(sum(o.seconds for o in outcomes), 3),
+        "latency_p50_ms": p50,
+        "latency_p99_ms": p99,
+        "latency_max_ms": top,
+        "bridge_ticks": int(operator.diagnostics["ticks"]),
+        "missed_ticks": int(operator.diagnostics["missed_ticks"]),
+        "guard": guard,
+    }
