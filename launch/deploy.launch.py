@@ -1,10 +1,11 @@
 """Run a bundle on the twin: ros2 launch landbridge deploy.launch.py bundle:=BUNDLE"""
 
-from landbridge_nodes.bringup import MODES
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
+
+from landbridge_nodes.bringup import MODES
 
 make, arguments = MODES["deploy"]
 

@@ -1,10 +1,11 @@
 """Record target rollouts on the twin: ros2 launch landbridge record.launch.py out:=BAG"""
 
-from landbridge_nodes.bringup import MODES
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
+
+from landbridge_nodes.bringup import MODES
 
 make, arguments = MODES["record"]
 

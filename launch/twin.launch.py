@@ -1,10 +1,11 @@
 """The robot's side alone, for a policy started elsewhere: ros2 launch landbridge twin.launch.py"""
 
-from landbridge_nodes.bringup import MODES
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
+
+from landbridge_nodes.bringup import MODES
 
 make, arguments = MODES["twin"]
 

@@ -24,6 +24,7 @@ from landbridge_nodes import topics
 
 START_TIMEOUT = 60.0  # s for all processes to be up, on a machine that is busy with other things
 ANSWER_TIMEOUT = 5.0  # s
+SERVICES = ("/monitor/arm", "/monitor/disarm", "/monitor/estop", "/monitor/reset", "/bridge/reset_plant")
 ADMITTED = {Reason.OK.value, Reason.LIMITED.value}
 
 
@@ -58,7 +59,7 @@ class Operator:
         self._check = check
         self._observations: dict[int, list[float]] = {}
         self._admitted: list[int] = []
-        self._state, self._reason = State.UNCONFIGURED, ""
+        self.state, self._reason = State.UNCONFIGURED, ""
         self._active_at = self._active_seconds = 0.0
         self.diagnostics: dict[str, str] = {}
         self.latency_ms: list[float] = []
@@ -74,8 +75,7 @@ class Operator:
         topics.subscribe(self.node, topics.GUARD_COMMAND, self._on_verdict)
         topics.subscribe(self.node, topics.GUARD_TIMING, self._on_timing)
         topics.subscribe(self.node, topics.DIAGNOSTICS, self._on_diagnostics)
-        names = ("/monitor/arm", "/monitor/disarm", "/monitor/reset", "/bridge/reset_plant")
-        self._clients = {name: self.node.create_client(Trigger, name) for name in names}
+        self._clients = {name: self.node.create_client(Trigger, name) for name in SERVICES}
         return self
 
     def __exit__(
@@ -89,31 +89,33 @@ class Operator:
         """Wait for STANDBY, every service and, if `recorded`, a recorder on every topic."""
         self.wait(lambda: all(client.service_is_ready() for client in self._clients.values()), START_TIMEOUT)
         if recorded:
-            self.wait(lambda: all(self._is_recorded(topic) for topic in topics.TOPICS), START_TIMEOUT)
-        self.wait(lambda: self._state is State.STANDBY, START_TIMEOUT)
+            recorder = self._clients["/recorder/ready"] = self.node.create_client(Trigger, "/recorder/ready")
+            self.wait(recorder.service_is_ready, START_TIMEOUT)
+            self.wait(self._is_recording, START_TIMEOUT)
+        self.wait(lambda: self.state is State.STANDBY, START_TIMEOUT)
 
     def episode(self, ticks: int) -> Outcome:
         """Reset the twin, arm, wait for `ticks` admitted commands or the end of ACTIVE, and come back to STANDBY."""
-        if self._state is State.FAULT:
+        if self.state is State.FAULT:
             self.call("/bridge/reset_plant")  # first, so that what the fault named is over
             self.call("/monitor/reset")
-            self.wait(lambda: self._state is State.STANDBY, ANSWER_TIMEOUT)
+            self.wait(lambda: self.state is State.STANDBY, ANSWER_TIMEOUT)
         self.call("/bridge/reset_plant")
         self._observations.clear()
         self._admitted.clear()
         self.call("/monitor/arm")
-        self.wait(lambda: self._state not in (State.STANDBY, State.ARMED), ANSWER_TIMEOUT)
-        self.wait(lambda: len(self._admitted) >= ticks or self._state is not State.ACTIVE, 60 + ticks)
-        if self._state is State.ACTIVE:
+        self.wait(lambda: self.state not in (State.STANDBY, State.ARMED), ANSWER_TIMEOUT)
+        self.wait(lambda: len(self._admitted) >= ticks or self.state is not State.ACTIVE, 60 + ticks)
+        if self.state is State.ACTIVE:
             self.call("/monitor/disarm")
-            self.wait(lambda: self._state is not State.ACTIVE, ANSWER_TIMEOUT)
-        if self._state is State.STANDBY:
+            self.wait(lambda: self.state is not State.ACTIVE, ANSWER_TIMEOUT)
+        if self.state is State.STANDBY:
             self.wait(lambda: self._admitted[ticks - 1] in self._observations, ANSWER_TIMEOUT)
         answered = [stamp for stamp in self._admitted[:ticks] if stamp in self._observations]
         obs = np.array([self._observations[stamp] for stamp in answered], np.float32)
-        complete = self._state is State.STANDBY and len(obs) > self.task.episode_steps
+        complete = self.state is State.STANDBY and len(obs) > self.task.episode_steps
         success = complete and self.task.success(obs[: self.task.episode_steps + 1])
-        return Outcome(len(answered), self._active_seconds, success, self._state.value, self._reason)
+        return Outcome(len(answered), self._active_seconds, success, self.state.value, self._reason)
 
     def refresh_diagnostics(self) -> None:
         """Wait for the bridge's next report, which counts everything up to now."""
@@ -134,22 +136,25 @@ class Operator:
             self._check()
             self._executor.spin_once(timeout_sec=0.05)
             if time.monotonic() > deadline:
-                where = f"state {self._state.value} ({self._reason})"
+                where = f"state {self.state.value} ({self._reason})"
                 raise InputError(
                     "ROS graph", f"nothing came of it in {seconds:g} s; {where}", "see the nodes' messages"
                 )
 
-    def _is_recorded(self, topic: topics.Topic) -> bool:
-        found = self.node.get_subscriptions_info_by_topic(topic.name)
-        return any(info.node_name == "recorder" for info in found)
+    def _is_recording(self) -> bool:
+        try:
+            self.call("/recorder/ready")
+        except InputError:
+            return False
+        return True
 
     def _on_state(self, message: Any) -> None:
         state, now = State(message.name), time.monotonic()
-        if state is State.ACTIVE and self._state is not State.ACTIVE:
+        if state is State.ACTIVE and self.state is not State.ACTIVE:
             self._active_at = now
-        if self._state is State.ACTIVE:
+        if self.state is State.ACTIVE:
             self._active_seconds = now - self._active_at
-        self._state, self._reason = state, message.message
+        self.state, self._reason = state, message.message
 
     def _on_observation(self, message: Any) -> None:
         stamp, values = topics.array_values(message)

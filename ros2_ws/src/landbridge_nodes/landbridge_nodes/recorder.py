@@ -17,6 +17,7 @@ from mcap.writer import CompressionType, Writer
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rosbags.typesys import Stores, get_typestore
+from std_srvs.srv import Trigger
 
 from landbridge import __version__
 from landbridge.errors import InputError
@@ -178,11 +179,18 @@ class Recorder(Node):  # type: ignore[misc]
         for topic in topics.TOPICS:
             self.bag.add(topic)
             topics.subscribe(self, topic, self._keep(topic.name), raw=True)
+        self.create_service(Trigger, "~/ready", self._on_ready)
         self.create_timer(FLUSH_PERIOD, self.bag.flush, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
         """Complete the bag."""
         self.bag.close()
+
+    def _on_ready(self, request: Any, response: Any) -> Any:
+        """Whether every topic has been found: what is published before is not recorded."""
+        missing = [topic.name for topic in topics.TOPICS if not self.count_publishers(topic.name)]
+        response.success, response.message = not missing, f"no publisher of {missing}" if missing else "recording"
+        return response
 
     def _keep(self, topic: str) -> Any:
         return lambda raw: self.bag.write(topic, raw, time.time_ns())

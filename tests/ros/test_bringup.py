@@ -1,0 +1,126 @@
+"""`ros2 launch` and `landbridge up` start the same processes with the same arguments.
+
+The launch files are expanded with the real launch_ros where there is one. It comes with a ROS 2 installation and not
+from PyPI, so elsewhere minimal modules of its interface take its place.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from landbridge_nodes import bringup
+from landbridge_nodes.bringup import NodeSpec
+from landbridge_nodes.processes import arguments, parameters_yaml
+
+HAS_LAUNCH_ROS = importlib.util.find_spec("launch_ros") is not None
+VALUES = {
+    "record": {"robot": "furuta", "scenario": "mild", "seed": "7", "out": "/tmp/bag"},
+    "deploy": {"robot": "/robots/mine", "scenario": "none", "seed": "0", "bundle": "b.zip", "out": "x"},
+    "twin": {"scenario": "extreme"},
+}
+
+Process = tuple[str, str, list[str], dict[str, Any]]
+
+
+def as_started_by_up(spec: NodeSpec) -> Process:
+    return spec.package, spec.executable, arguments(spec, "FILE"), yaml.safe_load(parameters_yaml(spec))
+
+
+def file_replaced(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
+    at = argv.index("--params-file") + 1
+    return [*argv[:at], "FILE", *argv[at + 1 :]], yaml.safe_load(Path(argv[at]).read_text())
+
+
+def load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("launch_file", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.generate_launch_description()
+
+
+def expand_with_launch_ros(path: Path, values: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> list[Process]:
+    from launch import LaunchContext
+    from launch.actions import ExecuteProcess
+    from launch.utilities import perform_substitutions
+    from launch_ros.actions import Node
+
+    found: list[Process] = []
+
+    def execute(self: Any, context: Any) -> None:  # in place of starting it
+        argv = [perform_substitutions(context, part) for part in self.cmd[1:]]
+        found.append((self.node_package, self.node_executable, *file_replaced(argv)))
+
+    monkeypatch.setattr(ExecuteProcess, "execute", execute)
+    context = LaunchContext()
+    context.launch_configurations.update(values)
+    waiting = list(load(path).visit(context))
+    while waiting:
+        action = waiting.pop(0)
+        produced = Node.execute(action, context) if isinstance(action, Node) else action.visit(context)
+        waiting[:0] = produced or []
+    return found
+
+
+def expand_with_stand_ins(path: Path, values: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> list[Process]:
+    class DeclareLaunchArgument:
+        def __init__(self, name: str, *, default_value: str | None, description: str) -> None:
+            assert description
+            assert default_value is not None or name in values, f"{name} is required"
+            values.setdefault(name, default_value or "")
+
+    class LaunchConfiguration:
+        def __init__(self, name: str) -> None:
+            self.perform = lambda context: values[name]
+
+    class OpaqueFunction:
+        def __init__(self, *, function: Callable[[Any], list[Any]]) -> None:
+            self.function = function
+
+    class Node:
+        def __init__(self, *, package: str, executable: str, name: str, namespace: str, parameters: Any, output: str):
+            (values,) = parameters
+            remaps = ["-r", f"__node:={name}", "-r", f"__ns:=/{namespace}"]
+            argv = ["--ros-args", *remaps, "--params-file", "FILE"]
+            self.process = (package, executable, argv, {f"/{name}": {"ros__parameters": values}})
+
+    modules = {
+        "launch": {"LaunchContext": object, "LaunchDescription": list},
+        "launch.actions": {"DeclareLaunchArgument": DeclareLaunchArgument, "OpaqueFunction": OpaqueFunction},
+        "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration},
+        "launch_ros": {},
+        "launch_ros.actions": {"Node": Node, "LifecycleNode": type("LifecycleNode", (Node,), {})},
+    }
+    for name, content in modules.items():
+        module = types.ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    (function,) = [action.function for action in load(path) if isinstance(action, OpaqueFunction)]
+    return [node.process for node in function(None)]
+
+
+@pytest.mark.parametrize("mode", bringup.MODES)
+def test_both_front_ends_start_identical_argument_lists(
+    mode: str, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, declared = bringup.MODES[mode]
+    expand = expand_with_launch_ros if HAS_LAUNCH_ROS else expand_with_stand_ins
+    launched = expand(repository / "launch" / f"{mode}.launch.py", dict(VALUES[mode]), monkeypatch)
+    typed = {a.name: a.read(VALUES[mode].get(a.name, str(a.default))) for a in declared}
+    assert launched == [as_started_by_up(spec) for spec in make(**typed)]
+    assert len(launched) == {"record": 4, "deploy": 4, "twin": 2}[mode]
+
+
+def test_the_recorder_starts_first_and_the_monitor_last() -> None:
+    for specs in (bringup.record("r", "s", 0, "o"), bringup.deploy("r", "s", 0, "b", "o")):
+        assert (specs[0].name, specs[-1].name) == ("recorder", "monitor")
+    assert "recorder" not in [spec.name for spec in bringup.deploy("r", "s", 0, "b")]

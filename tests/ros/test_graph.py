@@ -1,0 +1,115 @@
+"""Operator services, lifecycle and process supervision against the real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from landbridge.deploy.supervisor import State
+from landbridge.errors import InputError
+from landbridge.observation import Observer
+from landbridge.robot import load_robot
+from landbridge_nodes import bringup
+from landbridge_nodes.operator import Operator
+from landbridge_nodes.processes import Processes
+from landbridge_nodes.up import up
+
+pytestmark = pytest.mark.ros
+FURUTA = load_robot("furuta")
+STILL = np.zeros((Observer(FURUTA.spec).size, 1), np.float32)
+
+Make = Callable[..., Path]
+
+
+def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        os.sched_yield()
+
+
+@pytest.fixture
+def running(tmp_path: Path, ros_domain: int, linear_bundle: Make) -> Iterator[tuple[Processes, Operator]]:
+    """Twin, still policy and monitor, in STANDBY."""
+    specs = bringup.deploy("furuta", "none", 0, str(linear_bundle(tmp_path / "bundle", STILL)))
+    with Processes(specs) as processes, Operator(FURUTA, processes.check) as operator:
+        operator.wait_ready(recorded=False)
+        yield processes, operator
+
+
+def refused(operator: Operator, service: str) -> str:
+    with pytest.raises(InputError) as caught:
+        operator.call(service)
+    return caught.value.problem
+
+
+def test_the_operators_way_through_the_states(running: tuple[Processes, Operator]) -> None:
+    _, operator = running
+    assert "refused in STANDBY" in refused(operator, "/monitor/disarm")
+    assert "refused in STANDBY" in refused(operator, "/monitor/reset")
+    operator.call("/monitor/arm")
+    operator.wait(lambda: operator.state is State.ACTIVE, 5)
+    assert "disarm first" in refused(operator, "/bridge/reset_plant")
+    assert "refused in ACTIVE" in refused(operator, "/monitor/arm")
+    operator.call("/monitor/estop")
+    operator.wait(lambda: operator.state is State.ESTOP, 1)
+    assert "refused in ESTOP" in refused(operator, "/monitor/arm")
+    operator.call("/monitor/estop")
+    operator.call("/monitor/reset")
+    operator.wait(lambda: operator.state is State.STANDBY, 5)
+    outcome = operator.episode(20)
+    assert (outcome.ended, outcome.ticks, outcome.success) == ("STANDBY", 20, False)
+
+
+def test_an_invalid_transition_does_not_end_a_node(running: tuple[Processes, Operator]) -> None:
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+
+    processes, operator = running
+    client = operator.node.create_client(ChangeState, "/bridge/change_state")
+    operator.wait(client.service_is_ready, 5)
+    client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+    assert operator.episode(20).ended == "STANDBY"
+    processes.check()
+
+
+def test_a_folder_of_ones_own_and_a_wrong_bundle(tmp_path: Path, linear_bundle: Make) -> None:
+    bundle = linear_bundle(tmp_path / "bundle", STILL)
+    (bundle / "policy.onnx").write_bytes(b"x")
+    with pytest.raises(InputError, match="does not match SHA256SUMS"):
+        up("deploy", bundle=bundle, scenario="none", episodes=1)
+    with pytest.raises(InputError, match="--bundle"):
+        up("deploy")
+    with pytest.raises(InputError, match="takes no --bundle"):
+        up("twin", bundle=bundle)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_landbridge_up(ending: signal.Signals, ros_domain: int) -> None:
+    command = [sys.executable, "-m", "landbridge", "up", "twin", "--scenario", "none"]
+    parent = psutil.Process(subprocess.Popen(command, start_new_session=True).pid)
+    until(lambda: len(parent.children()) == 2)
+    children = parent.children()
+    until(lambda: all("landbridge_nodes" in " ".join(child.cmdline()) for child in children))
+    os.kill(parent.pid, ending)
+    assert parent.wait(15) == {signal.SIGINT: 130}.get(ending, -ending)
+    _, alive = psutil.wait_procs(children, timeout=15)
+    assert alive == []
+
+
+def test_a_node_that_cannot_start_ends_the_bringup(ros_domain: int) -> None:
+    specs = bringup.deploy("furuta", "none", 0, "/nowhere/bundle")
+    with Processes(specs) as processes, Operator(FURUTA, processes.check) as operator:
+        pids = [processes.pid(spec.name) for spec in specs]
+        with pytest.raises(InputError, match="node policy: ended with code 2"):
+            operator.wait_ready(recorded=False)
+    assert not any(psutil.pid_exists(pid) for pid in pids)

@@ -1,0 +1,130 @@
+"""One short recording of the twin through the real processes, and what the bag holds, value by value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from mcap.reader import make_reader
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_typestore
+
+from landbridge.errors import InputError
+from landbridge.observation import Observer, action_to_command, push_action
+from landbridge.robot import load_robot
+from landbridge_nodes.up import record
+
+pytestmark = pytest.mark.ros
+SPEC = load_robot("furuta").spec
+SECONDS = 1.5
+
+
+def read(bag: Path) -> dict[str, list[Any]]:
+    store = get_typestore(Stores.ROS2_JAZZY)
+    found: dict[str, list[Any]] = {}
+    with Reader(bag) as reader:
+        for connection, _, raw in reader.messages():
+            found.setdefault(connection.topic, []).append(store.deserialize_cdr(raw, connection.msgtype))
+    return found
+
+
+def header_ns(message: Any) -> int:
+    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
+
+
+def by_stamp(messages: list[Any]) -> dict[int, list[float]]:
+    return {int(m.data[0]) * 10**9 + int(m.data[1]): list(m.data[2:]) for m in messages}
+
+
+def names(message: Any) -> list[str]:
+    return str(message.layout.dim[0].label).split(",")[2:]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    bag = tmp_path_factory.mktemp("record") / "bag"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", "97")
+        figures = record(bag, scenario="none", seconds=SECONDS, seed=3)
+    return bag, figures
+
+
+def test_robot_time_is_filled_and_not_exceeded(recorded: tuple[Path, dict[str, Any]]) -> None:
+    _, figures = recorded
+    assert SECONDS - 0.1 < figures["active_seconds"] <= SECONDS
+    assert figures["episodes"] == 1
+    assert figures["guard"].get("ok", 0) + figures["guard"].get("limited", 0) >= figures["ticks"] > 60
+    assert 0 < figures["latency_p50_ms"] <= figures["latency_p99_ms"] < SPEC.safety.max_command_age_ms
+
+
+def test_every_tick_is_complete_and_exact(recorded: tuple[Path, dict[str, Any]]) -> None:
+    """Each admitted action is what the policy asked for, on an observation that the joint states reproduce."""
+    found = read(recorded[0])
+    states = {header_ns(m): m for m in found["/joint_states"]}
+    observations, actions = by_stamp(found["/policy/observation"]), by_stamp(found["/policy/action"])
+    timings = by_stamp(found["/guard/timing"])
+    observer = Observer(SPEC)
+    assert names(found["/policy/observation"][0]) == observer.names
+    assert names(found["/policy/action"][0]) == [*SPEC.actuated, "inference_start_ms", "inference_end_ms"]
+    assert names(found["/guard/timing"][0]) == ["received_ms", "gated_ms", "written_ms"]
+    admitted = [m for m in found["/guard/command"] if m.header.frame_id in ("ok", "limited")]
+    assert len(admitted) > 60
+    history = observer.initial_history(1)
+    for message in admitted:
+        stamp = header_ns(message)
+        state, action = states[stamp], np.array(actions[stamp][:-2])
+        assert state.name == SPEC.joint_names
+        obs = observer(state.position[None], state.velocity[None], history)
+        np.testing.assert_array_equal(obs[0], np.array(observations[stamp], np.float32))
+        received, gated, written = timings[stamp]
+        assert 0 < received <= gated <= written < SPEC.safety.max_command_age_ms
+        assert message.name == SPEC.actuated
+        if message.header.frame_id == "ok":
+            np.testing.assert_array_equal(message.effort, action_to_command(SPEC, action))
+        assert abs(message.effort[0]) <= SPEC.joint("arm").effort_limit
+        history = push_action(history, action[None])
+
+
+def test_an_episode_is_one_stretch_of_active(recorded: tuple[Path, dict[str, Any]]) -> None:
+    states = [m.name for m in read(recorded[0])["/safety/state"]]
+    changes = [b for a, b in zip(["", *states], states, strict=False) if a != b]
+    assert changes[-4:] == ["STANDBY", "ARMED", "ACTIVE", "STANDBY"]
+
+
+def test_the_bag_is_a_rosbag2_of_version_8(recorded: tuple[Path, dict[str, Any]]) -> None:
+    bag, _ = recorded
+    information = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert (information["version"], information["storage_identifier"]) == (8, "mcap")
+    assert information["relative_file_paths"] == ["bag_0.mcap"]
+    assert information["custom_data"]["robot_hash"] == SPEC.digest()
+    counted = {t["topic_metadata"]["name"]: t["message_count"] for t in information["topics_with_message_count"]}
+    assert sum(counted.values()) == information["message_count"]
+    assert counted["/joint_states"] == len(read(bag)["/joint_states"])
+    with (bag / "bag_0.mcap").open("rb") as stream:
+        reader = make_reader(stream, validate_crcs=True)
+        (about,) = [m.metadata for m in reader.iter_metadata() if m.name == "landbridge"]
+        channels = reader.get_summary().channels.values()  # type: ignore[union-attr]
+    assert (about["robot"], about["scenario"], about["controller"]) == ("furuta", "none", "excite")
+    assert all(c.metadata["topic_type_hash"].startswith("RIHS01_") for c in channels)
+    assert {c.message_encoding for c in channels} == {"cdr"}
+
+
+def test_bad_input_is_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="no scenario 'worse'"):
+        record(tmp_path / "bag", scenario="worse")
+    with pytest.raises(InputError, match="no such robot"):
+        record(tmp_path / "bag", robot="nobody")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(InputError, match="already exists"):
+        record(tmp_path / "there")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "/opt/ros/jazzy")
+    with pytest.raises(InputError, match="/opt/ros/jazzy"):
+        record(tmp_path / "bag")
+    monkeypatch.delenv("AMENT_PREFIX_PATH")
+    monkeypatch.setenv("ROS_SECURITY_ENABLE", "true")
+    with pytest.raises(InputError, match="no SROS2"):
+        record(tmp_path / "bag")
+    assert not (tmp_path / "bag").exists()
