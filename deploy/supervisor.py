@@ -82,6 +82,7 @@ class Supervisor:
         self.reason = "starting"
         self.epoch = 0
         self._silence = spec.safety.heartbeat_timeout_ms / 1000
+        self._unasked = spec.safety.max_silence_periods * spec.control_dt
         self._armed_at = -math.inf
         self._bridge_at = -math.inf
         self._admissible = 0
@@ -107,6 +108,11 @@ class Supervisor:
     def bridge_seen(self, now: float) -> None:
         """The bridge has published a measurement."""
         self._bridge_at = now
+
+    def controller_lost(self, now: float) -> None:
+        """The controller has fallen silent; without a measurement to answer, the bridge is the one that is lost."""
+        asked = now - self._bridge_at <= self._unasked
+        self.handle(Event.CONTROLLER_LOST if asked else Event.BRIDGE_LOST, now)
 
     def command_judged(self, admissible: bool, now: float) -> None:
         """The guard has judged a command; a few admissible ones in a row turn ARMED into ACTIVE."""

@@ -107,6 +107,14 @@ def test_silence_of_the_bridge_and_a_barren_arm_become_faults_in_time() -> None:
     assert (supervisor.state, supervisor.reason) == (State.FAULT, "arm_timeout")
 
 
+def test_a_controller_without_measurements_is_not_the_one_that_is_lost() -> None:
+    for heard, reason in ((0.05, "controller_lost"), (0.03, "bridge_lost")):
+        supervisor = active()
+        supervisor.bridge_seen(heard)
+        supervisor.controller_lost(0.1)  # 3 control periods are 0.06 s
+        assert (supervisor.state, supervisor.reason) == (State.FAULT, reason)
+
+
 def test_a_restarted_monitor_takes_the_bridges_epoch() -> None:
     supervisor = Supervisor(SPEC)
     supervisor.adopt_epoch(7)

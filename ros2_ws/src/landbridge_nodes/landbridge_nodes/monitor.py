@@ -141,7 +141,7 @@ class Monitor(Node):  # type: ignore[misc]
 
     def _on_liveliness(self, status: Any) -> None:
         if status.alive_count == 0 and self.supervisor.state is State.ACTIVE:
-            self.supervisor.handle(Event.CONTROLLER_LOST, time.monotonic())
+            self.supervisor.controller_lost(time.monotonic())
             self._settle()
 
     def _beat(self) -> None:

@@ -59,7 +59,7 @@ class Operator:
         self._check = check
         self._observations: dict[int, list[float]] = {}
         self._admitted: list[int] = []
-        self.state, self._reason = State.UNCONFIGURED, ""
+        self.state, self.reason = State.UNCONFIGURED, ""
         self._active_at = self._active_seconds = 0.0
         self.diagnostics: dict[str, str] = {}
         self.latency_ms: list[float] = []
@@ -115,7 +115,7 @@ class Operator:
         obs = np.array([self._observations[stamp] for stamp in answered], np.float32)
         complete = self.state is State.STANDBY and len(obs) > self.task.episode_steps
         success = complete and self.task.success(obs[: self.task.episode_steps + 1])
-        return Outcome(len(answered), self._active_seconds, success, self.state.value, self._reason)
+        return Outcome(len(answered), self._active_seconds, success, self.state.value, self.reason)
 
     def refresh_diagnostics(self) -> None:
         """Wait for the bridge's next report, which counts everything up to now."""
@@ -136,7 +136,7 @@ class Operator:
             self._check()
             self._executor.spin_once(timeout_sec=0.05)
             if time.monotonic() > deadline:
-                where = f"state {self.state.value} ({self._reason})"
+                where = f"state {self.state.value} ({self.reason})"
                 raise InputError(
                     "ROS graph", f"nothing came of it in {seconds:g} s; {where}", "see the nodes' messages"
                 )
@@ -154,7 +154,7 @@ class Operator:
             self._active_at = now
         if self.state is State.ACTIVE:
             self._active_seconds = now - self._active_at
-        self.state, self._reason = state, message.message
+        self.state, self.reason = state, message.message
 
     def _on_observation(self, message: Any) -> None:
         stamp, values = topics.array_values(message)

@@ -1,0 +1,178 @@
+"""Measurement-to-command latency and missed ticks of the whole chain over ROS 2, and the guard's own cost.
+
+    python benchmarks/latency.py [--seconds 20] [--rates 50 250]
+
+Twin, policy (a random network of two hidden layers of 64), monitor and bridge run as in `landbridge up deploy`. Latency
+is from the measurement in the bridge to the write of the command that answers it, on one monotonic clock, and so
+contains two DDS hops, the observation, inference and the guard.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
+from rich.table import Table
+
+from landbridge.bundle import Manifest, write_bundle
+from landbridge.deploy.guard import Guard
+from landbridge.deploy.supervisor import State
+from landbridge.episode import commit, now
+from landbridge.observation import Observer
+from landbridge.robot import Robot, load_robot
+from landbridge_nodes.bringup import deploy
+from landbridge_nodes.episodes import run_episodes
+
+RESULTS = Path(__file__).parent / "results" / "latency.json"
+PHYSICS_RATE_HZ = 500
+HIDDEN = 64
+GUARD_CALLS = 20_000
+SHOWN = ("ticks", "latency_p50_ms", "latency_p99_ms", "latency_max_ms", "missed_ticks")
+FIGURES = (*SHOWN, "active_seconds", "bridge_ticks")
+
+
+def robot_at(rate_hz: float, folder: Path) -> Robot:
+    """The furuta with another control rate."""
+    shutil.copytree(load_robot("furuta").folder, folder)
+    path = folder / "robot.yaml"
+    content = yaml.safe_load(path.read_text())
+    content |= {"control_rate_hz": rate_hz, "decimation": max(1, round(PHYSICS_RATE_HZ / rate_hz))}
+    path.write_text(yaml.safe_dump(content))
+    return load_robot(folder)
+
+
+def random_bundle(robot: Robot, path: Path) -> None:
+    """A bundle with random weights and small actions, so that an episode can last."""
+    spec, names = robot.spec, tuple(Observer(robot.spec).names)
+    rng = np.random.default_rng(0)
+    sizes = [len(names), HIDDEN, HIDDEN, len(spec.actuated)]
+    weights = [rng.normal(0, 1 / np.sqrt(a), (a, b)).astype(np.float32) for a, b in itertools.pairwise(sizes)]
+    weights[-1] *= 0.05
+    nodes = []
+    for i in range(len(weights)):
+        last = i == len(weights) - 1
+        nodes.append(helper.make_node("MatMul", [f"h{i}" if i else "obs", f"w{i}"], [f"m{i}"]))
+        nodes.append(helper.make_node("Tanh" if last else "Relu", [f"m{i}"], ["action" if last else f"h{i + 1}"]))
+    graph = helper.make_graph(
+        nodes,
+        "policy",
+        [helper.make_tensor_value_info("obs", TensorProto.FLOAT, [1, sizes[0]])],
+        [helper.make_tensor_value_info("action", TensorProto.FLOAT, [1, sizes[-1]])],
+        [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    obs = rng.normal(size=(16, sizes[0])).astype(np.float32)
+    hidden = np.maximum(np.maximum(obs @ weights[0], 0) @ weights[1], 0)
+    manifest = Manifest(
+        robot=spec.name,
+        robot_hash=spec.digest(),
+        task="none",
+        task_hash="none",
+        joints=tuple(spec.joint_names),
+        actuated=tuple(spec.actuated),
+        observation=names,
+        control_rate_hz=spec.control_rate_hz,
+        agent="random",
+        alignment="none",
+        dataset_hashes={},
+        config={},
+        obs_mean=(0.0,) * len(names),
+        obs_std=(1.0,) * len(names),
+        golden_tolerance=1e-4,
+        scores={},
+        provenance={},
+    )
+    files = {
+        "policy.onnx": model.SerializeToString(),
+        "golden.npz": _npz(obs=obs, action=np.tanh(hidden @ weights[2])),
+        "envelope.npz": _npz(obs=obs),
+    }
+    write_bundle(path, manifest, spec, files)
+
+
+def guard_cost_us() -> float:
+    """Median cost of one control tick in the guard: measure, tick and admit."""
+    spec = load_robot("furuta").spec
+    guard, took = Guard(spec), []
+    for i in range(GUARD_CALLS):
+        at = i * spec.control_dt
+        guard.supervise(State.ACTIVE, 0, at)
+        start = time.perf_counter()
+        guard.measure(i, at, (0.1, 3.0), (0.5, -2.0))
+        guard.tick(at)
+        guard.admit(i, ["arm"], [0.05], at + 0.001)
+        took.append(time.perf_counter() - start)
+    return 1e6 * statistics.median(took)
+
+
+def measure(rate_hz: float, seconds: float) -> dict[str, Any]:
+    """Figures of one rate."""
+    with tempfile.TemporaryDirectory() as scratch:
+        robot = robot_at(rate_hz, Path(scratch) / "robot")
+        random_bundle(robot, Path(scratch) / "bundle")
+        specs = deploy(str(robot.folder), "none", 0, str(Path(scratch) / "bundle"))
+        figures = run_episodes(robot, specs, seconds=seconds)
+    keep = (
+        "active_seconds",
+        "ticks",
+        "latency_p50_ms",
+        "latency_p99_ms",
+        "latency_max_ms",
+        "bridge_ticks",
+        "missed_ticks",
+    )
+    return {"rate_hz": rate_hz, **{key: figures[key] for key in keep}, "guard": figures["guard"]}
+
+
+def main(seconds: float = 20.0, rates: tuple[float, ...] = (50.0, 250.0)) -> None:
+    """Measure, print a table, and write `benchmarks/results/latency.json`.
+
+    Args:
+        seconds: ACTIVE time at each rate.
+        rates: Control rates [Hz].
+    """
+    load = os.getloadavg()[0]
+    rows = [measure(rate, seconds) for rate in rates]
+    cost = guard_cost_us()
+    table = Table("rate [Hz]", "ticks", "p50 [ms]", "p99 [ms]", "max [ms]", "missed", title="measurement to command")
+    for row in rows:
+        shown = [
+            row[k] for k in ("rate_hz", "ticks", "latency_p50_ms", "latency_p99_ms", "latency_max_ms", "missed_ticks")
+        ]
+        table.add_row(*(f"{value:g}" for value in shown))
+    Console().print(table)
+    Console().print(f"guard: {cost:.1f} us per control tick")
+    machine = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load_before": load,
+        "kernel": platform.release(),
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(
+        json.dumps({"made": now(), "commit": commit(), **machine, "guard_us": cost, "rates": rows}, indent=2) + "\n"
+    )
+
+
+def _npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

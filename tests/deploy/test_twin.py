@@ -1,0 +1,74 @@
+"""The twin behind the hardware interface, with a clock of the test's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from landbridge.deploy.hardware import Resettable
+from landbridge.deploy.hardware.twin import Twin
+from landbridge.errors import InputError
+from landbridge.robot import load_robot
+from landbridge.simulation.plant import make_plant
+from landbridge.simulation.scenario import load_scenario
+
+FURUTA = load_robot("furuta")
+
+
+class Clock:
+    now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run(delays: list[float], effort: float = 0.1) -> list[list[float]]:
+    """Positions after each read, with one write per period at `delays` seconds after the read."""
+    clock = Clock()
+    twin = Twin(FURUTA, "none", seed=1, clock=clock)
+    positions = [list(twin.read()[0])]
+    for delay in delays:
+        clock.now += delay
+        twin.write([effort])
+        clock.now += FURUTA.spec.control_dt - delay
+        positions.append(list(twin.read()[0]))
+    twin.close()
+    return positions
+
+
+def test_writes_take_effect_at_the_offset_at_which_they_came() -> None:
+    plant = make_plant(FURUTA, "bullet", load_scenario(FURUTA, "none"))
+    for delay in (0.0, 0.006, 0.012):
+        found = run([delay] * 5)
+        twin = Twin(FURUTA, "none", seed=1)
+        start = twin._plant.measure()
+        twin.close()
+        plant.reset(*start)
+        expected = []
+        for writes in [[], *[[(delay, np.array([0.1]))]] * 5]:
+            plant.step(writes)
+            expected.append(plant.measure()[0])
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert run([0.0] * 5)[-1][0] > run([0.012] * 5)[-1][0] + 1e-3
+
+
+def test_a_write_that_comes_later_than_a_period_counts_at_its_end() -> None:
+    np.testing.assert_array_equal(run([0.02]), run([0.5]))
+
+
+def test_reset_draws_the_next_start_state_and_forgets_the_writes() -> None:
+    twin = Twin(FURUTA, "none", seed=1)
+    assert isinstance(twin, Resettable)
+    first = twin.read()[0]
+    twin.write([0.1])
+    twin.reset()
+    second = twin.read()
+    assert first != second[0]
+    assert abs(second[0][1] - np.pi) < 0.11
+    assert max(map(abs, second[1])) < 0.5
+    twin.close()
+
+
+def test_an_unknown_scenario_is_refused() -> None:
+    with pytest.raises(InputError, match="no scenario 'worse'"):
+        Twin(FURUTA, "worse", seed=0)
