@@ -126,16 +126,7 @@ def measure(rate_hz: float, seconds: float) -> dict[str, Any]:
         random_bundle(robot, Path(scratch) / "bundle")
         specs = deploy(str(robot.folder), "none", 0, str(Path(scratch) / "bundle"))
         figures = run_episodes(robot, specs, seconds=seconds)
-    keep = (
-        "active_seconds",
-        "ticks",
-        "latency_p50_ms",
-        "latency_p99_ms",
-        "latency_max_ms",
-        "bridge_ticks",
-        "missed_ticks",
-    )
-    return {"rate_hz": rate_hz, **{key: figures[key] for key in keep}, "guard": figures["guard"]}
+    return {"rate_hz": rate_hz, **{key: figures[key] for key in FIGURES}, "guard": figures["guard"]}
 
 
 def main(seconds: float = 20.0, rates: tuple[float, ...] = (50.0, 250.0)) -> None:
@@ -150,22 +141,14 @@ def main(seconds: float = 20.0, rates: tuple[float, ...] = (50.0, 250.0)) -> Non
     cost = guard_cost_us()
     table = Table("rate [Hz]", "ticks", "p50 [ms]", "p99 [ms]", "max [ms]", "missed", title="measurement to command")
     for row in rows:
-        shown = [
-            row[k] for k in ("rate_hz", "ticks", "latency_p50_ms", "latency_p99_ms", "latency_max_ms", "missed_ticks")
-        ]
-        table.add_row(*(f"{value:g}" for value in shown))
+        table.add_row(*(f"{row[key]:g}" for key in ("rate_hz", *SHOWN)))
     Console().print(table)
     Console().print(f"guard: {cost:.1f} us per control tick")
-    machine = {
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "load_before": load,
-        "kernel": platform.release(),
-    }
+    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": load}
+    result = {"made": now(), "commit": commit(), **machine, "guard_us": cost, "rates": rows}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(
-        json.dumps({"made": now(), "commit": commit(), **machine, "guard_us": cost, "rates": rows}, indent=2) + "\n"
-    )
+    RESULTS.write_text(json.dumps(result, indent=2) + "
+")
 
 
 def _npz(**arrays: Any) -> bytes:
