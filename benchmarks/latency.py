@@ -147,8 +147,7 @@ def main(seconds: float = 20.0, rates: tuple[float, ...] = (50.0, 250.0)) -> Non
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": load}
     result = {"made": now(), "commit": commit(), **machine, "guard_us": cost, "rates": rows}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "
-")
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def _npz(**arrays: Any) -> bytes:
