@@ -170,6 +170,28 @@ def test_silence_stops_after_the_stated_periods_and_stays_latched() -> None:
     assert bench.answer(0.1, 0.0).reason is Reason.OK
 
 
+def test_activation_starts_the_count_of_silence_and_forgets_the_held_position() -> None:
+    bench = Bench("position", state=State.STANDBY)
+    for _ in range(5):
+        bench.measure()
+        bench.guard.tick(bench.now)  # holds 0
+    bench.state = State.ACTIVE
+    bench.measure()
+    assert bench.guard.tick(bench.now) is None
+    assert bench.answer(0.1, 0.1).write
+    bench.state = State.STANDBY
+    bench.measure()
+    stop = bench.guard.tick(bench.now)
+    assert stop is not None
+    assert stop.command == pytest.approx((0.1, 0.1))
+
+
+def test_measurements_are_remembered_by_stamp() -> None:
+    bench = Bench()
+    assert bench.guard.measured_at(bench.stamp) == bench.now
+    assert bench.guard.measured_at(bench.stamp + 1) is None
+
+
 def test_the_fault_names_the_refusal_that_made_the_silence() -> None:
     bench = Bench()
     bench.answer(0.1, 0.0)
@@ -182,10 +204,10 @@ def test_the_fault_names_the_refusal_that_made_the_silence() -> None:
 
 
 def test_loss_of_the_heartbeat_is_a_latched_fault() -> None:
-    bench = Bench()
+    bench = Bench(heartbeat_timeout_ms=250)  # exact in binary, as the clock's 100 s are
     bench.answer(0.1, 0.0)
-    assert bench.guard.tick(bench.now + 0.1999) is None
-    stop = bench.guard.tick(bench.now + 0.2001)
+    assert bench.guard.tick(bench.now + 0.25) is None
+    stop = bench.guard.tick(bench.now + 0.2501)
     assert stop is not None
     assert stop.reason is Reason.MONITOR_LOST
     bench.measure(period=0.3)
@@ -258,6 +280,16 @@ def test_position_starts_from_where_the_joints_are_and_cannot_jump() -> None:
     verdict = bench.answer(-2.0, 3.0, stamp=1)
     # left: min(rate 20, velocity 30) * 0.02 = 0.4; right: min(5, 10) * 0.02 = 0.1
     assert verdict.command == pytest.approx((0.1, -0.9))
+
+
+@pytest.mark.parametrize(("kind", "step"), [("position", 10 * DT), ("effort", 20 * DT), ("velocity", 20 * DT)])
+def test_a_position_target_moves_no_faster_than_the_joint_may(kind: str, step: float) -> None:
+    robot = spec(kind).model_dump(mode="json")
+    robot["joints"][0] |= {"velocity_limit": 10, "effort_limit": 5}  # rate_limit is 20
+    guard = Guard(RobotSpec.model_validate(robot))
+    guard.supervise(State.ACTIVE, 0, 0.0)
+    guard.measure(1, 0.0, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    assert guard.admit(1, ("left", "right"), (1.0, 0.0), 0.001).command[0] == pytest.approx(step)
 
 
 def test_tracking_error_is_a_fault() -> None:
