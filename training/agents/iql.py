@@ -121,7 +121,7 @@ class IQL(nn.Module):
         """One gradient step on packed rows; returns the `metrics` vector, still on the device."""
         loss, shown = self._forward(rows, weights)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimiser.param_groups[1]["lr"] = self.config.lr * 0.5 * (1 + math.cos(math.pi * step / self._steps))
         self.optimiser.step()
         with torch.no_grad():

@@ -1,0 +1,117 @@
+"""`landbridge evaluate`: success and return of policies in simulation, on the same episodes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from landbridge.errors import InputError
+from landbridge.robot import Robot, load_robot
+from landbridge.simulation.behaviour import Behaviour, Policy, load_behaviours
+from landbridge.simulation.plant import Engine, make_plant
+from landbridge.simulation.rollout import lockstep
+from landbridge.simulation.scenario import load_scenario
+from landbridge.task import load_task
+from landbridge.training.policy import load_policy
+from landbridge.training.statistics import bootstrap, interquartile_mean
+from landbridge.training.train import CONFIG, read_run
+
+BEHAVIOUR = "behaviour:"
+LOCKSTEP = 25  # plants stepped together
+EPISODE_SEED = 10_000  # evaluation seeds are offset by it, so that no dataset has its start states
+
+
+def evaluate(
+    policies: list[str],
+    robot: str = "furuta",
+    engine: Engine = "bullet",
+    scenario: str = "severe",
+    episodes: int = 50,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score policies in simulation with bootstrap intervals.
+
+    Every policy meets the same start states and measurement noise, so scores may be compared episode by episode.
+
+    Example: landbridge evaluate --policies runs/tabb runs/none behaviour:tuned --scenario severe --json
+
+    Args:
+        policies: Run folders, bundles, or behaviour:NAME.
+        robot: Name of a robot, or a folder with robot.yaml.
+        engine: Physics engine.
+        scenario: Rung of the robot's severity ladder.
+        episodes: Episodes per policy.
+        seed: Of start states and noise.
+
+    Returns:
+        `policies`: per policy its success and return with 95 % intervals; `groups`: over the runs of one alignment,
+        where there are several, also the interquartile mean.
+    """
+    if episodes < 1 or not policies:
+        raise InputError("evaluate", f"{episodes} episodes of {len(policies)} policies", "give at least one of each")
+    machine = load_robot(robot)
+    load_scenario(machine, scenario)
+    found = {name: resolve(name, machine) for name in policies}
+    rows, groups = [], defaultdict(list)
+    for name, policy in track(found.items(), "evaluate", console=Console(stderr=True)):
+        success, returns = score(policy, machine, engine, scenario, episodes, seed)
+        rows.append({"policy": Path(name).name, **summary(success[None], returns[None])})
+        if (Path(name) / CONFIG).is_file():
+            groups[read_run(Path(name))["train"]["alignment"]].append((success, returns))
+    pooled = [
+        {"alignment": name, "runs": len(runs), **summary(*(np.stack(v) for v in zip(*runs, strict=True)))}
+        for name, runs in groups.items()
+        if len(runs) > 1
+    ]
+    return {"engine": engine, "scenario": scenario, "episodes": episodes, "policies": rows, "groups": pooled}
+
+
+def resolve(name: str, robot: Robot) -> Behaviour:
+    """The policy called `name`, as something that starts a policy for a batch of episodes."""
+    if not name.startswith(BEHAVIOUR):
+        policy = load_policy(Path(name), robot)
+        return lambda batch, rng: policy
+    behaviours, short = load_behaviours(robot), name.removeprefix(BEHAVIOUR)
+    if short not in behaviours:
+        raise InputError(name, f"no behaviour {short!r}", f"name one of {', '.join(behaviours)}")
+    return behaviours[short]
+
+
+def score(
+    behaviour: Behaviour, robot: Robot, engine: Engine, scenario: str, episodes: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Success (E,) of 0 or 1 and return (E,) of each episode; the same seed gives every policy the same episodes."""
+    task, rung = load_task(robot), load_scenario(robot, scenario)
+    success, returns = [], []
+    for group, start in enumerate(range(0, episodes, LOCKSTEP)):
+        batch = min(LOCKSTEP, episodes - start)
+        streams = np.random.SeedSequence([EPISODE_SEED + seed, group]).spawn(batch + 2)
+        plants = [make_plant(robot, engine, rung, np.random.default_rng(s)) for s in streams[:batch]]
+        policy: Policy = behaviour(batch, np.random.default_rng(streams[batch]))
+        try:
+            for episode in lockstep(plants, task, policy, np.random.default_rng(streams[batch + 1])):
+                success.append(task.success(episode.obs))
+                returns.append(episode.rewards.sum())
+        finally:
+            for plant in plants:
+                plant.close()
+    return np.array(success, np.float64), np.array(returns, np.float64)
+
+
+def summary(success: NDArray[np.float64], returns: NDArray[np.float64]) -> dict[str, float]:
+    """Means with 95 % intervals of scores (runs, episodes); the return's interquartile mean where runs are several."""
+    figures: dict[str, float] = {}
+    for name, scores in (("success", success), ("return", returns)):
+        low, high = bootstrap(scores)
+        figures |= {name: float(scores.mean()), f"{name}_low": low, f"{name}_high": high}
+        if len(scores) > 1:
+            low, high = bootstrap(scores, interquartile_mean)
+            iqm = interquartile_mean(scores)
+            figures |= {f"{name}_iqm": iqm, f"{name}_iqm_low": low, f"{name}_iqm_high": high}
+    return figures

@@ -1,0 +1,71 @@
+"""A trained policy to be called with observations, from a run folder or a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from landbridge.bundle import read_bundle
+from landbridge.robot import Robot, load_robot
+from landbridge.simulation.behaviour import Policy
+from landbridge.task import load_task
+from landbridge.training.agents import AGENTS
+from landbridge.training.agents.iql import IQL
+from landbridge.training.config import TrainConfig
+from landbridge.training.dataset import Normaliser
+from landbridge.training.train import CONFIG, read_run
+from landbridge.training.trainer import read_checkpoint
+
+
+class Actor(nn.Module):
+    """Deterministic policy with its normaliser inside: obs (N, n) in physical units -> action (N, m) in [-1, 1]."""
+
+    def __init__(self, agent: IQL, normaliser: Normaliser) -> None:
+        super().__init__()
+        self.policy = agent.policy
+        self.register_buffer("mean", torch.tensor(normaliser.mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(normaliser.std, dtype=torch.float32))
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Tanh of the policy network on (obs - mean) / std."""
+        return torch.tanh(self.policy((obs - self.mean) / self.std))
+
+    @torch.no_grad()
+    def numpy(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same for arrays."""
+        device = self.mean.device
+        action: NDArray[np.float32] = self(torch.as_tensor(obs, device=device)).cpu().numpy()
+        return action
+
+
+def load_actor(run: Path) -> tuple[Actor, Robot]:
+    """The trained actor of a run folder, on the CPU, and its robot."""
+    plain = read_run(run)
+    config, robot = TrainConfig.from_json(plain["train"]), load_robot(plain["robot"])
+    observer = load_task(robot).observer
+    agent = AGENTS[config.agent](observer.size, observer.num_actions, config.iql, config.steps)
+    agent.load_state_dict(read_checkpoint(run)["agent"])
+    return Actor(agent, Normaliser(np.array(plain["obs_mean"]), np.array(plain["obs_std"]))).eval(), robot
+
+
+def load_policy(path: Path, robot: Robot) -> Policy:
+    """The policy of a run folder or a bundle; raises InputError if it was made for another robot."""
+    if (path / CONFIG).is_file():
+        return load_actor(path)[0].numpy
+    bundle = read_bundle(path)
+    bundle.require_robot(robot.spec)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(bundle.files["policy.onnx"], options, providers=["CPUExecutionProvider"])
+
+    def policy(obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.concatenate([session.run(["action"], {"obs": row[None]})[0] for row in obs])
+
+    return policy

@@ -1,0 +1,44 @@
+"""Intervals for scores of several runs by several episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import trim_mean
+
+Scores = NDArray[np.float64]  # (runs, episodes)
+RESAMPLES = 2000
+
+
+def mean(scores: Scores) -> float:
+    """Over all runs and episodes."""
+    return float(scores.mean())
+
+
+def interquartile_mean(scores: Scores) -> float:
+    """Mean of the middle half of the runs' means (Agarwal et al. 2021, arXiv:2108.13264)."""
+    return float(trim_mean(scores.mean(1), 0.25))
+
+
+def bootstrap(scores: Scores, statistic: Callable[[Scores], float] = mean, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of `statistic`, resampling runs and, within each, episodes.
+
+    With one run it covers the episodes' chance only, not that of training again.
+    """
+    rng = np.random.default_rng(seed)
+    runs, episodes = scores.shape
+    values = []
+    for _ in range(RESAMPLES):
+        chosen = rng.integers(runs, size=(runs, 1))
+        drawn = rng.integers(episodes, size=(runs, episodes))
+        values.append(statistic(scores[chosen, drawn]))
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def paired_difference(a: Scores, b: Scores, seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high) of a - b for scores of the same seeds on the same episodes."""
+    difference = a - b
+    return (mean(difference), *bootstrap(difference, seed=seed))
