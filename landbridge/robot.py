@@ -138,8 +138,8 @@ class SafetyEnvelope(Spec):
 
     Attributes:
         max_command_age_ms: A command that answers an older measurement is stale.
-        max_silence_periods: Control periods without an admissible command before the bridge stops on its own; at least 2,
-            since the newest measurement has always yet to be answered.
+        max_silence_periods: Control periods without an admissible command before the bridge stops on its own; at least
+            2, since the newest measurement has always yet to be answered.
         heartbeat_timeout_ms: Silence of the monitor that counts as its loss.
         max_tracking_error: |commanded - measured position| [rad] of a position-commanded joint; None: not checked.
     """
