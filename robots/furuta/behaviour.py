@@ -65,8 +65,8 @@ def make_behaviours(observer: Observer, parameters: dict[str, dict[str, float]])
     return {
         "random": random,
         "tuned": lambda batch, rng: tuned,
-        "noisy": lambda batch, rng: _perturbed(tuned, batch, rng, noise=0.6, spread=0.3),
-        "excite": lambda batch, rng: _kept_inside(observer, _perturbed(excite, batch, rng, noise=0.15, spread=0.15)),
+        "noisy": lambda batch, rng: _perturbed(tuned, batch, rng, noise=0.8, spread=0.3),
+        "excite": lambda batch, rng: _kept_inside(observer, _perturbed(excite, batch, rng, noise=0.3, spread=0.15)),
         "sac_partial": sac_partial,
     }
 
@@ -78,11 +78,14 @@ def _perturbed(
     noise: float,
     spread: float,
 ) -> Policy:
-    """`policy` with its gain off by up to `spread` and smooth noise of up to `noise`, both drawn per row."""
+    """`policy` with its gain off by up to `spread` and white noise of up to `noise`, both drawn per row.
+
+    White, because smooth noise can be read off the past actions in the observation: a policy trained on such data copies
+    its own last action, and its own errors with it.
+    """
     gain = rng.uniform(1 - spread, 1 + spread, batch)
     size = rng.uniform(0, noise, (batch, 1))
-    ou = OrnsteinUhlenbeck((batch, 1), tau_steps=3, rng=rng)
-    return lambda obs: np.clip(policy(obs, gain) + size * ou(), -1, 1)
+    return lambda obs: np.clip(policy(obs, gain) + size * rng.standard_normal((batch, 1)), -1, 1)
 
 
 def _kept_inside(observer: Observer, policy: Policy) -> Policy:
