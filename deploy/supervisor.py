@@ -13,7 +13,7 @@ from enum import Enum
 
 from landbridge.robot import RobotSpec
 
-ARM_TIMEOUT = 3.0  # s from arm to the first admissible commands; a lifecycle activation takes well under one
+ARM_TIMEOUT = 5.0  # s from arm to the first admissible commands; an activation takes well under one
 ADMISSIBLE_TO_ACTIVATE = 3  # consecutive admissible commands that show the controller to be alive
 
 

@@ -26,7 +26,7 @@ from landbridge_nodes import topics
 from landbridge_nodes.process import MONITOR_PRIORITY, run
 
 HEARTBEAT_PERIOD = 0.04  # s
-REQUEST_TIMEOUT = 2.0  # s without an answer after which a lifecycle request is given up: its node has died
+REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is made again: it may have been lost
 ADMISSIBLE = {Reason.OK.value, Reason.LIMITED.value, Reason.ARMED.value}
 NEXT = {
     (NodeState.PRIMARY_STATE_UNCONFIGURED, NodeState.PRIMARY_STATE_INACTIVE): Transition.TRANSITION_CONFIGURE,

@@ -16,7 +16,7 @@ from std_srvs.srv import Trigger
 from typing_extensions import Self
 
 from landbridge.deploy.guard import Reason
-from landbridge.deploy.supervisor import State
+from landbridge.deploy.supervisor import ARM_TIMEOUT, State
 from landbridge.errors import InputError
 from landbridge.robot import Robot
 from landbridge.task import load_task
@@ -61,6 +61,13 @@ class Operator:
         self._admitted: list[int] = []
         self.state, self.reason = State.UNCONFIGURED, ""
         self._active_at = self._active_seconds = 0.0
+        self._subscribed: dict[topics.Topic, Callable[[Any], None]] = {
+            topics.SAFETY_STATE: self._on_state,
+            topics.OBSERVATION: self._on_observation,
+            topics.GUARD_COMMAND: self._on_verdict,
+            topics.GUARD_TIMING: self._on_timing,
+            topics.DIAGNOSTICS: self._on_diagnostics,
+        }
         self.diagnostics: dict[str, str] = {}
         self.latency_ms: list[float] = []
 
@@ -70,11 +77,8 @@ class Operator:
         self.node = rclpy.create_node("operator", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        topics.subscribe(self.node, topics.SAFETY_STATE, self._on_state)
-        topics.subscribe(self.node, topics.OBSERVATION, self._on_observation)
-        topics.subscribe(self.node, topics.GUARD_COMMAND, self._on_verdict)
-        topics.subscribe(self.node, topics.GUARD_TIMING, self._on_timing)
-        topics.subscribe(self.node, topics.DIAGNOSTICS, self._on_diagnostics)
+        for topic, callback in self._subscribed.items():
+            topics.subscribe(self.node, topic, callback)
         self._clients = {name: self.node.create_client(Trigger, name) for name in SERVICES}
         return self
 
@@ -88,6 +92,7 @@ class Operator:
     def wait_ready(self, recorded: bool) -> None:
         """Wait for STANDBY, every service and, if `recorded`, a recorder on every topic."""
         self.wait(lambda: all(client.service_is_ready() for client in self._clients.values()), START_TIMEOUT)
+        self.wait(lambda: all(self.node.count_publishers(topic.name) for topic in self._subscribed), START_TIMEOUT)
         if recorded:
             recorder = self._clients["/recorder/ready"] = self.node.create_client(Trigger, "/recorder/ready")
             self.wait(recorder.service_is_ready, START_TIMEOUT)
@@ -104,12 +109,12 @@ class Operator:
         self._observations.clear()
         self._admitted.clear()
         self.call("/monitor/arm")
-        self.wait(lambda: self.state not in (State.STANDBY, State.ARMED), ANSWER_TIMEOUT)
+        self.wait(lambda: self.state not in (State.STANDBY, State.ARMED), ARM_TIMEOUT + ANSWER_TIMEOUT)
         self.wait(lambda: len(self._admitted) >= ticks or self.state is not State.ACTIVE, 60 + ticks)
         if self.state is State.ACTIVE:
             self.call("/monitor/disarm")
             self.wait(lambda: self.state is not State.ACTIVE, ANSWER_TIMEOUT)
-        if self.state is State.STANDBY:
+        if len(self._admitted) >= ticks:
             self.wait(lambda: self._admitted[ticks - 1] in self._observations, ANSWER_TIMEOUT)
         answered = [stamp for stamp in self._admitted[:ticks] if stamp in self._observations]
         obs = np.array([self._observations[stamp] for stamp in answered], np.float32)
