@@ -97,7 +97,7 @@ def _print_help() -> None:
 def _tables(figures: Mapping[str, Any]) -> Iterator[Table]:
     """Scalars as one two-column table, then each list of rows as a table of its own."""
     scalars = Table("", Column("", overflow="fold"), box=None, show_header=False, padding=(0, 2))
-    rows = {key: value for key, value in figures.items() if isinstance(value, list) and value}
+    rows = {k: v for k, v in figures.items() if isinstance(v, list) and v and isinstance(v[0], Mapping)}
     for key, value in figures.items():
         if key not in rows:
             scalars.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))

@@ -33,10 +33,10 @@ class TrainConfig:
 
     agent: Literal["iql"] = "iql"
     alignment: Literal["none", "source_only", "target_only", "tabb"] = "tabb"
-    steps: int = 10_000
+    steps: int = 12_000
     seed: int = 0
-    rows: int = 128
-    reward_scale: float = 1.0
+    rows: int = 256
+    reward_scale: float = 0.1
     compile: bool = False
     device: str = "auto"
     iql: IQLConfig = field(default_factory=IQLConfig)

@@ -19,8 +19,8 @@ from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import load_scenario
 from landbridge.task import load_task
 from landbridge.training.policy import load_policy
+from landbridge.training.run import CONFIG, read_run
 from landbridge.training.statistics import bootstrap, interquartile_mean
-from landbridge.training.train import CONFIG, read_run
 
 BEHAVIOUR = "behaviour:"
 LOCKSTEP = 25  # plants stepped together

@@ -18,7 +18,7 @@ from landbridge.training.agents import AGENTS
 from landbridge.training.agents.iql import IQL
 from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import Normaliser
-from landbridge.training.train import CONFIG, read_run
+from landbridge.training.run import CONFIG, read_run
 from landbridge.training.trainer import read_checkpoint
 
 

@@ -21,18 +21,21 @@ from torch.utils.tensorboard import SummaryWriter
 
 from landbridge.episode import commit, now
 from landbridge.errors import InputError
-from landbridge.robot import load_robot
+from landbridge.robot import Robot, load_robot
+from landbridge.simulation.scenario import load_scenario
 from landbridge.task import load_task
 from landbridge.training.agents import AGENTS
 from landbridge.training.alignments import DOMAINS, make_alignment
 from landbridge.training.alignments.base import Context
 from landbridge.training.config import TrainConfig, write_atomic
 from landbridge.training.dataset import Normaliser, Transitions, load_domains, pack
+from landbridge.training.evaluate import score as score_policy
+from landbridge.training.policy import Actor
+from landbridge.training.run import CONFIG, DIAGNOSTICS, METRICS, read_run
 from landbridge.training.trainer import Trainer, read_checkpoint
 
-CONFIG = "config.json"
-METRICS = "metrics.csv"
-DIAGNOSTICS = "diagnostics.json"
+SCORES = 10  # points of the learning curve
+SCORE_EPISODES = 10
 
 
 def train(
@@ -41,6 +44,7 @@ def train(
     target: Path | None = None,
     robot: str = "furuta",
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig(),  # noqa: B008 (frozen)
+    score: str | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train an agent on source data aligned to the target.
@@ -53,20 +57,25 @@ def train(
         target: Target dataset (robot or twin).
         robot: Name of a robot, or a folder with robot.yaml.
         config: Hyperparameters.
+        score: Scenario on which to score the policy in Bullet ten times during the run, for the learning curve; no
+            choice is made by it.
         resume: Continue the run in `out` with its own configuration, to the last bit as if never interrupted.
     """
     if resume:
         run = read_run(out)
-        config, robot = TrainConfig.from_json(run["train"]), run["robot"]
+        config, robot, score = TrainConfig.from_json(run["train"]), run["robot"], run["score"]
         source, target = (Path(run[key]) if run[key] else None for key in ("source", "target"))
     elif out.exists():
         raise InputError(out, "already exists", "choose another --out, remove it, or add --resume")
+    machine = load_robot(robot)
+    if score is not None:
+        load_scenario(machine, score)
     paths = _needed(config.alignment, source, target)
-    domains = load_domains(load_robot(robot), paths)
+    domains = load_domains(machine, paths)
     hashes = {str(paths[name]): data.digest() for name, data in domains.items()}
     if resume and hashes != run["dataset_hashes"]:
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
-    normaliser = Normaliser.of(list(domains.values()), load_task(load_robot(robot)).observer.names)
+    normaliser = Normaliser.of(list(domains.values()), load_task(machine).observer.names)
     state = read_checkpoint(out) if resume else None
     began = time.perf_counter()
     trainer = build(out, domains, normaliser, robot, config, state)
@@ -75,6 +84,7 @@ def train(
         out.mkdir(parents=True)
         plain = {
             "robot": robot,
+            "score": score,
             "source": str(source.resolve()) if source else None,
             "target": str(target.resolve()) if target else None,
             "dataset_hashes": hashes,
@@ -84,26 +94,11 @@ def train(
             "provenance": {"commit": commit(), "created": now(), "torch": torch.__version__},
         }
         write_atomic(out / CONFIG, (json.dumps(plain, indent=2) + "\n").encode())
-    interrupted = _train(trainer)
+    interrupted = _train(trainer, _scorer(trainer, normaliser, machine, score))
     figures = _report(trainer, fit_seconds)
     if interrupted:
         raise KeyboardInterrupt
     return figures
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """The `config.json` of a run folder.
-
-    Raises:
-        InputError: There is none, or it is not readable.
-    """
-    try:
-        run: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            folder / CONFIG, f"not a readable run: {error}", "name the --out of `landbridge train`"
-        ) from error
-    return run
 
 
 def _needed(alignment: str, source: Path | None, target: Path | None) -> dict[str, Path]:
@@ -152,7 +147,31 @@ def build(
     return trainer
 
 
-def _train(trainer: Trainer) -> bool:
+Scorer = Callable[[int], dict[str, float | str]]
+
+
+def _scorer(trainer: Trainer, normaliser: Normaliser, robot: Robot, scenario: str | None) -> Scorer:
+    """A function of the step that gives `success` and `return` when it is time for a point of the learning curve."""
+    if scenario is None:
+        return lambda step: {}
+    total = trainer.config.steps
+    scored = trainer.step * SCORES // total
+
+    def at(step: int) -> dict[str, float | str]:
+        nonlocal scored
+        if step * SCORES // total == scored:
+            return {"success": "", "return": ""}
+        scored = step * SCORES // total
+        actor = Actor(trainer.agent, normaliser).to(trainer.agent.log_std.device)
+        success, returns = score_policy(
+            lambda batch, rng: actor.numpy, robot, "bullet", scenario, SCORE_EPISODES, trainer.config.seed
+        )
+        return {"success": float(success.mean()), "return": float(returns.mean())}
+
+    return at
+
+
+def _train(trainer: Trainer, scorer: Scorer) -> bool:
     """Run with a progress bar, metrics.csv and TensorBoard. Returns whether Ctrl-C ended it early."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     config, folder = trainer.config, trainer.folder
@@ -166,10 +185,12 @@ def _train(trainer: Trainer) -> bool:
         rows = _logged(folder / METRICS, trainer.step)
 
         def on_block(step: int, metrics: dict[str, float]) -> None:
-            rows.append({"step": step, **metrics})
+            row = metrics | scorer(step)
+            rows.append({"step": step, **row})
             _write_csv(folder / METRICS, rows)
-            for key, value in metrics.items():
-                events.add_scalar(key, value, step)
+            for key, value in row.items():
+                if value != "":
+                    events.add_scalar(key, value, step)
             progress.update(bar, completed=step)
 
         trainer.run(on_block, stop)

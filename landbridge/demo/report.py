@@ -49,12 +49,15 @@ figure{margin:0}figcaption{color:#555;font-size:13px;max-width:440px}
 """
 
 
-def write_report(folder: Path, results: Mapping[str, Any], frames: NDArray[np.uint8]) -> Path:
-    """Write `folder/report.html`.
+def write_report(
+    folder: Path, results: Mapping[str, Any], latency_ms: Sequence[float], frames: NDArray[np.uint8]
+) -> Path:
+    """Write the page; returns its path.
 
     Args:
         folder: The demo's folder, with `runs/<arm>/metrics.csv` and `runs/tabb/diagnostics.npz`.
         results: What the stages returned: `stages` (rows), `evaluate`, `deploy`, `ingest`, `facts`.
+        latency_ms: Measurement to motor write of every tick of the closed loop.
         frames: RGB images (T, height, width, 3) of one closed-loop episode on the twin, or none (T = 0).
     """
     runs = folder / "runs"
@@ -76,8 +79,8 @@ def write_report(folder: Path, results: Mapping[str, Any], frames: NDArray[np.ui
         _figure(_weights(weights), "Weight that the alignment gives simulator transitions at the end of training."),
         "</div><h2>On board</h2><div class=row>",
         _figure(
-            _latency(deploy["latency_ms"], results["facts"]["latency_budget_ms"]),
-            f"Measurement to motor write, {len(deploy['latency_ms'])} ticks: p50 {deploy['latency_p50_ms']:.2f} ms, "
+            _latency(latency_ms, results["facts"]["latency_budget_ms"]),
+            f"Measurement to motor write, {len(latency_ms)} ticks: p50 {deploy['latency_p50_ms']:.2f} ms, "
             f"p99 {deploy['latency_p99_ms']:.2f} ms; {deploy['missed_ticks']} ticks missed.",
         ),
         "<div><h3>Guard</h3>" + _table([{"verdict": k, "commands": v} for k, v in deploy["guard"].items()]) + "</div>",

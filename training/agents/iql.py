@@ -30,12 +30,12 @@ class IQLConfig:
         weigh: Losses that the row weights apply to.
     """
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (128, 128)
     gamma: float = 0.99
     expectile: float = 0.7
-    weight_temp: float = 3.0
+    weight_temp: float = 10.0
     polyak: float = 0.005
-    lr: float = 3e-4
+    lr: float = 1e-3
     weigh: tuple[str, ...] = ("q",)
 
 

@@ -1,0 +1,115 @@
+"""Import of HDF5 files in the layout of D4RL (Fu et al. 2020, arXiv:2004.07219).
+
+Known trouble of such files: `next_observations` read from the following row across an episode's seam, timeouts taken
+for terminals, NaN rows. Stored next observations are used; seams are found where they do not continue; the rest is
+refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from landbridge.episode import Episode
+from landbridge.errors import InputError
+
+SEAM = 1e-6  # |next_obs[i] - obs[i+1]| above which row i + 1 begins another episode
+REQUIRED = ("observations", "actions", "rewards", "terminals")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Episodes of a file, and what had to be repaired: name of the repair and number of rows."""
+
+    episodes: list[Episode]
+    repairs: dict[str, int]
+
+    @property
+    def rows(self) -> int:
+        """Number of transitions."""
+        return sum(map(len, self.episodes))
+
+
+def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) -> Imported:
+    """Read and check a file.
+
+    Args:
+        path: HDF5 with observations (N, n), actions (N, m), rewards (N,), terminals (N,) and, where it has them,
+            next_observations (N, n) and timeouts (N,). Actions beyond [-1, 1] are clipped and counted.
+        obs_size: n of the robot.
+        action_size: m of the robot.
+        control_dt: Period [s] between rows.
+
+    Raises:
+        InputError: Not such a file, sizes of another robot, or NaN or Inf (with row numbers).
+    """
+    data = _read(path)
+    obs, actions = data["observations"], data["actions"]
+    if obs.shape[1:] != (obs_size,) or actions.shape[1:] != (action_size,):
+        problem = f"observations {obs.shape} and actions {actions.shape} do not fit sizes {obs_size} and {action_size}"
+        raise InputError(path, problem, "name the --robot it was made with")
+    if len({len(array) for array in data.values()}) != 1:
+        raise InputError(path, f"arrays of lengths { {k: len(v) for k, v in data.items()} }", "export it again")
+    for name, array in data.items():
+        if len(bad := np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))):
+            raise InputError(path, f"{name} has NaN or Inf in {len(bad)} rows, first {bad[:5].tolist()}", "remove them")
+    terminal, timeout = data["terminals"].astype(bool), data["timeouts"].astype(bool)
+    stored = "next_observations" in data
+    following = data["next_observations"] if stored else np.concatenate([obs[1:], obs[-1:]])
+    marked = terminal | timeout
+    jump = np.zeros(len(obs), bool)
+    if stored:
+        jump[:-1] = np.abs(following[:-1] - obs[1:]).max(1) > SEAM
+    ends = np.flatnonzero(marked | jump | (np.arange(len(obs)) == len(obs) - 1))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    episodes = []
+    for start, end in zip(starts, ends, strict=True):
+        # Without stored next observations the last row's belongs to another episode: it goes. A terminal row's next
+        # observation does not matter, since nothing is bootstrapped from it.
+        stop = end + 1 if stored or terminal[end] else end
+        if stop > start:
+            episodes.append(_episode(data, following, terminal, slice(start, stop), control_dt))
+    repairs = {
+        "unmarked_seams": int((jump & ~marked).sum()),
+        "rows_dropped": len(obs) - sum(map(len, episodes)),
+        "actions_clipped": int((np.abs(actions) > 1).any(1).sum()),
+    }
+    return Imported(episodes, repairs)
+
+
+def _read(path: Path) -> dict[str, NDArray[np.float64]]:
+    try:
+        with h5py.File(path, "r") as file:
+            if missing := [name for name in REQUIRED if name not in file]:
+                raise InputError(path, f"has no {missing}, only {sorted(file)}", "it is not in D4RL's layout")
+            names = [*REQUIRED, *(n for n in ("next_observations", "timeouts") if n in file)]
+            data = {name: np.asarray(file[name], np.float64) for name in names}
+    except OSError as error:
+        raise InputError(path, f"not a readable HDF5 file: {error}", "check the path, or copy it again") from error
+    if len(data["rewards"]) == 0:
+        raise InputError(path, "has no rows", "export it again")
+    data.setdefault("timeouts", np.zeros(len(data["rewards"])))
+    return data
+
+
+def _episode(
+    data: dict[str, NDArray[np.float64]],
+    following: NDArray[np.float64],
+    terminal: NDArray[np.bool_],
+    rows: slice,
+    control_dt: float,
+) -> Episode:
+    steps = rows.stop - rows.start
+    ended = terminal[rows]
+    return Episode(
+        obs=np.concatenate([data["observations"][rows], following[rows.stop - 1 : rows.stop]]).astype(np.float32),
+        actions=np.clip(data["actions"][rows], -1, 1).astype(np.float32),
+        rewards=data["rewards"][rows].astype(np.float32),
+        terminated=ended,
+        truncated=(np.arange(steps) == steps - 1) & ~ended,
+        stamps=np.arange(steps + 1) * control_dt,
+    )

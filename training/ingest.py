@@ -1,0 +1,129 @@
+"""`landbridge ingest`: rollouts of the robot, or another project's data, become a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from landbridge.episode import DatasetMetadata, Episode, commit, now, write_dataset
+from landbridge.errors import InputError
+from landbridge.observation import command_to_action
+from landbridge.robot import RobotSpec, load_robot
+from landbridge.task import Task, load_task
+from landbridge.training.bag import Bag, Segment, read_bag
+from landbridge.training.d4rl import read_d4rl
+
+RATE_TOLERANCE = 0.05
+HISTOGRAM_MS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, np.inf)
+HDF5 = (".hdf5", ".h5")
+
+
+def ingest(
+    path: Path, /, out: Path, robot: str = "furuta", domain: Literal["source", "target"] | None = None
+) -> dict[str, Any]:
+    """Turn a bag of `landbridge record`, or a D4RL-layout HDF5 file, into a dataset.
+
+    A bag that was cut off is read up to its last complete record. Rewards and terminations are computed here, by the
+    robot's task; none are recorded on board.
+
+    Example:
+        landbridge ingest bags/severe --out data/target
+
+    Args:
+        path: A bag folder, or a file ending in .hdf5 or .h5.
+        out: Dataset folder to write; must not exist.
+        robot: Name of a robot, or a folder with robot.yaml.
+        domain: What the data stands for in training; by default target for a bag, source for an HDF5 file.
+    """
+    machine = load_robot(robot)
+    spec, task = machine.spec, load_task(machine)
+    if out.exists():
+        raise InputError(out, "already exists", "choose another --out or remove it")
+    if path.suffix in HDF5:
+        found = read_d4rl(path, task.observer.size, task.observer.num_actions, spec.control_dt)
+        metadata = _metadata(spec, task, domain or "source", "d4rl", {"d4rl": found.rows}, spec.control_rate_hz)
+        dataset = write_dataset(out, found.episodes, metadata)
+        return {"path": str(out), "episodes": len(dataset), "transitions": dataset.transitions, **found.repairs}
+    bag = read_bag(path, spec)
+    _require_rate(path, bag, spec)
+    episodes = [_episode(spec, task, segment) for segment in bag.segments if len(segment.stamps) > 1]
+    if not episodes:
+        raise InputError(path, "holds no two consecutive control ticks", "record again")
+    steps = sum(map(len, episodes))
+    controllers, scenario = {bag.about["controller"]: steps}, bag.about["scenario"]
+    metadata = _metadata(spec, task, domain or "target", "ros2", controllers, bag.rate_hz, scenario)
+    dataset = write_dataset(out, episodes, metadata)
+    return {"path": str(out), "episodes": len(dataset), "transitions": dataset.transitions, **_timing(bag, spec)}
+
+
+def _require_rate(path: Path, bag: Bag, spec: RobotSpec) -> None:
+    if not abs(bag.rate_hz / spec.control_rate_hz - 1) <= RATE_TOLERANCE:
+        raise InputError(
+            path,
+            f"measured rate {bag.rate_hz:.1f} Hz, {spec.name} declares {spec.control_rate_hz:g} Hz",
+            "record again on a machine that keeps the rate, or correct control_rate_hz",
+        )
+
+
+def _episode(spec: RobotSpec, task: Task, segment: Segment) -> Episode:
+    """T ticks are T - 1 transitions: the last command's effect was not recorded."""
+    actions = np.clip(command_to_action(spec, segment.commands[:-1]), -1, 1).astype(np.float32)
+    obs, following = segment.obs[:-1], segment.obs[1:]
+    terminated = task.terminated(obs, actions, following)
+    steps = len(actions) if not terminated.any() else int(np.argmax(terminated)) + 1
+    last = np.arange(steps) == steps - 1
+    return Episode(
+        obs=segment.obs[: steps + 1],
+        actions=actions[:steps],
+        rewards=task.reward(obs, actions, following)[:steps].astype(np.float32),
+        terminated=terminated[:steps],
+        truncated=last & ~terminated[:steps],
+        stamps=segment.stamps[: steps + 1],
+    )
+
+
+def _metadata(
+    spec: RobotSpec,
+    task: Task,
+    domain: Literal["source", "target"],
+    engine: str,
+    controllers: dict[str, int],
+    rate_hz: float,
+    scenario: str = "unknown",
+) -> DatasetMetadata:
+    return DatasetMetadata(
+        domain=domain,
+        robot=spec.name,
+        robot_hash=spec.digest(),
+        task=task.name,
+        task_hash=task.digest(),
+        engine=engine,
+        engine_version="",
+        scenario=scenario,
+        controllers=controllers,
+        control_rate_hz=spec.control_rate_hz,
+        measured_rate_hz=rate_hz,
+        seed=None,
+        commit=commit(),
+        created=now(),
+    )
+
+
+def _timing(bag: Bag, spec: RobotSpec) -> dict[str, Any]:
+    counts, _ = np.histogram(bag.latency_ms, HISTOGRAM_MS)
+    p50, p99, top = np.percentile(bag.latency_ms, [50, 99, 100]) if bag.latency_ms else (np.nan,) * 3
+    return {
+        "declared_rate_hz": spec.control_rate_hz,
+        "measured_rate_hz": bag.rate_hz,
+        "lost_ticks": bag.lost_ticks,
+        "repaired": bag.repaired,
+        "latency_p50_ms": float(p50),
+        "latency_p99_ms": float(p99),
+        "latency_max_ms": float(top),
+        "latency": [
+            {"latency_ms": f"{low:g} .. {high:g}", "ticks": int(n)}
+            for low, high, n in zip(HISTOGRAM_MS[:-1], HISTOGRAM_MS[1:], counts, strict=True)
+        ],
+    }
