@@ -80,8 +80,8 @@ def _perturbed(
 ) -> Policy:
     """`policy` with its gain off by up to `spread` and white noise of up to `noise`, both drawn per row.
 
-    White, because smooth noise can be read off the past actions in the observation: a policy trained on such data copies
-    its own last action, and its own errors with it.
+    White, because smooth noise can be read off the past actions in the observation: a policy trained on such data
+    copies its own last action, and its own errors with it.
     """
     gain = rng.uniform(1 - spread, 1 + spread, batch)
     size = rng.uniform(0, noise, (batch, 1))
