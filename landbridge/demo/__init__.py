@@ -73,7 +73,7 @@ def demo(
     policies = [str(out / "runs" / arm) for arm in ARMS]
     evaluated = stages.run("evaluate", "", "evaluate", "--policies", *policies, "--scenario", scenario, *which, *seeded)
     deployed = stages.run(
-        "deploy", "bags/deploy", "up", "--mode", "deploy", "--bundle", str(bundle), "--scenario", scenario,
+        "deploy", "bags/deploy", "up", "deploy", "--bundle", str(bundle), "--scenario", scenario,
         "--episodes", str(episodes), "--record", str(flown), *which, *seeded,
     )  # fmt: skip
     results: dict[str, Any] = {
