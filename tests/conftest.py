@@ -36,13 +36,22 @@ def _data_roots_in_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "ros_log"))
 
 
+@pytest.fixture(scope="session")
+def new_ros_domain() -> Callable[[pytest.MonkeyPatch], None]:
+    """Puts what is started next into a ROS domain of its own, on this machine only."""
+
+    def enter(patch: pytest.MonkeyPatch) -> None:
+        domain = 1 + next(_DOMAINS) % 100  # above 101 DDS would use the ports that Linux hands out to clients
+        patch.setenv("ROS_DOMAIN_ID", str(domain))
+        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+    return enter
+
+
 @pytest.fixture
-def ros_domain(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A ROS domain of this test's own, on this machine only, for everything the test starts."""
-    domain = 1 + next(_DOMAINS) % 100  # above 101 DDS would use the ports that Linux hands out to clients
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    return domain
+def ros_domain(new_ros_domain: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ROS domain of this test's own."""
+    new_ros_domain(monkeypatch)
 
 
 _DOMAINS = itertools.count(os.getpid() * 7)

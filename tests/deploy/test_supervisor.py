@@ -83,7 +83,8 @@ def test_admissible_commands_must_come_in_a_row() -> None:
 def test_a_bridge_lost_in_standby_is_waited_for() -> None:
     supervisor = active()
     supervisor.handle(Event.DISARM, 0.0)
-    supervisor.tick(0.3)
+    for now in (0.26, 0.3):
+        supervisor.tick(now)
     assert (supervisor.state, supervisor.reason) == (State.UNCONFIGURED, "bridge_lost")
     assert not supervisor.handle(Event.CONFIGURED, 0.4).accepted
     supervisor.bridge_seen(0.4)
@@ -92,8 +93,9 @@ def test_a_bridge_lost_in_standby_is_waited_for() -> None:
 
 def test_silence_of_the_bridge_and_a_barren_arm_become_faults_in_time() -> None:
     supervisor = active()
-    supervisor.tick(0.2)
-    assert supervisor.state is State.ACTIVE
+    for now in (0.1, 0.15, 0.2):
+        supervisor.tick(now)
+        assert supervisor.state is State.ACTIVE
     supervisor.tick(0.2001)
     assert (supervisor.state, supervisor.reason) == (State.FAULT, "bridge_lost")
 
@@ -105,6 +107,15 @@ def test_silence_of_the_bridge_and_a_barren_arm_become_faults_in_time() -> None:
         assert supervisor.state is State.ARMED
         supervisor.tick(now)
     assert (supervisor.state, supervisor.reason) == (State.FAULT, "arm_timeout")
+
+
+def test_a_supervisor_that_slept_reads_its_messages_before_it_judges() -> None:
+    supervisor = active()
+    supervisor.tick(0.0)
+    supervisor.tick(0.5)
+    assert supervisor.state is State.ACTIVE
+    supervisor.tick(0.54)
+    assert (supervisor.state, supervisor.reason) == (State.FAULT, "bridge_lost")
 
 
 def test_a_controller_without_measurements_is_not_the_one_that_is_lost() -> None:

@@ -67,7 +67,7 @@ class Rig(NamedTuple):
 
 
 @pytest.fixture
-def rig(tmp_path: Path, ros_domain: int, linear_bundle: Callable[..., Path]) -> Iterator[Rig]:
+def rig(tmp_path: Path, ros_domain: None, linear_bundle: Callable[..., Path]) -> Iterator[Rig]:
     bag = tmp_path / "bag"
     bundle = linear_bundle(tmp_path / "bundle", WEIGHT)
     specs = bringup.deploy("furuta", "none", 0, str(bundle), str(bag))

@@ -38,7 +38,7 @@ def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
 
 
 @pytest.fixture
-def running(tmp_path: Path, ros_domain: int, linear_bundle: Make) -> Iterator[tuple[Processes, Operator]]:
+def running(tmp_path: Path, ros_domain: None, linear_bundle: Make) -> Iterator[tuple[Processes, Operator]]:
     """Twin, still policy and monitor, in STANDBY."""
     specs = bringup.deploy("furuta", "none", 0, str(linear_bundle(tmp_path / "bundle", STILL)))
     with Processes(specs) as processes, Operator(FURUTA, processes.check) as operator:
@@ -94,7 +94,7 @@ def test_a_folder_of_ones_own_and_a_wrong_bundle(tmp_path: Path, linear_bundle: 
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_process_outlives_landbridge_up(ending: signal.Signals, ros_domain: int) -> None:
+def test_no_process_outlives_landbridge_up(ending: signal.Signals, ros_domain: None) -> None:
     command = [sys.executable, "-m", "landbridge", "up", "twin", "--scenario", "none"]
     parent = psutil.Process(subprocess.Popen(command, start_new_session=True).pid)
     until(lambda: len(parent.children()) == 2)
@@ -106,7 +106,16 @@ def test_no_process_outlives_landbridge_up(ending: signal.Signals, ros_domain: i
     assert alive == []
 
 
-def test_a_node_that_cannot_start_ends_the_bringup(ros_domain: int) -> None:
+def test_deploying_a_bundle_for_an_episode(tmp_path: Path, ros_domain: None, linear_bundle: Make) -> None:
+    bundle, bag = linear_bundle(tmp_path / "bundle", STILL), tmp_path / "bag"
+    figures = up("deploy", bundle=bundle, scenario="mild", episodes=1, record=bag)
+    assert figures is not None
+    assert (figures["episodes"], figures["success"], figures["ended"]) == (1, [False], ["disarm"])
+    assert figures["ticks"] == 301  # a whole episode: 6 s at 50 Hz, and the last observation
+    assert sorted(p.name for p in bag.iterdir()) == ["bag_0.mcap", "metadata.yaml"]
+
+
+def test_a_node_that_cannot_start_ends_the_bringup(ros_domain: None) -> None:
     specs = bringup.deploy("furuta", "none", 0, "/nowhere/bundle")
     with Processes(specs) as processes, Operator(FURUTA, processes.check) as operator:
         pids = [processes.pid(spec.name) for spec in specs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,12 @@ def names(message: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def recorded(
+    tmp_path_factory: pytest.TempPathFactory, new_ros_domain: Callable[[pytest.MonkeyPatch], None]
+) -> tuple[Path, dict[str, Any]]:
     bag = tmp_path_factory.mktemp("record") / "bag"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", "97")
+        new_ros_domain(patch)
         figures = record(bag, scenario="none", seconds=SECONDS, seed=3)
     return bag, figures
 
