@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import tyro
 from rich.console import Console
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"landbridge: no command {name!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
         return INPUT_ERROR
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         figures = tyro.cli(_function(name), prog=f"landbridge {name}", args=rest, console_outputs=True)
     except InputError as error:
@@ -60,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"landbridge {name}: interrupted", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if as_json:
         print(json.dumps(figures, indent=2))
     elif isinstance(figures, Mapping):
@@ -67,6 +72,12 @@ def main(argv: list[str] | None = None) -> int:
         for table in _tables(figures):
             console.print(table)
     return 0
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """Ctrl-C and SIGTERM end a command in the same orderly way; a SIGTERM on top of that adds nothing."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _function(name: str) -> Callable[..., Mapping[str, Any] | None]:

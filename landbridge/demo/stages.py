@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,11 +40,17 @@ class Stages:
         """
         console.rule(f"[bold]{name}", align="left")
         began = time.monotonic()
-        done = subprocess.run(_argv(command), stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT)
-        if done.returncode != 0:
-            raise InputError(f"landbridge {command[0]}", f"ended with code {done.returncode}", "see its message above")
+        with tempfile.TemporaryFile("w+") as out:
+            process = subprocess.Popen(_argv(command), stdout=out, env=os.environ | ENVIRONMENT)
+            try:
+                code = process.wait()
+            finally:
+                _end(process)
+            if code != 0:
+                raise InputError(f"landbridge {command[0]}", f"ended with code {code}", "see its message above")
+            out.seek(0)
+            figures: dict[str, Any] = json.load(out)
         self._finish(name, began, output)
-        figures: dict[str, Any] = json.loads(done.stdout)
         return figures
 
     def train(self, name: str, commands: Mapping[str, tuple[str, ...]], steps: int) -> dict[str, Any]:
@@ -54,7 +61,7 @@ class Stages:
         console.rule(f"[bold]{name}", align="left")
         began = time.monotonic()
         runs = self.folder / "runs"
-        runs.mkdir()
+        runs.mkdir(exist_ok=True)
         waiting, active = list(commands), dict[str, subprocess.Popen[str]]()
         figures: dict[str, Any] = {}
         columns = (TextColumn("{task.description:>12}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
@@ -74,9 +81,7 @@ class Stages:
                             figures[arm] = _figures(process, runs / f"{arm}.json", runs / f"{arm}.log")
             finally:
                 for process in active.values():
-                    process.terminate()
-                for process in active.values():
-                    process.wait()
+                    _end(process)
         self._finish(name, began, "runs/")
         return figures
 
@@ -84,6 +89,13 @@ class Stages:
         seconds = time.monotonic() - began
         self.rows.append({"stage": name, "seconds": round(seconds, 1), "output": str(self.folder / output)})
         console.print(f"{name}: {seconds:.1f} s -> {self.folder / output}")
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    """Let a command that is still running end in order."""
+    if process.poll() is None:
+        process.terminate()
+        process.wait()
 
 
 def _argv(command: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,151 @@
+"""The study behind README's table: every alignment on the twin, several seeds, each with its own data.
+
+    python benchmarks/sim2real.py --work /tmp/study
+
+Per seed: source data (MuJoCo, nominal), target data (Bullet, `severe`, at most 60 s of robot time), one run of each
+arm with equal steps and equal source rows per step; then 50 episodes each on Bullet `severe`, the same for every arm,
+and on MuJoCo `severe` and nominal, so that engine and parameters are seen apart. Seeds 100 and up were used for
+choosing the ladder and the hyperparameters and are refused here. Runs that are complete in --work are not made again.
+Writes `results/sim2real.json`, `.md` and `.png`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+from landbridge.demo.report import ARMS
+from landbridge.demo.stages import Stages, console
+from landbridge.episode import commit
+from landbridge.errors import InputError
+from landbridge.robot import load_robot
+from landbridge.simulation.collect import collect
+from landbridge.simulation.plant import Engine
+from landbridge.training.evaluate import resolve, score, summary
+from landbridge.training.statistics import paired_difference
+from landbridge.training.trainer import CHECKPOINT
+
+RESULTS = Path(__file__).parent / "results"
+TUNING_SEEDS = 100
+PLACES: tuple[tuple[Engine, str], ...] = (("bullet", "severe"), ("mujoco", "severe"), ("mujoco", "none"))
+
+
+@dataclass(frozen=True)
+class Study:
+    """What to run.
+
+    Attributes:
+        work: Folder for data and runs.
+        seeds: Training seeds, each with data of its own.
+        steps: Gradient steps per run.
+        source_steps: Simulator transitions.
+        target_steps: Robot transitions; 3000 are 60 s.
+        episodes: Evaluation episodes per run and place.
+    """
+
+    work: Path
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    steps: int = 12_000
+    source_steps: int = 100_000
+    target_steps: int = 3_000
+    episodes: int = 50
+
+
+def main(study: Study) -> None:
+    """Run what is missing, then score everything."""
+    if reserved := [seed for seed in study.seeds if seed >= TUNING_SEEDS]:
+        raise InputError("--seeds", f"{reserved} were used for tuning", f"name seeds below {TUNING_SEEDS}")
+    for seed in study.seeds:
+        _train(study, seed)
+    scores = {place: _scores(study, *place) for place in PLACES}
+    _write(study, scores)
+
+
+def _train(study: Study, seed: int) -> None:
+    folder = study.work / f"seed{seed}"
+    source, target = folder / "source", folder / "target"
+    if not source.exists():
+        collect(source, steps=study.source_steps, seed=seed)
+    if not target.exists():
+        twin: dict[str, Any] = {"engine": "bullet", "scenario": "severe", "domain": "target", "mix": {"excite": 1.0}}
+        collect(target, steps=study.target_steps, seed=seed, **twin)
+    data = ("--source", str(source), "--target", str(target), "--steps", str(study.steps), "--seed", str(seed))
+    missing = {
+        arm: ("train", "--out", str(folder / "runs" / arm), "--alignment", arm, "--compile", *data)
+        for arm in ARMS
+        if not (folder / "runs" / arm / CHECKPOINT).is_file()
+    }
+    if missing:
+        figures = Stages(folder).train(f"seed {seed}", missing, study.steps)
+        (folder / "figures.json").write_text(json.dumps(figures, indent=2))
+
+
+def _scores(study: Study, engine: Engine, scenario: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Success and return (seeds, episodes) per arm."""
+    robot = load_robot("furuta")
+    found = {}
+    for arm in ARMS:
+        rows = []
+        for seed in study.seeds:
+            policy = resolve(str(study.work / f"seed{seed}/runs/{arm}"), robot)
+            rows.append(score(policy, robot, engine, scenario, study.episodes, seed))
+        found[arm] = (np.stack([success for success, _ in rows]), np.stack([returns for _, returns in rows]))
+        console.print(f"{engine} {scenario} {arm}: success {found[arm][0].mean():.2f}")
+    return found
+
+
+def _write(study: Study, scores: dict[tuple[Engine, str], dict[str, tuple[np.ndarray, np.ndarray]]]) -> None:
+    places = {
+        f"{engine} {scenario}": {arm: summary(*values) | {"by_seed": values[0].mean(1).tolist()}
+                                 for arm, values in arms.items()}
+        for (engine, scenario), arms in scores.items()
+    }  # fmt: skip
+    robot = scores[PLACES[0]]
+    paired = {arm: paired_difference(robot["tabb"][0], robot[arm][0]) for arm in ARMS if arm != "tabb"}
+    config = {key: value for key, value in vars(study).items() if key != "work"}
+    results = {"commit": commit(), "study": config, "places": places, "tabb_minus": paired}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "sim2real.json").write_text(json.dumps(results, indent=2) + "\n")
+    (RESULTS / "sim2real.md").write_text(_markdown(study, places, paired))
+    _plot(places).savefig(RESULTS / "sim2real.png", dpi=150)
+
+
+def _markdown(study: Study, places: dict[str, Any], paired: dict[str, tuple[float, float, float]]) -> str:
+    lines = [
+        f"Success on `furuta`, {len(study.seeds)} seeds x {study.episodes} episodes, mean and 95 % bootstrap interval "
+        "over seeds and episodes (`python benchmarks/sim2real.py`).",
+        "",
+        "| arm | " + " | ".join(places) + " | tabb minus arm, paired, on the first |",
+        "|---|" + "---|" * (len(places) + 1),
+    ]
+    for arm, (label, _) in ARMS.items():
+        cells = ["{success:.2f} ({success_low:.2f} .. {success_high:.2f})".format(**p[arm]) for p in places.values()]
+        difference = "{:+.2f} ({:+.2f} .. {:+.2f})".format(*paired[arm]) if arm in paired else ""
+        lines.append(f"| {label} | " + " | ".join([*cells, difference]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _plot(places: dict[str, Any]) -> Figure:
+    mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
+    figure = Figure((8, 3), layout="constrained")
+    for axes, (place, arms) in zip(figure.subplots(1, len(places), sharey=True), places.items(), strict=True):
+        for i, (arm, (_, colour)) in enumerate(ARMS.items()):
+            found = arms[arm]
+            error = [[found["success"] - found["success_low"]], [found["success_high"] - found["success"]]]
+            axes.barh(i, found["success"], color=colour, xerr=np.maximum(error, 0), capsize=3)
+            axes.plot(found["by_seed"], [i] * len(found["by_seed"]), "k.", markersize=4)
+        axes.set(title=place, xlim=(0, 1.02), xlabel="success")
+        axes.set_yticks(range(len(ARMS)), [label for label, _ in ARMS.values()])
+    figure.axes[0].invert_yaxis()
+    return figure
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Study, description=__doc__))

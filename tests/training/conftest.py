@@ -1,0 +1,32 @@
+"""Small datasets of both domains, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from landbridge.simulation.collect import collect
+
+
+class Data(NamedTuple):
+    source: Path
+    target: Path
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    folder = tmp_path_factory.mktemp("data")
+    collect(folder / "source", steps=1500, batch=4, seed=1)
+    collect(
+        folder / "target",
+        steps=900,
+        batch=3,
+        seed=2,
+        engine="bullet",
+        scenario="severe",
+        domain="target",
+        mix={"excite": 1.0},
+    )
+    return Data(folder / "source", folder / "target")

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from landbridge.bundle import read_bundle
+from landbridge.deploy.runtime import load_policy as load_runtime
+from landbridge.errors import InputError
+from landbridge.inspection import inspect
+from landbridge.robot import load_robot
+from landbridge.training.agents.iql import IQLConfig
+from landbridge.training.config import TrainConfig
+from landbridge.training.evaluate import evaluate
+from landbridge.training.export import export
+from landbridge.training.policy import load_actor, load_policy
+from landbridge.training.statistics import bootstrap, interquartile_mean, paired_difference
+from landbridge.training.train import train
+
+from .conftest import Data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Data) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "none"
+    config = TrainConfig(steps=300, rows=16, alignment="none", iql=IQLConfig(hidden=(16,)))
+    train(folder, data.source, data.target, config=dataclasses.replace(config), score="severe")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Path) -> Path:
+    out = run.parent / "policy.bundle"
+    figures = export(run, out)
+    assert figures["golden_difference"] <= 1e-5
+    return out
+
+
+def test_onnx_computes_the_values_that_torch_computes(run: Path, bundle: Path) -> None:
+    read = read_bundle(bundle)
+    graph = onnx.load_from_string(read.files["policy.onnx"])
+    onnx.checker.check_model(graph)
+    assert [d.dim_value for d in graph.graph.input[0].type.tensor_type.shape.dim] == [1, 8]
+    actor, _ = load_actor(run)
+    session = onnxruntime.InferenceSession(read.files["policy.onnx"], providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    mean, std = np.array(read.manifest.obs_mean), np.array(read.manifest.obs_std)
+    for spread in (1.0, 10.0, 1e4):
+        for obs in (mean + spread * std * rng.normal(size=(50, 8))).astype(np.float32):
+            action = session.run(["action"], {"obs": obs[None]})[0]
+            np.testing.assert_allclose(action, actor.numpy(obs[None]), atol=1e-5)
+            assert np.abs(action).max() <= 1
+
+
+def test_the_robots_runtime_accepts_it_and_agrees(run: Path, bundle: Path) -> None:
+    read = read_bundle(bundle)
+    runtime, actor = load_runtime(read), load_actor(run)[0]
+    for obs in read.arrays("golden.npz")["obs"][:20].astype(np.float32):
+        np.testing.assert_allclose(runtime(obs), actor.numpy(obs[None])[0], atol=1e-5)
+
+
+def test_the_bundle_says_what_it_is(run: Path, bundle: Path) -> None:
+    manifest = read_bundle(bundle).manifest
+    assert (manifest.agent, manifest.alignment, manifest.joints) == ("iql", "none", ("arm", "pendulum"))
+    assert len(manifest.dataset_hashes) == 2
+    assert set(manifest.scores) == {"success on severe", "return on severe"}
+    shown = inspect(str(bundle))
+    assert shown["golden_tolerance"] == 1e-5
+    assert [row["joint"] for row in shown["joints"]] == ["arm", "pendulum"]
+    envelope = read_bundle(bundle).arrays("envelope.npz")
+    assert envelope["target_quantiles"].shape == (5, 8)
+    assert (np.diff(envelope["target_quantiles"], axis=0) >= 0).all()
+
+
+def test_a_wrong_run_or_an_existing_bundle_is_refused(run: Path, bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a readable run"):
+        export(tmp_path, tmp_path / "b")
+    with pytest.raises(InputError, match="already exists"):
+        export(run, bundle)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluation_is_paired_and_repeatable(run: Path, bundle: Path) -> None:
+    policies = [str(run), str(bundle), "behaviour:tuned"]
+    first, second = (evaluate(policies, scenario="none", episodes=3, seed=7)["policies"] for _ in range(2))
+    assert first == second
+    assert first[0]["return"] == pytest.approx(first[1]["return"], rel=1e-3)  # torch and onnxruntime, same episodes
+    assert first[2]["success"] == 1.0
+    assert first[2]["success_low"] <= first[2]["success"] <= first[2]["success_high"]
+
+
+def test_unknown_policies_are_refused() -> None:
+    with pytest.raises(InputError, match="no behaviour 'moonwalk'"):
+        evaluate(["behaviour:moonwalk"])
+    with pytest.raises(InputError, match="not a bundle"):
+        load_policy(Path("/nowhere"), load_robot("furuta"))
+    with pytest.raises(InputError, match="at least one of each"):
+        evaluate([])
+
+
+def test_intervals_by_hand() -> None:
+    assert bootstrap(np.ones((3, 5))) == (1.0, 1.0)
+    low, high = bootstrap(np.array([[0.0, 1.0] * 50]))
+    assert low == pytest.approx(0.40, abs=0.03)  # 0.5 -+ 1.96 sqrt(0.25 / 100)
+    assert high == pytest.approx(0.60, abs=0.03)
+    assert interquartile_mean(np.array([[0.0], [1.0], [2.0], [100.0]])) == pytest.approx(1.5)
+    mean, low, high = paired_difference(np.array([[3.0, 5.0]]), np.array([[1.0, 3.0]]))
+    assert (mean, low, high) == (2.0, 2.0, 2.0)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from landbridge.robot import load_robot
+from landbridge.task import load_task
+from landbridge.training.alignments import make_alignment
+from landbridge.training.alignments.base import Context, effective_sample_size
+from landbridge.training.alignments.tabb import Tabb, TabbConfig
+from landbridge.training.dataset import Batch, Normaliser, load_domains
+from landbridge.training.predictor import PredictorConfig
+
+from .conftest import Data
+
+ROBOT = load_robot("furuta")
+SIZE = 8
+
+
+def value(obs: Tensor) -> Tensor:
+    """V(s) = s_0, so that backups can be computed in the head."""
+    return obs[:, 0]
+
+
+def tabb(gamma: float = 0.5, **config: object) -> Tabb:
+    normaliser = Normaliser(np.zeros(SIZE), np.ones(SIZE))
+    context = Context(load_task(ROBOT), normaliser, gamma, 1.0, torch.device("cpu"), 0)
+    settings = TabbConfig(predictor=PredictorConfig(members=2, hidden=32, steps=400), **config)  # type: ignore[arg-type]
+    made = make_alignment("tabb", settings, context)
+    assert isinstance(made, Tabb)
+    return made
+
+
+def batch(reward: float, next_value: float, predicted: list[tuple[float, float]], terminated: bool = False) -> Batch:
+    """One row whose members predict (reward, next value)."""
+    states = [torch.cat([torch.tensor([r, v]), torch.zeros(SIZE - 1)]) for r, v in predicted]
+    return Batch(
+        obs=torch.zeros(1, SIZE),
+        action=torch.zeros(1, 1),
+        next_obs=torch.cat([torch.tensor([next_value]), torch.zeros(SIZE - 1)])[None],
+        reward=torch.tensor([reward]),
+        not_terminated=torch.tensor([0.0 if terminated else 1.0]),
+        extra=torch.cat(states)[None],
+    )
+
+
+def test_the_mismatch_by_hand() -> None:
+    # backup 1 + 0.5 * 4 = 3; members: 2 + 0.5 * 4 = 4 and 1 + 0.5 * 0 = 1; |1| and |-2|, mean 1.5
+    row = batch(1.0, 4.0, [(2.0, 4.0), (1.0, 0.0)])
+    assert tabb().mismatch(row, value).tolist() == pytest.approx([1.5])
+
+
+def test_a_terminal_row_keeps_the_value_out_of_both_sides() -> None:
+    row = batch(1.0, 4.0, [(2.0, 400.0), (1.0, -400.0)], terminated=True)
+    assert tabb().mismatch(row, value).tolist() == pytest.approx([0.5])
+
+
+def test_the_weight_by_hand() -> None:
+    made = tabb()
+    made.floor.fill_(0.5)
+    made.scale.fill_(2.0)
+    made.blend.fill_(1.0)
+    row = batch(1.0, 4.0, [(2.0, 4.0), (1.0, 0.0)])
+    assert made.weights(row, value).tolist() == pytest.approx([np.exp(-(1.5 - 0.5) / 2.0)])
+    made.floor.fill_(2.0)
+    assert made.weights(row, value).tolist() == [1.0]
+    made.floor.fill_(0.5)
+    made.blend.fill_(0.25)
+    assert made.weights(row, value).tolist() == pytest.approx([1 + 0.25 * (np.exp(-0.5) - 1)])
+
+
+def test_the_effective_sample_size_by_hand() -> None:
+    assert effective_sample_size(torch.tensor([1.0, 1.0, 0.0, 0.0])).item() == pytest.approx(0.5)
+    assert effective_sample_size(torch.ones(7)).item() == pytest.approx(1.0)
+
+
+def test_the_temperature_rises_until_the_effective_sample_size_is_kept() -> None:
+    excess = torch.linspace(0, 50, 1000)
+    made = tabb(ess_floor=0.3)
+    temperature = made._temperature(excess)
+    assert temperature > made.config.temperature
+    assert effective_sample_size(torch.exp(-excess / temperature)).item() == pytest.approx(0.3, abs=0.01)
+    assert tabb(ess_floor=0.01)._temperature(excess) == 1.0
+
+
+def test_rows_of_the_robot_itself_weigh_more_than_rows_it_could_not_produce(data: Data) -> None:
+    domains = load_domains(ROBOT, {"source": data.source, "target": data.target})
+    normaliser = Normaliser.of(list(domains.values()), load_task(ROBOT).observer.names)
+    context = Context(load_task(ROBOT), normaliser, 0.99, 1.0, torch.device("cpu"), 0)
+    made = make_alignment("tabb", TabbConfig(predictor=PredictorConfig(members=2, hidden=64, steps=800)), context)
+    assert isinstance(made, Tabb)
+    source, target = domains["source"], domains["target"]
+    made.fit(target)
+    made.cache(source, target)
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(SIZE, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+
+    def random_value(obs: Tensor) -> Tensor:
+        with torch.no_grad():
+            answer: Tensor = network(obs)[:, 0]
+            return answer
+
+    made.refresh(random_value, progress=1.0)
+    impossible = source.__class__(**{**vars(source), "next_obs": source.next_obs[::-1].copy()})
+    weights = {}
+    for name, rows in (("robot", target), ("impossible", impossible)):
+        extra = made._predict(rows)
+        from landbridge.training.dataset import pack
+
+        weights[name] = made.weights(made._unpack(pack(rows, normaliser, extra)), random_value)
+        assert weights[name].shape == (len(rows),)
+        assert bool(((weights[name] >= 0) & (weights[name] <= 1)).all())
+    assert weights["robot"].mean() > weights["impossible"].mean() + 0.2
+    figures = made.diagnostics().figures
+    assert 0 < figures["ess"] <= 1
+    assert figures["heldout_unexplained.joint_pos.arm"] < 0.5
