@@ -11,7 +11,6 @@ from landbridge.simulation.scenario import Scenario
 
 FIELD_OF_VIEW = 40.0  # degrees
 NEAR, FAR = 0.05, 10.0  # m
-MARGIN = 2.6  # camera distance over the robot's extent, which is measured between link centres
 
 
 def render(
@@ -25,8 +24,9 @@ def render(
     plant = BulletPlant(robot, scenario)
     try:
         low, high = _bounds(plant, joint_pos)
-        centre, reach = (low + high) / 2, float(np.linalg.norm(high - low))
-        view = pybullet.computeViewMatrixFromYawPitchRoll(centre.tolist(), MARGIN * reach, 35, -15, 0, 2)
+        centre, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
+        distance = radius / np.tan(np.radians(FIELD_OF_VIEW / 2))
+        view = pybullet.computeViewMatrixFromYawPitchRoll(centre.tolist(), distance, 35, -15, 0, 2)
         projection = pybullet.computeProjectionMatrixFOV(FIELD_OF_VIEW, width / height, NEAR, FAR)
         images = np.empty((len(joint_pos), height, width, 3), np.uint8)
         for image, positions in zip(images, joint_pos, strict=True):
@@ -41,10 +41,13 @@ def render(
 
 
 def _bounds(plant: BulletPlant, joint_pos: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Corners of the box around the centres of all links in all poses."""
+    """Corners of the box around all links in all poses; a link's far end mirrors its joint at its centre of mass."""
     links = list(range(pybullet.getNumJoints(plant.body, plant.client)))
-    centres = [(0.0, 0.0, 0.0)]
+    ends = [(0.0, 0.0, 0.0)]
     for positions in joint_pos:
         plant.reset(positions, np.zeros_like(positions))
-        centres += [pybullet.getLinkState(plant.body, link, physicsClientId=plant.client)[0] for link in links]
-    return np.min(centres, 0), np.max(centres, 0)
+        for link in links:
+            state = pybullet.getLinkState(plant.body, link, computeForwardKinematics=1, physicsClientId=plant.client)
+            centre, joint = np.array(state[0]), np.array(state[4])
+            ends += [tuple(joint), tuple(2 * centre - joint)]
+    return np.min(ends, 0), np.max(ends, 0)

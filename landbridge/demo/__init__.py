@@ -98,7 +98,7 @@ def demo(
     }
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     recording = read_bag(flown, machine.spec)
-    frames = render(machine, rung, _motion(recording))
+    frames = render(machine, rung, _motion(recording), width=400, height=320)
     report = write_report(out, results, recording.latency_ms, frames)
     console.rule("[bold]summary", align="left")
     return {"report": str(report), "minutes": results["facts"]["minutes"], **_summary(results)}
