@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
@@ -103,6 +104,7 @@ def to_onnx(actor: Actor, obs_size: int) -> bytes:
             verbose=False,
         )
     assert program is not None
+    onnx.checker.check_model(program.model_proto, full_check=True)
     return bytes(program.model_proto.SerializeToString())
 
 
