@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from landbridge.episode import open_dataset
+from landbridge.errors import InputError
+from landbridge.training.d4rl import read_d4rl
+from landbridge.training.ingest import ingest
+
+
+def rows(count: int = 7, obs: int = 2, action: int = 1) -> dict[str, np.ndarray]:
+    """Row i observes (i, i, ...) and leads to i + 1."""
+    values = np.arange(count, dtype=np.float64)
+    return {
+        "observations": np.repeat(values[:, None], obs, 1),
+        "next_observations": np.repeat(values[:, None] + 1, obs, 1),
+        "actions": np.zeros((count, action)),
+        "rewards": values * 10,
+        "terminals": np.zeros(count, bool),
+        "timeouts": np.zeros(count, bool),
+    }
+
+
+def save(path: Path, data: dict[str, np.ndarray]) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, array in data.items():
+            file[name] = array
+    return path
+
+
+def test_seams_are_where_the_next_observation_does_not_continue(tmp_path: Path) -> None:
+    data = rows()
+    data["observations"][3:] += 100  # an unmarked seam after row 2
+    data["next_observations"][3:] += 100
+    data["terminals"][4] = True
+    found = read_d4rl(save(tmp_path / "a.hdf5", data), 2, 1, 0.02)
+    assert [len(episode) for episode in found.episodes] == [3, 2, 2]
+    assert found.repairs == {"unmarked_seams": 1, "rows_dropped": 0, "actions_clipped": 0}
+    assert found.episodes[0].obs[:, 0].tolist() == [0, 1, 2, 3]
+    assert found.episodes[1].obs[:, 0].tolist() == [103, 104, 105]
+    assert [bool(episode.terminated[-1]) for episode in found.episodes] == [False, True, False]
+    assert [bool(episode.truncated[-1]) for episode in found.episodes] == [True, False, True]
+
+
+def test_without_stored_next_observations_the_last_row_of_an_episode_goes(tmp_path: Path) -> None:
+    data = rows()
+    del data["next_observations"]
+    data["timeouts"][3] = True
+    found = read_d4rl(save(tmp_path / "a.hdf5", data), 2, 1, 0.02)
+    assert [episode.obs[:, 0].tolist() for episode in found.episodes] == [[0, 1, 2, 3], [4, 5, 6]]
+    assert found.repairs["rows_dropped"] == 2
+
+
+@pytest.mark.parametrize("name", ["observations", "next_observations", "actions", "rewards"])
+def test_nan_and_inf_are_refused_with_their_rows(tmp_path: Path, name: str) -> None:
+    data = rows()
+    data[name][2], data[name][5] = np.nan, -np.inf
+    with pytest.raises(InputError, match=rf"{name} has NaN or Inf in 2 rows, first \[2, 5\]"):
+        read_d4rl(save(tmp_path / "a.hdf5", data), 2, 1, 0.02)
+
+
+def test_files_of_another_layout_or_robot_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="do not fit sizes 8 and 1"):
+        read_d4rl(save(tmp_path / "a.hdf5", rows()), 8, 1, 0.02)
+    with pytest.raises(InputError, match=r"has no \['observations'"):
+        read_d4rl(save(tmp_path / "b.hdf5", {"x": np.zeros(3)}), 2, 1, 0.02)
+    with pytest.raises(InputError, match="arrays of lengths"):
+        read_d4rl(save(tmp_path / "c.hdf5", rows() | {"rewards": np.zeros(3)}), 2, 1, 0.02)
+    with pytest.raises(InputError, match="has no rows"):
+        read_d4rl(save(tmp_path / "d.hdf5", rows(0)), 2, 1, 0.02)
+    (tmp_path / "e.hdf5").write_bytes(b"not hdf5")
+    with pytest.raises(InputError, match="not a readable HDF5 file"):
+        read_d4rl(tmp_path / "e.hdf5", 2, 1, 0.02)
+
+
+def test_ingest_writes_a_source_dataset(tmp_path: Path) -> None:
+    data = rows(obs=8)
+    data["actions"][1] = 1.5
+    figures = ingest(save(tmp_path / "a.hdf5", data), tmp_path / "data")
+    assert figures["transitions"] == 7
+    assert figures["actions_clipped"] == 1
+    dataset = open_dataset(tmp_path / "data")
+    assert (dataset.metadata.domain, dataset.metadata.engine) == ("source", "d4rl")
+    (episode,) = dataset
+    assert episode.rewards.tolist() == [0, 10, 20, 30, 40, 50, 60]
+    assert episode.actions[1, 0] == 1.0

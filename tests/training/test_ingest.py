@@ -1,0 +1,157 @@
+"""Bags are written with the recorder's own code, messages with the nodes' own coding."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="bags are written with the recorder's own code, which needs rclpy")
+
+from rclpy.serialization import serialize_message
+from rosbags.typesys import Stores, get_typestore
+
+from landbridge.errors import InputError
+from landbridge.observation import Observer
+from landbridge.robot import RobotSpec, load_robot
+from landbridge.task import load_task
+from landbridge.training.bag import read_bag
+from landbridge.training.ingest import ingest
+from landbridge_nodes import topics
+from landbridge_nodes.recorder import Bag
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+ROBOT = load_robot("furuta")
+SPEC = ROBOT.spec
+START = 1_700_000_000_000_000_000
+PERIOD = 20_000_000  # ns
+ABOUT = {"robot": "furuta", "robot_hash": SPEC.digest(), "scenario": "severe", "controller": "excite"}
+
+
+def observation(tick: int) -> np.ndarray:
+    pos = np.array([[0.01 * tick, np.pi - 0.02 * tick]])
+    return Observer(SPEC)(pos, np.zeros((1, 2)), np.zeros((1, 3, 1)))[0]
+
+
+def as_on_the_wire(raw: bytes, kind: str) -> bytes:
+    """Without the padding that `serialize_message` leaves behind empty sequences and DDS does not send."""
+    definition = TYPES.get_msgdef(kind)
+    _, length = definition.deserialize_cdr_le(raw[4:], 0, definition.cls, TYPES)
+    return raw[: 4 + length]
+
+
+def write(
+    path: Path, ticks: Iterable[int], active_at: Iterable[int] = (0,), period: int = PERIOD, **about: str
+) -> Path:
+    """A bag with these control ticks; the state becomes ACTIVE (anew) before each tick of `active_at`."""
+    bag = Bag(path, ABOUT | about)
+    for topic in topics.TOPICS:
+        bag.add(topic)
+
+    def put(topic: topics.Topic, message: object, now: int) -> None:
+        bag.write(topic.name, as_on_the_wire(serialize_message(message), topic.type_name), now)
+
+    starts = set(active_at)
+    for tick in ticks:
+        now = START + tick * period
+        if tick in starts:
+            for state in ("STANDBY", "ACTIVE"):
+                put(topics.SAFETY_STATE, topics.status_message(state, "", {"epoch": 0}), now - 1000)
+        joints = topics.joint_message(now, ["pendulum", "arm"], "position", [np.pi - 0.02 * tick, 0.01 * tick])
+        put(topics.JOINT_STATES, joints, now)
+        put(topics.OBSERVATION, topics.array_message(now, Observer(SPEC).names, observation(tick).tolist()), now)
+        put(topics.GUARD_COMMAND, topics.joint_message(now, ["arm"], "effort", [0.001 * tick], "ok"), now + 1_500_000)
+        put(topics.GUARD_TIMING, topics.array_message(now, topics.TIMING, [0.5, 0.6, 1.5]), now + 1_500_000)
+        refused = topics.joint_message(now, ["arm"], "effort", [0.09], "stale")
+        put(topics.GUARD_COMMAND, refused, now + 1_600_000)
+    bag.flush()
+    bag.close()
+    return path
+
+
+def test_transitions_carry_what_was_seen_and_what_was_written(tmp_path: Path) -> None:
+    figures = ingest(write(tmp_path / "bag", range(50)), tmp_path / "data")
+    assert (figures["episodes"], figures["transitions"], figures["lost_ticks"]) == (1, 49, 0)
+    assert figures["measured_rate_hz"] == pytest.approx(50)
+    assert figures["latency_p50_ms"] == figures["latency_max_ms"] == 1.5
+    assert {row["latency_ms"]: row["ticks"] for row in figures["latency"]}["1 .. 2"] == 50
+    from landbridge.episode import open_dataset
+
+    dataset = open_dataset(tmp_path / "data")
+    (episode,) = dataset
+    np.testing.assert_array_equal(episode.obs, [observation(tick) for tick in range(50)])
+    np.testing.assert_allclose(episode.actions[:, 0], [0.001 * tick / 0.1 for tick in range(49)], atol=1e-6)
+    rewards = load_task(ROBOT).reward(episode.obs[:-1], episode.actions, episode.obs[1:])
+    np.testing.assert_allclose(episode.rewards, rewards, atol=1e-6)
+    assert episode.truncated.tolist() == [False] * 48 + [True]
+    assert not episode.terminated.any()
+    np.testing.assert_allclose(episode.stamps, np.arange(50) * 0.02)
+    assert (dataset.metadata.domain, dataset.metadata.scenario) == ("target", "severe")
+    assert dataset.metadata.controllers == {"excite": 49}
+
+
+def test_a_lost_tick_and_a_new_stretch_of_active_both_cut(tmp_path: Path) -> None:
+    ticks = [*range(20), *range(22, 40)]
+    path = write(tmp_path / "bag", ticks, active_at=(0, 30))
+    bag = read_bag(path, SPEC)
+    assert [len(segment.stamps) for segment in bag.segments] == [20, 8, 10]
+    assert [segment.lost for segment in bag.segments] == [True, False, False]
+    assert bag.lost_ticks == 2
+    np.testing.assert_allclose(bag.segments[1].joint_pos[0], [0.22, np.pi - 0.44])
+    assert ingest(path, tmp_path / "data")["transitions"] == 19 + 7 + 9
+
+
+def test_an_episode_ends_where_the_task_ends_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "bag", range(300))  # the arm passes its 2.4 rad at tick 240
+    assert ingest(path, tmp_path / "data")["transitions"] == 240
+
+
+@pytest.mark.parametrize("share", [0.35, 0.5, 0.77, 0.9, 0.999])
+def test_a_bag_cut_anywhere_gives_the_ticks_before_the_cut(tmp_path: Path, share: float) -> None:
+    path = write(tmp_path / "bag", range(600))
+    file = path / "bag_0.mcap"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    (path / "metadata.yaml").unlink()
+    bag = read_bag(path, SPEC)
+    assert bag.repaired is not None and "cut off" in bag.repaired
+    stamps = np.concatenate([segment.stamps for segment in bag.segments])
+    assert 0.2 * share * 600 < len(stamps) <= 600
+    np.testing.assert_allclose(np.diff(stamps), 0.02)
+
+
+def test_a_whole_bag_needs_no_repair(tmp_path: Path) -> None:
+    assert read_bag(write(tmp_path / "bag", range(10)), SPEC).repaired is None
+
+
+def changed() -> RobotSpec:
+    return SPEC.model_copy(update={"latency_budget_ms": 11.0})
+
+
+def test_bags_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "bag", range(30))
+    with pytest.raises(InputError, match="has changed since the recording"):
+        read_bag(path, changed())
+    with pytest.raises(InputError, match="is of robot 'arm', not 'furuta'"):
+        ingest(write(tmp_path / "foreign", range(30), robot="arm"), tmp_path / "data")
+    with pytest.raises(InputError, match=r"measured rate 40\.0 Hz, furuta declares 50 Hz"):
+        ingest(write(tmp_path / "slow", range(30), period=25_000_000), tmp_path / "data")
+    file = write(tmp_path / "cut", range(30)) / "cut_0.mcap"
+    file.write_bytes(file.read_bytes()[:1500])
+    with pytest.raises(InputError, match="no control tick that was ACTIVE"):
+        ingest(file.parent, tmp_path / "data")
+    with pytest.raises(InputError, match=r"holds 0 \.mcap files"):
+        ingest(tmp_path / "absent", tmp_path / "data")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/empty_0.mcap").touch()
+    with pytest.raises(InputError, match="does not say which robot"):
+        ingest(tmp_path / "empty", tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_order_of_joints_in_messages_does_not_matter(tmp_path: Path) -> None:
+    segment = read_bag(write(tmp_path / "bag", range(5)), SPEC).segments[0]
+    assert dataclasses.asdict(segment)["joint_pos"][3].tolist() == pytest.approx([0.03, np.pi - 0.06])
