@@ -57,6 +57,7 @@ class Trainer:
         Raises:
             InputError: A loss is NaN or Inf; the offending rows are in `nan_batch.npz`, the last checkpoint is good.
         """
+        self.save()  # there is a good one from the first step on
         saved = time.monotonic()
         while self.step < self.config.steps and not stop():
             metrics = self._block(min(BLOCK, self.config.steps - self.step))

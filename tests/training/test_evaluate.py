@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from landbridge.robot import load_robot
+from landbridge.simulation.behaviour import Behaviour, Policy
+from landbridge.training.evaluate import score, summary
+
+ROBOT = load_robot("furuta")
+
+
+def first_seen(into: list[NDArray[np.float32]], action: float) -> Behaviour:
+    """A constant action, noting the first observation of every batch; draws from its generator as it likes."""
+
+    def behaviour(batch: int, rng: np.random.Generator) -> Policy:
+        rng.standard_normal(round(10 * abs(action)))
+        seen: list[int] = []
+
+        def policy(obs: NDArray[np.float32]) -> NDArray[np.float64]:
+            if not seen:
+                into.append(obs.copy())
+            seen.append(1)
+            return np.full((batch, 1), action)
+
+        return policy
+
+    return behaviour
+
+
+def test_policies_meet_the_same_starts_whatever_they_do_and_draw() -> None:
+    starts: list[NDArray[np.float32]] = []
+    returns = []
+    for action, seed in ((0.0, 0), (0.7, 0), (0.0, 0), (0.0, 1)):
+        returns.append(score(first_seen(starts, action), ROBOT, "bullet", "severe", 2, seed)[1])
+    assert all(start.shape == (2, 8) for start in starts)
+    np.testing.assert_array_equal(starts[0], starts[1])
+    assert not np.array_equal(starts[0], starts[3])
+    assert not np.array_equal(starts[0][0], starts[0][1])
+    np.testing.assert_array_equal(returns[0], returns[2])
+    assert not np.array_equal(returns[0], returns[1])
+
+
+def test_several_runs_are_summarised_by_hand() -> None:
+    success = np.array([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
+    figures = summary(success, np.full((4, 2), 5.0))
+    assert figures["success"] == pytest.approx(5 / 8)
+    assert figures["success_iqm"] == pytest.approx(0.75)  # runs 0, 0.5, 1, 1: the middle two
+    assert (figures["return"], figures["return_low"], figures["return_high"]) == (5.0, 5.0, 5.0)
+    assert "success_iqm" not in summary(success[:1], success[:1])

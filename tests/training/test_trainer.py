@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from landbridge.errors import InputError
+from landbridge.training.agents.iql import IQLConfig
+from landbridge.training.config import TrainConfig
+from landbridge.training.train import train
+from landbridge.training.trainer import CHECKPOINT, Trainer, read_checkpoint
+
+CONFIG = TrainConfig(steps=600, rows=16, alignment="none", iql=IQLConfig(hidden=(8,)))
+
+
+def poison_rewards(monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
+    """Every source reward is NaN from the block that begins at `at_step`."""
+    block = Trainer._block
+
+    def poisoned(self: Trainer, steps: int) -> dict[str, float]:
+        if self.step == at_step and self.source is not None:
+            self.source[:, self._width - 2] = float("nan")
+        return block(self, steps)
+
+    monkeypatch.setattr(Trainer, "_block", poisoned)
+
+
+@pytest.mark.parametrize("at_step", [0, 256])
+def test_nan_rewards_leave_a_good_checkpoint(
+    tmp_path: Path, data: Any, monkeypatch: pytest.MonkeyPatch, at_step: int
+) -> None:
+    monkeypatch.setattr("landbridge.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    with monkeypatch.context() as patched:
+        poison_rewards(patched, at_step)
+        with pytest.raises(InputError, match=f"NaN or Inf at step {at_step}"):
+            train(tmp_path / "run", data.source, data.target, config=CONFIG)
+    state = read_checkpoint(tmp_path / "run")
+    assert state["step"] == at_step
+    assert all(bool(value.isfinite().all()) for value in state["agent"].values())
+    with np.load(tmp_path / "run/nan_batch.npz") as saved:
+        assert saved["rows"].shape == (32, 19)  # 16 of each domain; 8 + 1 + 8 + reward + not_terminated
+        assert np.isnan(saved["rows"]).any(1).tolist() == [True] * 16 + [False] * 16
+        assert saved["weights"].tolist() == [1.0] * 32
+    train(tmp_path / "whole", data.source, data.target, config=CONFIG)
+    train(tmp_path / "run", resume=True)
+    resumed, whole = read_checkpoint(tmp_path / "run"), read_checkpoint(tmp_path / "whole")
+    assert all(torch.equal(value, whole["agent"][name]) for name, value in resumed["agent"].items())
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, data: Any) -> None:
+    train(tmp_path / "run", data.source, data.target, config=dataclasses.replace(CONFIG, steps=10))
+    (tmp_path / "run" / CHECKPOINT).write_bytes(b"cut off")
+    with pytest.raises(InputError, match=r"checkpoint.pt: not a readable checkpoint"):
+        train(tmp_path / "run", resume=True)
+
+
+def test_changed_datasets_are_refused_on_resume(tmp_path: Path, data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path / "run", data.source, data.target, config=dataclasses.replace(CONFIG, steps=10))
+    before = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    monkeypatch.setattr("landbridge.training.dataset.Transitions.digest", lambda self: "another")
+    with pytest.raises(InputError, match="datasets have changed"):
+        train(tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
