@@ -1,0 +1,42 @@
+"""A bring-up as actions of `launch`: what the files in `launch/` hand to `ros2 launch`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from landbridge_nodes.bringup import MODES
+
+
+def describe(mode: str) -> Any:
+    """The LaunchDescription of a mode of `landbridge_nodes.bringup`, its arguments declared.
+
+    `launch` is imported here only: it comes with a ROS 2 installation, and machines without it have the nodes too.
+    """
+    from launch import LaunchDescription
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+    from launch.substitutions import LaunchConfiguration
+    from launch_ros.actions import LifecycleNode, Node
+
+    make, arguments = MODES[mode]
+
+    def start(context: Any) -> list[Any]:
+        values = {a.name: a.read(LaunchConfiguration(a.name).perform(context)) for a in arguments}
+        return [
+            (LifecycleNode if spec.lifecycle else Node)(
+                package=spec.package,
+                executable=spec.executable,
+                name=spec.name,
+                namespace=spec.namespace,
+                parameters=[dict(spec.parameters)],
+                output="screen",
+            )
+            for spec in make(**values)
+        ]
+
+    declared = [
+        DeclareLaunchArgument(
+            a.name, default_value=None if a.default is None else str(a.default), description=a.description
+        )
+        for a in arguments
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])
