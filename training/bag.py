@@ -1,51 +1,60 @@
 """Reading our own bags: control ticks with the stamps they were measured at, cut into episodes.
 
-A tick is complete when the bag holds its measurement, the observation the controller built from it, and the command
-that the guard admitted in answer. The guard admits commands in ACTIVE only, so admitted ticks are the stretches of
-ACTIVE, and the newest `/safety/state` before a tick tells one stretch from the next.
+A tick is complete when the bag holds its measurement, the observation that the controller built from it, and the
+command that the guard admitted in answer; all three name the measurement by its stamp. The guard admits commands in
+ACTIVE only, and the bridge writes a `not_active` stop as soon as ACTIVE ends, on the same topic: between two such stops
+lies one episode, whatever the order in which the topics reached the recorder.
 """
 
 from __future__ import annotations
 
-import bisect
+import math
+import os
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from mcap.exceptions import McapError
-from mcap.records import Channel, Message, Metadata, Schema
-from mcap.stream_reader import StreamReader
+from mcap.opcode import Opcode
+from mcap.records import Channel, Chunk, Message, Metadata, Schema
+from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
 from numpy.typing import NDArray
 from rosbags.typesys import Stores, get_typestore
 
 from landbridge.errors import InputError
-from landbridge.observation import by_name
+from landbridge.observation import Observer, by_name
 from landbridge.robot import RobotSpec
 
 ADMITTED = ("ok", "limited")  # verdicts of the guard with which a command is written
-GAP_PERIODS = 1.5  # control periods between two ticks beyond which one was lost
+STOPPED = "not_active"  # verdict of the stops that the bridge writes on its own outside ACTIVE
+GAP_PERIODS = 1.5  # control periods between two measurements beyond which one was lost
 ABOUT = "landbridge"  # name of the recorder's metadata record
+REQUIRED = ("robot", "robot_hash", "scenario", "controller")
+MAGIC = b"\x89MCAP0\r\n"
+FRAME = struct.Struct("<BQ")  # opcode and length before every MCAP record
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive ticks of one stretch of ACTIVE, none lost. T ticks, joints and commands in the robot's order.
+    """At least two measurements of one episode, each one control period after the last; none lost between them.
+
+    Between two of them nothing but the admitted command was in effect. The last measurement needs no answer: when the
+    guard stopped the robot because of it, it shows what the last command led to.
 
     Attributes:
         stamps: (T,) measurement times [s] since the first.
-        joint_pos: (T, J) [rad].
+        joint_pos: (T, J) [rad] in `spec.joint_names` order.
         obs: (T, n) what the controller saw.
-        commands: (T, A) what the guard wrote in answer.
-        lost: Whether a tick was lost right after it.
+        commands: (T - 1, A) what the guard wrote in answer, in `spec.actuated` order.
     """
 
     stamps: NDArray[np.float64]
     joint_pos: NDArray[np.float64]
     obs: NDArray[np.float32]
     commands: NDArray[np.float64]
-    lost: bool
 
 
 @dataclass(frozen=True)
@@ -53,10 +62,10 @@ class Bag:
     """What a bag holds.
 
     Attributes:
-        about: The recorder's notes: robot, robot_hash, scenario, controller.
-        rate_hz: Median rate of the measurements within episodes.
+        about: The recorder's notes: robot, robot_hash, scenario, controller and more.
+        rate_hz: Median rate of the measurements.
         latency_ms: Measurement to motor write of every admitted command.
-        lost_ticks: Ticks missing inside episodes.
+        lost_ticks: Control periods inside episodes without a complete tick.
         repaired: What was lost with the end of a bag that was cut off, or None.
     """
 
@@ -70,138 +79,180 @@ class Bag:
 
 @dataclass
 class _Raw:
-    """Messages by the measurement stamp [ns] they name."""
+    """Values by name, by the stamp [ns] of the measurement they belong to."""
 
-    about: dict[str, str] = field(default_factory=dict)
-    joints: dict[int, dict[str, float]] = field(default_factory=dict)
-    obs: dict[int, list[float]] = field(default_factory=dict)
+    joint_pos: dict[int, dict[str, float]] = field(default_factory=dict)
+    obs: dict[int, dict[str, float]] = field(default_factory=dict)
     commands: dict[int, dict[str, float]] = field(default_factory=dict)
-    logged: dict[int, int] = field(default_factory=dict)  # stamp -> log time of the admitted command
     written_ms: dict[int, float] = field(default_factory=dict)
-    activations: list[int] = field(default_factory=list)  # log times at which ACTIVE began
-    state: str = ""
-    repaired: str | None = None
+    stretches: list[list[int]] = field(default_factory=list)  # stamps of admitted commands, by stretch of ACTIVE
+    stops: set[int] = field(default_factory=set)  # measurements after which a stop was written
+    stopped: bool = True
 
 
 def read_bag(path: Path, spec: RobotSpec) -> Bag:
-    """Read a bag folder (or one .mcap file), also one that was cut off.
+    """Read a bag folder (or one .mcap file) of the robot `spec`, also one that was cut off.
 
     Raises:
-        InputError: No bag, a bag of another robot, or nothing usable in it.
+        InputError: No bag, a bag of another robot, a damaged one, or nothing usable in it.
     """
+    about: dict[str, str] = {}
     raw = _Raw()
     types = get_typestore(Stores.ROS2_JAZZY)
-    file = _mcap_file(path)
-    for item in _records(file, raw):
-        if isinstance(item, Metadata):
-            if item.name == ABOUT:
-                raw.about = dict(item.metadata)
-        else:
-            topic, kind, message = item
-            _take(raw, topic, types.deserialize_cdr(message.data, kind), message.log_time, spec.action.kind)
-    _require_robot(path, raw, spec)
-    segments, lost = _segments(raw, spec)
+    schemas: dict[int, Schema] = {}
+    channels: dict[int, Channel] = {}
+    with _mcap_file(path).open("rb") as stream:
+        end, repaired = _last_whole_record(path, stream)
+        for record in _records(path, stream, end):
+            if isinstance(record, Metadata) and record.name == ABOUT:
+                about = dict(record.metadata)
+                _require_robot(path, about, spec)
+            elif isinstance(record, Schema):
+                schemas[record.id] = record
+            elif isinstance(record, Channel):
+                channels[record.id] = record
+            elif isinstance(record, Message) and (take := _TAKE.get(channels[record.channel_id].topic)):
+                kind = schemas[channels[record.channel_id].schema_id].name
+                take(raw, types.deserialize_cdr(record.data, kind))
+    lost = f" ({repaired})" if repaired else ""
+    if not about:
+        raise InputError(path, f"does not say which robot it is of{lost}", "record it with `landbridge record`")
+    segments = _segments(path, raw, spec)
     if not segments:
-        problem = "holds no control tick that was ACTIVE" + (f" ({raw.repaired})" if raw.repaired else "")
-        raise InputError(path, problem, "record again; the robot must be armed")
-    periods = np.concatenate([np.diff(segment.stamps) for segment in segments])
-    rate = 1 / float(np.median(periods)) if len(periods) else float("nan")
-    return Bag(raw.about, rate, [raw.written_ms[s] for s in sorted(raw.written_ms)], lost, raw.repaired, segments)
+        raise InputError(path, f"holds no two consecutive control ticks in ACTIVE{lost}", "record again")
+    periods = np.diff(sorted(raw.joint_pos)) * 1e-9
+    latency_ms = [raw.written_ms[s] for s in sorted(raw.commands.keys() & raw.written_ms.keys())]
+    rate, lost_ticks = float(1 / np.median(periods)), _lost_ticks(raw, spec)
+    return Bag(about, rate, latency_ms, lost_ticks, repaired, segments)
+
+
+def _lost_ticks(raw: _Raw, spec: RobotSpec) -> int:
+    complete = raw.joint_pos.keys() & raw.obs.keys()
+    stretches = [[stamp for stamp in stretch if stamp in complete] for stretch in raw.stretches]
+    return sum(round((s[-1] - s[0]) * 1e-9 / spec.control_dt) + 1 - len(s) for s in stretches if s)
+
+
+def _segments(path: Path, raw: _Raw, spec: RobotSpec) -> list[Segment]:
+    """Maximal runs of exact transitions: admitted in answer to the first measurement, undisturbed to the second."""
+    measured = sorted(s for s in raw.joint_pos.keys() & raw.obs.keys() if _finite(raw.joint_pos[s], raw.obs[s]))
+    gap = GAP_PERIODS * spec.control_dt * 1e9  # ns
+    stamps = np.array(measured, np.int64)
+    answered = np.array([stamp in raw.commands and stamp not in raw.stops for stamp in measured], bool)
+    exact = answered[:-1] & (np.diff(stamps) <= gap)
+    edges = np.flatnonzero(np.diff(exact, prepend=False, append=False))
+    try:
+        return [_segment(raw, spec, measured[a : b + 1]) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    except KeyError as error:
+        raise InputError(path, str(error.args[0]), f"record it with the joints of {spec.name}") from error
+
+
+def _segment(raw: _Raw, spec: RobotSpec, stamps: list[int]) -> Segment:
+    columns = Observer(spec).names
+    return Segment(
+        stamps=np.array([(stamp - stamps[0]) * 1e-9 for stamp in stamps]),
+        joint_pos=np.stack([by_name(spec.joint_names, raw.joint_pos[stamp]) for stamp in stamps]),
+        obs=np.stack([by_name(columns, raw.obs[stamp]) for stamp in stamps]).astype(np.float32),
+        commands=np.stack([by_name(spec.actuated, raw.commands[stamp]) for stamp in stamps[:-1]]),
+    )
 
 
 def _mcap_file(path: Path) -> Path:
-    files = [path] if path.suffix == ".mcap" and path.is_file() else sorted(path.glob("*.mcap"))
+    files = [path] if path.is_file() else sorted(path.glob("*.mcap"))
     if len(files) != 1:
         raise InputError(path, f"holds {len(files)} .mcap files, expected one", "name the --out of `landbridge record`")
     return files[0]
 
 
-def _records(file: Path, raw: _Raw) -> Iterator[Metadata | tuple[str, str, Message]]:
-    """Metadata and (topic, type, message) in file order, up to the end or to where the file was cut off."""
-    schemas: dict[int, Schema] = {}
-    channels: dict[int, Channel] = {}
-    with file.open("rb") as stream:
-        whole = 0
-        try:
-            for record in StreamReader(stream, record_size_limit=None).records:
-                whole = stream.tell()
-                if isinstance(record, Schema):
-                    schemas[record.id] = record
-                elif isinstance(record, Channel):
-                    channels[record.id] = record
-                elif isinstance(record, Metadata):
-                    yield record
-                elif isinstance(record, Message):
-                    channel = channels[record.channel_id]
-                    yield channel.topic, schemas[channel.schema_id].name, record
-        except (McapError, EOFError, ValueError) as error:
-            # A bag that ends in the middle of a record: everything before it is whole.
-            missing = file.stat().st_size - whole
-            raw.repaired = f"cut off: the last {missing} bytes are no complete record ({type(error).__name__})"
+def _last_whole_record(path: Path, stream: IO[bytes]) -> tuple[int, str | None]:
+    """Where the last complete record ends, and what was lost when that is not the end of a complete file."""
+    if stream.read(len(MAGIC)) != MAGIC:
+        raise InputError(path, "is not an MCAP file, or an empty one", "name the --out of `landbridge record`")
+    size, end, footer = os.fstat(stream.fileno()).st_size, len(MAGIC), False
+    while not footer and len(frame := stream.read(FRAME.size)) == FRAME.size:
+        opcode, length = FRAME.unpack(frame)
+        if opcode == 0 or end + FRAME.size + length > size:  # 0 is no record: a power loss may leave zeros
+            break
+        end = stream.seek(end + FRAME.size + length)
+        footer = opcode == Opcode.FOOTER
+    stream.seek(0)
+    if footer and size == end + len(MAGIC):
+        return end, None
+    return end, f"cut off: {size - end} bytes after the last complete record are lost"
 
 
-def _take(raw: _Raw, topic: str, message: Any, logged: int, kind: str) -> None:
-    if topic == "/joint_states":
-        raw.joints[_stamp(message)] = dict(zip(message.name, message.position.tolist(), strict=True))
-    elif topic == "/policy/observation":
-        sec, nanosec, *values = message.data.tolist()
-        raw.obs[int(sec) * 10**9 + int(nanosec)] = values
-    elif topic == "/guard/command" and message.header.frame_id in ADMITTED:
-        stamp = _stamp(message)
-        raw.commands[stamp] = dict(zip(message.name, getattr(message, kind).tolist(), strict=True))
-        raw.logged[stamp] = logged
-    elif topic == "/guard/timing":
-        names = message.layout.dim[0].label.split(",")
-        sec, nanosec, *values = message.data.tolist()
-        raw.written_ms[int(sec) * 10**9 + int(nanosec)] = dict(zip(names[2:], values, strict=True))["written_ms"]
-    elif topic == "/safety/state":
-        if message.name == "ACTIVE" and raw.state != "ACTIVE":
-            raw.activations.append(logged)
-        raw.state = message.name
+def _records(path: Path, stream: IO[bytes], end: int) -> Iterator[Any]:
+    """Records before `end`, those inside chunks too."""
+    if end == len(MAGIC):
+        return
+    try:
+        for record in StreamReader(stream, emit_chunks=True).records:
+            yield from breakup_chunk(record, validate_crc=True) if isinstance(record, Chunk) else (record,)
+            if stream.tell() >= end:
+                return
+    except (McapError, CRCValidationError, struct.error, UnicodeDecodeError) as error:
+        raise InputError(path, f"is damaged before byte {stream.tell()}: {error}", "copy it again") from error
 
 
-def _stamp(message: Any) -> int:
-    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
-
-
-def _require_robot(path: Path, raw: _Raw, spec: RobotSpec) -> None:
-    recorded = raw.about.get("robot")
-    if recorded is None:
-        raise InputError(path, "does not say which robot it is of", "record it with `landbridge record`")
-    if recorded != spec.name:
-        raise InputError(path, f"is of robot {recorded!r}, not {spec.name!r}", f"add --robot {recorded}")
-    if raw.about["robot_hash"] != spec.digest():
+def _require_robot(path: Path, about: dict[str, str], spec: RobotSpec) -> None:
+    if missing := [key for key in REQUIRED if key not in about]:
+        raise InputError(path, f"its notes lack {missing}", "record it with `landbridge record`")
+    if about["robot"] != spec.name:
+        raise InputError(path, f"is of robot {about['robot']!r}, not {spec.name!r}", f"add --robot {about['robot']}")
+    if about["robot_hash"] != spec.digest():
         raise InputError(
             path,
-            f"{spec.name} has changed since the recording "
-            f"(hash {spec.digest()[:12]}, then {raw.about['robot_hash'][:12]})",
+            f"{spec.name} has changed since the recording (hash {spec.digest()[:12]}, then {about['robot_hash'][:12]})",
             "restore that robot.yaml or record again",
         )
 
 
-def _segments(raw: _Raw, spec: RobotSpec) -> tuple[list[Segment], int]:
-    """Complete ticks in order of their stamps, cut where ACTIVE began anew or a tick is missing; and how many are."""
-    stamps = sorted(set(raw.joints) & set(raw.obs) & set(raw.commands))
-    stretch = {stamp: bisect.bisect_right(raw.activations, raw.logged[stamp]) for stamp in stamps}
-    runs: list[tuple[list[int], bool]] = []
-    lost = 0
-    for stamp in stamps:
-        if runs and stretch[runs[-1][0][-1]] == stretch[stamp]:
-            periods = (stamp - runs[-1][0][-1]) * 1e-9 / spec.control_dt
-            if periods <= GAP_PERIODS:
-                runs[-1][0].append(stamp)
-                continue
-            lost += round(periods) - 1
-            runs[-1] = (runs[-1][0], True)
-        runs.append(([stamp], False))
-    return [_segment(raw, spec, run, gap) for run, gap in runs], lost
+def _finite(*values: dict[str, float]) -> bool:
+    return all(math.isfinite(value) for named in values for value in named.values())
 
 
-def _segment(raw: _Raw, spec: RobotSpec, stamps: list[int], lost: bool) -> Segment:
-    return Segment(
-        stamps=np.array([(stamp - stamps[0]) * 1e-9 for stamp in stamps]),
-        joint_pos=np.stack([by_name(spec.joint_names, raw.joints[stamp]) for stamp in stamps]),
-        obs=np.array([raw.obs[stamp] for stamp in stamps], np.float32),
-        commands=np.stack([by_name(spec.actuated, raw.commands[stamp]) for stamp in stamps]),
-        lost=lost,
-    )
+def _stamp(sec: float, nanosec: float) -> int:
+    return int(sec) * 10**9 + int(nanosec)
+
+
+def _named(message: Any) -> tuple[int, dict[str, float]]:
+    """Stamp and values of an array whose label names them, the first two being the stamp."""
+    _, _, *names = message.layout.dim[0].label.split(",")
+    sec, nanosec, *values = message.data.tolist()
+    return _stamp(sec, nanosec), dict(zip(names, values, strict=True))
+
+
+def _take_joint_states(raw: _Raw, message: Any) -> None:
+    stamp = _stamp(message.header.stamp.sec, message.header.stamp.nanosec)
+    raw.joint_pos[stamp] = dict(zip(message.name, message.position.tolist(), strict=True))
+
+
+def _take_observation(raw: _Raw, message: Any) -> None:
+    stamp, values = _named(message)
+    raw.obs[stamp] = values
+
+
+def _take_timing(raw: _Raw, message: Any) -> None:
+    stamp, values = _named(message)
+    raw.written_ms[stamp] = values["written_ms"]
+
+
+def _take_command(raw: _Raw, message: Any) -> None:
+    stamp = _stamp(message.header.stamp.sec, message.header.stamp.nanosec)
+    if message.header.frame_id in ADMITTED:
+        values = next(v for v in (message.position, message.velocity, message.effort) if len(v))
+        raw.commands[stamp] = dict(zip(message.name, values.tolist(), strict=True))
+        if raw.stopped:
+            raw.stretches.append([])
+        raw.stretches[-1].append(stamp)
+        raw.stopped = False
+    elif message.header.frame_id == STOPPED:
+        raw.stopped = True
+        raw.stops.add(stamp)
+
+
+_TAKE = {
+    "/joint_states": _take_joint_states,
+    "/policy/observation": _take_observation,
+    "/guard/timing": _take_timing,
+    "/guard/command": _take_command,
+}

@@ -54,6 +54,10 @@ def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) ->
         raise InputError(path, problem, "name the --robot it was made with")
     if len({len(array) for array in data.values()}) != 1:
         raise InputError(path, f"arrays of lengths { {k: len(v) for k, v in data.items()} }", "export it again")
+    shapes = {"observations": obs.shape, "next_observations": obs.shape, "actions": actions.shape}
+    for name, array in data.items():
+        if array.shape != (wanted := shapes.get(name, (len(obs),))):  # (N, 1) would broadcast against (N,) to N x N
+            raise InputError(path, f"{name} has shape {array.shape}, not {wanted}", "export it again")
     for name, array in data.items():
         if len(bad := np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))):
             raise InputError(path, f"{name} has NaN or Inf in {len(bad)} rows, first {bad[:5].tolist()}", "remove them")
@@ -68,9 +72,9 @@ def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) ->
     starts = np.concatenate([[0], ends[:-1] + 1])
     episodes = []
     for start, end in zip(starts, ends, strict=True):
-        # Without stored next observations the last row's belongs to another episode: it goes. A terminal row's next
-        # observation does not matter, since nothing is bootstrapped from it.
-        stop = end + 1 if stored or terminal[end] else end
+        # Without stored next observations the last row's belongs to another episode: it goes, a terminal one too, since
+        # models of the dynamics learn from it as well.
+        stop = end + 1 if stored else end
         if stop > start:
             episodes.append(_episode(data, following, terminal, slice(start, stop), control_dt))
     repairs = {
@@ -87,6 +91,8 @@ def _read(path: Path) -> dict[str, NDArray[np.float64]]:
             if missing := [name for name in REQUIRED if name not in file]:
                 raise InputError(path, f"has no {missing}, only {sorted(file)}", "it is not in D4RL's layout")
             names = [*REQUIRED, *(n for n in ("next_observations", "timeouts") if n in file)]
+            if groups := [name for name in names if not isinstance(file[name], h5py.Dataset)]:
+                raise InputError(path, f"{groups} are groups, not arrays", "it is not in D4RL's layout")
             data = {name: np.asarray(file[name], np.float64) for name in names}
     except OSError as error:
         raise InputError(path, f"not a readable HDF5 file: {error}", "check the path, or copy it again") from error

@@ -48,9 +48,7 @@ def ingest(
         return {"path": str(out), "episodes": len(dataset), "transitions": dataset.transitions, **found.repairs}
     bag = read_bag(path, spec)
     _require_rate(path, bag, spec)
-    episodes = [_episode(spec, task, segment) for segment in bag.segments if len(segment.stamps) > 1]
-    if not episodes:
-        raise InputError(path, "holds no two consecutive control ticks", "record again")
+    episodes = [_episode(spec, task, segment) for segment in bag.segments]
     steps = sum(map(len, episodes))
     controllers, scenario = {bag.about["controller"]: steps}, bag.about["scenario"]
     metadata = _metadata(spec, task, domain or "target", "ros2", controllers, bag.rate_hz, scenario)
@@ -68,8 +66,8 @@ def _require_rate(path: Path, bag: Bag, spec: RobotSpec) -> None:
 
 
 def _episode(spec: RobotSpec, task: Task, segment: Segment) -> Episode:
-    """T ticks are T - 1 transitions: the last command's effect was not recorded."""
-    actions = np.clip(command_to_action(spec, segment.commands[:-1]), -1, 1).astype(np.float32)
+    """T measurements are T - 1 transitions; the task may end the episode before the last."""
+    actions = np.clip(command_to_action(spec, segment.commands), -1, 1).astype(np.float32)
     obs, following = segment.obs[:-1], segment.obs[1:]
     terminated = task.terminated(obs, actions, following)
     steps = len(actions) if not terminated.any() else int(np.argmax(terminated)) + 1
@@ -113,15 +111,16 @@ def _metadata(
 
 def _timing(bag: Bag, spec: RobotSpec) -> dict[str, Any]:
     counts, _ = np.histogram(bag.latency_ms, HISTOGRAM_MS)
-    p50, p99, top = np.percentile(bag.latency_ms, [50, 99, 100]) if bag.latency_ms else (np.nan,) * 3
+    # None where nothing was measured: JSON has no NaN
+    p50, p99, top = np.percentile(bag.latency_ms, [50, 99, 100]).tolist() if bag.latency_ms else (None,) * 3
     return {
         "declared_rate_hz": spec.control_rate_hz,
         "measured_rate_hz": bag.rate_hz,
         "lost_ticks": bag.lost_ticks,
         "repaired": bag.repaired,
-        "latency_p50_ms": float(p50),
-        "latency_p99_ms": float(p99),
-        "latency_max_ms": float(top),
+        "latency_p50_ms": p50,
+        "latency_p99_ms": p99,
+        "latency_max_ms": top,
         "latency": [
             {"latency_ms": f"{low:g} .. {high:g}", "ticks": int(n)}
             for low, high, n in zip(HISTOGRAM_MS[:-1], HISTOGRAM_MS[1:], counts, strict=True)

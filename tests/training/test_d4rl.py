@@ -49,10 +49,11 @@ def test_seams_are_where_the_next_observation_does_not_continue(tmp_path: Path) 
 def test_without_stored_next_observations_the_last_row_of_an_episode_goes(tmp_path: Path) -> None:
     data = rows()
     del data["next_observations"]
-    data["timeouts"][3] = True
+    data["timeouts"][2] = data["terminals"][4] = True
     found = read_d4rl(save(tmp_path / "a.hdf5", data), 2, 1, 0.02)
-    assert [episode.obs[:, 0].tolist() for episode in found.episodes] == [[0, 1, 2, 3], [4, 5, 6]]
-    assert found.repairs["rows_dropped"] == 2
+    assert [episode.obs[:, 0].tolist() for episode in found.episodes] == [[0, 1, 2], [3, 4], [5, 6]]
+    assert found.repairs["rows_dropped"] == 3
+    assert not any(episode.terminated.any() for episode in found.episodes)
 
 
 @pytest.mark.parametrize("name", ["observations", "next_observations", "actions", "rewards"])
@@ -72,6 +73,12 @@ def test_files_of_another_layout_or_robot_are_refused(tmp_path: Path) -> None:
         read_d4rl(save(tmp_path / "c.hdf5", rows() | {"rewards": np.zeros(3)}), 2, 1, 0.02)
     with pytest.raises(InputError, match="has no rows"):
         read_d4rl(save(tmp_path / "d.hdf5", rows(0)), 2, 1, 0.02)
+    with pytest.raises(InputError, match=r"rewards has shape \(7, 1\), not \(7,\)"):
+        read_d4rl(save(tmp_path / "f.hdf5", rows() | {"rewards": np.zeros((7, 1))}), 2, 1, 0.02)
+    grouped = rows()
+    grouped["rewards/x"] = grouped.pop("rewards")
+    with pytest.raises(InputError, match=r"\['rewards'\] are groups, not arrays"):
+        read_d4rl(save(tmp_path / "g.hdf5", grouped), 2, 1, 0.02)
     (tmp_path / "e.hdf5").write_bytes(b"not hdf5")
     with pytest.raises(InputError, match="not a readable HDF5 file"):
         read_d4rl(tmp_path / "e.hdf5", 2, 1, 0.02)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ pytest.importorskip("rclpy", reason="bags are written with the recorder's own co
 from rclpy.serialization import serialize_message
 from rosbags.typesys import Stores, get_typestore
 
+from landbridge.episode import open_dataset
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, load_robot
@@ -44,9 +44,17 @@ def as_on_the_wire(raw: bytes, kind: str) -> bytes:
 
 
 def write(
-    path: Path, ticks: Iterable[int], active_at: Iterable[int] = (0,), period: int = PERIOD, **about: str
+    path: Path,
+    ticks: Iterable[int],
+    active_at: Iterable[int] = (0,),
+    period: int = PERIOD,
+    verdicts: Mapping[int, str] | None = None,
+    **about: str,
 ) -> Path:
-    """A bag with these control ticks; the state becomes ACTIVE (anew) before each tick of `active_at`."""
+    """A bag with these control ticks; ACTIVE ends and begins anew before each tick of `active_at`.
+
+    `verdicts` are the guard's on the ticks where it is not `ok`.
+    """
     bag = Bag(path, ABOUT | about)
     for topic in topics.TOPICS:
         bag.add(topic)
@@ -58,12 +66,16 @@ def write(
     for tick in ticks:
         now = START + tick * period
         if tick in starts:
-            for state in ("STANDBY", "ACTIVE"):
-                put(topics.SAFETY_STATE, topics.status_message(state, "", {"epoch": 0}), now - 1000)
+            stop = topics.joint_message(now - period, ["arm"], "effort", [0.0], "not_active")
+            put(topics.GUARD_COMMAND, stop, now - 1000)
         joints = topics.joint_message(now, ["pendulum", "arm"], "position", [np.pi - 0.02 * tick, 0.01 * tick])
         put(topics.JOINT_STATES, joints, now)
-        put(topics.OBSERVATION, topics.array_message(now, Observer(SPEC).names, observation(tick).tolist()), now)
-        put(topics.GUARD_COMMAND, topics.joint_message(now, ["arm"], "effort", [0.001 * tick], "ok"), now + 1_500_000)
+        columns, values = Observer(SPEC).names[::-1], observation(tick).tolist()[::-1]  # order must not matter
+        put(topics.OBSERVATION, topics.array_message(now, columns, values), now)
+        verdict = (verdicts or {}).get(tick, "ok")
+        put(
+            topics.GUARD_COMMAND, topics.joint_message(now, ["arm"], "effort", [0.001 * tick], verdict), now + 1_500_000
+        )
         put(topics.GUARD_TIMING, topics.array_message(now, topics.TIMING, [0.5, 0.6, 1.5]), now + 1_500_000)
         refused = topics.joint_message(now, ["arm"], "effort", [0.09], "stale")
         put(topics.GUARD_COMMAND, refused, now + 1_600_000)
@@ -78,8 +90,6 @@ def test_transitions_carry_what_was_seen_and_what_was_written(tmp_path: Path) ->
     assert figures["measured_rate_hz"] == pytest.approx(50)
     assert figures["latency_p50_ms"] == figures["latency_max_ms"] == 1.5
     assert {row["latency_ms"]: row["ticks"] for row in figures["latency"]}["1 .. 2"] == 50
-    from landbridge.episode import open_dataset
-
     dataset = open_dataset(tmp_path / "data")
     (episode,) = dataset
     np.testing.assert_array_equal(episode.obs, [observation(tick) for tick in range(50)])
@@ -98,7 +108,6 @@ def test_a_lost_tick_and_a_new_stretch_of_active_both_cut(tmp_path: Path) -> Non
     path = write(tmp_path / "bag", ticks, active_at=(0, 30))
     bag = read_bag(path, SPEC)
     assert [len(segment.stamps) for segment in bag.segments] == [20, 8, 10]
-    assert [segment.lost for segment in bag.segments] == [True, False, False]
     assert bag.lost_ticks == 2
     np.testing.assert_allclose(bag.segments[1].joint_pos[0], [0.22, np.pi - 0.44])
     assert ingest(path, tmp_path / "data")["transitions"] == 19 + 7 + 9
@@ -109,18 +118,60 @@ def test_an_episode_ends_where_the_task_ends_it(tmp_path: Path) -> None:
     assert ingest(path, tmp_path / "data")["transitions"] == 240
 
 
-@pytest.mark.parametrize("share", [0.35, 0.5, 0.77, 0.9, 0.999])
-def test_a_bag_cut_anywhere_gives_the_ticks_before_the_cut(tmp_path: Path, share: float) -> None:
-    path = write(tmp_path / "bag", range(600))
+def test_a_refused_command_is_a_lost_tick_but_its_measurement_ends_the_run(tmp_path: Path) -> None:
+    bag = read_bag(write(tmp_path / "bag", range(20), verdicts={10: "stale", 15: "limited"}), SPEC)
+    assert [len(segment.stamps) for segment in bag.segments] == [11, 9]
+    assert bag.lost_ticks == 1
+    np.testing.assert_allclose(bag.segments[0].obs[-1], observation(10))
+    np.testing.assert_allclose(bag.segments[1].commands[:, 0], [0.001 * tick for tick in range(11, 19)])
+    assert len(bag.latency_ms) == 19
+
+
+def test_the_measurement_that_stopped_the_robot_is_the_terminal_one(tmp_path: Path) -> None:
+    """The arm reaches its limit at tick 240: the guard refuses every answer to it, the task calls it terminal."""
+    path = write(tmp_path / "bag", range(200, 250), (200,), verdicts=dict.fromkeys(range(240, 250), "latched"))
+    figures = ingest(path, tmp_path / "data")
+    assert (figures["transitions"], figures["lost_ticks"]) == (40, 0)
+    (episode,) = open_dataset(tmp_path / "data")
+    assert episode.terminated.tolist() == [False] * 39 + [True]
+    assert not episode.truncated.any()
+
+
+def test_a_stop_written_before_the_next_measurement_spoils_the_transition(tmp_path: Path) -> None:
+    """Disarmed after tick 9 was answered: what tick 10 shows is not what that answer led to."""
+    bag = read_bag(write(tmp_path / "bag", range(12), (0, 10), verdicts={10: "armed", 11: "armed"}), SPEC)
+    assert [len(segment.stamps) for segment in bag.segments] == [10]
+
+
+def test_a_bag_cut_at_any_byte_gives_the_ticks_before_the_cut(tmp_path: Path) -> None:
+    path = write(tmp_path / "bag", range(120))
     file = path / "bag_0.mcap"
-    whole = file.read_bytes()
-    file.write_bytes(whole[: int(share * len(whole))])
+    whole, stamps = file.read_bytes(), read_bag(path, SPEC).segments[0].stamps
     (path / "metadata.yaml").unlink()
-    bag = read_bag(path, SPEC)
-    assert bag.repaired is not None and "cut off" in bag.repaired
-    stamps = np.concatenate([segment.stamps for segment in bag.segments])
-    assert 0.2 * share * 600 < len(stamps) <= 600
-    np.testing.assert_allclose(np.diff(stamps), 0.02)
+    found = []
+    for size in [*range(0, len(whole), 2503), *range(len(whole) - 40, len(whole))]:
+        file.write_bytes(whole[:size])
+        try:
+            bag = read_bag(path, SPEC)
+        except InputError:
+            found.append(0)
+            continue
+        assert bag.repaired is not None and "cut off" in bag.repaired
+        (segment,) = bag.segments
+        np.testing.assert_array_equal(segment.stamps, stamps[: len(segment.stamps)])
+        found.append(len(segment.stamps))
+    assert found == sorted(found)
+    assert found[0] == 0 and found[-1] == 120
+
+
+def test_a_changed_byte_is_refused_not_repaired(tmp_path: Path) -> None:
+    path = write(tmp_path / "bag", range(200))
+    file = path / "bag_0.mcap"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"is damaged before byte \d+"):
+        read_bag(path, SPEC)
 
 
 def test_a_whole_bag_needs_no_repair(tmp_path: Path) -> None:
@@ -141,17 +192,23 @@ def test_bags_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         ingest(write(tmp_path / "slow", range(30), period=25_000_000), tmp_path / "data")
     file = write(tmp_path / "cut", range(30)) / "cut_0.mcap"
     file.write_bytes(file.read_bytes()[:1500])
-    with pytest.raises(InputError, match="no control tick that was ACTIVE"):
+    with pytest.raises(InputError, match=r"no two consecutive control ticks in ACTIVE \(cut off: \d+ bytes"):
         ingest(file.parent, tmp_path / "data")
     with pytest.raises(InputError, match=r"holds 0 \.mcap files"):
         ingest(tmp_path / "absent", tmp_path / "data")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/empty_0.mcap").touch()
-    with pytest.raises(InputError, match="does not say which robot"):
+    with pytest.raises(InputError, match="not an MCAP file, or an empty one"):
         ingest(tmp_path / "empty", tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
+def test_an_unknown_joint_is_named(tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"joints": (*SPEC.joints, SPEC.joints[1].model_copy(update={"name": "wrist"}))})
+    with pytest.raises(InputError, match=r"no value for joints \['wrist'\]; got \['arm', 'pendulum'\]"):
+        read_bag(write(tmp_path / "bag", range(5), robot_hash=spec.digest()), spec)
+
+
 def test_the_order_of_joints_in_messages_does_not_matter(tmp_path: Path) -> None:
     segment = read_bag(write(tmp_path / "bag", range(5)), SPEC).segments[0]
-    assert dataclasses.asdict(segment)["joint_pos"][3].tolist() == pytest.approx([0.03, np.pi - 0.06])
+    assert segment.joint_pos[3].tolist() == pytest.approx([0.03, np.pi - 0.06])
