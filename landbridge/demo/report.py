@@ -111,7 +111,7 @@ def _success(results: Mapping[str, Any]) -> Figure:
     rows = {row["policy"]: row for row in results["evaluate"]["policies"]}
     bars = [(label, colour, rows[arm]) for arm, (label, colour) in ARMS.items()]
     bars.append(("tabb over ROS 2", ARMS["tabb"][1], results["deploy"]))
-    figure = Figure((5.6, 3.2), layout="constrained")
+    figure = Figure((5.0, 3.2), layout="constrained")
     axes = figure.subplots()
     for i, (_, colour, row) in enumerate(bars):
         low, high = row["success_low"], row["success_high"]
@@ -134,7 +134,7 @@ def _success(results: Mapping[str, Any]) -> Figure:
 
 
 def _curves(runs: Path) -> Figure:
-    figure = Figure((5.2, 3.2), layout="constrained")
+    figure = Figure((4.8, 3.2), layout="constrained")
     axes = figure.subplots()
     for arm, (label, colour) in ARMS.items():
         with (runs / arm / "metrics.csv").open(newline="") as file:
@@ -148,7 +148,7 @@ def _curves(runs: Path) -> Figure:
 
 
 def _weights(weights: NDArray[np.float64]) -> Figure:
-    figure = Figure((4.2, 3.2), layout="constrained")
+    figure = Figure((4.0, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.hist(weights, bins=40, range=(0, 1), color=ARMS["tabb"][1], weights=np.full(len(weights), 1 / len(weights)))
     axes.set_xlabel("weight of a simulator transition")
@@ -157,7 +157,7 @@ def _weights(weights: NDArray[np.float64]) -> Figure:
 
 
 def _latency(latency_ms: Sequence[float], budget_ms: float) -> Figure:
-    figure = Figure((5.2, 3.2), layout="constrained")
+    figure = Figure((4.8, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.hist(latency_ms, bins=60, range=(0, max(budget_ms, float(np.max(latency_ms)))), color="#4d7c55")
     axes.axvline(budget_ms, color="#a33", linewidth=1, label="budget")
