@@ -30,8 +30,7 @@ def calibrate(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, 
     The joint must be excited: rollouts of `landbridge record` are. The observation must carry joint speeds and
     `action_history` as long as the longest delay looked for.
 
-    Example:
-        landbridge calibrate demo/data/target
+    Example: landbridge calibrate demo/data/target
 
     Args:
         data: A dataset folder.

@@ -40,8 +40,7 @@ def doctor() -> dict[str, Any]:
 
     Nothing is started or changed. Exit code 0 whatever is found: what is missing matters only for what you want to do.
 
-    Example:
-        landbridge doctor --json
+    Example: landbridge doctor --json
     """
     checks = [*_machine(), *_ros(), *_packages(), *_inference(), *_real_time(), *_serial()]
     return {"checks": [asdict(check) for check in checks]}

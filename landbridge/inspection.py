@@ -14,8 +14,7 @@ from landbridge.robot import RobotSpec, load_robot, robots
 def inspect(path: str, /) -> dict[str, Any]:
     """Print what a bundle, a dataset or a robot is.
 
-    Example:
-        landbridge inspect demo/policy.bundle
+    Example: landbridge inspect demo/policy.bundle
 
     Args:
         path: A bundle (folder or zip), a dataset folder, a robot folder, or the name of a robot that ships.

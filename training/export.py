@@ -38,8 +38,7 @@ QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999)
 def export(run: Path, out: Path) -> dict[str, Any]:
     """Turn a training run into a bundle: ONNX with the normaliser inside, golden vectors, envelope, checksums.
 
-    Example:
-        landbridge export --run runs/tabb --out policy.bundle
+    Example: landbridge export --run runs/tabb --out policy.bundle
 
     Args:
         run: A run folder of `landbridge train`.

@@ -28,8 +28,7 @@ def ingest(
     A bag that was cut off is read up to its last complete record. Rewards and terminations are computed here, by the
     robot's task; none are recorded on board.
 
-    Example:
-        landbridge ingest bags/severe --out data/target
+    Example: landbridge ingest bags/severe --out data/target
 
     Args:
         path: A bag folder, or a file ending in .hdf5 or .h5.

@@ -36,8 +36,7 @@ def demo(
     Collects source data in MuJoCo, records the twin over ROS 2, ingests the bag, trains with and without alignment,
     exports a bundle, runs it in closed loop over ROS 2 and writes report.html. About ten minutes on two cores.
 
-    Example:
-        landbridge demo --out demo
+    Example: landbridge demo --out demo
 
     Args:
         out: New folder for everything the demo makes.
