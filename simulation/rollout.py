@@ -14,11 +14,6 @@ from landbridge.simulation.plant import Plant
 from landbridge.task import Task
 
 
-def rollout(plant: Plant, task: Task, policy: Policy, rng: np.random.Generator, episodes: int) -> list[Episode]:
-    """Run `policy` for whole episodes, one after the other, from start states drawn with `rng`."""
-    return [lockstep([plant], task, policy, rng)[0] for _ in range(episodes)]
-
-
 def lockstep(plants: Sequence[Plant], task: Task, policy: Policy, rng: np.random.Generator) -> list[Episode]:
     """Run one episode in each of B plants at once, with one call of `policy` per control step.
 
@@ -33,7 +28,6 @@ def lockstep(plants: Sequence[Plant], task: Task, policy: Policy, rng: np.random
     actions = np.empty((steps, batch, observer.num_actions), np.float32)
     joint_pos, joint_vel = (np.stack(values) for values in zip(*(p.measure() for p in plants), strict=True))
     obs[0] = observer(joint_pos, joint_vel, history)
-    length = np.full(batch, steps)
     terminated = np.zeros(batch, bool)
     for t in range(steps):
         actions[t] = np.clip(policy(obs[t]), -1.0, 1.0)
@@ -43,22 +37,27 @@ def lockstep(plants: Sequence[Plant], task: Task, policy: Policy, rng: np.random
             joint_pos[b], joint_vel[b] = plants[b].measure()
         history = push_action(history, actions[t])
         obs[t + 1] = observer(joint_pos, joint_vel, history)
-        ended = task.terminated(obs[t], actions[t], obs[t + 1]) & ~terminated
-        length[ended] = t + 1
-        terminated |= ended
+        terminated |= task.terminated(obs[t], actions[t], obs[t + 1])
         if terminated.all():
             break
-    return [_episode(task, obs[: n + 1, b], actions[:n, b], bool(terminated[b])) for b, n in enumerate(length)]
+    stamps = np.arange(t + 2, dtype=np.float64) * observer.spec.control_dt
+    return [label(task, obs[: t + 2, b], actions[: t + 1, b], stamps) for b in range(batch)]
 
 
-def _episode(task: Task, obs: NDArray[np.float32], actions: NDArray[np.float32], terminated: bool) -> Episode:
-    steps = len(actions)
-    last = np.arange(steps) == steps - 1
+def label(task: Task, obs: NDArray[np.float32], actions: NDArray[np.float32], stamps: NDArray[np.float64]) -> Episode:
+    """The episode of T + 1 observations (T + 1, n) and T actions (T, m), simulated or recorded, as the task sees it.
+
+    The task gives rewards and terminations; what follows a termination is dropped, and an episode without one is
+    truncated at its end.
+    """
+    before, after = obs[:-1], obs[1:]
+    terminated = task.terminated(before, actions, after)
+    steps = int(np.argmax(terminated)) + 1 if terminated.any() else len(actions)
     return Episode(
-        obs=obs.copy(),
-        actions=actions.copy(),
-        rewards=task.reward(obs[:-1], actions, obs[1:]).astype(np.float32),
-        terminated=last & terminated,
-        truncated=last & (not terminated),
-        stamps=np.arange(steps + 1, dtype=np.float64) * task.observer.spec.control_dt,
+        obs=obs[: steps + 1].copy(),
+        actions=actions[:steps].copy(),
+        rewards=task.reward(before, actions, after)[:steps].astype(np.float32),
+        terminated=terminated[:steps],
+        truncated=(np.arange(steps) == steps - 1) & ~terminated[:steps],
+        stamps=stamps[: steps + 1],
     )

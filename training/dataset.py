@@ -99,10 +99,6 @@ class Normaliser:
         """Normalised obs (..., n)."""
         return ((obs - self.mean) / self.std).astype(np.float32)
 
-    def inverse(self, normalised: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Obs (..., n) in physical units."""
-        return (normalised * self.std + self.mean).astype(np.float32)
-
 
 def pack(data: Transitions, normaliser: Normaliser, extra: NDArray[np.float32], reward_scale: float = 1.0) -> Tensor:
     """One row [obs | action | next_obs | reward | not_terminated | extra] per transition: one index_select per step."""

@@ -11,6 +11,7 @@ from landbridge.episode import DatasetMetadata, Episode, commit, now, write_data
 from landbridge.errors import InputError
 from landbridge.observation import command_to_action
 from landbridge.robot import RobotSpec, load_robot
+from landbridge.simulation.rollout import label
 from landbridge.task import Task, load_task
 from landbridge.training.bag import Bag, Segment, read_bag
 from landbridge.training.d4rl import read_d4rl
@@ -67,18 +68,7 @@ def _require_rate(path: Path, bag: Bag, spec: RobotSpec) -> None:
 def _episode(spec: RobotSpec, task: Task, segment: Segment) -> Episode:
     """T measurements are T - 1 transitions; the task may end the episode before the last."""
     actions = np.clip(command_to_action(spec, segment.commands), -1, 1).astype(np.float32)
-    obs, following = segment.obs[:-1], segment.obs[1:]
-    terminated = task.terminated(obs, actions, following)
-    steps = len(actions) if not terminated.any() else int(np.argmax(terminated)) + 1
-    last = np.arange(steps) == steps - 1
-    return Episode(
-        obs=segment.obs[: steps + 1],
-        actions=actions[:steps],
-        rewards=task.reward(obs, actions, following)[:steps].astype(np.float32),
-        terminated=terminated[:steps],
-        truncated=last & ~terminated[:steps],
-        stamps=segment.stamps[: steps + 1],
-    )
+    return label(task, segment.obs, actions, segment.stamps)
 
 
 def _metadata(

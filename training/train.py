@@ -78,7 +78,7 @@ def train(
     normaliser = Normaliser.of(list(domains.values()), load_task(machine).observer.names)
     state = read_checkpoint(out) if resume else None
     began = time.perf_counter()
-    trainer = build(out, domains, normaliser, robot, config, state)
+    trainer = build(out, domains, normaliser, machine, config, state)
     fit_seconds = time.perf_counter() - began
     if not resume:
         out.mkdir(parents=True)
@@ -115,7 +115,7 @@ def build(
     folder: Path,
     domains: dict[str, Transitions],
     normaliser: Normaliser,
-    robot: str,
+    robot: Robot,
     config: TrainConfig,
     state: dict[str, Any] | None,
 ) -> Trainer:
@@ -123,7 +123,7 @@ def build(
     torch.manual_seed(config.seed)
     fastest = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(fastest if config.device == "auto" else config.device)
-    task = load_task(load_robot(robot))
+    task = load_task(robot)
     context = Context(task, normaliser, config.iql.gamma, config.reward_scale, device, config.seed)
     alignment = make_alignment(config.alignment, config.tabb, context)
     source, target = domains.get("source"), domains.get("target")

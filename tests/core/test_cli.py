@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 
@@ -8,8 +7,6 @@ import pytest
 
 from landbridge import __version__
 from landbridge.cli import COMMANDS, _function, main
-
-needs_ros = pytest.mark.skipif(importlib.util.find_spec("rclpy") is None, reason="rclpy is not installed")
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

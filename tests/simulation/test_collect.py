@@ -15,7 +15,7 @@ from landbridge.simulation import collect as collect_module
 from landbridge.simulation.behaviour import load_behaviours, read_behaviours
 from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import Engine, make_plant
-from landbridge.simulation.rollout import lockstep, rollout
+from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.task import load_task
 
@@ -32,7 +32,7 @@ def full(obs: np.ndarray) -> np.ndarray:
 
 
 def test_episode_is_truncated_after_six_seconds() -> None:
-    (episode,) = rollout(make_plant(ROBOT, "mujoco", Scenario()), TASK, still, np.random.default_rng(0), 1)
+    (episode,) = lockstep([make_plant(ROBOT, "mujoco", Scenario())], TASK, still, np.random.default_rng(0))
     assert len(episode) == 300
     assert episode.truncated.tolist() == [False] * 299 + [True]
     assert not episode.terminated.any()
@@ -42,7 +42,7 @@ def test_episode_is_truncated_after_six_seconds() -> None:
 
 
 def test_episode_ends_at_the_arms_limit() -> None:
-    (episode,) = rollout(make_plant(ROBOT, "mujoco", Scenario()), TASK, full, np.random.default_rng(0), 1)
+    (episode,) = lockstep([make_plant(ROBOT, "mujoco", Scenario())], TASK, full, np.random.default_rng(0))
     arm = TASK.observer.column(episode.obs, "joint_pos.arm")
     assert len(episode) < 300
     assert episode.terminated.tolist() == [False] * (len(episode) - 1) + [True]
@@ -51,7 +51,7 @@ def test_episode_ends_at_the_arms_limit() -> None:
 
 
 def test_observation_carries_the_actions_sent() -> None:
-    (episode,) = rollout(make_plant(ROBOT, "mujoco", Scenario()), TASK, full, np.random.default_rng(0), 1)
+    (episode,) = lockstep([make_plant(ROBOT, "mujoco", Scenario())], TASK, full, np.random.default_rng(0))
     history = np.stack([TASK.observer.column(episode.obs, f"action_history.arm.{age}") for age in range(3)], -1)
     np.testing.assert_array_equal(history[:5], [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1]])
 

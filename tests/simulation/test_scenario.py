@@ -57,8 +57,10 @@ def test_length_scales_centre_inertia_and_carried_joints() -> None:
 def test_every_rung_loads_in_both_engines(name: str) -> None:
     robot = load_robot("furuta")
     scenario = load_scenario(robot, name)
-    MujocoPlant(robot, scenario).close()
-    BulletPlant(robot, scenario).close()
+    for plant in (MujocoPlant(robot, scenario), BulletPlant(robot, scenario)):
+        plant.step([(0.0, np.array([0.05]))])
+        assert np.isfinite(plant.measure()).all()
+        plant.close()
 
 
 def test_ladder_gets_harder() -> None:
