@@ -9,7 +9,6 @@ contains two DDS hops, the observation, inference and the guard.
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
@@ -28,7 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 
-from landbridge.bundle import Manifest, write_bundle
+from landbridge.bundle import Manifest, npz, write_bundle
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.supervisor import State
 from landbridge.episode import commit, now
@@ -77,15 +76,10 @@ def random_bundle(robot: Robot, path: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     obs = rng.normal(size=(16, sizes[0])).astype(np.float32)
     hidden = np.maximum(np.maximum(obs @ weights[0], 0) @ weights[1], 0)
-    manifest = Manifest(
-        robot=spec.name,
-        robot_hash=spec.digest(),
+    manifest = Manifest.of(
+        spec,
         task="none",
         task_hash="none",
-        joints=tuple(spec.joint_names),
-        actuated=tuple(spec.actuated),
-        observation=names,
-        control_rate_hz=spec.control_rate_hz,
         agent="random",
         alignment="none",
         dataset_hashes={},
@@ -98,8 +92,8 @@ def random_bundle(robot: Robot, path: Path) -> None:
     )
     files = {
         "policy.onnx": model.SerializeToString(),
-        "golden.npz": _npz(obs=obs, action=np.tanh(hidden @ weights[2])),
-        "envelope.npz": _npz(obs=obs),
+        "golden.npz": npz(obs=obs, action=np.tanh(hidden @ weights[2])),
+        "envelope.npz": npz(obs=obs),
     }
     write_bundle(path, manifest, spec, files)
 
@@ -148,12 +142,6 @@ def main(seconds: float = 20.0, rates: tuple[float, ...] = (50.0, 250.0)) -> Non
     result = {"made": now(), "commit": commit(), **machine, "guard_us": cost, "rates": rows}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-
-
-def _npz(**arrays: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
 
 
 if __name__ == "__main__":

@@ -68,6 +68,19 @@ class Manifest(Spec):
     scores: dict[str, float]
     provenance: dict[str, str]
 
+    @classmethod
+    def of(cls, spec: RobotSpec, **others: Any) -> Manifest:
+        """The manifest of a policy for the robot `spec`, whose facts are copied in; `others` are the other fields."""
+        return cls(
+            robot=spec.name,
+            robot_hash=spec.digest(),
+            joints=tuple(spec.joint_names),
+            actuated=tuple(spec.actuated),
+            observation=tuple(Observer(spec).names),
+            control_rate_hz=spec.control_rate_hz,
+            **others,
+        )
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -111,6 +124,13 @@ class Bundle:
                 f"(hash {spec.digest()[:12]}, bundle {self.manifest.robot_hash[:12]})",
                 "export again with the present robot.yaml, or restore the old one",
             )
+
+
+def npz(**arrays: NDArray[Any]) -> bytes:
+    """The content of an `.npz` file with these arrays; `Bundle.arrays` reads it back."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 def write_bundle(path: Path, manifest: Manifest, robot: RobotSpec, files: Mapping[str, bytes]) -> Bundle:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from landbridge.bundle import Manifest, write_bundle
+from landbridge.bundle import Manifest, npz, write_bundle
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 
@@ -76,15 +75,10 @@ def _linear_bundle(
     spec = load_robot("furuta").spec
     names = Observer(spec).names
     obs = np.random.default_rng(0).normal(size=(16, len(names))).astype(np.float32)
-    manifest = Manifest(
-        robot=spec.name,
-        robot_hash=spec.digest(),
+    manifest = Manifest.of(
+        spec,
         task="swing_up",
         task_hash="0",
-        joints=tuple(spec.joint_names),
-        actuated=tuple(spec.actuated),
-        observation=tuple(names),
-        control_rate_hz=spec.control_rate_hz,
         agent="test",
         alignment="none",
         dataset_hashes={},
@@ -97,8 +91,8 @@ def _linear_bundle(
     )
     files = {
         "policy.onnx": _linear_graph(weight) if graph is None else graph,
-        "golden.npz": _npz(obs=obs, action=np.tanh(obs @ weight) + np.float32(golden_shift)),
-        "envelope.npz": _npz(obs=obs),
+        "golden.npz": npz(obs=obs, action=np.tanh(obs @ weight) + np.float32(golden_shift)),
+        "envelope.npz": npz(obs=obs),
     }
     write_bundle(path, manifest, spec, files)
     return path
@@ -120,9 +114,3 @@ def _linear_graph(weight: NDArray[np.float32], output: str = "action") -> bytes:
     )
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
-
-
-def _npz(**arrays: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import importlib.metadata
-import io
 import logging
 import platform
 import sys
@@ -19,7 +18,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from landbridge.bundle import Manifest, write_bundle
+from landbridge.bundle import Manifest, npz, write_bundle
 from landbridge.episode import commit, now
 from landbridge.errors import InputError
 from landbridge.observation import Observer
@@ -56,15 +55,10 @@ def export(run: Path, out: Path) -> dict[str, Any]:
     if difference > TOLERANCE:
         raise InputError(run, f"onnxruntime differs from torch by {difference:.2g}", "report this: the export is wrong")
     spec, task, config = robot.spec, load_task(robot), plain["train"]
-    manifest = Manifest(
-        robot=spec.name,
-        robot_hash=spec.digest(),
+    manifest = Manifest.of(
+        spec,
         task=task.name,
         task_hash=task.digest(),
-        joints=tuple(spec.joint_names),
-        actuated=tuple(spec.actuated),
-        observation=tuple(task.observer.names),
-        control_rate_hz=spec.control_rate_hz,
         agent=config["agent"],
         alignment=config["alignment"],
         dataset_hashes=plain["dataset_hashes"],
@@ -75,7 +69,7 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         scores=_scores(run, plain),
         provenance=_provenance(plain),
     )
-    files = {"policy.onnx": graph, "golden.npz": _npz(golden), "envelope.npz": _npz(_envelope(observations))}
+    files = {"policy.onnx": graph, "golden.npz": npz(**golden), "envelope.npz": npz(**_envelope(observations))}
     bundle = write_bundle(out, manifest, spec, files)
     return {
         "bundle": str(out),
@@ -153,9 +147,3 @@ def _provenance(plain: dict[str, Any]) -> dict[str, str]:
         "python": platform.python_version(),
         **versions,
     }
-
-
-def _npz(arrays: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()

@@ -1,22 +1,15 @@
 from __future__ import annotations
 
-import io
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from landbridge.bundle import SUMS, Bundle, Manifest, read_bundle, write_bundle
+from landbridge.bundle import SUMS, Bundle, Manifest, npz, read_bundle, write_bundle
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, load_robot
-
-
-def npz(**arrays: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -26,15 +19,10 @@ def robot() -> RobotSpec:
 
 def write(path: Path, robot: RobotSpec) -> Bundle:
     size = Observer(robot).size
-    manifest = Manifest(
-        robot=robot.name,
-        robot_hash=robot.digest(),
+    manifest = Manifest.of(
+        robot,
         task="swing_up",
         task_hash="0" * 64,
-        joints=tuple(robot.joint_names),
-        actuated=tuple(robot.actuated),
-        observation=tuple(Observer(robot).names),
-        control_rate_hz=robot.control_rate_hz,
         agent="iql",
         alignment="tabb",
         dataset_hashes={},
