@@ -20,6 +20,11 @@ from landbridge.simulation.scenario import load_scenario
 from landbridge.training.bag import Bag, read_bag
 from landbridge.training.statistics import bootstrap
 
+# What the stages write, below the demo's folder.
+SOURCE, TARGET = "data/source", "data/target"
+RECORDED, FLOWN = "bags/record", "bags/deploy"
+RUNS, BUNDLE = "runs", "policy.bundle"
+
 
 def demo(
     out: Path = Path("demo"),
@@ -54,63 +59,54 @@ def demo(
     rung = load_scenario(machine, scenario)
     began = time.monotonic()
     out.mkdir(parents=True)
-    stages, which, seeded = Stages(out), ("--robot", robot), ("--seed", str(seed))
-    source, target, bag = out / "data/source", out / "data/target", out / "bags/record"
-    bundle, flown = out / "policy.bundle", out / "bags/deploy"
-
-    collected = stages.run(
-        "collect", "data/source", "collect", "--out", str(source), "--steps", str(source_steps), *which, *seeded
-    )
-    stages.run(
-        "record", "bags/record", "record", "--out", str(bag), "--scenario", scenario,
-        "--seconds", str(target_seconds), *which, *seeded,
-    )  # fmt: skip
-    ingested = stages.run("ingest", "data/target", "ingest", str(bag), "--out", str(target), *which)
-    calibrated = stages.run("calibrate", "data/target", "calibrate", str(target), *which)
-    training = stages.train("train", _training(out, source, target, scenario, train_steps, which, seeded), train_steps)
-    exported = stages.run("export", bundle.name, "export", "--run", str(out / "runs/tabb"), "--out", str(bundle))
-    policies = [str(out / "runs" / arm) for arm in ARMS]
-    evaluated = stages.run("evaluate", "", "evaluate", "--policies", *policies, "--scenario", scenario, *which, *seeded)
-    deployed = stages.run(
-        "deploy", "bags/deploy", "up", "deploy", "--bundle", str(bundle), "--scenario", scenario,
-        "--episodes", str(episodes), "--record", str(flown), *which, *seeded,
-    )  # fmt: skip
-    results: dict[str, Any] = {
-        "facts": {
-            "robot": machine.spec.name,
-            "scenario": scenario,
-            "seed": seed,
-            "source_transitions": collected["steps"],
-            "target_seconds": target_seconds,
-            "latency_budget_ms": machine.spec.latency_budget_ms,
-            "minutes": (time.monotonic() - began) / 60,
-            "commit": commit(),
-        },
-        "collect": collected,
-        "ingest": ingested,
-        "calibrate": calibrated,
-        "train": training,
-        "export": exported,
-        "evaluate": evaluated,
-        "deploy": deployed | _interval(deployed["success"]),
-        "stages": stages.rows,
+    stages = Stages(out)
+    results = _run(stages, robot, scenario, (source_steps, train_steps, episodes), target_seconds, seed)
+    results["facts"] = {
+        "robot": machine.spec.name,
+        "scenario": scenario,
+        "seed": seed,
+        "source_transitions": source_steps,
+        "target_seconds": target_seconds,
+        "latency_budget_ms": machine.spec.latency_budget_ms,
+        "minutes": (time.monotonic() - began) / 60,
+        "commit": commit(),
     }
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    recording = read_bag(flown, machine.spec)
-    frames = render(machine, rung, _motion(recording), width=400, height=320)
-    report = write_report(out, results, recording.latency_ms, frames)
+    flown = read_bag(out / FLOWN, machine.spec)
+    frames = render(machine, rung, _motion(flown), width=400, height=320)
+    report = write_report(out, results, flown.latency_ms, frames)
     console.rule("[bold]summary", align="left")
-    return {"report": str(report), "minutes": results["facts"]["minutes"], **_summary(results)}
+    minutes = results["facts"]["minutes"]
+    return {"report": str(report), "minutes": minutes, "stages": stages.rows, "policies": _summary(results)}
 
 
-def _training(
-    out: Path, source: Path, target: Path, scenario: str, steps: int, which: tuple[str, ...], seeded: tuple[str, ...]
-) -> dict[str, tuple[str, ...]]:
-    """The command of each arm: the same budget and agent, another use of the data."""
-    data = ("--source", str(source), "--target", str(target), "--steps", str(steps), "--score", scenario, "--compile")
-    return {
-        arm: ("train", "--out", str(out / "runs" / arm), "--alignment", arm, *data, *which, *seeded) for arm in ARMS
+def _run(
+    stages: Stages, robot: str, scenario: str, sizes: tuple[int, int, int], target_seconds: float, seed: int
+) -> dict[str, Any]:
+    """Every stage in turn; its figures by name, and `stages`."""
+    source_steps, train_steps, episodes = map(str, sizes)
+    which, seeded, place = ("--robot", robot), ("--seed", str(seed)), ("--scenario", scenario)
+    source, target, bag, runs, bundle, flown = (
+        str(stages.folder / path) for path in (SOURCE, TARGET, RECORDED, RUNS, BUNDLE, FLOWN)
+    )
+    data = ("--source", source, "--target", target, "--steps", train_steps, "--score", scenario, "--compile")
+    arms = {arm: ("train", "--out", f"{runs}/{arm}", "--alignment", arm, *data, *which, *seeded) for arm in ARMS}
+    policies = [f"{runs}/{arm}" for arm in ARMS]
+    flight = ("--bundle", bundle, "--episodes", episodes, "--record", flown)
+    figures: dict[str, Any] = {
+        "collect": stages.run("collect", SOURCE, "collect", "--out", source, "--steps", source_steps, *which, *seeded),
+        "record": stages.run(
+            "record", RECORDED, "record", "--out", bag, "--seconds", str(target_seconds), *place, *which, *seeded
+        ),
+        "ingest": stages.run("ingest", TARGET, "ingest", bag, "--out", target, *which),
+        "calibrate": stages.run("calibrate", TARGET, "calibrate", target, *which),
+        "train": stages.train("train", arms, int(train_steps)),
+        "export": stages.run("export", BUNDLE, "export", "--run", f"{runs}/tabb", "--out", bundle),
+        "evaluate": stages.run("evaluate", "", "evaluate", "--policies", *policies, *place, *which, *seeded),
+        "deploy": stages.run("deploy", FLOWN, "up", "deploy", *flight, *place, *which, *seeded),
     }
+    figures["deploy"] |= _interval(figures["deploy"]["success"])
+    return figures | {"stages": stages.rows}
 
 
 def _interval(success: list[bool]) -> dict[str, float]:
@@ -119,28 +115,22 @@ def _interval(success: list[bool]) -> dict[str, float]:
     return {"success": float(scores.mean()), "success_low": low, "success_high": high}
 
 
-def _summary(results: dict[str, Any]) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = [
-        {
-            "policy": ARMS[row["policy"]][0],
-            "where": "Bullet",
-            "success": f"{row['success']:.2f}",
-            "95 %": f"{row['success_low']:.2f} .. {row['success_high']:.2f}",
-            "episodes": results["evaluate"]["episodes"],
-        }
-        for row in results["evaluate"]["policies"]
+def _summary(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per policy and place."""
+    scored = [
+        (row["policy"], "Bullet", results["evaluate"]["episodes"], row) for row in results["evaluate"]["policies"]
     ]
     flown = results["deploy"]
-    rows.append(
+    return [
         {
-            "policy": ARMS["tabb"][0],
-            "where": "ROS 2 closed loop",
-            "success": f"{flown['success']:.2f}",
-            "95 %": f"{flown['success_low']:.2f} .. {flown['success_high']:.2f}",
-            "episodes": flown["episodes"],
+            "policy": ARMS[arm][0],
+            "where": where,
+            "success": f"{row['success']:.2f}",
+            "95 %": f"{row['success_low']:.2f} .. {row['success_high']:.2f}",
+            "episodes": episodes,
         }
-    )
-    return {"stages": results["stages"], "policies": rows}
+        for arm, where, episodes, row in [*scored, ("tabb", "ROS 2 closed loop", flown["episodes"], flown)]
+    ]
 
 
 def _motion(bag: Bag) -> NDArray[np.float64]:
