@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import typing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from landbridge.training.agents.base import AgentConfig
+from landbridge.training.agents.bc import BCConfig
+from landbridge.training.agents.cql import CQLConfig
 from landbridge.training.agents.iql import IQLConfig
+from landbridge.training.agents.td3bc import TD3BCConfig
+from landbridge.training.alignments.dara import DARAConfig
+from landbridge.training.alignments.density_ratio import DensityRatioConfig
+from landbridge.training.alignments.dynamics import DynamicsConfig
+from landbridge.training.alignments.igdf import IGDFConfig
+from landbridge.training.alignments.otdf import OTDFConfig
 from landbridge.training.alignments.tabb import TabbConfig
-from landbridge.training.predictor import PredictorConfig
+from landbridge.training.alignments.vgdf import VGDFConfig
 
 BLOCK = 256  # steps between two looks at the numbers: indices drawn, weights refreshed, metrics logged, NaN checked
+
+AgentName = Literal["iql", "cql", "td3bc", "bc"]
+AlignmentName = Literal[
+    "none",
+    "source_only",
+    "target_only",
+    "dara",
+    "igdf",
+    "otdf",
+    "vgdf",
+    "dynamics",
+    "density_ratio",
+    "tabb",
+    "shuffled",
+]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a run, besides the data.
+    """Everything that decides a run, besides the data. Of the hyperparameters only the chosen agent's and the chosen
+    alignment's matter.
 
     Attributes:
         agent: Offline RL agent.
-        alignment: How source rows are weighted.
+        alignment: How source rows are used.
         steps: Gradient steps.
         seed: Of networks, batches and held-out rows.
         rows: Source rows and target rows per step (each, when both are used).
         reward_scale: Factor on every reward.
         compile: Compile the update with torch.compile: a slow start, then faster steps.
         device: `auto` takes CUDA when present.
-        iql: Hyperparameters of the agent.
-        tabb: Hyperparameters of the alignment.
     """
 
-    agent: Literal["iql"] = "iql"
-    alignment: Literal["none", "source_only", "target_only", "tabb"] = "tabb"
+    agent: AgentName = "iql"
+    alignment: AlignmentName = "tabb"
     steps: int = 12_000
     seed: int = 0
     rows: int = 256
@@ -40,20 +64,59 @@ class TrainConfig:
     compile: bool = False
     device: str = "auto"
     iql: IQLConfig = field(default_factory=IQLConfig)
+    cql: CQLConfig = field(default_factory=CQLConfig)
+    td3bc: TD3BCConfig = field(default_factory=TD3BCConfig)
+    bc: BCConfig = field(default_factory=BCConfig)
+    dara: DARAConfig = field(default_factory=DARAConfig)
+    igdf: IGDFConfig = field(default_factory=IGDFConfig)
+    otdf: OTDFConfig = field(default_factory=OTDFConfig)
+    vgdf: VGDFConfig = field(default_factory=VGDFConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    density_ratio: DensityRatioConfig = field(default_factory=DensityRatioConfig)
     tabb: TabbConfig = field(default_factory=TabbConfig)
 
+    @property
+    def agent_config(self) -> AgentConfig:
+        """Hyperparameters of the chosen agent."""
+        config: AgentConfig = getattr(self, self.agent)
+        return config
+
+    @property
+    def alignment_config(self) -> Any:
+        """Hyperparameters of the chosen alignment, None where it has none; `shuffled` is `tabb` with other rows."""
+        return getattr(self, "tabb" if self.alignment == "shuffled" else self.alignment, None)
+
     def to_json(self) -> dict[str, Any]:
-        """Nested plain values."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
+        """Nested plain values; of the hyperparameters, those that matter."""
+        used: set[str] = {self.agent, "tabb" if self.alignment == "shuffled" else self.alignment}
+        return {
+            name: value
+            for name, value in _plain(asdict(self)).items()
+            if name in used or not dataclasses.is_dataclass(getattr(self, name))
+        }
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> TrainConfig:
         """The inverse of `to_json`; raises TypeError on an unknown key."""
-        iql, tabb = dict(plain["iql"]), dict(plain["tabb"])
-        iql |= {"hidden": tuple(iql["hidden"]), "weigh": tuple(iql["weigh"])}
-        tabb["predictor"] = PredictorConfig(**tabb["predictor"])
-        return cls(**{**plain, "iql": IQLConfig(**iql), "tabb": TabbConfig(**tabb)})
+        return _from_plain(cls, plain)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as JSON would have them."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _from_plain(kind: Any, plain: dict[str, Any]) -> Any:
+    types = typing.get_type_hints(kind)
+    values = {}
+    for name, value in plain.items():
+        wanted = types.get(name)
+        if dataclasses.is_dataclass(wanted):
+            value = _from_plain(wanted, value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -1,11 +1,15 @@
-"""Multi-layer perceptrons of the agents."""
+"""Networks of the agents."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
+
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
 
 class MLP(nn.Module):
@@ -15,9 +19,54 @@ class MLP(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Last layer linear."""
-        for layer in self.layers[:-1]:
-            x = layer(x).relu()
-        out: Tensor = self.layers[-1](x)
-        return out
+    def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
+        """Last layer linear. `frozen`: gradients flow to `x` but not to the parameters."""
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.Linear)
+            weight, bias = (layer.weight.detach(), layer.bias.detach()) if frozen else (layer.weight, layer.bias)
+            x = nn.functional.linear(x if i == 0 else x.relu(), weight, bias)
+        return x
+
+
+class Policy(nn.Module):
+    """A Gaussian with mean tanh(f(s)) and a log-std that does not depend on s; the mean acts."""
+
+    def __init__(self, obs_size: int, hidden: Sequence[int], action_size: int) -> None:
+        super().__init__()
+        self.net = MLP([obs_size, *hidden, action_size])
+        self.log_std = nn.Parameter(torch.zeros(action_size))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Mean action (N, m) in [-1, 1] for normalised obs (N, n)."""
+        return torch.tanh(self.net(obs))
+
+    def negative_log_likelihood(self, obs: Tensor, action: Tensor) -> Tensor:
+        """-log pi(a | s), (N,)."""
+        log_std = self.log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        z = (action - self(obs)) * torch.exp(-log_std)
+        return (0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(1)
+
+
+class SquashedPolicy(nn.Module):
+    """tanh of a Gaussian whose mean and log-std both depend on s (SAC); tanh of the mean acts."""
+
+    def __init__(self, obs_size: int, hidden: Sequence[int], action_size: int) -> None:
+        super().__init__()
+        self.net = MLP([obs_size, *hidden, 2 * action_size])
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Deterministic action (N, m) in [-1, 1] for normalised obs (N, n)."""
+        mean, _ = self.net(obs).chunk(2, dim=1)
+        return torch.tanh(mean)
+
+    def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Action (N, m) and log pi (N,) from standard normal `noise` (N, m); gradients flow to the policy.
+
+        log(1 - tanh(x)^2) is computed as 2 (log 2 - x - softplus(-2 x)), which does not lose digits at large x.
+        """
+        mean, log_std = self.net(obs).chunk(2, dim=1)
+        log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        x = mean + log_std.exp() * noise
+        gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+        squash = 2 * (math.log(2) - x - nn.functional.softplus(-2 * x))
+        return torch.tanh(x), (gaussian - squash).sum(1)

@@ -15,7 +15,7 @@ from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Policy
 from landbridge.task import load_task
 from landbridge.training.agents import AGENTS
-from landbridge.training.agents.iql import IQL
+from landbridge.training.agents.base import Agent
 from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import Normaliser
 from landbridge.training.run import CONFIG, read_run
@@ -25,17 +25,18 @@ from landbridge.training.trainer import read_checkpoint
 class Actor(nn.Module):
     """Deterministic policy with its normaliser inside: obs (N, n) in physical units -> action (N, m) in [-1, 1]."""
 
-    def __init__(self, agent: IQL, normaliser: Normaliser) -> None:
+    def __init__(self, agent: Agent, normaliser: Normaliser) -> None:
         super().__init__()
-        self.policy = agent.policy
+        self.policy = agent.policy_average
         self.register_buffer("mean", torch.tensor(normaliser.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(normaliser.std, dtype=torch.float32))
         self.mean: Tensor
         self.std: Tensor
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Tanh of the policy network on (obs - mean) / std."""
-        return torch.tanh(self.policy((obs - self.mean) / self.std))
+        """The agent's averaged policy on (obs - mean) / std."""
+        action: Tensor = self.policy((obs - self.mean) / self.std)
+        return action
 
     @torch.no_grad()
     def numpy(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -50,7 +51,7 @@ def load_actor(run: Path) -> tuple[Actor, Robot]:
     plain = read_run(run)
     config, robot = TrainConfig.from_json(plain["train"]), load_robot(plain["robot"])
     observer = load_task(robot).observer
-    agent = AGENTS[config.agent](observer.size, observer.num_actions, config.iql, config.steps)
+    agent = AGENTS[config.agent](observer.size, observer.num_actions, config.agent_config, config.steps)
     agent.load_state_dict(read_checkpoint(run)["agent"])
     return Actor(agent, Normaliser(np.array(plain["obs_mean"]), np.array(plain["obs_std"]))).eval(), robot
 

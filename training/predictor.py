@@ -14,16 +14,28 @@ from landbridge.task import Task
 from landbridge.training.dataset import Normaliser, Transitions
 
 CHUNK = 8192  # rows predicted at once
+RESAMPLE = 1_000_000  # rows a member's bootstrap resample holds at most
 
 
 @dataclass(frozen=True)
 class PredictorConfig:
-    """Attributes: members of the ensemble, width of the two hidden layers, Adam steps, rows per step, weight decay."""
+    """The ensemble.
+
+    Attributes:
+        members: How many.
+        hidden: Width of the two hidden layers.
+        source_steps: Adam steps on source rows, the first guess of how such a robot moves; 0 starts from nothing.
+        steps: Adam steps on target rows.
+        batch: Rows per step and member.
+        lr: Peak learning rate of either phase.
+        weight_decay: Of AdamW.
+    """
 
     members: int = 3
     hidden: int = 128
+    source_steps: int = 3000
     steps: int = 1500
-    batch: int = 128
+    batch: int = 256
     lr: float = 1e-3
     weight_decay: float = 1e-4
 
@@ -54,23 +66,41 @@ class Predictor(nn.Module):
                 x = nn.functional.silu(x)
         return x
 
-    def fit(self, data: Transitions, normaliser: Normaliser, measured: NDArray[np.bool_], seed: int) -> None:
-        """Least squares on the transitions `data`, each member on its own bootstrap resample."""
-        inputs, change = _inputs(data, normaliser), torch.from_numpy(_change(data, normaliser, measured))
-        self.mean.copy_(change.mean(0))
-        self.std.copy_(change.std(0).clamp(min=1e-6))
-        inputs, labels = inputs.to(self.mean.device), (change.to(self.mean.device) - self.mean) / self.std
+    def fit(
+        self,
+        source: Transitions,
+        target: Transitions,
+        normaliser: Normaliser,
+        measured: NDArray[np.bool_],
+        seed: int,
+    ) -> None:
+        """Least squares on the target, each member on its own bootstrap resample, starting from a fit of the source."""
+        changes = [torch.from_numpy(_change(data, normaliser, measured)) for data in (source, target)]
+        self.mean.copy_(changes[1].mean(0))
+        self.std.copy_(changes[1].std(0).clamp(min=1e-6))
         generator = torch.Generator().manual_seed(seed)
-        members, n = self.config.members, len(data)
-        resample = torch.randint(n, (members, n), generator=generator)
+        members = self.config.members
+        for data, change, steps in zip(
+            (source, target), changes, (self.config.source_steps, self.config.steps), strict=True
+        ):
+            resample = torch.randint(len(data), (members, min(len(data), RESAMPLE)), generator=generator)
+            self._descend(_inputs(data, normaliser), change, resample, steps, generator)
+
+    def _descend(
+        self, inputs: Tensor, change: Tensor, resample: Tensor, steps: int, generator: torch.Generator
+    ) -> None:
+        if steps == 0:
+            return
+        device = self.mean.device
+        inputs, labels = inputs.to(device), (change.to(device) - self.mean) / self.std
         optimiser = torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.config.lr, self.config.steps)
-        for _ in range(self.config.steps):
-            pick = torch.randint(n, (members, self.config.batch), generator=generator)
-            rows = resample.gather(1, pick).to(inputs.device)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.config.lr, steps)
+        for _ in range(steps):
+            pick = torch.randint(resample.shape[1], (len(resample), self.config.batch), generator=generator)
+            rows = resample.gather(1, pick).to(device)
             loss = (self(inputs[rows]) - labels[rows]).square().mean((1, 2)).sum()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
             schedule.step()
 

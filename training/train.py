@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
@@ -25,7 +26,7 @@ from landbridge.robot import Robot, load_robot
 from landbridge.simulation.scenario import load_scenario
 from landbridge.task import load_task
 from landbridge.training.agents import AGENTS
-from landbridge.training.alignments import DOMAINS, make_alignment
+from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.alignments.base import Context
 from landbridge.training.config import TrainConfig, write_atomic
 from landbridge.training.dataset import Normaliser, Transitions, load_domains, pack
@@ -103,7 +104,7 @@ def train(
 
 def _needed(alignment: str, source: Path | None, target: Path | None) -> dict[str, Path]:
     needed: dict[str, Path] = {}
-    for name in DOMAINS[alignment]:
+    for name in ALIGNMENTS[alignment].domains:
         path = {"source": source, "target": target}[name]
         if path is None:
             raise InputError(f"--{name}", f"alignment {alignment!r} needs a {name} dataset", f"add --{name} PATH")
@@ -124,24 +125,28 @@ def build(
     fastest = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(fastest if config.device == "auto" else config.device)
     task = load_task(robot)
-    context = Context(task, normaliser, config.iql.gamma, config.reward_scale, device, config.seed)
-    alignment = make_alignment(config.alignment, config.tabb, context)
+    context = Context(task, normaliser, config.agent_config.gamma, config.reward_scale, device, config.seed)
+    alignment = ALIGNMENTS[config.alignment](config.alignment_config, context).to(device)
     source, target = domains.get("source"), domains.get("target")
     if state is not None:
         alignment.load_state_dict(state["alignment"])
     elif source is not None and target is not None:
-        alignment.fit(target)
+        alignment.fit(source, target)
     agent = AGENTS[config.agent](
-        task.observer.size, task.observer.num_actions, config.iql, config.steps, config.compile
+        task.observer.size, task.observer.num_actions, config.agent_config, config.steps, config.compile
     ).to(device)
-    agent.build_optimiser()
-    packed: dict[str, torch.Tensor] = {}
-    for name, data in domains.items():
-        extra = np.zeros((len(data), 0), np.float32)
-        if name == "source" and target is not None:
-            extra = alignment.cache(data, target)
-        packed[name] = pack(data, normaliser, extra, config.reward_scale).to(device)
-    trainer = Trainer(config, agent, alignment, packed.get("source"), packed.get("target"), folder)
+    agent.build_optimiser(device, config.seed)
+    extra: dict[str, NDArray[np.float32]] = {}
+    if source is not None and target is not None:
+        source = alignment.correct(source)
+        domains = {**domains, "source": source}
+        extra["source"] = alignment.cache(source, target)
+    packed = {
+        name: pack(data, normaliser, extra.get(name, np.zeros((len(data), 0), np.float32)), config.reward_scale)
+        for name, data in domains.items()
+    }
+    on_device = {name: rows.to(device) for name, rows in packed.items()}
+    trainer = Trainer(config, agent, alignment, on_device.get("source"), on_device.get("target"), folder)
     if state is not None:
         trainer.load(state)
     return trainer
@@ -162,7 +167,7 @@ def _scorer(trainer: Trainer, normaliser: Normaliser, robot: Robot, scenario: st
         if step * SCORES // total == scored:
             return {"success": "", "return": ""}
         scored = step * SCORES // total
-        actor = Actor(trainer.agent, normaliser).to(trainer.agent.log_std.device)
+        actor = Actor(trainer.agent, normaliser)
         success, returns = score_policy(
             lambda batch, rng: actor.numpy, robot, "bullet", scenario, SCORE_EPISODES, trainer.config.seed
         )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from landbridge.errors import InputError
-from landbridge.training.agents.iql import IQL
+from landbridge.training.agents.base import Agent
 from landbridge.training.alignments.base import Alignment
 from landbridge.training.config import BLOCK, TrainConfig, write_atomic
 from landbridge.training.dataset import unpack
@@ -38,7 +38,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        agent: IQL,
+        agent: Agent,
         alignment: Alignment,
         source: Tensor | None,
         target: Tensor | None,
@@ -122,7 +122,7 @@ class Trainer:
         raise InputError(
             self.folder / "nan_batch.npz",
             f"a loss became NaN or Inf at step {self.step + first}; {CHECKPOINT} is from before",
-            "look at these rows; a smaller --iql.lr or --reward-scale helps if they are sound",
+            f"look at these rows; a smaller --{self.config.agent}.lr or --reward-scale helps if they are sound",
         )
 
     def save(self) -> None:
@@ -133,6 +133,7 @@ class Trainer:
             "optimiser": self.agent.optimiser.state_dict(),
             "alignment": self.alignment.state_dict(),
             "generator": self._generator.get_state(),
+            "noise": self.agent.generator.get_state(),
             "seconds": self.seconds,
         }
         buffer = io.BytesIO()
@@ -145,6 +146,7 @@ class Trainer:
         self.agent.load_state_dict(state["agent"])
         self.agent.optimiser.load_state_dict(state["optimiser"])
         self._generator.set_state(state["generator"])
+        self.agent.generator.set_state(state["noise"])
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:

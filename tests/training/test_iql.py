@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from landbridge.training.agents.iql import IQL, IQLConfig, expectile_loss
 from landbridge.training.dataset import Batch
 
+NO_NOISE = torch.zeros(2, 0)
+
 
 class Fixed(nn.Module):
     """Answers every row with its column `column`, times `gain`."""
@@ -26,7 +28,7 @@ def agent(**config: object) -> IQL:
     made.q = nn.ModuleList([Fixed(0), Fixed(1)])
     made.q_target = nn.ModuleList([Fixed(0), Fixed(1)])
     made.v = Fixed(0, 0.5)  # type: ignore[assignment]
-    made.policy = Fixed(0, 0.0)  # type: ignore[assignment]
+    made.policy.net = Fixed(0, 0.0)  # type: ignore[assignment]
     return made
 
 
@@ -47,10 +49,10 @@ def test_the_expectile_loss_by_hand() -> None:
 
 
 def test_the_three_losses_by_hand() -> None:
-    (loss_v, loss_q, loss_pi), u, v = agent(gamma=0.9, weight_temp=2.0).losses(BATCH, ONES)
+    (loss_v, loss_q, loss_pi), (v, u, _) = agent(gamma=0.9, weight_temp=2.0).losses(BATCH, ONES, NO_NOISE)
     # V = obs0 / 2 = (0.5, 2); min target Q = (1, 3); u = (0.5, 1)
-    assert v.tolist() == [0.5, 2.0]
-    assert u.tolist() == [0.5, 1.0]
+    assert v.item() == pytest.approx((0.5 + 2.0) / 2)
+    assert u.item() == pytest.approx((0.5 + 1.0) / 2)
     assert loss_v.item() == pytest.approx((0.7 * 0.25 + 0.7 * 1.0) / 2)
     # backups: 1 + 0.9 * V(2) = 1.9; terminated: 2. Q1 = (1, 4), Q2 = (2, 3)
     squares = (0.9**2 + 0.1**2) + (2.0**2 + 1.0**2)
@@ -62,17 +64,17 @@ def test_the_three_losses_by_hand() -> None:
 
 
 def test_the_policy_weight_is_clipped_at_a_hundred() -> None:
-    (_, _, loss_pi), _, _ = agent(weight_temp=1000.0).losses(BATCH, ONES)
+    (_, _, loss_pi), _ = agent(weight_temp=1000.0).losses(BATCH, ONES, NO_NOISE)
     constant = 0.5 * math.log(2 * math.pi)
     assert loss_pi.item() == pytest.approx(100 * (0.125 + 0.5 + 2 * constant) / 2)
 
 
 def test_weights_scale_rows_and_do_not_broadcast() -> None:
     made = agent(gamma=0.9)
-    (_, loss_q, _), _, _ = made.losses(BATCH, torch.tensor([3.0, 0.5]))
+    (_, loss_q, _), _ = made.losses(BATCH, torch.tensor([3.0, 0.5]), NO_NOISE)
     assert loss_q.item() == pytest.approx((3.0 * 0.82 + 0.5 * 5.0) / 4)
     with pytest.raises(AssertionError):
-        made.losses(BATCH, torch.ones(2, 1))
+        made.losses(BATCH, torch.ones(2, 1), NO_NOISE)
 
 
 def test_a_row_of_weight_zero_has_no_influence_on_q() -> None:
@@ -80,7 +82,7 @@ def test_a_row_of_weight_zero_has_no_influence_on_q() -> None:
     for reward in (2.0, 1e6):
         made = agent()
         batch = BATCH._replace(reward=torch.tensor([1.0, reward]))
-        (_, loss_q, _), _, _ = made.losses(batch, torch.tensor([1.0, 0.0]))
+        (_, loss_q, _), _ = made.losses(batch, torch.tensor([1.0, 0.0]), NO_NOISE)
         torch.autograd.backward(loss_q)
         gradients.append([p.grad.clone() for p in made.q.parameters() if p.grad is not None])
     assert len(gradients[0]) == 2
@@ -90,9 +92,9 @@ def test_a_row_of_weight_zero_has_no_influence_on_q() -> None:
 
 def test_weights_reach_only_the_losses_they_are_meant_for() -> None:
     weights = torch.tensor([2.0, 2.0])
-    plain, _, _ = agent().losses(BATCH, ONES)
+    plain, _ = agent().losses(BATCH, ONES, NO_NOISE)
     for name, at in (("v", 0), ("q", 1), ("pi", 2)):
-        weighed, _, _ = agent(weigh=(name,)).losses(BATCH, weights)
+        weighed, _ = agent(weigh=(name,)).losses(BATCH, weights, NO_NOISE)
         ratios = [(w / p).item() for w, p in zip(weighed, plain, strict=True)]
         assert ratios == pytest.approx([2.0 if i == at else 1.0 for i in range(3)])
 
@@ -105,30 +107,47 @@ def test_one_summed_loss_is_the_same_algorithm_as_three_updates_in_turn() -> Non
     rows = torch.cat(
         [BATCH.obs, BATCH.action, BATCH.next_obs, BATCH.reward[:, None], BATCH.not_terminated[:, None]], dim=1
     )
-    summed.build_optimiser()
+    summed.build_optimiser(torch.device("cpu"), 0)
     optimisers = [
         torch.optim.Adam(parameters, lr=config.lr)
         for parameters in (separate.v.parameters(), separate.q.parameters(), separate.policy.parameters())
     ]
-    log_std = torch.optim.Adam([separate.log_std], lr=config.lr)
     for step in range(3):
         # CORL's order: V(s') and the advantage are computed before V moves
-        losses, _, _ = separate.losses(BATCH, ONES)
+        losses, _ = separate.losses(BATCH, ONES, NO_NOISE)
         for loss, optimiser in zip(losses, optimisers, strict=True):
             optimiser.zero_grad()
             torch.autograd.backward(loss, retain_graph=True)
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = config.lr
-        optimisers[2].param_groups[0]["lr"] = log_std.param_groups[0]["lr"] = (
-            config.lr * 0.5 * (1 + math.cos(math.pi * step / 10))
-        )
-        for optimiser in (*optimisers, log_std):
+        optimisers[2].param_groups[0]["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * step / 10))
+        for optimiser in optimisers:
             optimiser.step()
-        log_std.zero_grad()
         with torch.no_grad():
             for target, online in zip(separate.q_target.parameters(), separate.q.parameters(), strict=True):
                 target.lerp_(online, config.polyak)
         summed.update(rows, ONES, step)
     for name, value in summed.state_dict().items():
+        if name.startswith("policy_average"):
+            continue
         torch.testing.assert_close(value, separate.state_dict()[name], rtol=0, atol=2e-6, msg=name)
+
+
+def test_the_deployed_policy_is_the_average_of_the_run() -> None:
+    torch.manual_seed(0)
+    made = IQL(2, 1, IQLConfig(hidden=(4,), averaging=0.5), steps=8)
+    made.build_optimiser(torch.device("cpu"), 0)
+    rows = torch.cat(
+        [BATCH.obs, BATCH.action, BATCH.next_obs, BATCH.reward[:, None], BATCH.not_terminated[:, None]], dim=1
+    )
+    seen = []
+    for step in range(6):
+        made.update(rows, ONES, step)
+        seen.append(made.policy.log_std.item())
+    # the plain mean of the first 4 = 0.5 * 8 steps, then an exponential one with that horizon
+    expected = sum(seen[:4]) / 4
+    for value in seen[4:]:
+        expected += (value - expected) / 4
+    average = made.policy_average
+    assert average.log_std.item() == pytest.approx(expected, rel=1e-5)  # type: ignore[operator, union-attr]

@@ -33,9 +33,9 @@ def test_a_linear_system_is_recovered_and_the_history_is_exact(task: Task) -> No
     normaliser = Normaliser.of([training], task.observer.names)
     measured = task.observer.measured
     torch.manual_seed(0)
-    config = PredictorConfig(members=2, hidden=64, steps=800)
+    config = PredictorConfig(members=2, hidden=64, source_steps=0, steps=800)
     predictor = Predictor(task.observer.size, 1, int(measured.sum()), config)
-    predictor.fit(training, normaliser, measured, seed=0)
+    predictor.fit(training, training, normaliser, measured, seed=0)
     predicted = predictor.predict(fresh, normaliser, task)
     assert predicted.shape == (2, 200, task.observer.size)
     for member in predicted:

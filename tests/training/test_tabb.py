@@ -7,10 +7,9 @@ from torch import Tensor
 
 from landbridge.robot import load_robot
 from landbridge.task import load_task
-from landbridge.training.alignments import make_alignment
 from landbridge.training.alignments.base import Context, effective_sample_size
 from landbridge.training.alignments.tabb import Tabb, TabbConfig
-from landbridge.training.dataset import Batch, Normaliser, load_domains
+from landbridge.training.dataset import Batch, Normaliser, load_domains, pack
 from landbridge.training.predictor import PredictorConfig
 
 from .conftest import Data
@@ -28,9 +27,7 @@ def tabb(gamma: float = 0.5, **config: object) -> Tabb:
     normaliser = Normaliser(np.zeros(SIZE), np.ones(SIZE))
     context = Context(load_task(ROBOT), normaliser, gamma, 1.0, torch.device("cpu"), 0)
     settings = TabbConfig(predictor=PredictorConfig(members=2, hidden=32, steps=400), **config)  # type: ignore[arg-type]
-    made = make_alignment("tabb", settings, context)
-    assert isinstance(made, Tabb)
-    return made
+    return Tabb(settings, context)
 
 
 def batch(reward: float, next_value: float, predicted: list[tuple[float, float]], terminated: bool = False) -> Batch:
@@ -89,10 +86,9 @@ def test_rows_of_the_robot_itself_weigh_more_than_rows_it_could_not_produce(data
     domains = load_domains(ROBOT, {"source": data.source, "target": data.target})
     normaliser = Normaliser.of(list(domains.values()), load_task(ROBOT).observer.names)
     context = Context(load_task(ROBOT), normaliser, 0.99, 1.0, torch.device("cpu"), 0)
-    made = make_alignment("tabb", TabbConfig(predictor=PredictorConfig(members=2, hidden=64, steps=800)), context)
-    assert isinstance(made, Tabb)
+    made = Tabb(TabbConfig(predictor=PredictorConfig(members=2, hidden=64, source_steps=300, steps=800)), context)
     source, target = domains["source"], domains["target"]
-    made.fit(target)
+    made.fit(source, target)
     made.cache(source, target)
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(SIZE, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
@@ -106,9 +102,7 @@ def test_rows_of_the_robot_itself_weigh_more_than_rows_it_could_not_produce(data
     impossible = source.__class__(**{**vars(source), "next_obs": source.next_obs[::-1].copy()})
     weights = {}
     for name, rows in (("robot", target), ("impossible", impossible)):
-        extra = made._predict(rows)
-        from landbridge.training.dataset import pack
-
+        extra = made.columns(rows, made._predict(rows))
         weights[name] = made.weights(made._unpack(pack(rows, normaliser, extra)), random_value)
         assert weights[name].shape == (len(rows),)
         assert bool(((weights[name] >= 0) & (weights[name] <= 1)).all())

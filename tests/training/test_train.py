@@ -29,7 +29,7 @@ SMALL = TrainConfig(
     steps=600,
     rows=16,
     iql=IQLConfig(hidden=(16,)),
-    tabb=TabbConfig(predictor=PredictorConfig(members=2, hidden=16, steps=100)),
+    tabb=TabbConfig(predictor=PredictorConfig(members=2, hidden=16, source_steps=50, steps=100)),
 )
 
 

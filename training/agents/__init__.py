@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from landbridge.training.agents.base import Agent
+from landbridge.training.agents.bc import BC
+from landbridge.training.agents.cql import CQL
 from landbridge.training.agents.iql import IQL
+from landbridge.training.agents.td3bc import TD3BC
 
-AGENTS = {"iql": IQL}
+AGENTS: dict[str, type[Agent]] = {"iql": IQL, "cql": CQL, "td3bc": TD3BC, "bc": BC}

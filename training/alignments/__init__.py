@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from landbridge.training.alignments.base import Alignment, Context
-from landbridge.training.alignments.none import NoAlignment
-from landbridge.training.alignments.source_only import SourceOnly
-from landbridge.training.alignments.tabb import Tabb, TabbConfig
-from landbridge.training.alignments.target_only import TargetOnly
+from landbridge.training.alignments.base import Alignment, SourceOnly, TargetOnly
+from landbridge.training.alignments.dara import DARA
+from landbridge.training.alignments.density_ratio import DensityRatio
+from landbridge.training.alignments.dynamics import Dynamics
+from landbridge.training.alignments.igdf import IGDF
+from landbridge.training.alignments.otdf import OTDF
+from landbridge.training.alignments.tabb import Shuffled, Tabb
+from landbridge.training.alignments.vgdf import VGDF
 
-DOMAINS = {
-    "none": ("source", "target"),
-    "source_only": ("source",),
-    "target_only": ("target",),
-    "tabb": ("source", "target"),
+ALIGNMENTS: dict[str, type[Alignment]] = {
+    "none": Alignment,
+    "source_only": SourceOnly,
+    "target_only": TargetOnly,
+    "dara": DARA,
+    "igdf": IGDF,
+    "otdf": OTDF,
+    "vgdf": VGDF,
+    "dynamics": Dynamics,
+    "density_ratio": DensityRatio,
+    "tabb": Tabb,
+    "shuffled": Shuffled,
 }
-
-
-def make_alignment(name: str, tabb: TabbConfig, context: Context) -> Alignment:
-    """The alignment called `name`, a key of DOMAINS."""
-    if name == "tabb":
-        return Tabb(tabb, context).to(context.device)
-    return {"none": NoAlignment, "source_only": SourceOnly, "target_only": TargetOnly}[name](context)

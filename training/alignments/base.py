@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,17 +38,30 @@ class Diagnostics:
 
 
 class Alignment(nn.Module):
-    """Base: uses both domains and weighs every row 1. Parameters and buffers of a subclass go into the checkpoint."""
+    """Base: uses both domains and weighs every row 1, the naive mix.
 
-    def __init__(self, context: Context) -> None:
+    Parameters and buffers of a subclass go into the checkpoint. The order of calls is `fit` (not on resume), `correct`,
+    `cache`, then `refresh` and `weights` by turns.
+
+    Attributes:
+        domains: The datasets it reads.
+    """
+
+    domains: ClassVar[tuple[str, ...]] = ("source", "target")
+
+    def __init__(self, config: Any, context: Context) -> None:
         super().__init__()
-        self.context = context
+        self.config, self.context = config, context
 
-    def fit(self, target: Transitions) -> None:
-        """Learn from the target before the agent starts; called once, and not on resume."""
+    def fit(self, source: Transitions, target: Transitions) -> None:
+        """Learn from both domains before the agent starts."""
+
+    def correct(self, source: Transitions) -> Transitions:
+        """The source transitions that the agent trains on; an alignment may change their rewards or next states."""
+        return source
 
     def cache(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
-        """Columns (N, c) kept for every source row and given back as `batch.extra`; called after `fit` or resume."""
+        """Columns (N, c) kept for every source row and given back as `batch.extra`."""
         return np.zeros((len(source), 0), np.float32)
 
     def refresh(self, value: Value, progress: float) -> None:
@@ -62,6 +76,50 @@ class Alignment(nn.Module):
         return Diagnostics()
 
 
+class SourceOnly(Alignment):
+    """Only the simulator's transitions: the zero-shot policy."""
+
+    domains = ("source",)
+
+
+class TargetOnly(Alignment):
+    """Only the robot's transitions."""
+
+    domains = ("target",)
+
+
+class FixedWeights(Alignment):
+    """Base of the alignments whose weights follow from the data alone, once and for all."""
+
+    def row_weights(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
+        """Weight (N,) of every source row."""
+        raise NotImplementedError
+
+    def cache(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
+        """The weights as one column."""
+        self._weights = self.row_weights(source, target)
+        return self._weights[:, None]
+
+    def weights(self, batch: Batch, value: Value) -> Tensor:
+        """The cached column (N,)."""
+        return batch.extra[:, 0]
+
+    def diagnostics(self) -> Diagnostics:
+        """Effective sample size, share kept and histogram of the weights of all source rows."""
+        return Diagnostics(
+            weight_figures(torch.from_numpy(self._weights)), {"weight": self._weights.astype(np.float64)}
+        )
+
+
 def effective_sample_size(weights: Tensor) -> Tensor:
     """Kish's effective share of rows, (sum w)^2 / (N sum w^2), in (0, 1]."""
     return weights.sum().square() / (len(weights) * weights.square().sum()).clamp(min=1e-12)
+
+
+def weight_figures(weights: Tensor) -> dict[str, float]:
+    """What is always reported of weights (N,): effective sample size, share above half of the largest, mean."""
+    return {
+        "ess": float(effective_sample_size(weights)),
+        "kept": float((weights > 0.5 * weights.max()).float().mean()),
+        "weight_mean": float(weights.mean()),
+    }

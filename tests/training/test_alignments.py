@@ -1,0 +1,291 @@
+"""One tester that every agent and every alignment passes, and the equations of each alignment by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+
+from landbridge.errors import InputError
+from landbridge.robot import load_robot
+from landbridge.task import load_task
+from landbridge.training.agents import AGENTS
+from landbridge.training.agents.base import AgentConfig
+from landbridge.training.agents.bc import BCConfig
+from landbridge.training.agents.cql import CQLConfig
+from landbridge.training.agents.iql import IQLConfig
+from landbridge.training.agents.td3bc import TD3BCConfig
+from landbridge.training.alignments import ALIGNMENTS
+from landbridge.training.alignments.base import Alignment, Context
+from landbridge.training.alignments.dara import DARA, DARAConfig
+from landbridge.training.alignments.density_ratio import DensityRatioConfig
+from landbridge.training.alignments.domains import ClassifierConfig
+from landbridge.training.alignments.dynamics import Dynamics, DynamicsConfig
+from landbridge.training.alignments.igdf import IGDF, IGDFConfig
+from landbridge.training.alignments.otdf import OTDF, OTDFConfig, sinkhorn
+from landbridge.training.alignments.tabb import TabbConfig
+from landbridge.training.alignments.vgdf import VGDF, VGDFConfig, keep_top
+from landbridge.training.config import AgentName, AlignmentName, TrainConfig
+from landbridge.training.dataset import Batch, Normaliser, Transitions, load_domains, pack, unpack
+from landbridge.training.export import to_onnx
+from landbridge.training.policy import load_actor
+from landbridge.training.predictor import PredictorConfig
+from landbridge.training.train import train
+from landbridge.training.trainer import Trainer, read_checkpoint
+
+from .conftest import Data
+
+ROBOT = load_robot("furuta")
+PREDICTOR = PredictorConfig(members=2, hidden=16, source_steps=20, steps=60, batch=32)
+CLASSIFIERS = ClassifierConfig(hidden=16, steps=60, batch=32)
+SMALL = TrainConfig(
+    steps=300,
+    rows=16,
+    iql=IQLConfig(hidden=(16,)),
+    cql=CQLConfig(hidden=(16,), num_actions=2),
+    td3bc=TD3BCConfig(hidden=(16,)),
+    bc=BCConfig(hidden=(16,)),
+    dara=DARAConfig(classifiers=CLASSIFIERS),
+    density_ratio=DensityRatioConfig(classifiers=CLASSIFIERS),
+    igdf=IGDFConfig(hidden=16, embedding=4, steps=60, batch=32),
+    otdf=OTDFConfig(iterations=5, chunk=500),
+    vgdf=VGDFConfig(predictor=PREDICTOR),
+    dynamics=DynamicsConfig(predictor=PREDICTOR),
+    tabb=TabbConfig(predictor=PREDICTOR),
+)
+
+
+def value(obs: Tensor) -> Tensor:
+    """V(s) = s_0, so that backups can be computed in the head."""
+    return obs[:, 0]
+
+
+def state(run: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = read_checkpoint(run)["agent"]
+    return found
+
+
+def made(name: str, data: Data, **changes: Any) -> tuple[Alignment, Transitions, Tensor]:
+    """The fitted alignment, the source that it corrected, and its packed rows."""
+    config = dataclasses.replace(SMALL, alignment=name, **changes)
+    domains = load_domains(ROBOT, {"source": data.source, "target": data.target})
+    task = load_task(ROBOT)
+    normaliser = Normaliser.of(list(domains.values()), task.observer.names)
+    torch.manual_seed(0)
+    alignment = ALIGNMENTS[name](config.alignment_config, Context(task, normaliser, 0.99, 0.1, torch.device("cpu"), 0))
+    alignment.fit(domains["source"], domains["target"])
+    source = alignment.correct(domains["source"])
+    return alignment, source, pack(source, normaliser, alignment.cache(source, domains["target"]), 0.1)
+
+
+def test_the_names_on_the_command_line_are_the_registries() -> None:
+    assert list(get_args(AgentName)) == list(AGENTS)
+    assert list(get_args(AlignmentName)) == list(ALIGNMENTS)
+
+
+@pytest.mark.parametrize(
+    ("agent", "alignment"), [*itertools.product(["iql"], ALIGNMENTS), *itertools.product(AGENTS, ["tabb"])]
+)
+def test_every_agent_and_alignment_trains_resumes_to_the_bit_and_exports(
+    tmp_path: Path, data: Data, agent: Any, alignment: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(SMALL, agent=agent, alignment=alignment)
+    train(tmp_path / "whole", data.source, data.target, config=config)
+    block = Trainer._block
+
+    def until_killed(self: Trainer, steps: int) -> dict[str, float]:
+        if self.step > 0:
+            raise ConnectionAbortedError
+        return block(self, steps)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_block", until_killed)
+        patched.setattr("landbridge.training.trainer.CHECKPOINT_SECONDS", 0.0)
+        with pytest.raises(ConnectionAbortedError):
+            train(tmp_path / "cut", data.source, data.target, config=config)
+    assert read_checkpoint(tmp_path / "cut")["step"] == 256
+    train(tmp_path / "cut", resume=True)
+    whole, cut = state(tmp_path / "whole"), state(tmp_path / "cut")
+    assert all(torch.equal(tensor, cut[name]) and bool(tensor.isfinite().all()) for name, tensor in whole.items())
+
+    actor, _ = load_actor(tmp_path / "whole")
+    session = onnxruntime.InferenceSession(to_onnx(actor, 8), providers=["CPUExecutionProvider"])
+    obs = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
+    ran = np.concatenate([session.run(["action"], {"obs": row[None]})[0] for row in obs])
+    np.testing.assert_allclose(ran, actor.numpy(obs), atol=1e-5)
+    assert ran.std() > 0
+
+
+@pytest.mark.parametrize("name", [name for name in ALIGNMENTS if len(ALIGNMENTS[name].domains) == 2])
+def test_every_weight_is_finite_and_one_per_row(data: Data, name: str) -> None:
+    alignment, source, packed = made(name, data)
+    assert np.isfinite(source.reward).all()
+    for progress in (0.0, 1.0):
+        alignment.refresh(value, progress)
+        weights = alignment.weights(unpack(packed, 8, 1), value)
+        assert weights.shape == (len(source),)
+        assert bool(weights.isfinite().all())
+        assert bool((weights >= 0).all())
+    assert weights.sum() > 0
+    assert all(np.isfinite(v) for v in alignment.diagnostics().figures.values())
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_row_of_weight_zero_has_no_influence(name: str) -> None:
+    config: AgentConfig = dataclasses.replace(getattr(SMALL, name), weigh=("q", "v", "pi"))
+    torch.manual_seed(0)
+    agent = AGENTS[name](3, 2, config, steps=10)
+    agent.build_optimiser(torch.device("cpu"), 0)
+    rows = torch.randn(8, 2 * 3 + 2 + 2)
+    rows[:, 3:5] = rows[:, 3:5].tanh()
+    weights, noise = torch.tensor([1.0, 2.0, 0.5, 1.0, 0.0, 0.0, 0.0, 0.0]), torch.randn(8, agent.noise_size)
+    gradients = []
+    for change in (0.0, 5.0):
+        changed = rows.clone()
+        changed[4:] += change
+        changed[4:, 3:5] = changed[4:, 3:5].clamp(-1, 1)
+        agent.zero_grad()
+        batch = unpack(changed, 3, 2)
+        losses, _ = agent.losses(batch, weights, noise)
+        counted = [loss for of, loss in zip(agent.losses_of, losses, strict=True) if of != "eta"]
+        torch.stack(counted).sum().backward()
+        gradients.append([p.grad.clone() for p in agent.parameters() if p.grad is not None])
+    assert len(gradients[0]) > 3
+    for before, after in zip(*gradients, strict=True):
+        torch.testing.assert_close(before, after)
+
+
+def test_dynamics_weighs_by_the_error_in_units_of_the_ensembles_uncertainty(data: Data) -> None:
+    alignment, source, _ = made("dynamics", data)
+    assert isinstance(alignment, Dynamics)
+    measured = load_task(ROBOT).observer.measured
+    alignment.error.fill_(0.5)
+    rows = source[:2]
+    predicted = np.stack([rows.next_obs, rows.next_obs])
+    first = int(np.flatnonzero(measured)[0])
+    predicted[:, 1, first] += [1.0, 3.0]  # mean error 2, variance of the members 1
+    expected = [0.0, np.sqrt(4.0 / (0.5 + 1.0) / measured.sum())]
+    np.testing.assert_allclose(alignment.columns(rows, predicted)[:, 0], expected, rtol=1e-5)
+
+
+def test_vgdf_keeps_the_rows_whose_backup_is_likely(data: Data) -> None:
+    alignment, _, _ = made("vgdf", data, vgdf=VGDFConfig(xi=0.5, predictor=PREDICTOR))
+    assert isinstance(alignment, VGDF)
+
+    def row(reward: float, predicted: list[float]) -> Batch:
+        states = torch.cat([torch.tensor([r, *[0.0] * 8]) for r in predicted])
+        return Batch(
+            torch.zeros(1, 8), torch.zeros(1, 1), torch.zeros(1, 8), torch.tensor([reward]), torch.ones(1), states[None]
+        )
+
+    # fictitious values 0 and 2: mu 1, sigma sqrt(2); and 0 and 0.2: mu 0.1, sigma 0.141
+    rows = [row(1.5, [0.0, 2.0]), row(1.5, [0.0, 0.2])]
+    batch = Batch(*(torch.cat(columns) for columns in zip(*rows, strict=True)))
+    assert alignment.weights(batch, value).tolist() == [2.0, 0.0]
+    assert keep_top(torch.tensor([3.0, 1.0, 2.0, 0.0]), 0.5).tolist() == [1.0, 0.0, 1.0, 0.0]
+
+
+def test_dara_adds_the_clipped_log_ratio(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    alignment, _, _ = made("dara", data)
+    assert isinstance(alignment, DARA)
+    source = load_domains(ROBOT, {"source": data.source})["source"][:3]
+    monkeypatch.setattr(alignment.classifiers, "log_ratio", lambda *_: np.array([-50.0, 2.0, 50.0], np.float32))
+    corrected = alignment.correct(source).reward - source.reward
+    assert corrected.tolist() == pytest.approx([-1.0, 0.2, 1.0], abs=1e-5)
+
+
+def test_the_log_ratio_is_that_of_the_dynamics_not_of_the_behaviour() -> None:
+    """Two Gaussians a' ~ N(+-mu, 1) of the next state, and behaviours that differ besides."""
+    from landbridge.training.alignments.domains import DomainClassifiers
+
+    rng = np.random.default_rng(0)
+
+    def rows(n: int, shift: float, behaviour: float) -> Transitions:
+        obs = rng.normal(behaviour, 1, (n, 1)).astype(np.float32)
+        following = rng.normal(shift, 1, (n, 1)).astype(np.float32)
+        zeros = np.zeros(n)
+        return Transitions(obs, np.zeros((n, 1), np.float32), zeros, following, zeros > 0, zeros.astype(int))
+
+    source, target = rows(4000, -0.5, -0.5), rows(4000, 0.5, 0.5)
+    plain = Normaliser(np.zeros(1), np.ones(1))
+    torch.manual_seed(0)
+    classifiers = DomainClassifiers(1, 1, ClassifierConfig(hidden=32, steps=1500, batch=256, lr=1e-3, noise=0.0))
+    classifiers.fit(source, target, plain, seed=0)
+    probe = rows(400, 0.0, 0.0)
+    # log N(x; 0.5, 1) / N(x; -0.5, 1) = x
+    error = classifiers.log_ratio(probe, plain) - probe.next_obs[:, 0]
+    assert np.sqrt(np.square(error).mean()) < 0.35
+
+
+def test_igdf_by_hand(data: Data) -> None:
+    alignment, _, _ = made("igdf", data)
+    assert isinstance(alignment, IGDF)
+
+    class Two(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, :2]
+
+    alignment.phi, alignment.psi = Two(), Two()  # type: ignore[assignment]
+    obs, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0], [-2.0, 0.0]])
+    # cosines: own 1, others 0 and -1
+    expected = -np.log(np.e / (np.e + 1 + np.exp(-1)))
+    loss = alignment.contrastive_loss(obs, torch.zeros(1, 1), torch.tensor([[2.0, 0.0]]), other)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    batch = Batch(
+        torch.zeros(4, 8),
+        torch.zeros(4, 1),
+        torch.zeros(4, 8),
+        torch.zeros(4),
+        torch.ones(4),
+        torch.tensor([[0.9], [0.1], [-0.5], [0.3]]),
+    )
+    assert alignment.weights(batch, value).tolist() == pytest.approx([np.exp(0.9), 0.0, 0.0, 0.0])
+
+
+def test_the_transport_plan_has_its_marginals_and_prefers_near_rows(data: Data) -> None:
+    cost = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.9]])
+    plan = sinkhorn(cost, 0.05, 200)
+    torch.testing.assert_close(plan.sum(0), torch.full((2,), 0.5), rtol=1e-3, atol=0)
+    torch.testing.assert_close(plan.sum(1), torch.full((3,), 1 / 3), rtol=1e-3, atol=1e-3)
+    alignment, _, _ = made("otdf", data)
+    assert isinstance(alignment, OTDF)
+    y = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1]]), dim=1)
+    x = torch.nn.functional.normalize(torch.tensor([[1.0, 0.05], [-1.0, 0.0]]), dim=1)
+    near, far = alignment.deviation(x, y).tolist()
+    assert near > -0.01
+    assert far < -1.9
+
+
+def test_shuffled_weights_are_the_same_on_other_rows(data: Data) -> None:
+    tabb, _, packed = made("tabb", data)
+    shuffled, _, _ = made("shuffled", data)
+    batch = unpack(packed[:64], 8, 1)
+    for alignment in (tabb, shuffled):
+        alignment.refresh(value, 1.0)
+    a, b = tabb.weights(batch, value), shuffled.weights(batch, value)
+    assert sorted(a.tolist()) == sorted(b.tolist())
+    assert not torch.equal(a, b)
+    assert torch.equal(a.roll(1), b)
+
+
+def test_a_configuration_survives_its_json(data: Data) -> None:
+    for agent, alignment in itertools.product(AGENTS, ALIGNMENTS):
+        config = TrainConfig(agent=agent, alignment=alignment, iql=IQLConfig(hidden=(7,)), seed=3)  # type: ignore[arg-type]
+        back = TrainConfig.from_json(config.to_json())
+        assert (back.agent_config, back.alignment_config) == (config.agent_config, config.alignment_config)
+        assert back.seed == 3
+    with pytest.raises(TypeError, match="speed"):
+        TrainConfig.from_json(TrainConfig().to_json() | {"speed": 1})
+
+
+def test_an_alignment_without_its_data_is_refused(tmp_path: Path, data: Data) -> None:
+    for name in ("dara", "igdf", "otdf", "vgdf", "dynamics", "density_ratio", "shuffled"):
+        with pytest.raises(InputError, match=f"alignment '{name}' needs a target dataset"):
+            train(tmp_path / "run", data.source, None, config=dataclasses.replace(SMALL, alignment=name))  # type: ignore[arg-type]

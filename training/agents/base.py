@@ -1,0 +1,143 @@
+"""What an agent is: it consumes packed rows with one weight each, and knows nothing of domains."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from landbridge.training.dataset import Batch, unpack
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Hyperparameters that all agents share.
+
+    Attributes:
+        hidden: Hidden layer widths of every network.
+        gamma: Discount.
+        polyak: Step of the target networks.
+        lr: Adam's learning rate.
+        averaging: Share of the run over which the policy that is deployed is averaged.
+        weigh: Losses that the row weights apply to; the others see every row alike.
+    """
+
+    hidden: tuple[int, ...] = (128, 128)
+    gamma: float = 0.99
+    polyak: float = 0.005
+    lr: float = 1e-3
+    averaging: float = 0.1
+    weigh: tuple[str, ...] = ("q",)
+
+
+class Agent(nn.Module, ABC):
+    """Base: one summed loss, one backward pass, one Adam step, then the target networks.
+
+    A subclass builds its networks, among them `policy` whose `forward` is the deterministic action, and gives `losses`.
+    Target networks are copies, named as {target: online}. What is deployed is `policy_average`, the average of the
+    policy over the last part of the run (an exponential one, after Polyak and Juditsky 1992): a policy of the last step
+    alone is one draw of a noisy process.
+
+    Attributes:
+        losses_of: Names of the losses, in the order in which `losses` returns them.
+        metrics: Names of the figures of `update`: the losses, then what `losses` shows besides.
+        target_networks: Target network -> the network it follows.
+        cosine: Whether the policy's learning rate decays to zero by a cosine over the run.
+    """
+
+    losses_of: ClassVar[tuple[str, ...]]
+    shows: ClassVar[tuple[str, ...]] = ()
+    target_networks: ClassVar[dict[str, str]] = {}
+    cosine: ClassVar[bool] = False
+    policy: nn.Module
+    policy_average: nn.Module
+
+    def __init__(self, obs_size: int, action_size: int, config: Any, steps: int, compiled: bool = False) -> None:
+        super().__init__()
+        self.obs_size, self.action_size, self.config = obs_size, action_size, config
+        self._steps, self._compiled = steps, compiled
+        self.generator = torch.Generator()
+        self.build()
+        for target, online in (self.target_networks | {"policy_average": "policy"}).items():
+            setattr(self, target, copy.deepcopy(getattr(self, online)).requires_grad_(False))
+
+    @abstractmethod
+    def build(self) -> None:
+        """Create the networks, `policy` among them."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the figures that `update` returns."""
+        return (*(f"loss_{name}" for name in self.losses_of), *self.shows)
+
+    @property
+    def noise_size(self) -> int:
+        """Standard normal numbers that `losses` needs per row."""
+        return 0
+
+    def updates_policy(self, step: int) -> bool:
+        """Whether the policy takes part in the update of this step."""
+        return True
+
+    @abstractmethod
+    def value(self, obs: Tensor) -> Tensor:
+        """V (N,) of normalised obs (N, n)."""
+
+    @abstractmethod
+    def losses(self, batch: Batch, weights: Tensor, noise: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The scalar losses `losses_of` and the scalar figures `shows`.
+
+        Args:
+            weights: (N,), never (N, 1): that would broadcast to N x N.
+            noise: (N, `noise_size`) standard normal.
+        """
+
+    def build_optimiser(self, device: torch.device, seed: int) -> None:
+        """Create Adam and the noise generator on the device of the parameters; once, after moving the module."""
+        policy = list(self.policy.parameters())
+        mine = {id(p) for p in policy}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in mine]
+        groups = [{"params": policy}, *([{"params": rest}] if rest else [])]
+        self.optimiser = torch.optim.Adam(groups, lr=self.config.lr, fused=True)
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self._forward = torch.compile(self.forward, dynamic=False) if self._compiled else self.forward
+
+    def weight_of(self, name: str, weights: Tensor) -> Tensor:
+        """The row weights (N,) of the loss `name`."""
+        assert weights.ndim == 1
+        return weights if name in self.config.weigh else torch.ones_like(weights)
+
+    def forward(self, rows: Tensor, weights: Tensor, noise: Tensor, policy: bool) -> tuple[Tensor, Tensor]:
+        """Summed loss of packed rows (N, .) with weights (N,), and the `metrics` as one vector."""
+        losses, shown = self.losses(unpack(rows, self.obs_size, self.action_size), weights, noise)
+        counted = (
+            losses if policy else [loss for name, loss in zip(self.losses_of, losses, strict=True) if name != "pi"]
+        )
+        return torch.stack(counted).sum(), torch.stack([*losses, *shown]).detach()
+
+    def update(self, rows: Tensor, weights: Tensor, step: int) -> Tensor:
+        """One gradient step on packed rows; returns the `metrics` vector, still on the device."""
+        noise = torch.randn((len(rows), self.noise_size), generator=self.generator, device=rows.device)
+        turn = self.updates_policy(step)
+        loss, shown = self._forward(rows, weights, noise, turn)
+        self.optimiser.zero_grad(set_to_none=True)  # Adam leaves a parameter without gradient, and its moments, alone
+        torch.autograd.backward(loss)
+        if self.cosine:
+            self.optimiser.param_groups[0]["lr"] = self.config.lr * 0.5 * (1 + math.cos(math.pi * step / self._steps))
+        self.optimiser.step()
+        if turn:
+            for target, online in self.target_networks.items():
+                self._follow(target, online, self.config.polyak)
+        horizon = min(step + 1.0, self.config.averaging * self._steps)  # the plain mean at first
+        self._follow("policy_average", "policy", 1 / max(1.0, horizon))
+        return shown
+
+    @torch.no_grad()
+    def _follow(self, target: str, online: str, rate: float) -> None:
+        followers, leaders = self.get_submodule(target).parameters(), self.get_submodule(online).parameters()
+        torch._foreach_lerp_(list(followers), list(leaders), rate)

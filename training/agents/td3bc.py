@@ -1,0 +1,90 @@
+"""TD3 with behaviour cloning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from landbridge.training.agents.base import Agent, AgentConfig
+from landbridge.training.dataset import Batch
+from landbridge.training.networks import MLP, Policy
+
+
+@dataclass(frozen=True)
+class TD3BCConfig(AgentConfig):
+    """Hyperparameters, named as in the paper.
+
+    Attributes:
+        alpha: Weight of the value against the cloning.
+        policy_noise: Standard deviation of the target policy's smoothing noise.
+        noise_clip: Its bound.
+        policy_freq: Critic updates per policy update.
+    """
+
+    alpha: float = 2.5
+    policy_noise: float = 0.2
+    noise_clip: float = 0.5
+    policy_freq: int = 2
+
+
+class TD3BC(Agent):
+    """TD3+BC (Fujimoto, Gu 2021, arXiv:2106.06860) with one weight w per row.
+
+        L_Q  = mean_i mean w (Q_i(s, a) - r - gamma (1 - terminated) min_j Qbar_j(s', a'))^2,
+               a' = clip(pibar(s') + clip(eps, -c, c), -1, 1),  eps ~ N(0, policy_noise^2)
+        L_pi = mean w [ -lambda Q_1(s, pi(s)) + |pi(s) - a|^2 ],  lambda = alpha / mean |Q_1(s, pi(s))|     (eq. 5)
+
+    The policy and the targets move every `policy_freq` steps. L_pi reads Q_1 as it was before this step's critic
+    update, not after it as in the authors' code: one gradient pass for both.
+    """
+
+    losses_of = ("q", "pi")
+    shows = ("q",)
+    target_networks = {"q_target": "q", "policy_target": "policy"}  # noqa: RUF012 (a ClassVar of the base)
+    config: TD3BCConfig
+    q: nn.ModuleList
+    q_target: nn.ModuleList
+    policy: Policy
+    policy_target: Policy
+
+    def build(self) -> None:
+        """Two Q networks and the policy."""
+        n, m, hidden = self.obs_size, self.action_size, self.config.hidden
+        self.q = nn.ModuleList(MLP([n + m, *hidden, 1]) for _ in range(2))
+        self.policy = Policy(n, hidden, m)
+        self.policy.log_std.requires_grad_(False)  # a deterministic policy
+
+    @property
+    def noise_size(self) -> int:
+        """One number per action."""
+        return self.action_size
+
+    def updates_policy(self, step: int) -> bool:
+        """Every `policy_freq` steps."""
+        return step % self.config.policy_freq == 0
+
+    def value(self, obs: Tensor) -> Tensor:
+        """V(s) = min_i Q_i(s, pi(s)), (N,)."""
+        sa = torch.cat([obs, self.policy(obs)], 1)
+        return torch.minimum(self.q[0](sa), self.q[1](sa))[:, 0]
+
+    def losses(self, batch: Batch, weights: Tensor, noise: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """L_Q, L_pi; mean of Q_1(s, a)."""
+        c = self.config
+        with torch.no_grad():
+            smooth = (c.policy_noise * noise).clamp(-c.noise_clip, c.noise_clip)
+            following = torch.cat([batch.next_obs, (self.policy_target(batch.next_obs) + smooth).clamp(-1, 1)], 1)
+            q_next = torch.minimum(self.q_target[0](following), self.q_target[1](following))[:, 0]
+            backup = batch.reward + c.gamma * batch.not_terminated * q_next
+        sa = torch.cat([batch.obs, batch.action], 1)
+        q1, q2 = self.q[0](sa)[:, 0], self.q[1](sa)[:, 0]
+        loss_q = (self.weight_of("q", weights) * ((q1 - backup).square() + (q2 - backup).square())).mean() / 2
+        action = self.policy(batch.obs)
+        q = self.q[0](torch.cat([batch.obs, action], 1), frozen=True)[:, 0]
+        w = self.weight_of("pi", weights)
+        scale = c.alpha * w.sum() / (w * q.detach().abs()).sum().clamp(min=1e-6)
+        cloning = (action - batch.action).square().mean(1)
+        loss_pi = (w * (cloning - scale * q)).mean()
+        return [loss_q, loss_pi], [q1.detach().mean()]

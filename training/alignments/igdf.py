@@ -1,0 +1,111 @@
+"""Information-theoretic data filtering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from landbridge.training.alignments.base import Alignment, Context, Diagnostics, Value, weight_figures
+from landbridge.training.alignments.vgdf import keep_top
+from landbridge.training.dataset import Batch, Transitions
+from landbridge.training.networks import MLP
+
+CHUNK = 65_536  # rows evaluated at once
+
+
+@dataclass(frozen=True)
+class IGDFConfig:
+    """Hyperparameters, named as in the paper; the values are those of its code.
+
+    Attributes:
+        xi: Share of each source batch that is kept.
+        alpha: Importance coefficient of the weight exp(alpha h).
+        hidden, embedding: Widths of the encoders.
+        steps: Contrastive updates before the agent starts.
+        batch: One positive against batch - 1 negatives.
+        lr: Adam's learning rate.
+    """
+
+    xi: float = 0.25
+    alpha: float = 1.0
+    hidden: int = 256
+    embedding: int = 64
+    steps: int = 7000
+    batch: int = 128
+    lr: float = 3e-4
+
+
+class IGDF(Alignment):
+    """A contrastive score of how target-like a transition is (Wen et al. 2024, arXiv:2405.03131, eqs. 7-9).
+
+        h(s, a, s') = cos(phi(s, a), psi(s'))
+        L = -log exp h(s, a, s'_T) / ( exp h(s, a, s'_T) + sum_j exp h(s, a, s'_Sj) ),  (s, a, s'_T) of the target,
+            s'_Sj of the source
+
+    The top `xi` of a source batch by h weigh exp(alpha h) in the Q loss, the others 0.
+    """
+
+    config: IGDFConfig
+
+    def __init__(self, config: IGDFConfig, context: Context) -> None:
+        super().__init__(config, context)
+        n, m = context.task.observer.size, context.task.observer.num_actions
+        self.phi = MLP([n + m, config.hidden, config.embedding])
+        self.psi = MLP([n, config.hidden, config.embedding])
+
+    def score(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+        """H in [-1, 1] of normalised rows, (N,)."""
+        return nn.functional.cosine_similarity(self.phi(torch.cat([obs, action], 1)), self.psi(next_obs), dim=1)
+
+    def contrastive_loss(self, obs: Tensor, action: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """L of target rows (B, .) against source next states (K, n)."""
+        unit = nn.functional.normalize
+        query = unit(self.phi(torch.cat([obs, action], 1)), dim=1)
+        own = (query * unit(self.psi(positive), dim=1)).sum(1, keepdim=True)
+        others = query @ unit(self.psi(negative), dim=1).T
+        return (torch.logsumexp(torch.cat([own, others], 1), 1) - own[:, 0]).mean()
+
+    def fit(self, source: Transitions, target: Transitions) -> None:
+        """Train both encoders."""
+        c, norm = self.config, self.context.normaliser
+        device = next(self.parameters()).device
+        obs, action, following, other = (
+            torch.from_numpy(x).to(device)
+            for x in (norm(target.obs), target.action, norm(target.next_obs), norm(source.next_obs))
+        )
+        generator = torch.Generator().manual_seed(self.context.seed)
+        optimiser = torch.optim.Adam(self.parameters(), lr=c.lr)
+        for _ in range(c.steps):
+            pick = torch.randint(len(obs), (c.batch,), generator=generator).to(device)
+            negative = torch.randint(len(other), (c.batch - 1,), generator=generator).to(device)
+            loss = self.contrastive_loss(obs[pick], action[pick], following[pick], other[negative])
+            optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimiser.step()
+
+    @torch.no_grad()
+    def cache(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
+        """H of every source row, (N, 1)."""
+        norm, device = self.context.normaliser, next(self.parameters()).device
+        rows = [
+            torch.split(torch.from_numpy(x), CHUNK) for x in (norm(source.obs), source.action, norm(source.next_obs))
+        ]
+        parts = [self.score(*(x.to(device) for x in chunk)).cpu() for chunk in zip(*rows, strict=True)]
+        self._score = torch.cat(parts)
+        h: NDArray[np.float32] = self._score[:, None].numpy()
+        return h
+
+    def weights(self, batch: Batch, value: Value) -> Tensor:
+        """Exp(alpha h) or 0, (N,)."""
+        h = batch.extra[:, 0]
+        return keep_top(h, self.config.xi) * (self.config.alpha * h).exp()
+
+    def diagnostics(self) -> Diagnostics:
+        """Figures of the weights over all source rows; histogram of h."""
+        weights = keep_top(self._score, self.config.xi) * (self.config.alpha * self._score).exp()
+        arrays = {"weight": weights.double().numpy(), "score": self._score.double().numpy()}
+        return Diagnostics(weight_figures(weights), arrays)

@@ -1,0 +1,54 @@
+"""Value-guided data filtering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from landbridge.training.alignments.base import Value
+from landbridge.training.alignments.tabb import Tabb, TabbConfig
+from landbridge.training.dataset import Batch
+
+
+@dataclass(frozen=True)
+class VGDFConfig(TabbConfig):
+    """Hyperparameters, named as in the paper.
+
+    Attributes:
+        xi: Share of each source batch that is kept.
+    """
+
+    warmup: float = 0.0
+    xi: float = 0.25
+
+
+class VGDF(Tabb):
+    """Keeps source rows whose backup is likely under the ensemble's (Xu et al. 2023, arXiv:2305.17625, eq. 7).
+
+    With mu and sigma the mean and deviation over members of r^_k + gamma V(s^_k), the fictitious value proximity is
+    log N(r + gamma V(s'); mu, sigma); the top `xi` of a batch weigh 1 / xi, the others 0. Against `tabb`: a hard filter
+    of ranks where `tabb` has a soft one of distances. The paper's exploration policy has no place offline.
+    """
+
+    config: VGDFConfig
+
+    def weights(self, batch: Batch, value: Value) -> Tensor:
+        """1 / xi or 0, (N,): a mean of 1."""
+        n, members = self.obs_size, self.config.predictor.members
+        predicted = batch.extra.view(len(batch.obs), members, n + 1)
+        states = torch.cat([batch.next_obs[:, None], predicted[:, :, 1:]], 1).reshape(-1, n)
+        values = value(states).view(-1, members + 1) * batch.not_terminated[:, None] * self.context.gamma
+        fictitious = predicted[:, :, 0] + values[:, 1:]
+        mean, std = fictitious.mean(1), fictitious.std(1).clamp(min=1e-4)
+        proximity = -0.5 * ((batch.reward + values[:, 0] - mean) / std).square() - std.log()
+        return keep_top(proximity, self.config.xi) / self.config.xi
+
+
+def keep_top(score: Tensor, share: float) -> Tensor:
+    """1 for the best `share` of the rows (N,), else 0; at least one row is kept."""
+    count = max(1, round(share * len(score)))
+    kept = torch.zeros_like(score)
+    kept[score.topk(count).indices] = 1.0
+    return kept
