@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from landbridge.demo.report import ARMS
+from landbridge.demo.report import ARMS as SHOWN
 from landbridge.demo.stages import Stages, console
 from landbridge.episode import commit
 from landbridge.errors import InputError
@@ -34,6 +34,7 @@ from landbridge.training.trainer import CHECKPOINT
 
 RESULTS = Path(__file__).parent / "results"
 TUNING_SEEDS = 100
+ARMS = SHOWN | {"dynamics": ("dynamics error", "#8c6bb1")}
 PLACES: tuple[tuple[Engine, str], ...] = (("bullet", "severe"), ("mujoco", "severe"), ("mujoco", "none"))
 
 
@@ -52,7 +53,7 @@ class Study:
 
     work: Path
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    steps: int = 12_000
+    steps: int = 10_000
     source_steps: int = 100_000
     target_steps: int = 3_000
     episodes: int = 50

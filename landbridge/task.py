@@ -54,6 +54,10 @@ class Task(ABC):
     def initial_state(self, rng: np.random.Generator, batch: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Start positions and velocities (batch, J) in `spec.joint_names` order."""
 
+    def exploring_state(self, rng: np.random.Generator, batch: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Like `initial_state`, but anywhere a simulator can put the robot, so that rare states are in its logs."""
+        return self.initial_state(rng, batch)
+
     def digest(self) -> str:
         """SHA-256 of the task's source text: two datasets with one digest carry rewards of one function."""
         return hashlib.sha256(inspect.getsource(type(self)).encode()).hexdigest()

@@ -22,6 +22,7 @@ from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import load_scenario
 from landbridge.task import Task, load_task
 
+EXPLORING = 0.5  # share of a source dataset's rollouts that start from anywhere
 SOURCE_MIX = {"random": 0.1, "tuned": 0.2, "noisy": 0.5, "sac_partial": 0.2}
 
 
@@ -41,7 +42,8 @@ def collect(
     engine: Engine = "mujoco",
     mix: dict[str, float] | None = None,
     domain: Literal["source", "target"] = "source",
-    batch: int = 32,
+    exploring: float | None = None,
+    batch: int = 16,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Simulate behaviour policies into a dataset.
@@ -59,6 +61,8 @@ def collect(
         engine: Physics engine.
         mix: Share of the steps of each behaviour; by default random, tuned, noisy and sac_partial.
         domain: What the dataset stands for in training.
+        exploring: Share of the rollouts that start from anywhere (`Task.exploring_state`); by default 0.5 for a source
+            and 0 for a target, since no robot can be put anywhere.
         batch: Episodes run in lockstep.
         seed: The same seed gives the same arrays.
 
@@ -71,13 +75,17 @@ def collect(
     rung = load_scenario(machine, scenario)
     if steps < 1 or batch < 1:
         raise InputError("collect", f"steps is {steps} and batch is {batch}", "give positive numbers")
+    if exploring is None:
+        exploring = EXPLORING if domain == "source" else 0.0
+    if not 0 <= exploring <= 1:
+        raise InputError("--exploring", f"is {exploring}", "give a share from 0 to 1")
     streams = np.random.SeedSequence(seed).spawn(batch + 1)
     plants = [make_plant(machine, engine, rung, np.random.default_rng(stream)) for stream in streams[1:]]
     tally, started, started_cpu = Tally(), time.perf_counter(), time.process_time()
     try:
         # Behaviours' shares are met exactly, so the metadata can be written before the first episode is.
         metadata = _metadata(machine, task, plants[0], engine, scenario, domain, quota := _quota(shares, steps), seed)
-        episodes = _episodes(machine, task, plants, quota, np.random.default_rng(streams[0]), tally)
+        episodes = _episodes(machine, task, plants, quota, np.random.default_rng(streams[0]), tally, exploring)
         dataset = write_dataset(out, _with_progress(episodes, steps), metadata)
     finally:
         for plant in plants:
@@ -109,14 +117,24 @@ def _quota(shares: dict[str, float], steps: int) -> dict[str, int]:
 
 
 def _episodes(
-    robot: Robot, task: Task, plants: list[Plant], quota: dict[str, int], rng: np.random.Generator, tally: Tally
+    robot: Robot,
+    task: Task,
+    plants: list[Plant],
+    quota: dict[str, int],
+    rng: np.random.Generator,
+    tally: Tally,
+    exploring: float,
 ) -> Iterator[Episode]:
-    """Episodes of each behaviour until its quota of steps is met exactly, the last one truncated."""
+    """Episodes of each behaviour until its quota of steps is met exactly, the last one truncated.
+
+    Whether a rollout explores is drawn anew for each lockstep of at most `len(plants)` episodes.
+    """
     behaviours = load_behaviours(robot)
     for name, steps in quota.items():
         while tally.steps[name] < steps:
             used = plants[: max(1, -(-(steps - tally.steps[name]) // task.episode_steps))]
-            for episode in lockstep(used, task, behaviours[name](len(used), rng), rng):
+            policy = behaviours[name](len(used), rng)
+            for episode in lockstep(used, task, policy, rng, exploring=bool(rng.random() < exploring)):
                 left = steps - tally.steps[name]
                 if left == 0:
                     break

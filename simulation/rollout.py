@@ -14,14 +14,17 @@ from landbridge.simulation.plant import Plant
 from landbridge.task import Task
 
 
-def lockstep(plants: Sequence[Plant], task: Task, policy: Policy, rng: np.random.Generator) -> list[Episode]:
+def lockstep(
+    plants: Sequence[Plant], task: Task, policy: Policy, rng: np.random.Generator, exploring: bool = False
+) -> list[Episode]:
     """Run one episode in each of B plants at once, with one call of `policy` per control step.
 
     Episodes end when the task terminates them, or are truncated after `task.episode_seconds`. Row b of the policy's
-    batch stays with plant b; after an early end that plant rests.
+    batch stays with plant b; after an early end that plant rests. `exploring` starts from `task.exploring_state`.
     """
     observer, batch, steps = task.observer, len(plants), task.episode_steps
-    for plant, pos, vel in zip(plants, *task.initial_state(rng, batch), strict=True):
+    starts = task.exploring_state if exploring else task.initial_state
+    for plant, pos, vel in zip(plants, *starts(rng, batch), strict=True):
         plant.reset(pos, vel)
     history = observer.initial_history(batch)
     obs = np.empty((steps + 1, batch, observer.size), np.float32)

@@ -57,7 +57,7 @@ class TrainConfig:
 
     agent: AgentName = "iql"
     alignment: AlignmentName = "tabb"
-    steps: int = 12_000
+    steps: int = 10_000
     seed: int = 0
     rows: int = 256
     reward_scale: float = 0.1

@@ -32,7 +32,7 @@ def demo(
     scenario: str = "severe",
     source_steps: int = 100_000,
     target_seconds: float = 60.0,
-    train_steps: int = 12_000,
+    train_steps: int = 10_000,
     episodes: int = 20,
     seed: int = 0,
 ) -> dict[str, Any]:

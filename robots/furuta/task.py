@@ -49,6 +49,11 @@ class SwingUp(Task):
         pendulum = np.pi + rng.uniform(-0.1, 0.1, batch)
         return np.stack([arm, pendulum], -1), rng.normal(0, 0.01, (batch, 2))
 
+    def exploring_state(self, rng: np.random.Generator, batch: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The pendulum anywhere, at speeds (1 sigma) of half a full swing; the arm where a catch may find it."""
+        arm, pendulum = rng.uniform(-1.2, 1.2, batch), rng.uniform(-np.pi, np.pi, batch)
+        return np.stack([arm, pendulum], -1), rng.normal(0, [2.0, 6.0], (batch, 2))
+
 
 def make_task(observer: Observer) -> Task:
     """Called by `landbridge.task.load_task`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,17 @@ def test_collect_is_deterministic_and_complete(tmp_path: Path) -> None:
         assert one.terminated[-1] != one.truncated[-1]
 
 
+def test_half_of_a_source_starts_anywhere_and_a_target_never_does(tmp_path: Path) -> None:
+    def hanging(name: str, **arguments: Any) -> float:
+        collect(tmp_path / name, steps=3000, batch=1, seed=3, mix={"excite": 1.0}, **arguments)
+        starts = np.stack([episode.obs[0] for episode in open_dataset(tmp_path / name)])
+        return float(np.mean(np.abs(TASK.observer.angle(starts, "pendulum")) > np.pi - 0.11))
+
+    assert hanging("robot", domain="target") == 1.0
+    assert hanging("wide", exploring=1.0) < 0.5
+    assert 0.1 < hanging("source") < 0.95
+
+
 def test_another_seed_gives_other_data(tmp_path: Path) -> None:
     episodes = []
     for seed in (1, 2):
@@ -149,6 +161,7 @@ def test_target_data_without_ros(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
+        ({"exploring": 1.5}, "--exploring: is 1.5"),
         ({"mix": {"genius": 1.0}}, "unknown behaviours \\['genius'\\].*random"),
         ({"mix": {"random": -1.0}}, "positive share"),
         ({"steps": 0}, "steps is 0"),
@@ -172,11 +185,11 @@ def test_existing_folder_is_refused_and_kept(tmp_path: Path) -> None:
 def test_interrupt_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def interrupted(*args: object) -> object:
+    def interrupted(*args: object, **options: Any) -> object:
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return lockstep(*args)
+        return lockstep(*args, **options)
 
     monkeypatch.setattr(collect_module, "lockstep", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -29,7 +29,7 @@ class AgentConfig:
 
     hidden: tuple[int, ...] = (128, 128)
     gamma: float = 0.99
-    polyak: float = 0.005
+    polyak: float = 0.02
     lr: float = 1e-3
     averaging: float = 0.1
     weigh: tuple[str, ...] = ("q",)
