@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.robot import RobotSpec
+from landbridge.robot import BASE_KINDS, RobotSpec
 
 Array = NDArray[np.float64]
 
@@ -22,9 +23,33 @@ class Column:
 
     name: str
     kind: str
-    source: int  # index into the joints, or into the flattened (history, actuated) actions
+    source: int  # index into the joints, the flattened (history, actuated) actions, x y z, or sine and cosine
     scale: float
     clip: float
+
+
+class Base(NamedTuple):
+    """State of a floating base, one row per robot. Body frame: x forward, y left, z up (REP 103).
+
+    Attributes:
+        quat: (B, 4) orientation of the body in the world as w, x, y, z; of an IMU.
+        ang_vel: (B, 3) angular velocity in the body frame [rad/s]; of an IMU.
+        lin_vel: (B, 3) velocity of the body frame's origin, in the body frame [m/s]. No sensor measures it: on a real
+            robot a state estimator (leg odometry and IMU) must provide it.
+    """
+
+    quat: Array
+    ang_vel: Array
+    lin_vel: Array
+
+    def projected_gravity(self) -> Array:
+        """Direction of gravity (B, 3) in the body frame, of unit length: (0, 0, -1) when level."""
+        w, x, y, z = self.quat.T
+        return np.stack([2 * (w * y - x * z), -2 * (y * z + w * x), 2 * (x * x + y * y) - 1], -1)
+
+
+AXES = ("x", "y", "z")
+KNOWN = {"action_history", "gait_phase"}  # kinds whose next value is known before the plant has moved
 
 
 class Observer:
@@ -33,22 +58,32 @@ class Observer:
     Shapes: joint_pos, joint_vel (B, J) in `spec.joint_names` order; actions (B, H, A), newest first, in
     `spec.actuated` order with H = `history`; obs (B, `size`), float32.
 
+    `gait_phase` is (sin, cos) of 2 pi t / `period_s`, t the time by control ticks since the episode began; the other
+    kinds are named after what they hold of the joints, of the actions sent, or of the `Base`.
+
     Attributes:
         columns: One per scalar of the observation, in order.
         history: Number of past actions an observation needs (0 if none).
         num_actions: A.
+        gait_step: Advance of the gait clock in one control tick [rad]; 0 without one.
     """
 
     def __init__(self, spec: RobotSpec) -> None:
         self.spec = spec
         self.num_actions = len(spec.actuated)
         self.history = max((t.history for t in spec.observation if t.kind == "action_history"), default=0)
+        periods = [t.period_s for t in spec.observation if t.period_s is not None]
+        self.gait_step = 2 * np.pi * spec.control_dt / periods[0] if periods else 0.0
         self.columns: list[Column] = []
         for term in spec.observation:
             clip = np.inf if term.clip is None else term.clip
             if term.kind == "action_history":
                 names = [f"{joint}.{age}" for age in range(term.history) for joint in spec.actuated]
                 sources = list(range(term.history * self.num_actions))
+            elif term.kind in BASE_KINDS:
+                names, sources = list(AXES), [0, 1, 2]
+            elif term.kind == "gait_phase":
+                names, sources = ["sin", "cos"], [0, 1]
             else:
                 names = list(term.joints)
                 sources = [spec.joint_names.index(joint) for joint in term.joints]
@@ -75,8 +110,18 @@ class Observer:
         at = [i for i, c in enumerate(self.columns) if c.kind == kind]
         return np.array(at, np.intp), np.array([self.columns[i].source for i in at], np.intp)
 
-    def __call__(self, joint_pos: Array, joint_vel: Array, actions: Array) -> NDArray[np.float32]:
-        """The observation (B, size) of a measured state and the actions already sent (newest first)."""
+    def __call__(
+        self, joint_pos: Array, joint_vel: Array, actions: Array, base: Base | None = None, tick: int = 0
+    ) -> NDArray[np.float32]:
+        """The observation (B, size) of a measured state and the actions already sent (newest first).
+
+        Args:
+            joint_pos: Measured positions.
+            joint_vel: Measured velocities.
+            actions: Those sent so far.
+            base: State of the base; only a floating one has it, and must give it.
+            tick: Control ticks since the episode began, for the gait clock.
+        """
         raw = np.empty((len(joint_pos), self.size))
         for kind, (at, source) in self._kinds.items():
             if kind == "joint_pos":
@@ -87,9 +132,18 @@ class Observer:
                 raw[:, at] = np.cos(joint_pos[:, source])
             elif kind == "joint_vel":
                 raw[:, at] = joint_vel[:, source]
-            else:
+            elif kind == "action_history":
                 raw[:, at] = actions.reshape(len(raw), -1)[:, source]
+            elif kind == "gait_phase":
+                raw[:, at] = np.array([np.sin(tick * self.gait_step), np.cos(tick * self.gait_step)])[source]
+            else:
+                raw[:, at] = self._of_base(kind, base)[:, source]
         return np.clip(raw * self._scale, -self._clip, self._clip).astype(np.float32)
+
+    def _of_base(self, kind: str, base: Base | None) -> Array:
+        if base is None:
+            raise ValueError(f"{self.spec.name} observes {kind} and was given no base state")
+        return base.projected_gravity() if kind == "projected_gravity" else getattr(base, kind.removeprefix("base_"))
 
     def column(self, obs: NDArray[np.floating], name: str) -> Array:
         """The unscaled value (...,) of one column of obs (..., size); raises KeyError with the known names."""
@@ -104,11 +158,11 @@ class Observer:
 
     @property
     def measured(self) -> NDArray[np.bool_]:
-        """Mask (size,) of the columns that the plant decides; the rest is the action history, known beforehand."""
-        return np.array([c.kind != "action_history" for c in self.columns])
+        """Mask (size,) of the columns that the plant decides; past actions and the clock are known beforehand."""
+        return np.array([c.kind not in KNOWN for c in self.columns])
 
     def advance_history(self, obs: NDArray[np.floating], action: NDArray[np.floating]) -> NDArray[np.float32]:
-        """`obs` with its action-history columns moved one step on by `action` (B, A); measured columns unchanged."""
+        """`obs` with past actions and the clock moved one step on by `action` (B, A); measured columns unchanged."""
         following = np.array(obs, np.float32)
         if self.history:
             at, source = self._kinds["action_history"]
@@ -118,6 +172,11 @@ class Observer:
                     following[..., column] = np.clip(value, -self._clip[column], self._clip[column])
                 else:
                     following[..., column] = obs[..., at[source == index - self.num_actions][0]]
+        if self.gait_step:
+            (sine, cosine), _ = self._kinds["gait_phase"]
+            turn, sin, cos = self.gait_step, np.asarray(obs[..., sine], np.float64), obs[..., cosine]
+            following[..., sine] = sin * np.cos(turn) + cos * np.sin(turn)
+            following[..., cosine] = cos * np.cos(turn) - sin * np.sin(turn)
         return following
 
     def initial_history(self, batch: int) -> Array:

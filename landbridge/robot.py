@@ -12,7 +12,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,6 +25,8 @@ ROBOTS = Path(__file__).parent / "robots"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+BASE_KINDS = {"projected_gravity", "base_ang_vel", "base_lin_vel"}  # observations of a floating base
 
 
 class Spec(BaseModel):
@@ -110,13 +112,35 @@ class ObservationTerm(Spec):
         scale: Multiplies the raw value.
         clip: Symmetric bound after scaling, or None.
         history: Number of past actions, newest first (`action_history` only).
+        period_s: Period of the clock [s] (`gait_phase` only).
     """
 
-    kind: Literal["joint_pos", "joint_sin", "joint_cos", "joint_vel", "action_history"]
+    kind: Literal[
+        "joint_pos",
+        "joint_sin",
+        "joint_cos",
+        "joint_vel",
+        "action_history",
+        "projected_gravity",
+        "base_ang_vel",
+        "base_lin_vel",
+        "gait_phase",
+    ]
     joints: tuple[str, ...] = ()
     scale: Positive = 1.0
     clip: Positive | None = None
     history: Annotated[int, Field(ge=1)] = 1
+    period_s: Positive | None = None
+
+    @model_validator(mode="after")
+    def _fields_belong_to_the_kind(self) -> Self:
+        if self.kind.startswith("joint_") != bool(self.joints):
+            raise ValueError(f"observation term {self.kind}: joints is {list(self.joints)}")
+        if (self.kind == "gait_phase") != (self.period_s is not None):
+            raise ValueError(f"observation term {self.kind}: period_s is {self.period_s}")
+        if self.kind == "gait_phase" and self.clip is not None:
+            raise ValueError("observation term gait_phase takes no clip: a clipped clock cannot be advanced")
+        return self
 
 
 class ActionSpec(Spec):
@@ -157,6 +181,10 @@ class RobotSpec(Spec):
         control_rate_hz: Policy rate; `control_dt` is its inverse.
         decimation: Physics steps per control step in simulation.
         latency_budget_ms: Measurement-to-command time the robot is designed for.
+        base: Whether the root link is bolted to the world or floats above a ground plane.
+        base_height: Height [m] of a floating root link's frame above the ground at the start of an episode.
+        friction_smoothing: v_0 of `Friction` [rad/s]: below it Coulomb friction is a damper c / v_0, which explicit
+            integration bears only if c / v_0 * physics_dt is well below twice the joint's inertia.
     """
 
     schema_version: Literal[1]
@@ -169,6 +197,9 @@ class RobotSpec(Spec):
     observation: tuple[ObservationTerm, ...]
     action: ActionSpec
     safety: SafetyEnvelope
+    base: Literal["fixed", "floating"] = "fixed"
+    base_height: Positive | None = None
+    friction_smoothing: Positive = 0.1
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -178,10 +209,19 @@ class RobotSpec(Spec):
         for term in self.observation:
             if unknown := set(term.joints) - set(names):
                 raise ValueError(f"observation term {term.kind} names unknown joints {sorted(unknown)}; known: {names}")
-            if (term.kind == "action_history") == bool(term.joints):
-                raise ValueError(f"observation term {term.kind}: joints is {list(term.joints)}")
         if set(self.action.scale) != set(self.actuated):
             raise ValueError(f"action.scale is for {sorted(self.action.scale)}, actuated joints are {self.actuated}")
+        return self
+
+    @model_validator(mode="after")
+    def _base_is_complete(self) -> Self:
+        if (self.base == "floating") != (self.base_height is not None):
+            raise ValueError(f"base is {self.base} and base_height is {self.base_height}")
+        kinds = [term.kind for term in self.observation]
+        if self.base == "fixed" and (found := sorted(set(kinds) & BASE_KINDS)):
+            raise ValueError(f"observation has {found}, which a fixed base does not have")
+        if kinds.count("gait_phase") > 1:
+            raise ValueError("observation has more than one gait_phase")
         return self
 
     @property
@@ -207,8 +247,17 @@ class RobotSpec(Spec):
         raise KeyError(f"{name!r} is not a joint of {self.name}; known: {self.joint_names}")
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON of this spec: equal for two files that differ only in comments or layout."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 of the canonical JSON of this spec: equal for two files that differ only in comments or layout.
+
+        Fields that came after the first datasets count only where they are set, so those datasets stay valid.
+        """
+        later: dict[str, Any] = {
+            name: True
+            for name in ("base", "base_height", "friction_smoothing")
+            if getattr(self, name) == type(self).model_fields[name].default
+        }
+        unset = {i: {"period_s"} for i, term in enumerate(self.observation) if term.period_s is None}
+        return hashlib.sha256(self.model_dump_json(exclude=later | {"observation": unset}).encode()).hexdigest()
 
 
 class Robot:

@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,8 @@ import numpy as np
 
 from landbridge.errors import InputError
 from landbridge.robot import Robot
-from landbridge.simulation.plant import Array, Plant
+from landbridge.simulation.drive import Floats
+from landbridge.simulation.plant import Array, Plant, into_body
 from landbridge.simulation.scenario import Scenario, apply
 
 
@@ -43,7 +44,7 @@ GRAVITY = 9.81  # m/s^2, MuJoCo's default
 
 
 class BulletPlant(Plant):
-    """A fixed-base robot of hinge joints in a Bullet world of its own."""
+    """A robot of hinge joints in a Bullet world of its own, with a fixed base or a floating one above a plane."""
 
     engine_version = str(pybullet.getAPIVersion())
 
@@ -68,7 +69,7 @@ class BulletPlant(Plant):
             return int(
                 pybullet.loadURDF(
                     str(path),
-                    useFixedBase=True,
+                    useFixedBase=self.spec.base == "fixed",
                     flags=pybullet.URDF_USE_INERTIA_FROM_FILE,
                     physicsClientId=self.client,
                 )
@@ -89,7 +90,28 @@ class BulletPlant(Plant):
             pybullet.changeDynamics(self.body, joint, jointLowerLimit=-1e9, jointUpperLimit=1e9, **client)
             pybullet.setJointMotorControl2(self.body, joint, pybullet.VELOCITY_CONTROL, force=0, **client)
 
+        if self.spec.base == "floating":
+            self._lay_ground()
+
+    def _lay_ground(self) -> None:
+        client = {"physicsClientId": self.client}
+        ground = pybullet.createMultiBody(0, pybullet.createCollisionShape(pybullet.GEOM_PLANE, **client), **client)
+        # The product of a pair's frictions counts; 1 on the robot leaves that of the ground.
+        pybullet.changeDynamics(ground, -1, lateralFriction=self.scenario.ground_friction, **client)
+        for link in range(-1, self._count()):
+            pybullet.changeDynamics(self.body, link, lateralFriction=1.0, restitution=0.0, **client)
+        # Bullet speaks of the base's centre of mass, we of the link's frame: where the one is in the other.
+        _, _, _, *offset = pybullet.getDynamicsInfo(self.body, -1, self.client)[:5]
+        self._frame_in_centre = pybullet.invertTransform(*offset)
+        self._fresh = pybullet.saveState(self.client)
+
     def _set_state(self, joint_pos: Array, joint_vel: Array) -> None:
+        if self.spec.base_height is not None:
+            pybullet.restoreState(self._fresh, physicsClientId=self.client)  # forgets the contacts of the last episode
+            centre = pybullet.invertTransform(*self._frame_in_centre)
+            place = pybullet.multiplyTransforms((0, 0, self.spec.base_height), (0, 0, 0, 1), *centre)
+            pybullet.resetBasePositionAndOrientation(self.body, *place, self.client)
+            pybullet.resetBaseVelocity(self.body, (0, 0, 0), (0, 0, 0), self.client)
         for joint, position, velocity in zip(self.joints, joint_pos, joint_vel, strict=True):
             pybullet.resetJointState(self.body, joint, position, velocity, self.client)
 
@@ -97,7 +119,21 @@ class BulletPlant(Plant):
         states = pybullet.getJointStates(self.body, self.joints, self.client)
         return [s[0] for s in states], [s[1] for s in states]
 
-    def _advance(self, torque: Sequence[float]) -> None:
+    def _base(self) -> tuple[list[float], list[float], list[float]]:
+        centre, orientation = pybullet.getBasePositionAndOrientation(self.body, self.client)
+        velocity, (a, b, c) = pybullet.getBaseVelocity(self.body, self.client)
+        frame, (x, y, z, w) = pybullet.multiplyTransforms(centre, orientation, *self._frame_in_centre)
+        dx, dy, dz = (of_frame - of_centre for of_frame, of_centre in zip(frame, centre, strict=True))
+        turning = b * dz - c * dy, c * dx - a * dz, a * dy - b * dx
+        quat = [w, x, y, z]
+        lin_vel = [of_centre + more for of_centre, more in zip(velocity, turning, strict=True)]
+        return quat, into_body(quat, (a, b, c)), into_body(quat, lin_vel)
+
+    def _kick(self, x: float, y: float) -> None:
+        (vx, vy, vz), ang_vel = pybullet.getBaseVelocity(self.body, self.client)
+        pybullet.resetBaseVelocity(self.body, (vx + x, vy + y, vz), ang_vel, self.client)
+
+    def _advance(self, torque: Floats) -> None:
         pybullet.setJointMotorControlArray(
             self.body, self.joints, pybullet.TORQUE_CONTROL, forces=torque, physicsClientId=self.client
         )

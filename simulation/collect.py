@@ -23,7 +23,6 @@ from landbridge.simulation.scenario import load_scenario
 from landbridge.task import Task, load_task
 
 EXPLORING = 0.5  # share of a source dataset's rollouts that start from anywhere
-SOURCE_MIX = {"random": 0.1, "tuned": 0.2, "noisy": 0.5, "sac_partial": 0.2}
 
 
 @dataclass
@@ -59,7 +58,7 @@ def collect(
         steps: Control steps; the last episode is cut to give exactly this many.
         scenario: Rung of the robot's severity ladder.
         engine: Physics engine.
-        mix: Share of the steps of each behaviour; by default random, tuned, noisy and sac_partial.
+        mix: Share of the steps of each behaviour; by default SOURCE_MIX of the robot's behaviour.py.
         domain: What the dataset stands for in training.
         exploring: Share of the rollouts that start from anywhere (`Task.exploring_state`); by default 0.5 for a source
             and 0 for a target, since no robot can be put anywhere.
@@ -71,7 +70,7 @@ def collect(
         success of each behaviour.
     """
     machine = load_robot(robot)
-    task, shares = load_task(machine), _shares(machine, SOURCE_MIX if mix is None else mix)
+    task, shares = load_task(machine), _shares(machine, machine.module("behaviour").SOURCE_MIX if mix is None else mix)
     rung = load_scenario(machine, scenario)
     if steps < 1 or batch < 1:
         raise InputError("collect", f"steps is {steps} and batch is {batch}", "give positive numbers")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp, tanh
+
+import numpy as np
+from numpy.typing import NDArray
 
 from landbridge.robot import Friction
 
-SMOOTHING_SPEED = 0.1  # rad/s; v_0: below it Coulomb friction is a steep damper, so that explicit integration is stable
+SMOOTHING_SPEED = 0.1  # rad/s; v_0 unless the robot's `friction_smoothing` says otherwise
 
 
 class JointFriction:
@@ -15,7 +19,8 @@ class JointFriction:
     On Python floats, because two joints 500 times a second cost a tenth of what numpy would take.
     """
 
-    def __init__(self, friction: Friction) -> None:
+    def __init__(self, friction: Friction, smoothing: float = SMOOTHING_SPEED) -> None:
+        self._smoothing = smoothing
         self._coulomb = friction.frictionloss
         self._excess = 0.0 if friction.stiction is None else friction.stiction - friction.frictionloss
         self._stribeck_velocity = friction.stribeck_velocity
@@ -26,4 +31,27 @@ class JointFriction:
         dry = self._coulomb
         if self._excess:
             dry += self._excess * exp(-((joint_vel / self._stribeck_velocity) ** 2))
-        return -dry * tanh(joint_vel / SMOOTHING_SPEED) - self._viscous * joint_vel
+        return -dry * tanh(joint_vel / self._smoothing) - self._viscous * joint_vel
+
+
+class JointFrictions:
+    """`JointFriction` of all joints at once, on arrays."""
+
+    def __init__(self, frictions: Sequence[Friction], smoothing: float = SMOOTHING_SPEED) -> None:
+        self._slope = 1 / smoothing
+        self._coulomb, self._viscous, self._stribeck_velocity = (
+            np.array([getattr(friction, name) for friction in frictions])
+            for name in ("frictionloss", "viscous", "stribeck_velocity")
+        )
+        self._excess = np.array([0.0 if f.stiction is None else f.stiction - f.frictionloss for f in frictions])
+        self._stribeck = bool(self._excess.any())
+
+    def __call__(self, joint_vel: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Torques (J,) [N m] on joints that turn with `joint_vel` (J,) [rad/s]."""
+        dry = self._coulomb
+        if self._stribeck:
+            dry = dry + self._excess * np.exp(-np.square(joint_vel / self._stribeck_velocity))
+        torque = np.tanh(joint_vel * self._slope)
+        torque *= dry
+        torque += self._viscous * joint_vel
+        return np.negative(torque, out=torque)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import mujoco
 import numpy as np
 
 from landbridge.errors import InputError
 from landbridge.robot import Robot
-from landbridge.simulation.plant import Array, Plant
+from landbridge.simulation.drive import Floats
+from landbridge.simulation.plant import Array, Plant, into_body
 from landbridge.simulation.scenario import Scenario, apply
 
 
 def compile_model(robot: Robot, scenario: Scenario) -> mujoco.MjModel:
-    """The robot under `scenario` as a compiled model: semi-implicit Euler, no damping, friction or limit of its own."""
+    """The robot under `scenario` as a compiled model: semi-implicit Euler, no damping, friction or limit of its own.
+
+    A floating robot stands on a plane; its links touch the ground and never each other, as in Bullet.
+    """
     spec = mujoco.MjSpec.from_string(apply(robot.urdf.read_text(), scenario, str(robot.urdf)))
     spec.compiler.fusestatic = False  # keep the base a body of its own, with its mass
     spec.option.timestep = robot.spec.control_dt / robot.spec.decimation
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
+    if robot.spec.base == "floating":
+        _release(spec, scenario)
     model = spec.compile()
     model.dof_damping[:] = 0
     model.dof_frictionloss[:] = 0
@@ -28,8 +32,24 @@ def compile_model(robot: Robot, scenario: Scenario) -> mujoco.MjModel:
     return model
 
 
+def _release(spec: mujoco.MjSpec, scenario: Scenario) -> None:
+    """Free the root, which the URDF import welds to the world, and lay the ground under it."""
+    spec.worldbody.first_body().add_freejoint()
+    spec.option.cone = (
+        mujoco.mjtCone.mjCONE_ELLIPTIC
+    )  # with the cheaper pyramid a trot is a fifth faster than in Bullet
+    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP  # nothing is damped implicitly: spares a solve
+    for geom in spec.geoms:
+        geom.contype, geom.conaffinity = 1, 0
+    ground = spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1], contype=0, conaffinity=1)
+    for geom in spec.geoms:  # the greater friction of a pair counts
+        geom.condim, geom.friction = 3, [scenario.ground_friction, 0, 0]
+        geom.solref = [2 * spec.option.timestep, 1]  # as hard as the time step permits: Bullet's contacts are rigid
+    ground.name = "ground"
+
+
 class MujocoPlant(Plant):
-    """A fixed-base robot of hinge joints in MuJoCo."""
+    """A robot of hinge joints in MuJoCo, with a fixed or a floating base."""
 
     engine_version = mujoco.__version__
 
@@ -37,19 +57,30 @@ class MujocoPlant(Plant):
         super().__init__(robot, scenario, rng)
         self.model = compile_model(robot, scenario)
         self.data = mujoco.MjData(self.model)
-        self._qpos, self._qvel, self._applied = self.data.qpos, self.data.qvel, self.data.qfrc_applied
+        free = 6 if self.spec.base == "floating" else 0  # degrees of freedom before the first joint
+        self._qpos, self._qvel = self.data.qpos[free + (free > 0) :], self.data.qvel[free:]
+        self._applied = self.data.qfrc_applied[free:]
         order = [int(self.model.joint(name).dofadr[0]) for name in self.spec.joint_names]
-        if order != list(range(self.model.nv)):
+        if order != list(range(free, self.model.nv)):
             raise InputError(robot.urdf, f"joints are not in the order {self.spec.joint_names}", "sort them")
 
     def _set_state(self, joint_pos: Array, joint_vel: Array) -> None:
         mujoco.mj_resetData(self.model, self.data)
         self._qpos[:], self._qvel[:] = joint_pos, joint_vel
+        if self.spec.base_height is not None:
+            self.data.qpos[:7] = [0, 0, self.spec.base_height, 1, 0, 0, 0]
 
-    def _state(self) -> tuple[list[float], list[float]]:
-        return self._qpos.tolist(), self._qvel.tolist()
+    def _state(self) -> tuple[Floats, Floats]:
+        return (self._qpos.tolist(), self._qvel.tolist()) if self._few else (self._qpos, self._qvel)
 
-    def _advance(self, torque: Sequence[float]) -> None:
+    def _base(self) -> tuple[list[float], list[float], list[float]]:
+        quat, velocity = self.data.qpos[3:7].tolist(), self.data.qvel[:6].tolist()
+        return quat, velocity[3:], into_body(quat, velocity[:3])  # a free joint turns in its own frame
+
+    def _kick(self, x: float, y: float) -> None:
+        self.data.qvel[:2] += (x, y)
+
+    def _advance(self, torque: Floats) -> None:
         self._applied[:] = torque
         mujoco.mj_step(self.model, self.data)
 

@@ -1,7 +1,8 @@
 """The plant: a simulated robot that is stepped by control periods.
 
 Everything but the rigid-body physics is common to the engines and lives here: command latency, drive, effort limit,
-friction and measurement noise. An engine adds three methods: set the state, get it, advance it by one physics step.
+friction, pushes and measurement noise. An engine adds three methods: set the state, get it, advance it by one physics
+step; with a floating base two more: get the base's state, push it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.robot import Joint, Robot
-from landbridge.simulation.friction import JointFriction
-from landbridge.simulation.scenario import Scenario
+from landbridge.observation import Base
+from landbridge.robot import Robot
+from landbridge.simulation.drive import FEW, Floats, make_drive
+from landbridge.simulation.scenario import Push, Scenario
 
 Array = NDArray[np.float64]
 Engine = Literal["mujoco", "bullet"]
@@ -27,19 +29,35 @@ TIME_TOLERANCE = 1e-9  # s; a write that falls on a physics step belongs to it i
 class DelayLine:
     """Commands on their way to the drive: what was written at t is in effect from t + latency on."""
 
-    def __init__(self, latency: float, initial: Sequence[float]) -> None:
+    def __init__(self, latency: float, initial: Floats) -> None:
         self.latency, self._current = latency, initial
-        self._pending: deque[tuple[float, Sequence[float]]] = deque()
+        self._pending: deque[tuple[float, Floats]] = deque()
 
-    def write(self, time: float, command: Sequence[float]) -> None:
+    def write(self, time: float, command: Floats) -> None:
         """Send `command` at `time` [s]; times never decrease."""
         self._pending.append((time + self.latency, command))
 
-    def at(self, time: float) -> Sequence[float]:
+    def at(self, time: float) -> Floats:
         """The command in effect at `time` [s]; times never decrease."""
         while self._pending and self._pending[0][0] <= time + TIME_TOLERANCE:
             self._current = self._pending.popleft()[1]
         return self._current
+
+
+class Pushes:
+    """When and how a floating base is pushed: every `interval_s` from a random start, in a random direction."""
+
+    def __init__(self, push: Push, rng: np.random.Generator) -> None:
+        self._push, self._rng = push, rng
+        self._next = rng.uniform(0.0, push.interval_s)
+
+    def due(self, time: float) -> tuple[float, float] | None:
+        """The horizontal change of velocity [m/s] in the world that is due at `time` [s], if any."""
+        if time + TIME_TOLERANCE < self._next:
+            return None
+        self._next += self._push.interval_s
+        angle = self._rng.uniform(0.0, 2 * np.pi)
+        return self._push.speed * float(np.cos(angle)), self._push.speed * float(np.sin(angle))
 
 
 class Plant(ABC):
@@ -59,14 +77,19 @@ class Plant(ABC):
         self.rng = np.random.default_rng(0) if rng is None else rng
         self.physics_dt = self.spec.control_dt / self.spec.decimation
         self.time = 0.0
-        self._drives = [(self.spec.joint_names.index(name), self.spec.joint(name)) for name in self.spec.actuated]
-        self._friction = [JointFriction(scenario.friction.get(j.name, j.friction)) for j in self.spec.joints]
+        self._drive = make_drive(self.spec, scenario)
+        self._few = len(self.spec.joints) <= FEW  # then plain floats are faster than arrays
         self._line = self._idle_line()
+        self._pushes: Pushes | None = None
 
     def reset(self, joint_pos: Array, joint_vel: Array) -> None:
-        """Place the joints (J,), (J,); time restarts and no command is on its way (zero effort or default position)."""
+        """Place the joints (J,), (J,); time restarts and no command is on its way (zero effort or default position).
+
+        A floating base starts level and at rest, `base_height` above the ground.
+        """
         self.time = 0.0
         self._line = self._idle_line()
+        self._pushes = None if self.scenario.push is None else Pushes(self.scenario.push, self.rng)
         self._set_state(np.asarray(joint_pos, np.float64), np.asarray(joint_vel, np.float64))
 
     def step(self, writes: Sequence[tuple[float, Array]]) -> None:
@@ -78,14 +101,12 @@ class Plant(ABC):
         """
         start = self.time
         for offset, command in writes:
-            self._line.write(start + offset, np.asarray(command, np.float64).tolist())
+            sent = np.array(command, np.float64)
+            self._line.write(start + offset, sent.tolist() if self._few else sent)
+        if self._pushes is not None and (velocity := self._pushes.due(start)) is not None:
+            self._kick(*velocity)
         for i in range(self.spec.decimation):
-            joint_pos, joint_vel = self._state()
-            torque = [friction(velocity) for friction, velocity in zip(self._friction, joint_vel, strict=True)]
-            commands = self._line.at(start + i * self.physics_dt)
-            for (index, joint), target in zip(self._drives, commands, strict=True):
-                torque[index] += self._effort(joint, target, joint_pos[index], joint_vel[index])
-            self._advance(torque)
+            self._advance(self._drive(*self._state(), self._line.at(start + i * self.physics_dt)))
         self.time = start + self.spec.control_dt
 
     def measure(self) -> tuple[Array, Array]:
@@ -96,34 +117,48 @@ class Plant(ABC):
             joint_vel += self.scenario.joint_vel_noise * self.rng.standard_normal(len(joint_vel))
         return joint_pos, joint_vel
 
+    def measure_base(self) -> Base | None:
+        """State of a floating base, arrays of one row; None for a fixed one."""
+        if self.spec.base == "fixed":
+            return None
+        quat, ang_vel, lin_vel = (np.array([values]) for values in self._base())
+        return Base(quat, ang_vel, lin_vel)
+
     @abstractmethod
     def close(self) -> None:
         """Release the engine."""
 
     def _idle_line(self) -> DelayLine:
         positions = self.spec.action.kind == "position"
-        idle = [joint.default_joint_pos if positions else 0.0 for _, joint in self._drives]
-        return DelayLine(self.scenario.latency_ms / 1000, idle)
-
-    def _effort(self, joint: Joint, command: float, position: float, velocity: float) -> float:
-        if self.spec.action.kind == "effort":
-            effort = command
-        elif self.spec.action.kind == "velocity":
-            effort = joint.damping * (command - velocity)
-        else:
-            effort = joint.stiffness * (command - position) - joint.damping * velocity
-        return max(-joint.effort_limit, min(joint.effort_limit, self.scenario.actuator_gain * effort))
+        idle = [j.default_joint_pos if positions else 0.0 for j in self.spec.joints if j.actuated]
+        return DelayLine(self.scenario.latency_ms / 1000, idle if self._few else np.array(idle))
 
     @abstractmethod
     def _set_state(self, joint_pos: Array, joint_vel: Array) -> None: ...
 
     @abstractmethod
-    def _state(self) -> tuple[Sequence[float], Sequence[float]]:
+    def _state(self) -> tuple[Floats, Floats]:
         """True positions (J,) and velocities (J,)."""
 
+    def _base(self) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+        """Orientation w, x, y, z and, in the body frame, angular and linear velocity of a floating base."""
+        raise NotImplementedError(f"{type(self).__name__} has no floating base")
+
+    def _kick(self, x: float, y: float) -> None:
+        """Add (x, y) [m/s] in the world to the velocity of a floating base."""
+        raise NotImplementedError(f"{type(self).__name__} has no floating base")
+
     @abstractmethod
-    def _advance(self, torque: Sequence[float]) -> None:
+    def _advance(self, torque: Floats) -> None:
         """One physics step with joint torques (J,)."""
+
+
+def into_body(quat: Sequence[float], vector: Sequence[float]) -> list[float]:
+    """`vector` of the world in the frame with orientation `quat` (w, x, y, z): v + 2 w (v x u) + 2 u x (u x v)."""
+    w, x, y, z = quat
+    a, b, c = vector
+    tx, ty, tz = 2 * (y * c - z * b), 2 * (z * a - x * c), 2 * (x * b - y * a)  # t = 2 u x v
+    return [a - w * tx + y * tz - z * ty, b - w * ty + z * tx - x * tz, c - w * tz + x * ty - y * tx]
 
 
 def make_plant(robot: Robot, engine: Engine, scenario: Scenario, rng: np.random.Generator | None = None) -> Plant:

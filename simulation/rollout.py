@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.episode import Episode
-from landbridge.observation import action_to_command, push_action
+from landbridge.observation import Base, action_to_command, push_action
 from landbridge.simulation.behaviour import Policy
 from landbridge.simulation.plant import Plant
 from landbridge.task import Task
@@ -30,7 +30,7 @@ def lockstep(
     obs = np.empty((steps + 1, batch, observer.size), np.float32)
     actions = np.empty((steps, batch, observer.num_actions), np.float32)
     joint_pos, joint_vel = (np.stack(values) for values in zip(*(p.measure() for p in plants), strict=True))
-    obs[0] = observer(joint_pos, joint_vel, history)
+    obs[0] = observer(joint_pos, joint_vel, history, _bases(plants), 0)
     terminated = np.zeros(batch, bool)
     for t in range(steps):
         actions[t] = np.clip(policy(obs[t]), -1.0, 1.0)
@@ -39,12 +39,17 @@ def lockstep(
             plants[b].step([(0.0, commands[b])])
             joint_pos[b], joint_vel[b] = plants[b].measure()
         history = push_action(history, actions[t])
-        obs[t + 1] = observer(joint_pos, joint_vel, history)
+        obs[t + 1] = observer(joint_pos, joint_vel, history, _bases(plants), t + 1)
         terminated |= task.terminated(obs[t], actions[t], obs[t + 1])
         if terminated.all():
             break
     stamps = np.arange(t + 2, dtype=np.float64) * observer.spec.control_dt
     return [label(task, obs[: t + 2, b], actions[: t + 1, b], stamps) for b in range(batch)]
+
+
+def _bases(plants: Sequence[Plant]) -> Base | None:
+    rows = [base for plant in plants if (base := plant.measure_base()) is not None]
+    return Base(*(np.concatenate(parts) for parts in zip(*rows, strict=True))) if rows else None
 
 
 def label(task: Task, obs: NDArray[np.float32], actions: NDArray[np.float32], stamps: NDArray[np.float64]) -> Episode:

@@ -13,9 +13,35 @@ import numpy as np
 from pydantic import Field
 
 from landbridge.errors import InputError
-from landbridge.robot import Friction, NonNegative, Positive, Robot, Spec, read_model
+from landbridge.robot import Finite, Friction, NonNegative, Positive, Robot, Spec, read_model
 
 SCENARIOS = "scenarios.yaml"
+
+
+class Payload(Spec):
+    """A solid cube fixed to a link.
+
+    Attributes:
+        mass: [kg]
+        position: Of its centre in the link's frame [m].
+        size: Edge [m].
+    """
+
+    mass: Positive
+    position: tuple[Finite, Finite, Finite]
+    size: Positive = 0.1
+
+
+class Push(Spec):
+    """Kicks to a floating base. They belong to the task: the nominal scenario has them too.
+
+    Attributes:
+        speed: Change of the base's horizontal velocity [m/s], in a random direction.
+        interval_s: Time between two kicks [s].
+    """
+
+    speed: Positive
+    interval_s: Positive
 
 
 class Scenario(Spec):
@@ -30,6 +56,9 @@ class Scenario(Spec):
         latency_ms: Time from the write of a command to its effect [ms].
         joint_pos_noise: Standard deviation of the measured positions [rad].
         joint_vel_noise: Standard deviation of the measured velocities [rad/s].
+        ground_friction: Coulomb coefficient between a floating robot and the ground.
+        payload: What a link carries, by the link's name.
+        push: Kicks to a floating base.
     """
 
     actuator_gain: Positive = 1.0
@@ -39,6 +68,9 @@ class Scenario(Spec):
     latency_ms: Annotated[float, Field(ge=0, le=200)] = 0.0
     joint_pos_noise: NonNegative = 0.0
     joint_vel_noise: NonNegative = 0.0
+    ground_friction: Positive = 0.8  # rubber on a smooth floor
+    payload: dict[str, Payload] = Field(default_factory=dict)
+    push: Push | None = None
 
 
 class Ladder(Spec):
@@ -65,28 +97,33 @@ def load_scenario(robot: Robot, name: str) -> Scenario:
         raise InputError(
             path, f"{name}.friction names unknown joints {unknown}", f"joints are {', '.join(robot.spec.joint_names)}"
         )
+    if scenario.push is not None and robot.spec.base == "fixed":
+        raise InputError(path, f"{name}.push: {robot.spec.name} has a fixed base", "remove it")
     apply(robot.urdf.read_text(), scenario, where=f"{path}: {name}")
     return scenario
 
 
 def apply(urdf: str, scenario: Scenario, where: str = "scenario") -> str:
-    """The URDF text `urdf` with the links of `scenario` scaled.
+    """The URDF text `urdf` with the links of `scenario` scaled and loaded.
 
     Raises:
-        InputError: Not XML, a scaled link does not exist, or an inertia is not that of a body (see `check_inertia`).
+        InputError: Not XML, a named link does not exist, or an inertia is not that of a body (see `check_inertia`).
     """
     try:
         root = ET.fromstring(urdf)
     except ET.ParseError as error:
         raise InputError(where, f"URDF is not XML: {error}", "correct the file's syntax") from error
     links = {link.attrib["name"]: link for link in root.iter("link")}
-    if unknown := sorted((set(scenario.link_mass_scale) | set(scenario.link_length_scale)) - set(links)):
+    named = set(scenario.link_mass_scale) | set(scenario.link_length_scale) | set(scenario.payload)
+    if unknown := sorted(named - set(links)):
         raise InputError(where, f"unknown links {unknown}", f"links are {', '.join(links)}")
     for name, factor in scenario.link_mass_scale.items():
         _scale(links[name].find("inertial/mass"), factor, "value")
         _scale(links[name].find("inertial/inertia"), factor, *INERTIA)
     for name, factor in scenario.link_length_scale.items():
         _scale_length(root, links[name], factor)
+    for name, payload in scenario.payload.items():
+        _load(links[name], payload, f"{where}: link {name}")
     for name, link in links.items():
         check_inertia(link, f"{where}: link {name}")
     return ET.tostring(root, encoding="unicode")
@@ -111,6 +148,26 @@ def check_inertia(link: ET.Element, where: str) -> None:
             f"principal inertias {low:.3g}, {middle:.3g}, {high:.3g} kg m^2 belong to no rigid body",
             "each must be positive and at most the sum of the other two",
         )
+
+
+def _load(link: ET.Element, payload: Payload, where: str) -> None:
+    """Merge the payload into the link's mass, centre of mass and inertia (parallel axes)."""
+    check_inertia(link, where)
+    mass, origin, inertia = (link.find(f"inertial/{tag}") for tag in ("mass", "origin", "inertia"))
+    assert mass is not None and inertia is not None
+    if origin is None or any(float(angle) for angle in origin.get("rpy", "0 0 0").split()):
+        raise InputError(where, "its inertial block has no <origin>, or a turned one", "express it in the link's frame")
+    own, centre = float(mass.attrib["value"]), np.array([float(v) for v in origin.get("xyz", "0 0 0").split()])
+    xx, yy, zz, xy, xz, yz = (float(inertia.attrib[key]) for key in INERTIA)
+    total, at = own + payload.mass, np.array(payload.position)
+    common = (own * centre + payload.mass * at) / total
+    tensor = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) + payload.mass * payload.size**2 / 6 * np.eye(3)
+    for weight, place in ((own, centre - common), (payload.mass, at - common)):
+        tensor += weight * (place @ place * np.eye(3) - np.outer(place, place))
+    mass.set("value", repr(total))
+    origin.set("xyz", " ".join(repr(float(v)) for v in common))
+    for key, (i, j) in zip(INERTIA, ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)), strict=True):
+        inertia.set(key, repr(float(tensor[i, j])))
 
 
 def _scale_length(root: ET.Element, link: ET.Element, factor: float) -> None:

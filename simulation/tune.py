@@ -55,7 +55,8 @@ def tune(
     names = list(start.behaviours[behaviour].parameters)
     origin = np.log(list(start.behaviours[behaviour].parameters.values()))
     rungs = [load_scenario(machine, name) for name in scenarios]
-    plants = [make_plant(machine, engine, rung) for rung in rungs for _ in range(episodes)]
+    rngs = [np.random.default_rng([seed, i]) for i in range(len(rungs) * episodes)]  # of pushes and measurement noise
+    plants = [make_plant(machine, engine, rungs[i // episodes], rng) for i, rng in enumerate(rngs)]
 
     def replaced(logs: NDArray[np.float64], made_by: str = "") -> BehaviourFile:
         values = {name: float(f"{value:.5g}") for name, value in zip(names, np.exp(logs), strict=True)}

@@ -16,6 +16,7 @@ from landbridge.observation import Observer
 from landbridge.simulation.behaviour import Actor, Behaviour, OrnsteinUhlenbeck, Policy
 
 HERE = Path(__file__).parent
+SOURCE_MIX = {"random": 0.1, "tuned": 0.2, "noisy": 0.5, "sac_partial": 0.2}  # shares of a source dataset
 # rad/s: small oscillations of the hanging pendulum, sqrt(m g l / J) of the URDF's rod, l = 0.15 m, J = m (0.3 m)^2 / 3
 NATURAL_FREQUENCY = np.sqrt(9.81 * 0.15 / 0.03)
 

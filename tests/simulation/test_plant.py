@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landbridge.robot import ActionSpec, Friction, Robot, RobotSpec, load_robot
+from landbridge.simulation.drive import ArrayDrive, ScalarDrive
 from landbridge.simulation.friction import SMOOTHING_SPEED, JointFriction
 from landbridge.simulation.plant import Array, DelayLine, Engine, Plant, make_plant
 from landbridge.simulation.scenario import Scenario
@@ -50,6 +51,26 @@ def test_friction_formula_by_hand() -> None:
     assert friction(v) == pytest.approx(expected, rel=1e-12)
     assert friction(0.0) == 0.0
     assert friction(40.0) == pytest.approx(-0.1 - 0.8, rel=1e-9)  # far beyond v_s: Coulomb and viscous only
+
+
+@pytest.mark.parametrize("kind", ["position", "velocity", "effort"])
+def test_the_drive_on_arrays_is_the_drive_on_floats(kind: str) -> None:
+    spec = load_robot("quadruped").spec
+    spec = spec.model_copy(update={"action": spec.action.model_copy(update={"kind": kind})})
+    friction = {"FL_calf_joint": Friction(frictionloss=1, stiction=1.4, viscous=0.1), "FR_hip_joint": Friction()}
+    scenario = Scenario(actuator_gain=0.8, friction=friction)
+    on_floats, on_arrays = ScalarDrive(spec, scenario), ArrayDrive(spec, scenario)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        state = [scale * rng.standard_normal(12) for scale in (1, 5, 30)]
+        np.testing.assert_allclose(on_arrays(*state), on_floats(*(part.tolist() for part in state)), rtol=1e-12)
+
+
+def test_the_drive_on_arrays_with_a_passive_joint() -> None:
+    spec, scenario = load_robot("furuta").spec, Scenario(actuator_gain=0.8)
+    state = [0.3, 2.0], [4.0, -7.0], [0.05]
+    expected = ScalarDrive(spec, scenario)(*state)
+    np.testing.assert_allclose(ArrayDrive(spec, scenario)(*(np.array(part) for part in state)), expected, rtol=1e-12)
 
 
 @given(st.floats(-100, 100), st.floats(0, 1), st.floats(0, 1), st.floats(0.01, 5), st.floats(0, 1))
