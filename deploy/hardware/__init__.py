@@ -24,4 +24,7 @@ class Resettable(Protocol):
     """Hardware that can be put back to a start state by a program: a twin."""
 
     def reset(self) -> None:
-        """Place the joints at the next start state of the task."""
+        """Place the joints at the next start state of the task and hold them there."""
+
+    def release(self) -> None:
+        """Let go of the joints; without effect on a twin that is not held."""

@@ -17,7 +17,8 @@ class Twin:
     """A simulated robot under one scenario, behind the interface of a real one.
 
     Each read advances the plant by one control period with the writes of that period at the offsets at which they came,
-    so what a late command costs on a robot it costs here.
+    so what a late command costs on a robot it costs here. From a reset to `release` it is held, as by a hand: however
+    long arming takes, an episode begins in a start state of the task, as simulated ones do.
 
     Args:
         scenario: Rung of `scenarios.yaml`.
@@ -38,15 +39,24 @@ class Twin:
         self.reset()
 
     def reset(self) -> None:
-        """Place the joints at the next start state of the task."""
+        """Place the joints at the next start state of the task and hold them there."""
         joint_pos, joint_vel = self._task.initial_state(self._rng, 1)
         self._plant.reset(joint_pos[0], joint_vel[0])
         self._writes.clear()
         self._read_at = self._clock()
+        self._held = self._at_start = True
+
+    def release(self) -> None:
+        """Let go. The next read shows the start state itself, unless a command comes first: that already moves it."""
+        if self._held:
+            self._writes.clear()  # stops, which moved nothing
+        self._held = False
 
     def read(self) -> tuple[Sequence[float], Sequence[float]]:
-        """Positions and velocities one control period after the last read."""
-        self._plant.step(self._writes)
+        """Positions and velocities one control period after the last read, or of the start state."""
+        if not self._held and (self._writes or not self._at_start):
+            self._plant.step(self._writes)
+        self._at_start = self._held
         self._writes.clear()
         self._read_at = self._clock()
         joint_pos, joint_vel = self._plant.measure()

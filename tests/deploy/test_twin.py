@@ -26,6 +26,7 @@ def run(delays: list[float], effort: float = 0.1) -> list[list[float]]:
     """Positions after each read, with one write per period at `delays` seconds after the read."""
     clock = Clock()
     twin = Twin(FURUTA, "none", seed=1, clock=clock)
+    twin.release()
     positions = [list(twin.read()[0])]
     for delay in delays:
         clock.now += delay
@@ -44,9 +45,9 @@ def test_writes_take_effect_at_the_offset_at_which_they_came() -> None:
         start = twin._plant.measure()
         twin.close()
         plant.reset(*start)
-        expected = []
-        for writes in [[], *[[(delay, np.array([0.1]))]] * 5]:
-            plant.step(writes)
+        expected = [plant.measure()[0]]
+        for _ in range(5):
+            plant.step([(delay, np.array([0.1]))])
             expected.append(plant.measure()[0])
         np.testing.assert_allclose(found, expected, atol=1e-12)
     assert run([0.0] * 5)[-1][0] > run([0.012] * 5)[-1][0] + 1e-3
@@ -66,6 +67,34 @@ def test_reset_draws_the_next_start_state_and_forgets_the_writes() -> None:
     assert first != second[0]
     assert abs(second[0][1] - np.pi) < 0.11
     assert max(map(abs, second[1])) < 0.5
+    twin.close()
+
+
+def test_held_at_the_start_state_until_released() -> None:
+    """Whatever is written meanwhile, and however long it takes, an episode's first measurement is its start state."""
+    start = Twin(FURUTA, "none", seed=1).read()
+    twin = Twin(FURUTA, "none", seed=1)
+    for _ in range(20):
+        assert twin.read() == start
+        twin.write([0.1])
+    twin.release()
+    twin.release()  # every heartbeat of ACTIVE releases
+    assert twin.read() == start
+    assert twin.read() != start
+    twin.close()
+
+
+def test_a_command_between_release_and_read_moves_the_twin() -> None:
+    """It answers the last measurement before the release: one period lies between that and the next."""
+    clock = Clock()
+    twin = Twin(FURUTA, "none", seed=1, clock=clock)
+    expected = run([0.002], effort=0.1)
+    assert twin.read()[0] == expected[0]
+    clock.now += 0.001
+    twin.release()
+    clock.now += 0.001
+    twin.write([0.1])
+    assert twin.read()[0] == pytest.approx(expected[1], abs=1e-12)
     twin.close()
 
 

@@ -70,6 +70,17 @@ def test_the_operators_way_through_the_states(running: tuple[Processes, Operator
     assert (outcome.ended, outcome.ticks, outcome.success) == ("STANDBY", 20, False)
 
 
+def test_an_episode_begins_in_a_start_state_of_the_task(running: tuple[Processes, Operator]) -> None:
+    """Not several periods after it: as in the simulator, and no matter how long arming took."""
+    _, operator = running
+    rng, observer = np.random.default_rng(0), Observer(FURUTA.spec)
+    operator.task.initial_state(rng, 1)  # that of the twin's construction; `none` has no noise to draw
+    for _ in range(2):
+        operator.episode(5)
+        expected = observer(*operator.task.initial_state(rng, 1), observer.initial_history(1))[0]
+        np.testing.assert_allclose(operator._observations[operator._admitted[0]], expected, atol=1e-6)
+
+
 def test_an_invalid_transition_does_not_end_a_node(running: tuple[Processes, Operator]) -> None:
     from lifecycle_msgs.msg import Transition
     from lifecycle_msgs.srv import ChangeState

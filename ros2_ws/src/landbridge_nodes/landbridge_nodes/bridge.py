@@ -150,6 +150,8 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self.guard.supervise(state, int(topics.status_value(message, "epoch")), now)
         if self._state is State.ACTIVE and state is not State.ACTIVE:
             self._apply(self.guard.tick(now))
+        if state is State.ACTIVE and isinstance(self.hardware, Resettable):
+            self.hardware.release()
         self._state = state
         self._report_fault()
 
@@ -180,7 +182,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             response.success, response.message = False, "refused: this is not a twin"
         else:
             self.hardware.reset()
-            response.success, response.message = True, "at the next start state"
+            response.success, response.message = True, "held at the next start state until ACTIVE"
         return response
 
     def _diagnose(self) -> None:
