@@ -109,9 +109,9 @@ def _write(study: Study, scores: dict[tuple[Engine, str], dict[str, tuple[np.nda
         for (engine, scenario), arms in scores.items()
     }  # fmt: skip
     robot = scores[PLACES[0]]
-    paired = {arm: paired_difference(robot["tabb"][0], robot[arm][0]) for arm in ARMS if arm != "tabb"}
+    paired = {arm: paired_difference(robot[arm][0], robot["none"][0]) for arm in ARMS if arm != "none"}
     config = {key: value for key, value in vars(study).items() if key != "work"}
-    results = {"commit": commit(), "study": config, "places": places, "tabb_minus": paired}
+    results = {"commit": commit(), "study": config, "places": places, "minus_mix": paired}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "sim2real.json").write_text(json.dumps(results, indent=2) + "\n")
     (RESULTS / "sim2real.md").write_text(_markdown(study, places, paired))
@@ -123,7 +123,7 @@ def _markdown(study: Study, places: dict[str, Any], paired: dict[str, tuple[floa
         f"Success on `furuta`, {len(study.seeds)} seeds x {study.episodes} episodes, mean and 95 % bootstrap interval "
         "over seeds and episodes (`python benchmarks/sim2real.py`).",
         "",
-        "| arm | " + " | ".join(places) + " | tabb minus arm, paired, on the first |",
+        "| arm | " + " | ".join(places) + " | minus the naive mix, paired, on the first |",
         "|---|" + "---|" * (len(places) + 1),
     ]
     for arm, (label, _) in ARMS.items():
