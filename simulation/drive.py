@@ -62,25 +62,33 @@ class ArrayDrive:
     def __init__(self, spec: RobotSpec, scenario: Scenario) -> None:
         joints = [spec.joint(name) for name in spec.actuated]
         self._kind, self._gain = spec.action.kind, scenario.actuator_gain
-        everywhere = spec.actuated == spec.joint_names
-        self._index = slice(None) if everywhere else np.array([spec.joint_names.index(j.name) for j in joints])
-        self._stiffness, self._damping, self._limit = (
+        self._passive = len(joints) < len(spec.joints)
+        self._index = np.array([spec.joint_names.index(joint.name) for joint in joints])
+        stiffness, damping, self._limit = (
             np.array([getattr(joint, name) for joint in joints]) for name in ("stiffness", "damping", "effort_limit")
         )
+        self._stiffness, self._damping = self._gain * stiffness, self._gain * damping
         self._friction = JointFrictions(
             [scenario.friction.get(joint.name, joint.friction) for joint in spec.joints], spec.friction_smoothing
         )
 
     def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats) -> NDArray[np.float64]:
         """See `Drive`."""
-        velocity = np.asarray(joint_vel)
+        position, velocity = np.asarray(joint_pos), np.asarray(joint_vel)
         torque = self._friction(velocity)
+        if self._passive:
+            position, velocity = position[self._index], velocity[self._index]
         if self._kind == "effort":
-            effort = np.asarray(commands)
+            effort = self._gain * np.asarray(commands)
         elif self._kind == "velocity":
-            effort = self._damping * (commands - velocity[self._index])
+            effort = self._damping * (commands - velocity)
         else:
-            effort = self._stiffness * (commands - np.asarray(joint_pos)[self._index])
-            effort -= self._damping * velocity[self._index]
-        torque[self._index] += np.maximum(np.minimum(self._gain * effort, self._limit), -self._limit)
+            effort = self._stiffness * (commands - position)
+            effort -= self._damping * velocity
+        np.minimum(effort, self._limit, out=effort)
+        np.maximum(effort, -self._limit, out=effort)
+        if self._passive:
+            torque[self._index] += effort
+        else:
+            torque += effort
         return torque

@@ -39,19 +39,21 @@ class JointFrictions:
 
     def __init__(self, frictions: Sequence[Friction], smoothing: float = SMOOTHING_SPEED) -> None:
         self._slope = 1 / smoothing
-        self._coulomb, self._viscous, self._stribeck_velocity = (
+        coulomb, self._viscous, self._stribeck_velocity = (
             np.array([getattr(friction, name) for friction in frictions])
             for name in ("frictionloss", "viscous", "stribeck_velocity")
         )
+        self._against = -coulomb
         self._excess = np.array([0.0 if f.stiction is None else f.stiction - f.frictionloss for f in frictions])
         self._stribeck = bool(self._excess.any())
 
     def __call__(self, joint_vel: NDArray[np.float64]) -> NDArray[np.float64]:
         """Torques (J,) [N m] on joints that turn with `joint_vel` (J,) [rad/s]."""
-        dry = self._coulomb
+        dry = self._against
         if self._stribeck:
-            dry = dry + self._excess * np.exp(-np.square(joint_vel / self._stribeck_velocity))
-        torque = np.tanh(joint_vel * self._slope)
+            dry = dry - self._excess * np.exp(-np.square(joint_vel / self._stribeck_velocity))
+        torque = joint_vel * self._slope
+        np.tanh(torque, out=torque)
         torque *= dry
-        torque += self._viscous * joint_vel
-        return np.negative(torque, out=torque)
+        torque -= self._viscous * joint_vel
+        return torque

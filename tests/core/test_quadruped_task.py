@@ -56,9 +56,9 @@ def test_a_fall_is_a_tilt_or_a_low_trunk() -> None:
     ("lin_vel", "steps", "good"),
     [
         ((0.5, 0.0), 300, True),
-        ((0.64, 0.0), 300, True),
-        ((0.5, -0.16), 300, False),
-        ((0.34, 0.0), 300, False),
+        ((0.69, 0.0), 300, True),
+        ((0.5, -0.21), 300, False),
+        ((0.29, 0.0), 300, False),
         ((0.5, 0.0), 299, False),
     ],
 )
