@@ -58,6 +58,28 @@ def read_behaviours(path: Path) -> BehaviourFile:
     return read_model(BehaviourFile, path)
 
 
+def perturbed(
+    policy: Callable[[NDArray[np.float32], NDArray[np.float64]], NDArray[np.floating]],
+    batch: int,
+    rng: np.random.Generator,
+    noise: float,
+    spread: float,
+) -> Policy:
+    """`policy(obs, gain)` with its gain (B, 1) off by up to `spread` and white noise of up to `noise`, drawn per row.
+
+    White, because smooth noise can be read off the past actions in the observation: a policy trained on such data
+    copies its own last action, and its own errors with it.
+    """
+    gain = rng.uniform(1 - spread, 1 + spread, (batch, 1))
+    size = rng.uniform(0, noise, (batch, 1))
+
+    def noisy(obs: NDArray[np.float32]) -> NDArray[np.floating]:
+        action = policy(obs, gain)
+        return np.clip(action + size * rng.standard_normal(action.shape), -1, 1)
+
+    return noisy
+
+
 class OrnsteinUhlenbeck:
     """Smooth noise (B, m) of unit variance: x' = x - x dt/tau + sqrt(2 dt/tau) xi, started in its stationary state."""
 

@@ -22,7 +22,7 @@ from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import load_scenario
 from landbridge.task import Task, load_task
 
-EXPLORING = 0.5  # share of a source dataset's rollouts that start from anywhere
+EXPLORING = {"source": 0.5, "target": 0.0}  # share of the rollouts that start from anywhere: no robot can
 
 
 @dataclass
@@ -74,17 +74,16 @@ def collect(
     rung = load_scenario(machine, scenario)
     if steps < 1 or batch < 1:
         raise InputError("collect", f"steps is {steps} and batch is {batch}", "give positive numbers")
-    if exploring is None:
-        exploring = EXPLORING if domain == "source" else 0.0
-    if not 0 <= exploring <= 1:
-        raise InputError("--exploring", f"is {exploring}", "give a share from 0 to 1")
+    explored = EXPLORING[domain] if exploring is None else exploring
+    if not 0 <= explored <= 1:
+        raise InputError("--exploring", f"is {explored}", "give a share from 0 to 1")
     streams = np.random.SeedSequence(seed).spawn(batch + 1)
     plants = [make_plant(machine, engine, rung, np.random.default_rng(stream)) for stream in streams[1:]]
     tally, started, started_cpu = Tally(), time.perf_counter(), time.process_time()
     try:
         # Behaviours' shares are met exactly, so the metadata can be written before the first episode is.
         metadata = _metadata(machine, task, plants[0], engine, scenario, domain, quota := _quota(shares, steps), seed)
-        episodes = _episodes(machine, task, plants, quota, np.random.default_rng(streams[0]), tally, exploring)
+        episodes = _episodes(machine, task, plants, quota, np.random.default_rng(streams[0]), tally, explored)
         dataset = write_dataset(out, _with_progress(episodes, steps), metadata)
     finally:
         for plant in plants:

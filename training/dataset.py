@@ -100,6 +100,11 @@ class Normaliser:
         return ((obs - self.mean) / self.std).astype(np.float32)
 
 
+def triples(data: Transitions, normaliser: Normaliser) -> Tensor:
+    """[s | a | s'] (N, 2 n + m), observations normalised: what a transition is compared by."""
+    return torch.from_numpy(np.concatenate([normaliser(data.obs), data.action, normaliser(data.next_obs)], axis=1))
+
+
 def pack(data: Transitions, normaliser: Normaliser, extra: NDArray[np.float32], reward_scale: float = 1.0) -> Tensor:
     """One row [obs | action | next_obs | reward | not_terminated | extra] per transition: one index_select per step."""
     columns = [

@@ -28,6 +28,12 @@ class MLP(nn.Module):
         return x
 
 
+def least(q: nn.ModuleList, obs: Tensor, action: Tensor, **frozen: bool) -> Tensor:
+    """min_i Q_i(s, a), (N,), of two Q networks; `frozen=True` as in `MLP.forward`."""
+    sa = torch.cat([obs, action], 1)
+    return torch.minimum(q[0](sa, **frozen), q[1](sa, **frozen))[:, 0]
+
+
 class Policy(nn.Module):
     """A Gaussian with mean tanh(f(s)) and a log-std that does not depend on s; the mean acts."""
 

@@ -6,14 +6,13 @@ pump the pendulum's energy towards that of the upright rest, then hand over to l
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.observation import Observer
-from landbridge.simulation.behaviour import Actor, Behaviour, OrnsteinUhlenbeck, Policy
+from landbridge.simulation.behaviour import Actor, Behaviour, OrnsteinUhlenbeck, Policy, perturbed
 
 HERE = Path(__file__).parent
 SOURCE_MIX = {"random": 0.1, "tuned": 0.2, "noisy": 0.5, "sac_partial": 0.2}  # shares of a source dataset
@@ -37,7 +36,7 @@ class SwingUpAndCatch:
         self.observer, self.p = observer, parameters
 
     def __call__(self, obs: NDArray[np.float32], gain: Floats | float = 1.0) -> Floats:
-        """Action (B, 1) for obs (B, n); `gain` (B,) scales both laws."""
+        """Action (B, 1) for obs (B, n); `gain` (B, 1) scales both laws."""
         p, read = self.p, self.observer.column
         arm, arm_vel = read(obs, "joint_pos.arm"), read(obs, "joint_vel.arm")
         angle, vel = self.observer.angle(obs, "pendulum"), read(obs, "joint_vel.pendulum")
@@ -46,7 +45,7 @@ class SwingUpAndCatch:
         swing = pump - p["centre"] * arm - p["brake"] * arm_vel
         catch = p["arm"] * arm + p["arm_vel"] * arm_vel - p["pendulum"] * angle - p["pendulum_vel"] * vel
         near = np.abs(angle) + p["catch_lead"] * np.abs(vel) < p["catch"]
-        return np.clip(gain * np.where(near, catch, swing), -1, 1)[:, None]
+        return np.clip(gain * np.where(near, catch, swing)[:, None], -1, 1)
 
 
 def make_behaviours(observer: Observer, parameters: dict[str, dict[str, float]]) -> dict[str, Behaviour]:
@@ -66,27 +65,10 @@ def make_behaviours(observer: Observer, parameters: dict[str, dict[str, float]])
     return {
         "random": random,
         "tuned": lambda batch, rng: tuned,
-        "noisy": lambda batch, rng: _perturbed(tuned, batch, rng, noise=0.8, spread=0.3),
-        "excite": lambda batch, rng: _kept_inside(observer, _perturbed(excite, batch, rng, noise=0.3, spread=0.15)),
+        "noisy": lambda batch, rng: perturbed(tuned, batch, rng, noise=0.8, spread=0.3),
+        "excite": lambda batch, rng: _kept_inside(observer, perturbed(excite, batch, rng, noise=0.3, spread=0.15)),
         "sac_partial": sac_partial,
     }
-
-
-def _perturbed(
-    policy: Callable[[NDArray[np.float32], Floats], Floats],
-    batch: int,
-    rng: np.random.Generator,
-    noise: float,
-    spread: float,
-) -> Policy:
-    """`policy` with its gain off by up to `spread` and white noise of up to `noise`, both drawn per row.
-
-    White, because smooth noise can be read off the past actions in the observation: a policy trained on such data
-    copies its own last action, and its own errors with it.
-    """
-    gain = rng.uniform(1 - spread, 1 + spread, batch)
-    size = rng.uniform(0, noise, (batch, 1))
-    return lambda obs: np.clip(policy(obs, gain) + size * rng.standard_normal((batch, 1)), -1, 1)
 
 
 def _kept_inside(observer: Observer, policy: Policy) -> Policy:

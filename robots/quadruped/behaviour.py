@@ -6,14 +6,13 @@ The policy's action is absolute: the trot lives here, not in the action.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.observation import Observer, command_to_action
-from landbridge.simulation.behaviour import Actor, Behaviour, Policy
+from landbridge.simulation.behaviour import Actor, Behaviour, Policy, perturbed
 
 HERE = Path(__file__).parent
 SOURCE_MIX = {"random": 0.05, "tuned": 0.15, "noisy": 0.6, "ppo_partial": 0.2}  # shares of a source dataset
@@ -79,31 +78,14 @@ def make_behaviours(observer: Observer, parameters: dict[str, dict[str, float]])
 
     def ppo_partial(batch: int, rng: np.random.Generator) -> Policy:
         residual = Actor(HERE / "ppo_partial.npz")
-        return _perturbed(
+        return perturbed(
             lambda obs, gain: trot(obs, gain) + RESIDUAL * residual(obs), batch, rng, noise=0.1, spread=0.0
         )
 
     return {
         "random": random,
         "tuned": lambda batch, rng: trot,
-        "noisy": lambda batch, rng: _perturbed(trot, batch, rng, noise=0.2, spread=0.3),
-        "excite": lambda batch, rng: _perturbed(trot, batch, rng, noise=0.1, spread=0.15),
+        "noisy": lambda batch, rng: perturbed(trot, batch, rng, noise=0.2, spread=0.3),
+        "excite": lambda batch, rng: perturbed(trot, batch, rng, noise=0.1, spread=0.15),
         "ppo_partial": ppo_partial,
     }
-
-
-def _perturbed(
-    policy: Callable[[NDArray[np.float32], Floats], Floats],
-    batch: int,
-    rng: np.random.Generator,
-    noise: float,
-    spread: float,
-) -> Policy:
-    """`policy` with its gain off by up to `spread` and white noise of up to `noise`, both drawn per row.
-
-    White, because smooth noise can be read off the past actions in the observation: a policy trained on such data
-    copies its own last action, and its own errors with it.
-    """
-    gain = rng.uniform(1 - spread, 1 + spread, (batch, 1))
-    size = rng.uniform(0, noise, (batch, 1))
-    return lambda obs: np.clip(policy(obs, gain) + size * rng.standard_normal((batch, 12)), -1, 1)

@@ -99,15 +99,18 @@ def test_excitation_stays_within_the_arms_limit(engine: Engine) -> None:
     assert np.mean(upper) >= 0.9
 
 
-def test_behaviours_are_within_the_action_box_and_repeatable() -> None:
-    obs = np.random.default_rng(0).normal(0, 2, (50, 8, TASK.observer.size)).astype(np.float32)
-    for name, behaviour in load_behaviours(ROBOT).items():
+@pytest.mark.parametrize("name", ["furuta", "quadruped"])
+def test_behaviours_are_within_the_action_box_and_repeatable(name: str) -> None:
+    robot = load_robot(name)
+    observer = load_task(robot).observer
+    obs = np.random.default_rng(0).normal(0, 2, (50, 8, observer.size)).astype(np.float32)
+    for behaviour_name, behaviour in load_behaviours(robot).items():
         first, second = (behaviour(8, np.random.default_rng(1)) for _ in range(2))
         for row in obs:
             action = first(row)
-            assert action.shape == (8, 1), name
-            assert (np.abs(action) <= 1).all(), name
-            np.testing.assert_array_equal(action, second(row), err_msg=name)
+            assert action.shape == (8, observer.num_actions), behaviour_name
+            assert (np.abs(action) <= 1).all(), behaviour_name
+            np.testing.assert_array_equal(action, second(row), err_msg=behaviour_name)
 
 
 def test_negative_parameter_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from landbridge.simulation.mujoco_plant import MujocoPlant
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.scenario import Scenario, load_scenario
 
+from .urdf import links_of, numbers, tensor
+
 FRICTIONLESS = Scenario(friction={"arm": Friction(), "pendulum": Friction()})
 # kg m^2. Arm: box of 0.16 m, 0.12 kg, centre at 0.08 m. Pendulum: rod of 0.3 m, 0.04 kg, 0.17 m off the axis.
 ARM_INERTIA = 0.12 * (0.16**2 + 0.02**2) / 12 + 0.12 * 0.08**2
@@ -30,7 +32,7 @@ def robot() -> Robot:
 
 @pytest.fixture(scope="module")
 def links(robot: Robot) -> dict[str, ET.Element]:
-    return {link.attrib["name"]: link for link in ET.parse(robot.urdf).getroot().iter("link")}
+    return links_of(robot)
 
 
 @pytest.fixture(params=["mujoco", "bullet"])
@@ -40,20 +42,10 @@ def frictionless(request: pytest.FixtureRequest, robot: Robot) -> Iterator[Plant
     plant.close()
 
 
-def tensor(link: ET.Element) -> np.ndarray:
-    inertia = link.find("inertial/inertia")
-    assert inertia is not None
-    xx, yy, zz, xy, xz, yz = (float(inertia.attrib[k]) for k in ("ixx", "iyy", "izz", "ixy", "ixz", "iyz"))
-    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-
-
-def numbers(link: ET.Element, path: str, key: str) -> list[float]:
-    element = link.find(path)
-    assert element is not None
-    return [float(value) for value in element.attrib[key].split()]
-
-
-def test_urdf_inertias_are_those_of_its_primitives(links: dict[str, ET.Element]) -> None:
+@pytest.mark.parametrize(("name", "bodies", "digits"), [("furuta", 3, 1e-9), ("quadruped", 13, 1e-8)])
+def test_urdf_inertias_are_those_of_its_primitives(name: str, bodies: int, digits: float) -> None:
+    links = links_of(load_robot(name))
+    assert len(links) == bodies
     for link in links.values():
         (mass,) = numbers(link, "inertial/mass", "value")
         if link.find("visual/geometry/box") is not None:
@@ -62,7 +54,7 @@ def test_urdf_inertias_are_those_of_its_primitives(links: dict[str, ET.Element])
         else:
             (r,), (h,) = (numbers(link, "visual/geometry/cylinder", key) for key in ("radius", "length"))
             expected = mass * np.array([(3 * r * r + h * h) / 12, (3 * r * r + h * h) / 12, r * r / 2])
-        np.testing.assert_allclose(tensor(link), np.diag(expected), rtol=1e-9)
+        np.testing.assert_allclose(tensor(link), np.diag(expected), rtol=digits)
         assert numbers(link, "inertial/origin", "xyz") == numbers(link, "visual/origin", "xyz")
 
 

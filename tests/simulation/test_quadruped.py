@@ -19,6 +19,8 @@ from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Payload, Push, Scenario, load_scenario
 from landbridge.task import load_task
 
+from .urdf import links_of, numbers, tensor
+
 ROBOT = load_robot("quadruped")
 TASK = load_task(ROBOT)
 DEFAULT = np.array([joint.default_joint_pos for joint in ROBOT.spec.joints])
@@ -49,40 +51,12 @@ def place(plant: Plant) -> np.ndarray:
     return np.array(pybullet.multiplyTransforms(*centre, *plant._frame_in_centre)[0])
 
 
-def links() -> dict[str, ET.Element]:
-    return {link.attrib["name"]: link for link in ET.parse(ROBOT.urdf).getroot().iter("link")}
-
-
-def numbers(link: ET.Element, path: str, key: str) -> list[float]:
-    element = link.find(path)
-    assert element is not None
-    return [float(value) for value in element.attrib[key].split()]
-
-
-def tensor(link: ET.Element) -> np.ndarray:
-    return np.diag([numbers(link, "inertial/inertia", key)[0] for key in ("ixx", "iyy", "izz")])
-
-
-def test_urdf_inertias_are_those_of_its_primitives() -> None:
-    assert len(links()) == 13
-    for link in links().values():
-        (mass,) = numbers(link, "inertial/mass", "value")
-        if link.find("visual/geometry/box") is not None:
-            x, y, z = numbers(link, "visual/geometry/box", "size")
-            expected = mass / 12 * np.array([y * y + z * z, x * x + z * z, x * x + y * y])
-        else:
-            (r,), (h,) = (numbers(link, "visual/geometry/cylinder", key) for key in ("radius", "length"))
-            expected = mass * np.array([(3 * r * r + h * h) / 12, (3 * r * r + h * h) / 12, r * r / 2])
-        np.testing.assert_allclose(tensor(link), np.diag(expected), rtol=1e-8)
-        assert numbers(link, "inertial/origin", "xyz") == numbers(link, "visual/origin", "xyz")
-
-
 def test_both_engines_hold_the_masses_and_inertias_of_the_urdf() -> None:
     model, bullet = MujocoPlant(ROBOT, Scenario()).model, BulletPlant(ROBOT, Scenario())
     index = {pybullet.getBodyInfo(bullet.body, bullet.client)[0].decode(): -1}
     for i in range(pybullet.getNumJoints(bullet.body, bullet.client)):
         index[pybullet.getJointInfo(bullet.body, i, bullet.client)[12].decode()] = i
-    for name, link in links().items():
+    for name, link in links_of(ROBOT).items():
         body, info = model.body(name), pybullet.getDynamicsInfo(bullet.body, index[name], bullet.client)
         rotation = np.empty(9)
         mujoco.mju_quat2Mat(rotation, body.iquat)
@@ -118,7 +92,7 @@ def test_payload_by_hand() -> None:
     """3 kg on a trunk of 5.5 kg pull the centre 3 / 8.5 of the way; inertias add about it (parallel axes)."""
     at = np.array([-0.15, 0.04, 0.08])
     centre = at * 3 / 8.5
-    expected = tensor(links()["trunk"]) + 3 * 0.1**2 / 6 * np.eye(3)
+    expected = tensor(links_of(ROBOT)["trunk"]) + 3 * 0.1**2 / 6 * np.eye(3)
     for mass, place in ((5.5, -centre), (3, at - centre)):
         expected += mass * (place @ place * np.eye(3) - np.outer(place, place))
     plants = [make_plant(ROBOT, engine, LOADED) for engine in ENGINES]
@@ -268,17 +242,6 @@ def test_a_mix_of_behaviours_shows_success_and_failure() -> None:
 
 def test_excitation_mostly_stays_up_on_severe() -> None:
     assert success("excite", "bullet", "severe", 8)[1] <= 0.6
-
-
-def test_behaviours_are_within_the_action_box_and_repeatable() -> None:
-    obs = np.random.default_rng(0).normal(0, 1, (20, 8, TASK.observer.size)).astype(np.float32)
-    for name, behaviour in load_behaviours(ROBOT).items():
-        first, second = (behaviour(8, np.random.default_rng(1)) for _ in range(2))
-        for row in obs:
-            action = first(row)
-            assert action.shape == (8, 12), name
-            assert (np.abs(action) <= 1).all(), name
-            np.testing.assert_array_equal(action, second(row), err_msg=name)
 
 
 def test_every_rung_loads_in_both_engines() -> None:

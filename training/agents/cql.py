@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from landbridge.training.agents.base import Agent, AgentConfig
 from landbridge.training.dataset import Batch
-from landbridge.training.networks import MLP, SquashedPolicy
+from landbridge.training.networks import MLP, SquashedPolicy, least
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ class CQL(Agent):
 
     def value(self, obs: Tensor) -> Tensor:
         """V(s) = min_i Q_i(s, pi(s)) at the deterministic action, (N,)."""
-        sa = torch.cat([obs, self.policy(obs)], 1)
-        return torch.minimum(self.q[0](sa), self.q[1](sa))[:, 0]
+        return least(self.q, obs, self.policy(obs))
 
     def losses(self, batch: Batch, weights: Tensor, noise: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """L_Q, L_pi, L_eta; means of Q_1(s, a), of the conservative gap and of the policy's entropy."""
@@ -69,8 +68,7 @@ class CQL(Agent):
         drawn = noise.view(len(noise), -1, m)
         with torch.no_grad():
             following, _ = self.policy.sample(batch.next_obs, drawn[:, 0])
-            pair = torch.cat([batch.next_obs, following], 1)
-            q_next = torch.minimum(self.q_target[0](pair), self.q_target[1](pair))[:, 0]
+            q_next = least(self.q_target, batch.next_obs, following)
             backup = batch.reward + c.gamma * batch.not_terminated * q_next
             proposals, log_densities = self._proposals(batch, drawn[:, 2:])
         w = self.weight_of("q", weights)
@@ -83,8 +81,7 @@ class CQL(Agent):
             gaps.append(gap.detach().mean())
             values.append(value.detach().mean())
         action, log_pi = self.policy.sample(batch.obs, drawn[:, 1])
-        pair = torch.cat([batch.obs, action], 1)
-        q_pi = torch.minimum(self.q[0](pair, frozen=True), self.q[1](pair, frozen=True))[:, 0]
+        q_pi = least(self.q, batch.obs, action, frozen=True)
         eta = self.log_eta.exp().detach()
         loss_pi = (self.weight_of("pi", weights) * (eta * log_pi - q_pi)).mean()
         loss_eta = -(self.log_eta * (log_pi.detach() - m)).mean()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from landbridge.training.agents.base import Agent, AgentConfig
 from landbridge.training.dataset import Batch
-from landbridge.training.networks import MLP, Policy
+from landbridge.training.networks import MLP, Policy, least
 
 MAX_POLICY_WEIGHT = 100.0  # CORL's and the authors' clip of exp(beta A)
 
@@ -64,7 +64,7 @@ class IQL(Agent):
         c = self.config
         sa = torch.cat([batch.obs, batch.action], 1)
         with torch.no_grad():
-            q_target = torch.minimum(self.q_target[0](sa), self.q_target[1](sa))[:, 0]
+            q_target = least(self.q_target, batch.obs, batch.action)
             backup = batch.reward + c.gamma * batch.not_terminated * self.value(batch.next_obs)
         v = self.value(batch.obs)
         u = q_target - v

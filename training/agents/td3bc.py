@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from landbridge.training.agents.base import Agent, AgentConfig
 from landbridge.training.dataset import Batch
-from landbridge.training.networks import MLP, Policy
+from landbridge.training.networks import MLP, Policy, least
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,15 @@ class TD3BC(Agent):
 
     def value(self, obs: Tensor) -> Tensor:
         """V(s) = min_i Q_i(s, pi(s)), (N,)."""
-        sa = torch.cat([obs, self.policy(obs)], 1)
-        return torch.minimum(self.q[0](sa), self.q[1](sa))[:, 0]
+        return least(self.q, obs, self.policy(obs))
 
     def losses(self, batch: Batch, weights: Tensor, noise: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """L_Q, L_pi; mean of Q_1(s, a)."""
         c = self.config
         with torch.no_grad():
             smooth = (c.policy_noise * noise).clamp(-c.noise_clip, c.noise_clip)
-            following = torch.cat([batch.next_obs, (self.policy_target(batch.next_obs) + smooth).clamp(-1, 1)], 1)
-            q_next = torch.minimum(self.q_target[0](following), self.q_target[1](following))[:, 0]
+            following = (self.policy_target(batch.next_obs) + smooth).clamp(-1, 1)
+            q_next = least(self.q_target, batch.next_obs, following)
             backup = batch.reward + c.gamma * batch.not_terminated * q_next
         sa = torch.cat([batch.obs, batch.action], 1)
         q1, q2 = self.q[0](sa)[:, 0], self.q[1](sa)[:, 0]

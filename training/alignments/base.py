@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -88,12 +89,12 @@ class TargetOnly(Alignment):
     domains = ("target",)
 
 
-class FixedWeights(Alignment):
+class FixedWeights(Alignment, ABC):
     """Base of the alignments whose weights follow from the data alone, once and for all."""
 
+    @abstractmethod
     def row_weights(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
         """Weight (N,) of every source row."""
-        raise NotImplementedError
 
     def cache(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
         """The weights as one column."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from landbridge.training.dataset import Normaliser, Transitions
+from landbridge.training.dataset import Normaliser, Transitions, triples
 from landbridge.training.networks import MLP
 
 CHUNK = 65_536  # rows evaluated at once
@@ -45,7 +45,7 @@ class DomainClassifiers(nn.Module):
     def fit(self, source: Transitions, target: Transitions, normaliser: Normaliser, seed: int) -> None:
         """Logistic regression of the domain."""
         device = next(self.parameters()).device
-        rows = [_inputs(data, normaliser).to(device) for data in (source, target)]
+        rows = [triples(data, normaliser).to(device) for data in (source, target)]
         generator = torch.Generator().manual_seed(seed)
         noise = torch.Generator(device).manual_seed(seed)
         optimiser = torch.optim.Adam(self.parameters(), lr=self.config.lr)
@@ -64,7 +64,7 @@ class DomainClassifiers(nn.Module):
     def log_ratio(self, data: Transitions, normaliser: Normaliser) -> NDArray[np.float32]:
         """Log p_T(s' | s, a) / p_S(s' | s, a) of every row, (N,)."""
         device = next(self.parameters()).device
-        inputs = _inputs(data, normaliser)
+        inputs = triples(data, normaliser)
         parts = [self._log_ratio(chunk.to(device)).cpu() for chunk in torch.split(inputs, CHUNK)]
         ratio: NDArray[np.float32] = torch.cat(parts).numpy()
         return ratio
@@ -72,8 +72,3 @@ class DomainClassifiers(nn.Module):
     def _log_ratio(self, x: Tensor) -> Tensor:
         difference: Tensor = (self.transition(x) - self.pair(x[:, : self._pair]))[:, 0]
         return difference
-
-
-def _inputs(data: Transitions, normaliser: Normaliser) -> Tensor:
-    """[s | a | s'] (N, 2 n + m), normalised."""
-    return torch.from_numpy(np.concatenate([normaliser(data.obs), data.action, normaliser(data.next_obs)], axis=1))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from landbridge.training.alignments.base import FixedWeights
-from landbridge.training.dataset import Transitions
+from landbridge.training.dataset import Transitions, triples
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,7 @@ class OTDF(FixedWeights):
         return -(cost * plan).sum(1) * len(x)
 
     def _features(self, data: Transitions) -> Tensor:
-        norm = self.context.normaliser
-        x = np.concatenate([norm(data.obs), data.action, norm(data.next_obs)], axis=1)
-        return nn.functional.normalize(torch.from_numpy(x), dim=1)
+        return nn.functional.normalize(triples(data, self.context.normaliser), dim=1)
 
 
 def sinkhorn(cost: Tensor, epsilon: float, iterations: int) -> Tensor:

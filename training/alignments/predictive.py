@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +45,7 @@ class PredictiveConfig:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
 
 
-class Predictive(Alignment):
+class Predictive(Alignment, ABC):
     """Base of the alignments that compare a source transition with what the robot would have done.
 
     An ensemble predicts, for every source (s, a), the next state s^_k that the robot would reach; r^_k follows from the
@@ -71,13 +72,13 @@ class Predictive(Alignment):
         self._figures: dict[str, float] = {}
         self._arrays: dict[str, Tensor] = {}
 
+    @abstractmethod
     def mismatch(self, batch: Batch, value: Value) -> Tensor:
         """How far each row (N,) is from what the robot would have done; not negative."""
-        raise NotImplementedError
 
+    @abstractmethod
     def columns(self, data: Transitions, predicted: NDArray[np.float32]) -> NDArray[np.float32]:
         """What `mismatch` needs of every row, (N, c), from next observations (members, N, n) in physical units."""
-        raise NotImplementedError
 
     def calibrate(self, held: Transitions, predicted: NDArray[np.float32]) -> None:
         """Learn from the predictor's error on held-out target transitions, before any `columns`."""

@@ -41,14 +41,18 @@ class Tabb(Predictive):
             columns += [reward[:, None].astype(np.float32), c.normaliser(following)]
         return np.concatenate(columns, axis=1)
 
-    def mismatch(self, batch: Batch, value: Value) -> Tensor:
-        """TBM (N,) of rows with cached predictions."""
+    def backups(self, batch: Batch, value: Value) -> tuple[Tensor, Tensor]:
+        """R + gamma V(s') (N,) of rows with cached predictions, and r^_k + gamma V(s^_k) (N, members)."""
         n, members = self.obs_size, self.config.predictor.members
         predicted = batch.extra.view(len(batch.obs), members, n + 1)
         states = torch.cat([batch.next_obs[:, None], predicted[:, :, 1:]], 1).reshape(-1, n)
         values = value(states).view(-1, members + 1) * batch.not_terminated[:, None] * self.context.gamma
-        backup = batch.reward + values[:, 0]
-        return (predicted[:, :, 0] + values[:, 1:] - backup[:, None]).abs().mean(1)
+        return batch.reward + values[:, 0], predicted[:, :, 0] + values[:, 1:]
+
+    def mismatch(self, batch: Batch, value: Value) -> Tensor:
+        """TBM (N,)."""
+        own, predicted = self.backups(batch, value)
+        return (predicted - own[:, None]).abs().mean(1)
 
 
 class Shuffled(Tabb):

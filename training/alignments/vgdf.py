@@ -36,13 +36,9 @@ class VGDF(Tabb):
 
     def weights(self, batch: Batch, value: Value) -> Tensor:
         """1 / xi or 0, (N,): a mean of 1."""
-        n, members = self.obs_size, self.config.predictor.members
-        predicted = batch.extra.view(len(batch.obs), members, n + 1)
-        states = torch.cat([batch.next_obs[:, None], predicted[:, :, 1:]], 1).reshape(-1, n)
-        values = value(states).view(-1, members + 1) * batch.not_terminated[:, None] * self.context.gamma
-        fictitious = predicted[:, :, 0] + values[:, 1:]
+        own, fictitious = self.backups(batch, value)
         mean, std = fictitious.mean(1), fictitious.std(1).clamp(min=1e-4)
-        proximity = -0.5 * ((batch.reward + values[:, 0] - mean) / std).square() - std.log()
+        proximity = -0.5 * ((own - mean) / std).square() - std.log()
         return keep_top(proximity, self.config.xi) / self.config.xi
 
 
