@@ -89,7 +89,6 @@ class BulletPlant(Plant):
             pybullet.changeDynamics(self.body, joint, maxJointVelocity=10 * limits.velocity_limit, **client)
             pybullet.changeDynamics(self.body, joint, jointLowerLimit=-1e9, jointUpperLimit=1e9, **client)
             pybullet.setJointMotorControl2(self.body, joint, pybullet.VELOCITY_CONTROL, force=0, **client)
-
         if self.spec.base == "floating":
             self._lay_ground()
 

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from landbridge.robot import Friction
 
-SMOOTHING_SPEED = 0.1  # rad/s; v_0 unless the robot's `friction_smoothing` says otherwise
-
 
 class JointFriction:
     """Friction torque of one joint: tau(v) = -[c + (s - c) exp(-(v / v_s)^2)] tanh(v / v_0) - b v (`robot.Friction`).
 
+    `smoothing` is v_0, the robot's `friction_smoothing` [rad/s].
+
     On Python floats, because two joints 500 times a second cost a tenth of what numpy would take.
     """
 
-    def __init__(self, friction: Friction, smoothing: float = SMOOTHING_SPEED) -> None:
+    def __init__(self, friction: Friction, smoothing: float) -> None:
         self._smoothing = smoothing
         self._coulomb = friction.frictionloss
         self._excess = 0.0 if friction.stiction is None else friction.stiction - friction.frictionloss
@@ -37,7 +37,7 @@ class JointFriction:
 class JointFrictions:
     """`JointFriction` of all joints at once, on arrays."""
 
-    def __init__(self, frictions: Sequence[Friction], smoothing: float = SMOOTHING_SPEED) -> None:
+    def __init__(self, frictions: Sequence[Friction], smoothing: float) -> None:
         self._slope = 1 / smoothing
         coulomb, self._viscous, self._stribeck_velocity = (
             np.array([getattr(friction, name) for friction in frictions])

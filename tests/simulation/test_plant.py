@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from landbridge.robot import ActionSpec, Friction, Robot, RobotSpec, load_robot
 from landbridge.simulation.drive import ArrayDrive, ScalarDrive
-from landbridge.simulation.friction import SMOOTHING_SPEED, JointFriction
+from landbridge.simulation.friction import JointFriction
 from landbridge.simulation.plant import Array, DelayLine, Engine, Plant, make_plant
 from landbridge.simulation.scenario import Scenario
 
 ENGINES: list[Engine] = ["mujoco", "bullet"]
+SMOOTHING_SPEED = 0.1  # rad/s
 
 
 class Recorder(Plant):
@@ -45,7 +46,9 @@ def at_rest(scenario: Scenario, spec: RobotSpec | None = None) -> Recorder:
 
 
 def test_friction_formula_by_hand() -> None:
-    friction = JointFriction(Friction(frictionloss=0.1, stiction=0.15, stribeck_velocity=0.5, viscous=0.02))
+    friction = JointFriction(
+        Friction(frictionloss=0.1, stiction=0.15, stribeck_velocity=0.5, viscous=0.02), SMOOTHING_SPEED
+    )
     v = 0.5
     expected = -(0.1 + 0.05 / math.e) * math.tanh(v / SMOOTHING_SPEED) - 0.02 * v
     assert friction(v) == pytest.approx(expected, rel=1e-12)
@@ -75,7 +78,9 @@ def test_the_drive_on_arrays_with_a_passive_joint() -> None:
 
 @given(st.floats(-100, 100), st.floats(0, 1), st.floats(0, 1), st.floats(0.01, 5), st.floats(0, 1))
 def test_friction_always_brakes_and_is_odd(v: float, c: float, extra: float, v_s: float, b: float) -> None:
-    friction = JointFriction(Friction(frictionloss=c, stiction=c + extra, stribeck_velocity=v_s, viscous=b))
+    friction = JointFriction(
+        Friction(frictionloss=c, stiction=c + extra, stribeck_velocity=v_s, viscous=b), SMOOTHING_SPEED
+    )
     assert friction(v) * v <= 0
     assert friction(-v) == -friction(v)
     assert abs(friction(v)) <= c + extra + b * abs(v) + 1e-12
