@@ -34,6 +34,7 @@ def evaluate(
     scenario: str = "severe",
     episodes: int = 50,
     seed: int = 0,
+    write_ms: float = 0.0,
 ) -> dict[str, Any]:
     """Score policies in simulation with bootstrap intervals.
 
@@ -48,6 +49,8 @@ def evaluate(
         scenario: Rung of the robot's severity ladder.
         episodes: Episodes per policy.
         seed: Of start states and noise.
+        write_ms: Time from a measurement to the write of the command that answers it, as `landbridge ingest` prints
+            it for a bag; the scenario's own latency comes on top.
 
     Returns:
         `policies`: per policy its success and return with 95 % intervals; `groups`: over the runs of one alignment,
@@ -57,10 +60,13 @@ def evaluate(
         raise InputError("evaluate", f"{episodes} episodes of {len(policies)} policies", "give at least one of each")
     machine = load_robot(robot)
     load_scenario(machine, scenario)
+    period_ms = 1000 * machine.spec.control_dt
+    if not 0 <= write_ms <= period_ms:
+        raise InputError("--write-ms", f"{write_ms:g} ms", f"give 0 to one control period, {period_ms:g} ms")
     found = {name: resolve(name, machine) for name in policies}
     rows, groups = [], defaultdict(list)
     for name, policy in track(found.items(), "evaluate", console=Console(stderr=True)):
-        success, returns = score(policy, machine, engine, scenario, episodes, seed)
+        success, returns = score(policy, machine, engine, scenario, episodes, seed, write_ms / 1000)
         rows.append({"policy": Path(name).name, **summary(success[None], returns[None])})
         if (Path(name) / CONFIG).is_file():
             groups[read_run(Path(name))["train"]["alignment"]].append((success, returns))
@@ -69,7 +75,8 @@ def evaluate(
         for name, runs in groups.items()
         if len(runs) > 1
     ]
-    return {"engine": engine, "scenario": scenario, "episodes": episodes, "policies": rows, "groups": pooled}
+    facts = {"engine": engine, "scenario": scenario, "episodes": episodes, "write_ms": write_ms}
+    return {**facts, "policies": rows, "groups": pooled}
 
 
 def resolve(name: str, robot: Robot) -> Behaviour:
@@ -84,7 +91,13 @@ def resolve(name: str, robot: Robot) -> Behaviour:
 
 
 def score(
-    behaviour: Behaviour, robot: Robot, engine: Engine, scenario: str, episodes: int, seed: int
+    behaviour: Behaviour,
+    robot: Robot,
+    engine: Engine,
+    scenario: str,
+    episodes: int,
+    seed: int,
+    write_after: float = 0.0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Success (E,) of 0 or 1 and return (E,) of each episode; the same seed gives every policy the same episodes."""
     task, rung = load_task(robot), load_scenario(robot, scenario)
@@ -95,7 +108,8 @@ def score(
         plants = [make_plant(robot, engine, rung, np.random.default_rng(s)) for s in streams[:batch]]
         policy: Policy = behaviour(batch, np.random.default_rng(streams[batch]))
         try:
-            for episode in lockstep(plants, task, policy, np.random.default_rng(streams[batch + 1])):
+            rng = np.random.default_rng(streams[batch + 1])
+            for episode in lockstep(plants, task, policy, rng, write_after=write_after):
                 success.append(task.success(episode.obs))
                 returns.append(episode.rewards.sum())
         finally:

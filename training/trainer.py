@@ -60,14 +60,15 @@ class Trainer:
         self.save()  # there is a good one from the first step on
         saved = time.monotonic()
         while self.step < self.config.steps and not stop():
-            metrics = self._block(min(BLOCK, self.config.steps - self.step))
+            metrics = self.block(min(BLOCK, self.config.steps - self.step))
             on_block(self.step, metrics)
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 self.save()
                 saved = time.monotonic()
         self.save()
 
-    def _block(self, steps: int) -> dict[str, float]:
+    def block(self, steps: int) -> dict[str, float]:
+        """Take `steps` steps; returns the mean of each metric over them."""
         start = time.perf_counter()
         if self.source is not None:
             self.alignment.refresh(self._value, self.step / self.config.steps)

@@ -57,6 +57,16 @@ def test_observation_carries_the_actions_sent() -> None:
     np.testing.assert_array_equal(history[:5], [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1]])
 
 
+def test_a_later_write_is_as_good_as_that_much_latency() -> None:
+    def run(latency_ms: float, write_after: float) -> np.ndarray:
+        plant, rng = make_plant(ROBOT, "bullet", Scenario(latency_ms=latency_ms)), np.random.default_rng(0)
+        (episode,) = lockstep([plant], TASK, full, rng, write_after=write_after)
+        return episode.obs
+
+    np.testing.assert_array_equal(run(4.0, 0.0), run(0.0, 0.004))
+    assert not np.array_equal(run(0.0, 0.0)[:10], run(0.0, 0.004)[:10])
+
+
 def test_lockstep_equals_one_at_a_time() -> None:
     """Plants of a batch do not touch each other, also when one of them ends early."""
 

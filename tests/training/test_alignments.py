@@ -98,7 +98,7 @@ def test_every_agent_and_alignment_trains_resumes_to_the_bit_and_exports(
 ) -> None:
     config = dataclasses.replace(SMALL, agent=agent, alignment=alignment)
     train(tmp_path / "whole", data.source, data.target, config=config)
-    block = Trainer._block
+    block = Trainer.block
 
     def until_killed(self: Trainer, steps: int) -> dict[str, float]:
         if self.step > 0:
@@ -106,7 +106,7 @@ def test_every_agent_and_alignment_trains_resumes_to_the_bit_and_exports(
         return block(self, steps)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_block", until_killed)
+        patched.setattr(Trainer, "block", until_killed)
         patched.setattr("landbridge.training.trainer.CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(ConnectionAbortedError):
             train(tmp_path / "cut", data.source, data.target, config=config)

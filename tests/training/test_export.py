@@ -100,6 +100,8 @@ def test_unknown_policies_are_refused() -> None:
         load_policy(Path("/nowhere"), load_robot("furuta"))
     with pytest.raises(InputError, match="at least one of each"):
         evaluate([])
+    with pytest.raises(InputError, match=r"--write-ms.*25 ms.*20 ms"):
+        evaluate(["behaviour:tuned"], write_ms=25)
 
 
 def test_intervals_by_hand() -> None:

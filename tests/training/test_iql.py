@@ -40,6 +40,7 @@ BATCH = Batch(
     not_terminated=torch.tensor([1.0, 0.0]),
     extra=torch.zeros(2, 0),
 )
+ROWS = torch.cat([BATCH.obs, BATCH.action, BATCH.next_obs, BATCH.reward[:, None], BATCH.not_terminated[:, None]], dim=1)
 ONES = torch.ones(2)
 
 
@@ -104,9 +105,6 @@ def test_one_summed_loss_is_the_same_algorithm_as_three_updates_in_turn() -> Non
     config = IQLConfig(hidden=(8, 8))
     summed, separate = IQL(2, 1, config, 10), IQL(2, 1, config, 10)
     separate.load_state_dict(summed.state_dict())
-    rows = torch.cat(
-        [BATCH.obs, BATCH.action, BATCH.next_obs, BATCH.reward[:, None], BATCH.not_terminated[:, None]], dim=1
-    )
     summed.build_optimiser(torch.device("cpu"), 0)
     optimisers = [
         torch.optim.Adam(parameters, lr=config.lr)
@@ -127,23 +125,33 @@ def test_one_summed_loss_is_the_same_algorithm_as_three_updates_in_turn() -> Non
         with torch.no_grad():
             for target, online in zip(separate.q_target.parameters(), separate.q.parameters(), strict=True):
                 target.lerp_(online, config.polyak)
-        summed.update(rows, ONES, step)
+        summed.update(ROWS, ONES, step)
     for name, value in summed.state_dict().items():
         if name.startswith("policy_average"):
             continue
         torch.testing.assert_close(value, separate.state_dict()[name], rtol=0, atol=2e-6, msg=name)
 
 
+def test_the_compiled_update_equals_the_eager_one() -> None:
+    torch.manual_seed(0)
+    eager, compiled = (IQL(2, 1, IQLConfig(hidden=(8, 8)), 20, compiled=yes) for yes in (False, True))
+    compiled.load_state_dict(eager.state_dict())
+    for made in (eager, compiled):
+        made.build_optimiser(torch.device("cpu"), 0)
+    for step in range(10):
+        shown = [made.update(ROWS, ONES, step) for made in (eager, compiled)]
+        torch.testing.assert_close(shown[0], shown[1], rtol=1e-5, atol=1e-6)
+    for name, value in eager.state_dict().items():
+        torch.testing.assert_close(value, compiled.state_dict()[name], rtol=0, atol=2e-6, msg=name)
+
+
 def test_the_deployed_policy_is_the_average_of_the_run() -> None:
     torch.manual_seed(0)
     made = IQL(2, 1, IQLConfig(hidden=(4,), averaging=0.5), steps=8)
     made.build_optimiser(torch.device("cpu"), 0)
-    rows = torch.cat(
-        [BATCH.obs, BATCH.action, BATCH.next_obs, BATCH.reward[:, None], BATCH.not_terminated[:, None]], dim=1
-    )
     seen = []
     for step in range(6):
-        made.update(rows, ONES, step)
+        made.update(ROWS, ONES, step)
         seen.append(made.policy.log_std.item())
     # the plain mean of the first 4 = 0.5 * 8 steps, then an exponential one with that horizon
     expected = sum(seen[:4]) / 4

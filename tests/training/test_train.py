@@ -59,7 +59,7 @@ def test_every_alignment_trains_the_same_for_the_same_seed(tmp_path: Path, data:
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path / "whole", data.source, data.target, config=config())
-    block, seen = Trainer._block, []
+    block, seen = Trainer.block, []
 
     def until_killed(self: Trainer, steps: int) -> dict[str, float]:
         if len(seen) == 1:
@@ -69,7 +69,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, data: Data, m
         return block(self, steps)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_block", until_killed)
+        patched.setattr(Trainer, "block", until_killed)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "cut", data.source, data.target, config=config())
     assert read_checkpoint(tmp_path / "cut")["step"] == 256

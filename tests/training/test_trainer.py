@@ -19,14 +19,14 @@ CONFIG = TrainConfig(steps=600, rows=16, alignment="none", iql=IQLConfig(hidden=
 
 def poison_rewards(monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
     """Every source reward is NaN from the block that begins at `at_step`."""
-    block = Trainer._block
+    block = Trainer.block
 
     def poisoned(self: Trainer, steps: int) -> dict[str, float]:
         if self.step == at_step and self.source is not None:
             self.source[:, self._width - 2] = float("nan")
         return block(self, steps)
 
-    monkeypatch.setattr(Trainer, "_block", poisoned)
+    monkeypatch.setattr(Trainer, "block", poisoned)
 
 
 @pytest.mark.parametrize("at_step", [0, 256])

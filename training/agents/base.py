@@ -105,12 +105,21 @@ class Agent(nn.Module, ABC):
         groups = [{"params": policy}, *([{"params": rest}] if rest else [])]
         self.optimiser = torch.optim.Adam(groups, lr=self.config.lr, fused=True)
         self.generator = torch.Generator(device).manual_seed(seed)
-        self._forward = torch.compile(self.forward, dynamic=False) if self._compiled else self.forward
+        self._trained: dict[str, Tensor] = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        gradient = torch.func.grad(self._loss, has_aux=True)
+        self._gradient = torch.compile(gradient, dynamic=False) if self._compiled else gradient
 
     def weight_of(self, name: str, weights: Tensor) -> Tensor:
         """The row weights (N,) of the loss `name`."""
         assert weights.ndim == 1
         return weights if name in self.config.weigh else torch.ones_like(weights)
+
+    def _loss(
+        self, trained: dict[str, Tensor], rows: Tensor, weights: Tensor, noise: Tensor, policy: bool
+    ) -> tuple[Tensor, Tensor]:
+        """`forward` as a function of the parameters, so that it compiles together with its gradient."""
+        answer: tuple[Tensor, Tensor] = torch.func.functional_call(self, trained, (rows, weights, noise, policy))
+        return answer
 
     def forward(self, rows: Tensor, weights: Tensor, noise: Tensor, policy: bool) -> tuple[Tensor, Tensor]:
         """Summed loss of packed rows (N, .) with weights (N,), and the `metrics` as one vector."""
@@ -124,9 +133,10 @@ class Agent(nn.Module, ABC):
         """One gradient step on packed rows; returns the `metrics` vector, still on the device."""
         noise = torch.randn((len(rows), self.noise_size), generator=self.generator, device=rows.device)
         turn = self.updates_policy(step)
-        loss, shown = self._forward(rows, weights, noise, turn)
-        self.optimiser.zero_grad(set_to_none=True)  # Adam leaves a parameter without gradient, and its moments, alone
-        torch.autograd.backward(loss)
+        with torch.no_grad():  # no gradient of the gradient
+            gradients, shown = self._gradient(self._trained, rows, weights, noise, turn)
+        for name, parameter in self._trained.items():  # Adam leaves one without gradient, and its moments, alone
+            parameter.grad = gradients[name] if turn or not name.startswith("policy.") else None
         if self.cosine:
             self.optimiser.param_groups[0]["lr"] = self.config.lr * 0.5 * (1 + math.cos(math.pi * step / self._steps))
         self.optimiser.step()

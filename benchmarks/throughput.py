@@ -1,0 +1,251 @@
+"""Gradient steps per CPU-second of our trainer, beside peers' trainers as they are.
+
+    python benchmarks/throughput.py --corl ~/src/CORL --odrl ~/src/off-dynamics-rl
+
+Part one has the shapes of D4RL's walker2d (obs 17, action 6), 128 source and 128 target rows per step and two hidden
+layers of 256, with CORL's hyperparameters for everyone. Part two has our own shapes and defaults, and shows what an
+alignment costs over the plain agent. One thread; the contestants take turns, a slice each per round, so that they meet
+the same machine; ratios are taken within a round. The peers' code is not part of this repository: check out
+https://github.com/tinkoff-ai/CORL and https://github.com/OffDynamicsRL/off-dynamics-rl and give the paths.
+Writes `results/throughput.json`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import MagicMock, patch
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from landbridge.episode import commit
+from landbridge.errors import InputError
+from landbridge.robot import load_robot
+from landbridge.task import load_task
+from landbridge.training.agents.iql import IQL, IQLConfig
+from landbridge.training.alignments.base import Alignment
+from landbridge.training.config import BLOCK, TrainConfig
+from landbridge.training.dataset import Normaliser, Transitions
+from landbridge.training.statistics import bootstrap
+from landbridge.training.train import build
+from landbridge.training.trainer import Trainer
+
+RESULTS = Path(__file__).parent / "results" / "throughput.json"
+OBS, ACTION = 17, 6  # D4RL walker2d
+ROWS = 128
+TARGET_ROWS = 5_000
+HIDDEN = 256
+STEPS = 1_000_000  # of the cosine schedule
+UNUSED = ("d4rl", "gym", "pyrallis", "tqdm", "wandb")  # imported by the peers, not used by their updates
+ALIGNMENTS = ("none", "dynamics", "tabb", "igdf")
+
+Steps = Callable[[int], object]  # takes that many gradient steps
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure.
+
+    Attributes:
+        corl: Checkout of CORL; its contestant is left out without one.
+        odrl: Checkout of off-dynamics-rl; likewise.
+        rounds: Slices per contestant.
+        slice_steps: Gradient steps per slice.
+        source_rows: Source transitions in memory in part one.
+        robot: Robot of part two.
+    """
+
+    corl: Path | None = None
+    odrl: Path | None = None
+    rounds: int = 10
+    slice_steps: int = BLOCK
+    source_rows: int = 1_000_000
+    robot: str = "furuta"
+
+
+def main(options: Options) -> None:
+    """Measure both parts, print and record them."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    console = Console()
+    peers = _race(_peers(options), options)
+    ours = _race(_alignments(options.robot), options)
+    parts = [
+        ("walker2d shapes", "corl iql" if "corl iql" in peers else "ours eager", peers),
+        (f"{options.robot}, defaults, compiled", "none", ours),
+    ]
+    found = {}
+    for title, base, rates in parts:
+        rows = {name: _row(rate, rates[base]) for name, rate in rates.items()}
+        found[title] = rows
+        table = Table("contestant", "steps per CPU-s", f"against {base}", "95 %", title=title)
+        for name, row in rows.items():
+            interval = f"{row['ratio_low']:.2f} .. {row['ratio_high']:.2f}"
+            table.add_row(name, f"{row['steps_per_cpu_s']:.0f}", f"{row['ratio']:.2f}", interval)
+        console.print(table)
+    facts = {"commit": commit(), "machine": platform.processor() or platform.machine(), "torch": torch.__version__}
+    settings = {name: value for name, value in vars(options).items() if name not in ("corl", "odrl")}
+    RESULTS.write_text(json.dumps({**facts, "settings": settings, "parts": found}, indent=2) + "\n")
+
+
+def _race(contestants: dict[str, Steps], options: Options) -> dict[str, NDArray[np.float64]]:
+    """Steps per CPU-second (rounds,) of each, after one slice of warm-up (compilation)."""
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(options.rounds + 1):
+        for name, step in contestants.items():
+            began = time.process_time()
+            step(options.slice_steps)
+            if turn > 0:
+                rates[name].append(options.slice_steps / (time.process_time() - began))
+    return {name: np.array(values) for name, values in rates.items()}
+
+
+def _row(rates: NDArray[np.float64], base: NDArray[np.float64]) -> dict[str, float]:
+    """Medians, and a bootstrap interval of the mean ratio of neighbouring slices."""
+    ratios = rates / base
+    low, high = bootstrap(ratios[:, None])
+    return {
+        "steps_per_cpu_s": float(np.median(rates)),
+        "ratio": float(np.median(ratios)),
+        "ratio_low": low,
+        "ratio_high": high,
+    }
+
+
+def _peers(options: Options) -> dict[str, Steps]:
+    rng = np.random.default_rng(0)
+    source, target = (_synthetic(rng, rows, OBS, ACTION) for rows in (options.source_rows, TARGET_ROWS))
+    contestants: dict[str, Steps] = {}
+    if options.corl is not None:
+        contestants["corl iql"] = _corl(options.corl, source, target)
+    if options.odrl is not None:
+        for name in ("iql", "igdf"):
+            contestants[f"odrl {name}"] = _odrl(options.odrl, name, source, target)
+    for name, compiled in (("ours eager", False), ("ours compiled", True)):
+        contestants[name] = _ours(source, target, compiled)
+    return contestants
+
+
+def _synthetic(rng: np.random.Generator, rows: int, obs: int, action: int) -> Transitions:
+    """Numbers of the right shapes: what an update costs does not depend on them."""
+    observation = rng.standard_normal((rows, obs), np.float32)
+    return Transitions(
+        obs=observation,
+        action=rng.uniform(-1, 1, (rows, action)).astype(np.float32),
+        reward=rng.standard_normal(rows, np.float32),
+        next_obs=observation + 0.1 * rng.standard_normal((rows, obs), np.float32),
+        terminated=rng.random(rows) < 0.001,
+        episode=np.arange(rows) // 1000,
+    )
+
+
+def _ours(source: Transitions, target: Transitions, compiled: bool) -> Steps:
+    config = IQLConfig(hidden=(HIDDEN, HIDDEN), gamma=0.99, polyak=0.005, lr=3e-4, expectile=0.7, weight_temp=3.0)
+    agent = IQL(OBS, ACTION, config, STEPS, compiled)
+    agent.build_optimiser(torch.device("cpu"), 0)
+    rows = [torch.from_numpy(_packed(data)) for data in (source, target)]
+    mix: Any = Alignment(None, None)  # type: ignore[arg-type]  # the naive mix asks nothing of its context
+    trainer = Trainer(TrainConfig(rows=ROWS, steps=STEPS, iql=config), agent, mix, rows[0], rows[1], Path())
+    return trainer.block
+
+
+def _packed(data: Transitions) -> NDArray[np.float32]:
+    columns = [data.obs, data.action, data.next_obs, data.reward[:, None], ~data.terminated[:, None]]
+    return np.concatenate([column.astype(np.float32) for column in columns], axis=1)
+
+
+def _d4rl(data: Transitions) -> dict[str, NDArray[Any]]:
+    return {
+        "observations": data.obs,
+        "actions": data.action,
+        "rewards": data.reward,
+        "next_observations": data.next_obs,
+        "terminals": data.terminated.astype(np.float32),
+    }
+
+
+def _load(path: Path, name: str) -> ModuleType:
+    if not path.is_file():
+        raise InputError(path, "no such file", "give the path of a checkout; see the head of this script")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # its dataclasses look themselves up there
+    with patch.dict(sys.modules, {unused: MagicMock() for unused in UNUSED}):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _corl(checkout: Path, source: Transitions, target: Transitions) -> Steps:
+    """Its loop without evaluation and wandb; its buffer knows one data set, so source and target are pooled."""
+    corl = _load(checkout / "algorithms" / "offline" / "iql.py", "corl_iql")
+    q, v, actor = corl.TwinQ(OBS, ACTION), corl.ValueFunction(OBS), corl.GaussianPolicy(OBS, ACTION, 1.0)
+    optimisers = [torch.optim.Adam(net.parameters(), lr=3e-4) for net in (actor, q, v)]
+    learner = corl.ImplicitQLearning(1.0, actor, optimisers[0], q, optimisers[1], v, optimisers[2], max_steps=STEPS)
+    buffer = corl.ReplayBuffer(OBS, ACTION, len(source) + len(target), "cpu")
+    pooled = {name: np.concatenate([_d4rl(source)[name], _d4rl(target)[name]]) for name in _d4rl(target)}
+    buffer.load_d4rl_dataset(pooled)
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            learner.train(buffer.sample(2 * ROWS))
+
+    return steps
+
+
+def _odrl(checkout: Path, name: str, source: Transitions, target: Transitions) -> Steps:
+    module = _load(checkout / "algo" / "offline_offline" / f"{name}.py", f"odrl_{name}")
+    helpers = _load(checkout / "algo" / "utils.py", "odrl_utils")
+    config = {
+        **{"state_dim": OBS, "action_dim": ACTION, "max_action": 1.0, "hidden_sizes": HIDDEN, "max_step": STEPS},
+        **{"gamma": 0.99, "tau": 0.005, "update_interval": 1, "lam": 0.7, "temp": 3.0},
+        **{"actor_lr": 3e-4, "critic_lr": 3e-4, "xi": 0.25, "importance_weight": 1.0},
+        **{"repr_dim": 64, "ensemble_size": 1, "repr_norm": False, "repr_norm_temp": True},
+        **{"ortho_init": False, "output_gain": None},
+    }
+    learner = getattr(module, name.upper())(config, torch.device("cpu"))
+    buffers = [helpers.ReplayBuffer(OBS, ACTION, torch.device("cpu"), 1) for _ in range(2)]
+    for buffer, data in zip(buffers, (source, target), strict=True):
+        buffer.convert_D4RL(_d4rl(data))
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            learner.train(buffers[0], buffers[1], ROWS)
+
+    return steps
+
+
+def _alignments(name: str) -> dict[str, Steps]:
+    """Our trainer as `landbridge train --compile` builds it, on made-up rows of the robot's shapes."""
+    robot = load_robot(name)
+    observer = load_task(robot).observer
+    rng = np.random.default_rng(0)
+    domains = {
+        domain: _synthetic(rng, rows, observer.size, observer.num_actions)
+        for domain, rows in (("source", 100_000), ("target", 3_000))
+    }
+    normaliser = Normaliser.of(list(domains.values()), observer.names)
+    plain = TrainConfig(compile=True)
+    with tempfile.TemporaryDirectory() as folder:
+        return {
+            arm: build(Path(folder), domains, normaliser, robot, replace(plain, alignment=arm), None).block
+            for arm in ALIGNMENTS
+        }
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
