@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "record": ("landbridge_nodes.up:record", "record target rollouts over ROS 2 into an MCAP bag"),
     "ingest": ("landbridge.training.ingest:ingest", "turn a bag or a D4RL file into a dataset"),
     "calibrate": ("landbridge.calibration.delay:calibrate", "estimate the robot's command delay from its rollouts"),
+    "diagnose": ("landbridge.training.diagnose:diagnose", "what kind of gap lies between two datasets, and what to do"),
     "train": ("landbridge.training.train:train", "train an agent on source and target data"),
     "evaluate": ("landbridge.training.evaluate:evaluate", "score policies in simulation with intervals"),
     "export": ("landbridge.training.export:export", "turn a training run into a verified bundle"),

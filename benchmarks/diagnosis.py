@@ -1,0 +1,132 @@
+"""Does `landbridge diagnose` name the gap? Pairs of known kind, and the confusion matrix.
+
+    python benchmarks/diagnosis.py [--draws 20]
+
+Each draw is a robot in Bullet, recorded for a minute by the behaviour that `landbridge record` uses, with sensor noise:
+`none`, the nominal robot; `distributional`, the same beside a source that never swung up; `dynamical`, other gain,
+masses, length and friction; `structural`, nothing but delay. Thresholds were chosen on seeds from 100 on.
+Writes `results/diagnosis.json` and `.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from landbridge.episode import commit
+from landbridge.robot import Friction, load_robot
+from landbridge.simulation.behaviour import load_behaviours
+from landbridge.simulation.plant import Engine, make_plant
+from landbridge.simulation.rollout import lockstep
+from landbridge.simulation.scenario import Scenario
+from landbridge.task import load_task
+from landbridge.training.dataset import Transitions
+from landbridge.training.diagnose import Comparison, Gap, fit_source_model
+
+RESULTS = Path(__file__).parent / "results"
+KINDS: tuple[Gap, ...] = get_args(Gap)
+NOISE = {"joint_pos_noise": 0.0005, "joint_vel_noise": 0.015}
+EPISODES = {"source": 200, "target": 10}
+BATCH = 10
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to draw.
+
+    Attributes:
+        draws: Robots per kind.
+        seed: Of the draws.
+    """
+
+    draws: int = 20
+    seed: int = 0
+
+
+def rollouts(
+    scenario: Scenario, engine: Engine, mix: dict[str, int], rng: np.random.Generator, exploring: float
+) -> Transitions:
+    """Transitions of so many episodes of each behaviour."""
+    robot = load_robot("furuta")
+    task, behaviours = load_task(robot), load_behaviours(robot)
+    plants = [make_plant(robot, engine, scenario, np.random.default_rng(rng.integers(2**32))) for _ in range(BATCH)]
+    episodes = []
+    for name, count in mix.items():
+        for _ in range(count // BATCH):
+            policy = behaviours[name](BATCH, rng)
+            episodes += lockstep(plants, task, policy, rng, exploring=bool(rng.random() < exploring))
+    for plant in plants:
+        plant.close()
+    parts = [
+        (e.obs[:-1], e.actions, e.rewards, e.obs[1:], e.terminated, np.full(len(e), i)) for i, e in enumerate(episodes)
+    ]
+    return Transitions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def drawn(kind: Gap, rng: np.random.Generator) -> Scenario:
+    """A robot with the gap `kind` to the nominal one."""
+    if kind == "dynamical":
+        return Scenario(
+            actuator_gain=rng.uniform(0.85, 0.97),
+            link_mass_scale={"pendulum_link": rng.uniform(1.03, 1.12)},
+            link_length_scale={"pendulum_link": rng.uniform(1.02, 1.06)},
+            friction={"arm": Friction(frictionloss=rng.uniform(0.0015, 0.0025), viscous=0.001)},
+            **NOISE,
+        )
+    return Scenario(latency_ms=rng.uniform(10, 40) if kind == "structural" else 0.0, **NOISE)
+
+
+def main(options: Options) -> None:
+    """Draw, diagnose and write the matrix."""
+    rng = np.random.default_rng(options.seed)
+    task = load_task(load_robot("furuta"))
+    mix = dict.fromkeys(("tuned", "noisy", "excite", "random"), EPISODES["source"] // 4)
+    sources = {
+        "wide": rollouts(Scenario(), "mujoco", mix, rng, 0.5),
+        "narrow": rollouts(Scenario(), "mujoco", {"random": EPISODES["source"]}, rng, 0.0),
+    }
+    comparisons = {}
+    for name, source in sources.items():
+        model, held = fit_source_model(source, task, options.seed)
+        comparisons[name] = Comparison(model, source, held, task, options.seed)
+    named: dict[Gap, Counter[Gap]] = {kind: Counter() for kind in KINDS}
+    effects: list[dict[str, Any]] = []
+    for kind in KINDS:
+        for _ in track(range(options.draws), kind, console=Console(stderr=True)):
+            target = rollouts(drawn(kind, rng), "bullet", {"excite": EPISODES["target"]}, rng, 0.0)
+            evidence = comparisons["narrow" if kind == "distributional" else "wide"].evidence(target, Path(kind))
+            holding: list[Gap] = [e.gap for e in evidence if e.holds]
+            named[kind][holding[-1] if holding else "none"] += 1
+            effects.append({"kind": kind} | {e.gap: (round(e.effect, 3), round(e.p_value, 4)) for e in evidence})
+    table = markdown(named, options)
+    Console().print(table, highlight=False)
+    (RESULTS / "diagnosis.md").write_text(table)
+    facts = {"commit": commit(), **vars(options), "named": named, "draws_in_full": effects}
+    (RESULTS / "diagnosis.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def markdown(named: dict[Gap, Counter[Gap]], options: Options) -> str:
+    """Rows: what was built in; columns: what was named."""
+    lines = [
+        f"`furuta`, {options.draws} draws per kind (`python benchmarks/diagnosis.py`); rows: gap built in, columns: "
+        "gap named.",
+        "",
+        "| | " + " | ".join(KINDS) + " |",
+        "|---|" + "---|" * len(KINDS),
+    ]
+    return (
+        "\n".join([*lines, *(f"| **{k}** | " + " | ".join(str(named[k][n]) for n in KINDS) + " |" for k in KINDS)])
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

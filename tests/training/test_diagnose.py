@@ -1,0 +1,122 @@
+"""Diagnosis on rows whose dynamics are known by construction; the real engines are in benchmarks/diagnosis.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from landbridge.errors import InputError
+from landbridge.robot import load_robot
+from landbridge.simulation.collect import collect
+from landbridge.task import load_task
+from landbridge.training import diagnose as module
+from landbridge.training.dataset import Normaliser, Transitions
+from landbridge.training.diagnose import Comparison, Evidence, diagnose, held_out, sign_flip
+from landbridge.training.predictor import PredictorConfig
+
+from .conftest import Data
+
+TASK = load_task(load_robot("furuta"))
+MEASURED = TASK.observer.measured
+NEWEST = [column.name for column in TASK.observer.columns].index("action_history.arm.0")
+
+
+class Exact:
+    """The source's dynamics as they are: s' = s + 0.1 a."""
+
+    def __init__(self, normaliser: Normaliser) -> None:
+        self.normaliser = normaliser
+
+    def residual(self, data: Transitions) -> NDArray[np.float64]:
+        change = data.next_obs - data.obs
+        return np.asarray(change[:, MEASURED] - 0.1 * data.action, np.float64)
+
+
+def rows(
+    count: int, seed: int, gain: float = 1.0, delayed: float = 0.0, noise: float = 0.01, stray: float = 0.0
+) -> Transitions:
+    """`gain` a, of which the share `delayed` is of the action before; white noise; the share `stray` is elsewhere."""
+    rng = np.random.default_rng(seed)
+    obs = rng.uniform(-1, 1, (count, TASK.observer.size)).astype(np.float32)
+    obs[: round(stray * count)] += 1.5
+    action = rng.uniform(-1, 1, (count, 1)).astype(np.float32)
+    acting = (1 - delayed) * action[:, 0] + delayed * obs[:, NEWEST]
+    following = obs.copy()
+    following[:, MEASURED] += 0.1 * gain * acting[:, None] + noise * rng.standard_normal((count, MEASURED.sum()))
+    return Transitions(
+        obs, action, np.zeros(count, np.float32), following, np.zeros(count, bool), np.arange(count) // 300
+    )
+
+
+SOURCE, HELD = rows(6000, 0), rows(3000, 1)
+
+
+def evidence(target: Transitions) -> dict[str, Evidence]:
+    model = Exact(Normaliser.of([SOURCE], TASK.observer.names))
+    found = Comparison(model, SOURCE, HELD, TASK, 0).evidence(target, Path("t"))  # type: ignore[arg-type]
+    return {e.gap: e for e in found}
+
+
+@pytest.mark.parametrize(
+    ("target", "gaps"),
+    [
+        (rows(3000, 2), set()),
+        (rows(3000, 2, noise=0.03), set()),
+        (rows(3000, 2, gain=0.5), {"dynamical"}),
+        (rows(3000, 2, delayed=1.0), {"dynamical", "structural"}),
+        (rows(3000, 2, stray=0.3), {"distributional"}),
+    ],
+    ids=["the same robot", "more sensor noise", "half the gain", "a delay", "elsewhere"],
+)
+def test_each_gap_is_named(target: Transitions, gaps: set[str]) -> None:
+    assert {name for name, e in evidence(target).items() if e.holds} == gaps
+
+
+def test_the_effect_of_a_lower_gain_by_hand() -> None:
+    # without correction the error is (0.05 a)^2 + 0.01^2, E a^2 = 1/3, with it 0.01^2
+    expected = np.log((0.05**2 / 3 + 0.01**2) / 0.01**2)
+    assert evidence(rows(3000, 2, gain=0.5))["dynamical"].effect == pytest.approx(expected, rel=0.15)
+
+
+def test_a_short_target_is_refused() -> None:
+    with pytest.raises(InputError, match=r"only \d+ of 500 transitions.*at least 1000 are needed"):
+        evidence(rows(500, 2))
+
+
+def test_held_out_errors_do_not_see_their_own_fold() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((500, 3))
+    linear = features @ rng.standard_normal((3, 2)) + 5.0
+    blocks = np.arange(500) // 10
+    assert np.abs(held_out(features, linear, blocks)).max() < 0.05
+    # blocks of pure noise of their own, that features name: a fit that saw them would explain them
+    named = np.eye(50)[blocks]
+    noise = rng.standard_normal((50, 1))[blocks]
+    assert np.square(held_out(named, noise, blocks)).mean() > 0.5 * np.square(noise).mean()
+
+
+def test_p_values_are_uniform_without_an_effect_and_small_with_one() -> None:
+    rng = np.random.default_rng(0)
+    p = np.array([sign_flip(rng.standard_normal(20), rng) for _ in range(200)])
+    assert (p <= 0.05).mean() == pytest.approx(0.05, abs=0.04)
+    assert p.mean() == pytest.approx(0.5, abs=0.07)
+    assert sign_flip(rng.standard_normal(20) + 3, rng) < 0.002
+
+
+def test_the_command_answers_each_question_and_gives_advice(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"only 900 transitions.*at least 1000"):
+        diagnose(data.source, data.target)
+    twin: dict[str, Any] = {"engine": "bullet", "scenario": "severe", "domain": "target", "mix": {"excite": 1.0}}
+    collect(tmp_path / "target", steps=1800, batch=6, seed=3, **twin)
+    monkeypatch.setattr(module, "SOURCE_MODEL", PredictorConfig(source_steps=200, steps=0))
+    found = diagnose(data.source, tmp_path / "target")
+    assert [row["gap"] for row in found["evidence"]] == ["distributional", "dynamical", "structural"]
+    holding = [row["gap"] for row in found["evidence"] if row["holds"]]
+    assert found["gap"] == (holding or ["none"])[-1]
+    assert len(found["advice"]) == max(1, len(holding))

@@ -1,0 +1,269 @@
+"""`landbridge diagnose`: what kind of gap lies between simulator and robot, and what to do about it.
+
+A model of one step is fitted to the source. Three questions follow, each with an effect and a p-value:
+
+- *distributional*: does the robot go where the simulator's logs never were?
+- *dynamical*: where both have been, does a correction of the source model, learned from the robot, make it predict the
+  robot's held-out rows better? White sensor noise cannot be learned, and so is no gap.
+- *structural*: do the actions still in flight explain what is left after a correction by state and action? Then the
+  robot has memory (delay, backlash) that the simulator has not, and no parameter of the simulator stands for it.
+
+The source model errs too. So the last two are asked again of held-out source rows, each the nearest neighbour of one
+of the robot's, and only what the robot has beyond them counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from landbridge.errors import InputError
+from landbridge.robot import load_robot
+from landbridge.task import Task, load_task
+from landbridge.training.dataset import Normaliser, Transitions, load_domains
+from landbridge.training.predictor import Predictor, PredictorConfig, split_episodes
+
+Array = NDArray[np.float64]
+Gap = Literal["none", "distributional", "dynamical", "structural"]
+
+NEIGHBOUR = 5  # the distance to the source is that to its fifth nearest row: one stray row is no coverage
+OUTSIDE = 0.99  # quantile of held-out source rows' distances beyond which a row counts as outside
+CANDIDATES = 20_000  # source rows that neighbours are looked for among
+BLOCK_ROWS = 100  # consecutive rows that are drawn, held out and permuted together: neighbours are not independent
+FEATURES = 200  # random Fourier features (Rahimi and Recht 2007) of a correction
+RIDGE = 1.0
+FOLDS = 5
+PERMUTATIONS = 2000
+SOURCE_MODEL = PredictorConfig(steps=0)
+LEVEL = 0.01  # of a test
+EFFECTS = {
+    "distributional": 0.10,
+    "dynamical": 0.25,
+    "structural": 0.25,
+}  # least that matters; see benchmarks/diagnosis.py
+MIN_BLOCKS = 10  # fewer cannot reach the level
+
+ADVICE: dict[Gap, str] = {
+    "none": "train on the source alone (--alignment source_only); alignment has nothing to remove",
+    "distributional": "collect source data where the robot goes (--mix, --exploring) or record more there; weights on "
+    "source rows cannot make up for rows that are missing",
+    "dynamical": "calibrate the simulator and collect again; align (--alignment dynamics) what remains",
+    "structural": "measure the delay (landbridge calibrate), put it into the simulator and keep the actions in flight "
+    "in the observation; then align (--alignment dynamics) what remains",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The answer to one of the questions.
+
+    Attributes:
+        gap: What holds if the answer is yes.
+        effect: distributional: share of the robot's rows outside the source. Else: mean log ratio of the held-out
+            squared error without and with what is asked about, beyond that of source rows.
+        p_value: One-sided, by permutation of blocks of rows.
+    """
+
+    gap: Gap
+    effect: float
+    p_value: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the effect matters and is no accident."""
+        return self.effect >= EFFECTS[self.gap] and self.p_value <= LEVEL
+
+
+def diagnose(source: Path, target: Path, robot: str = "furuta", seed: int = 0) -> dict[str, Any]:
+    """Say what kind of gap lies between a source and a target dataset, with evidence and a recommendation.
+
+    Example: landbridge diagnose --source data/source --target data/target
+
+    Args:
+        source: Dataset folder of simulator transitions.
+        target: Dataset folder of the robot's transitions; a minute of well excited motion is enough.
+        robot: Name of a robot, or a folder with robot.yaml.
+        seed: Of the source model, the features and the permutations.
+
+    Returns:
+        `gap`, the most telling that holds; `advice`; `evidence`, a row per question.
+
+    Raises:
+        InputError: The datasets do not fit the robot, or the target is too short to tell.
+    """
+    machine = load_robot(robot)
+    domains = load_domains(machine, {"source": source, "target": target})
+    if (length := len(domains["target"])) < MIN_BLOCKS * BLOCK_ROWS:
+        raise InputError(
+            target, f"only {length} transitions", f"at least {MIN_BLOCKS * BLOCK_ROWS} are needed: record longer"
+        )
+    found = compare(domains["source"], domains["target"], load_task(machine), seed, where=target)
+    gaps: list[Gap] = [evidence.gap for evidence in found if evidence.holds]
+    gap = gaps[-1] if gaps else "none"
+    rows = [
+        {"gap": e.gap, "effect": e.effect, "matters_from": EFFECTS[e.gap], "p_value": e.p_value, "holds": e.holds}
+        for e in found
+    ]
+    return {"gap": gap, "advice": [ADVICE[name] for name in gaps or ["none"]], "evidence": rows}
+
+
+def compare(
+    source: Transitions, target: Transitions, task: Task, seed: int, where: Path = Path("target")
+) -> list[Evidence]:
+    """Evidence for a distributional, a dynamical and a structural gap, in this order.
+
+    Raises:
+        InputError: `target` has fewer than 10 blocks of 100 rows that the source covers.
+    """
+    model, held = fit_source_model(source, task, seed)
+    return Comparison(model, source, held, task, seed).evidence(target, where)
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """One-step predictions as the source has them."""
+
+    predictor: Predictor
+    normaliser: Normaliser
+    task: Task
+
+    def residual(self, data: Transitions) -> Array:
+        """Measured minus predicted change (N, measured columns), in the observation's units."""
+        predicted = self.predictor.predict(data, self.normaliser, self.task).mean(0)
+        columns = self.task.observer.measured
+        return np.asarray(data.next_obs[:, columns] - predicted[:, columns], np.float64)
+
+
+def fit_source_model(source: Transitions, task: Task, seed: int) -> tuple[SourceModel, Transitions]:
+    """The model, and the source rows held out from it."""
+    training, held = split_episodes(source, 0.2, seed)
+    observer = task.observer
+    normaliser = Normaliser.of([training], observer.names)
+    predictor = Predictor(observer.size, observer.num_actions, int(observer.measured.sum()), SOURCE_MODEL)
+    predictor.fit(training, training, normaliser, observer.measured, seed)
+    return SourceModel(predictor, normaliser, task), held
+
+
+class Comparison:
+    """A source, ready to be compared with targets.
+
+    Args:
+        model: Fitted to a part of `source`.
+        held: The other part.
+        seed: Of candidates, features and permutations.
+    """
+
+    def __init__(self, model: SourceModel, source: Transitions, held: Transitions, task: Task, seed: int) -> None:
+        self.model, self._task, self._seed = model, task, seed
+        rng = np.random.default_rng(seed)
+        self._held = held[np.sort(rng.permutation(len(held))[:CANDIDATES])]
+        seen = source[np.sort(rng.permutation(len(source))[:CANDIDATES])]
+        self._seen = cKDTree(self._place(seen))
+        self._matches = cKDTree(self._place(self._held))
+        self._distances = self._distance(self._held)
+        self._edge = float(np.quantile(self._distances, OUTSIDE))
+        self._held_residual = model.residual(self._held)
+
+    def evidence(self, target: Transitions, where: Path) -> list[Evidence]:
+        """See `compare`."""
+        rng = np.random.default_rng(self._seed)
+        outside = self._distance(target) > self._edge
+        coverage = self._coverage(target, outside, rng)
+        inside = target[~outside]
+        blocks = _blocks(inside)
+        if blocks.max(initial=-1) + 1 < MIN_BLOCKS:
+            raise InputError(
+                where,
+                f"only {len(inside)} of {len(target)} transitions lie where the source has been",
+                f"at least {MIN_BLOCKS * BLOCK_ROWS} are needed: record longer, or collect a wider source",
+            )
+        _, nearest = self._matches.query(self._place(inside))
+        scale = self._held_residual[nearest].std(0) + 1e-9
+        gains = [
+            self._gains(data, residual / scale, blocks)
+            for data, residual in (
+                (inside, self.model.residual(inside)),
+                (self._held[nearest], self._held_residual[nearest]),
+            )
+        ]
+        beyond = [ours - theirs for ours, theirs in zip(*gains, strict=True)]
+        return [
+            coverage,
+            Evidence("dynamical", float(beyond[0].mean()), sign_flip(beyond[0], rng)),
+            Evidence("structural", float(beyond[1].mean()), sign_flip(beyond[1], rng)),
+        ]
+
+    def _place(self, data: Transitions) -> Array:
+        """Where a row is (N, measured + actions): normalised measured observation, and action."""
+        measured = self._task.observer.measured
+        return np.concatenate([self.model.normaliser(data.obs)[:, measured], data.action], axis=1).astype(np.float64)
+
+    def _distance(self, data: Transitions) -> Array:
+        return np.asarray(self._seen.query(self._place(data), k=NEIGHBOUR)[0][:, -1])
+
+    def _coverage(self, target: Transitions, outside: NDArray[np.bool_], rng: np.random.Generator) -> Evidence:
+        """Share outside, against that of as many blocks of held-out source rows."""
+        own, theirs = (_block_means(values, _blocks(data)) for values, data in (
+            (outside.astype(np.float64), target), ((self._distances > self._edge).astype(np.float64), self._held)
+        ))  # fmt: skip
+        null = rng.choice(theirs, (PERMUTATIONS, len(own))).mean(1)
+        share = float(own.mean())
+        return Evidence("distributional", share, float((1 + (null >= share).sum()) / (1 + PERMUTATIONS)))
+
+    def _gains(self, data: Transitions, residual: Array, blocks: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Log ratios (blocks,) of held-out squared error: plain over corrected, corrected over that with memory."""
+        place = self._place(data)
+        rng = np.random.default_rng(self._seed)
+        frequencies = rng.standard_normal((place.shape[1], FEATURES)) / np.sqrt(place.shape[1])
+        phases = rng.uniform(0, 2 * np.pi, FEATURES)
+        now = np.concatenate([place, np.cos(place @ frequencies + phases)], axis=1)
+        memory = self.model.normaliser(data.obs)[:, self._history()]
+        errors = [
+            _block_means(np.square(left).mean(1), blocks)
+            for left in (
+                residual,
+                held_out(now, residual, blocks),
+                held_out(np.hstack([now, memory]), residual, blocks),
+            )
+        ]
+        plain, corrected, remembering = (np.log(error + 1e-12) for error in errors)
+        return plain - corrected, corrected - remembering
+
+    def _history(self) -> NDArray[np.bool_]:
+        return np.array([column.kind == "action_history" for column in self._task.observer.columns])
+
+
+def held_out(features: Array, residual: Array, blocks: NDArray[np.int64]) -> Array:
+    """What is left of `residual` (N, c) after a ridge regression on `features` (N, f) fitted to the other folds."""
+    left = np.empty_like(residual)
+    for fold in range(FOLDS):
+        out = blocks % FOLDS == fold
+        mean, std = features[~out].mean(0), features[~out].std(0) + 1e-9
+        x, offset = (features[~out] - mean) / std, residual[~out].mean(0)
+        slope = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ (residual[~out] - offset))
+        left[out] = residual[out] - offset - (features[out] - mean) / std @ slope
+    return left
+
+
+def sign_flip(differences: Array, rng: np.random.Generator) -> float:
+    """One-sided p-value that the mean of `differences` (B,) is positive, by flipping signs at random."""
+    signs = rng.choice([-1.0, 1.0], (PERMUTATIONS, len(differences)))
+    null = (signs * differences).mean(1)
+    return float((1 + (null >= differences.mean()).sum()) / (1 + PERMUTATIONS))
+
+
+def _blocks(data: Transitions) -> NDArray[np.int64]:
+    """Number (N,) of the block of each row: at most BLOCK_ROWS rows of one episode."""
+    _, starts = np.unique(data.episode, return_index=True)
+    pieces = [np.arange(rows) // BLOCK_ROWS for rows in np.diff([*np.sort(starts), len(data)])]
+    offsets = np.cumsum([0, *(piece[-1] + 1 for piece in pieces)])
+    return np.concatenate([piece + offset for piece, offset in zip(pieces, offsets, strict=False)])
+
+
+def _block_means(values: Array, blocks: NDArray[np.int64]) -> Array:
+    return np.bincount(blocks, values) / np.bincount(blocks)
