@@ -156,6 +156,28 @@ class Observer:
         """Angle of `joint` [rad] in (-pi, pi], from its sine and cosine columns."""
         return np.arctan2(self.column(obs, f"joint_sin.{joint}"), self.column(obs, f"joint_cos.{joint}"))
 
+    def joint_state(self, obs: NDArray[np.floating]) -> tuple[Array, Array]:
+        """Measured positions and velocities (..., J) of all joints, in `spec.joint_names` order, from obs (..., size).
+
+        The inverse of the observation up to clipping and noise; a position seen by sine and cosine is in (-pi, pi].
+
+        Raises:
+            KeyError: A joint's position or velocity is not observed.
+        """
+        joints, seen = self.spec.joint_names, set(self.names)
+        positions = [
+            self.column(obs, f"joint_pos.{joint}") if f"joint_pos.{joint}" in seen else self.angle(obs, joint)
+            for joint in joints
+        ]
+        velocities = [self.column(obs, f"joint_vel.{joint}") for joint in joints]
+        return np.stack(positions, axis=-1), np.stack(velocities, axis=-1)
+
+    def sent(self, obs: NDArray[np.floating]) -> Array:
+        """The actions (B, H, A) that obs (B, size) says were sent, newest first."""
+        ages, joints = range(self.history), self.spec.actuated
+        columns = [self.column(obs, f"action_history.{joint}.{age}") for age in ages for joint in joints]
+        return np.stack(columns, axis=-1).reshape(len(obs), self.history, self.num_actions)
+
     @property
     def measured(self) -> NDArray[np.bool_]:
         """Mask (size,) of the columns that the plant decides; past actions and the clock are known beforehand."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.episode import Episode
-from landbridge.observation import Base, action_to_command, push_action
+from landbridge.observation import Base, Observer, action_to_command, push_action
 from landbridge.simulation.behaviour import Policy
 from landbridge.simulation.plant import Plant
 from landbridge.task import Task
@@ -51,6 +51,25 @@ def lockstep(
             break
     stamps = np.arange(t + 2, dtype=np.float64) * observer.spec.control_dt
     return [label(task, obs[: t + 2, b], actions[: t + 1, b], stamps) for b in range(batch)]
+
+
+def following(
+    plant: Plant, observer: Observer, obs: NDArray[np.float32], actions: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """What `plant` would observe (N, n) one control period after each obs (N, n) in which `actions` (N, m) are sent.
+
+    The actions that the observation says were sent are on their way. For a fixed base with all joints observed.
+    """
+    pos, vel = observer.joint_state(obs)
+    sent = observer.sent(obs)
+    commands = action_to_command(observer.spec, np.concatenate([actions[:, None], sent], axis=1))  # newest first
+    ages = observer.spec.control_dt * np.arange(commands.shape[1])
+    after = np.empty((2, *pos.shape))
+    for row in range(len(obs)):
+        plant.reset(pos[row], vel[row])
+        plant.step([(-ages[k], commands[row, k]) for k in reversed(range(len(ages)))])
+        after[:, row] = plant.measure()
+    return observer(after[0], after[1], push_action(sent, actions))
 
 
 def _bases(plants: Sequence[Plant]) -> Base | None:

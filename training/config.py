@@ -17,6 +17,7 @@ from landbridge.training.alignments.dara import DARAConfig
 from landbridge.training.alignments.density_ratio import DensityRatioConfig
 from landbridge.training.alignments.dynamics import DynamicsConfig
 from landbridge.training.alignments.igdf import IGDFConfig
+from landbridge.training.alignments.oracle import OracleConfig
 from landbridge.training.alignments.otdf import OTDFConfig
 from landbridge.training.alignments.tabb import TabbConfig
 from landbridge.training.alignments.vgdf import VGDFConfig
@@ -35,6 +36,7 @@ AlignmentName = Literal[
     "dynamics",
     "density_ratio",
     "tabb",
+    "oracle",
     "shuffled",
 ]
 
@@ -73,6 +75,7 @@ class TrainConfig:
     vgdf: VGDFConfig = field(default_factory=VGDFConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     density_ratio: DensityRatioConfig = field(default_factory=DensityRatioConfig)
+    oracle: OracleConfig = field(default_factory=OracleConfig)
     tabb: TabbConfig = field(default_factory=TabbConfig)
 
     @property

@@ -125,7 +125,7 @@ def build(
     fastest = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(fastest if config.device == "auto" else config.device)
     task = load_task(robot)
-    context = Context(task, normaliser, config.agent_config.gamma, config.reward_scale, device, config.seed)
+    context = Context(robot, task, normaliser, config.agent_config.gamma, config.reward_scale, device, config.seed)
     alignment = ALIGNMENTS[config.alignment](config.alignment_config, context).to(device)
     source, target = domains.get("source"), domains.get("target")
     if state is not None:

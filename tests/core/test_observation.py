@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landbridge.observation import Observer, action_to_command, by_name, command_to_action, push_action
-from landbridge.robot import RobotSpec
+from landbridge.robot import ObservationTerm, RobotSpec
 
 SPEC = RobotSpec.model_validate(
     {
@@ -72,6 +72,20 @@ def test_advancing_the_history_equals_observing_after_the_push(values: list[floa
     after = OBSERVER(joint_pos, joint_vel, push_action(actions, action))
     np.testing.assert_allclose(OBSERVER.advance_history(before, action), after, atol=1e-7)
     assert OBSERVER.measured.tolist() == [True] * 5 + [False] * 4
+
+
+def test_state_and_actions_sent_are_read_back_from_the_observation() -> None:
+    rng = np.random.default_rng(0)
+    spec = SPEC.model_copy(
+        update={"observation": [*SPEC.observation, ObservationTerm(kind="joint_vel", joints=["b", "a"])]}
+    )
+    observer = Observer(spec)
+    pos, vel, sent = rng.uniform(-3, 3, (5, 3)), rng.uniform(-8, 8, (5, 3)), rng.uniform(-1, 1, (5, 2, 2))
+    obs = observer(pos, vel, sent)
+    np.testing.assert_allclose(np.stack(observer.joint_state(obs)), np.stack([pos, vel]), atol=1e-5)
+    np.testing.assert_allclose(observer.sent(obs), sent, atol=1e-6)
+    with pytest.raises(KeyError, match="joint_vel"):
+        OBSERVER.joint_state(OBSERVER(pos, vel, sent))
 
 
 def test_actions_become_commands_by_joint_name_and_back() -> None:

@@ -16,7 +16,7 @@ from landbridge.simulation import collect as collect_module
 from landbridge.simulation.behaviour import load_behaviours, read_behaviours
 from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import Engine, make_plant
-from landbridge.simulation.rollout import lockstep
+from landbridge.simulation.rollout import following, lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.task import load_task
 
@@ -65,6 +65,16 @@ def test_a_later_write_is_as_good_as_that_much_latency() -> None:
 
     np.testing.assert_array_equal(run(4.0, 0.0), run(0.0, 0.004))
     assert not np.array_equal(run(0.0, 0.0)[:10], run(0.0, 0.004)[:10])
+
+
+@pytest.mark.parametrize("engine", ["mujoco", "bullet"])
+def test_a_transition_can_be_done_again_from_its_observation(engine: Engine) -> None:
+    rung = load_scenario(ROBOT, "severe").model_copy(update={"joint_pos_noise": 0.0, "joint_vel_noise": 0.0})
+    plant, rng = make_plant(ROBOT, engine, rung), np.random.default_rng(0)
+    (episode,) = lockstep([plant], TASK, load_behaviours(ROBOT)["excite"](1, rng), rng)
+    again = following(plant, TASK.observer, episode.obs[:-1], episode.actions)
+    settled = slice(TASK.observer.history, None)  # before that, what was on its way is not all in the observation
+    np.testing.assert_allclose(again[settled], episode.obs[1:][settled], atol=2e-4)
 
 
 def test_lockstep_equals_one_at_a_time() -> None:

@@ -79,7 +79,9 @@ def made(name: str, data: Data, **changes: Any) -> tuple[Alignment, Transitions,
     task = load_task(ROBOT)
     normaliser = Normaliser.of(list(domains.values()), task.observer.names)
     torch.manual_seed(0)
-    alignment = ALIGNMENTS[name](config.alignment_config, Context(task, normaliser, 0.99, 0.1, torch.device("cpu"), 0))
+    alignment = ALIGNMENTS[name](
+        config.alignment_config, Context(ROBOT, task, normaliser, 0.99, 0.1, torch.device("cpu"), 0)
+    )
     alignment.fit(domains["source"], domains["target"])
     source = alignment.correct(domains["source"])
     return alignment, source, pack(source, normaliser, alignment.cache(source, domains["target"]), 0.1)

@@ -25,7 +25,7 @@ def value(obs: Tensor) -> Tensor:
 
 def tabb(gamma: float = 0.5, **config: object) -> Tabb:
     normaliser = Normaliser(np.zeros(SIZE), np.ones(SIZE))
-    context = Context(load_task(ROBOT), normaliser, gamma, 1.0, torch.device("cpu"), 0)
+    context = Context(ROBOT, load_task(ROBOT), normaliser, gamma, 1.0, torch.device("cpu"), 0)
     settings = TabbConfig(predictor=PredictorConfig(members=2, hidden=32, steps=400), **config)  # type: ignore[arg-type]
     return Tabb(settings, context)
 
@@ -85,7 +85,7 @@ def test_the_temperature_rises_until_the_effective_sample_size_is_kept() -> None
 def test_rows_of_the_robot_itself_weigh_more_than_rows_it_could_not_produce(data: Data) -> None:
     domains = load_domains(ROBOT, {"source": data.source, "target": data.target})
     normaliser = Normaliser.of(list(domains.values()), load_task(ROBOT).observer.names)
-    context = Context(load_task(ROBOT), normaliser, 0.99, 1.0, torch.device("cpu"), 0)
+    context = Context(ROBOT, load_task(ROBOT), normaliser, 0.99, 1.0, torch.device("cpu"), 0)
     made = Tabb(TabbConfig(predictor=PredictorConfig(members=2, hidden=64, source_steps=300, steps=800)), context)
     source, target = domains["source"], domains["target"]
     made.fit(source, target)
@@ -102,7 +102,7 @@ def test_rows_of_the_robot_itself_weigh_more_than_rows_it_could_not_produce(data
     impossible = source.__class__(**{**vars(source), "next_obs": source.next_obs[::-1].copy()})
     weights = {}
     for name, rows in (("robot", target), ("impossible", impossible)):
-        extra = made.columns(rows, made._predict(rows))
+        extra = made.columns(rows, made.predict(rows))
         weights[name] = made.weights(made._unpack(pack(rows, normaliser, extra)), random_value)
         assert weights[name].shape == (len(rows),)
         assert bool(((weights[name] >= 0) & (weights[name] <= 1)).all())

@@ -80,7 +80,9 @@ def fixed_point(name: str) -> NDArray[np.float64]:
         advance_history=lambda obs, action: np.array(obs, np.float32),
     )
     plain = Normaliser(np.zeros(STATES), np.ones(STATES))
-    context = Context(SimpleNamespace(observer=observer, reward=reward), plain, GAMMA, 1.0, torch.device("cpu"), 0)  # type: ignore[arg-type]
+    context = Context(
+        None, SimpleNamespace(observer=observer, reward=reward), plain, GAMMA, 1.0, torch.device("cpu"), 0
+    )  # type: ignore[arg-type]
     torch.manual_seed(0)
     alignment = ALIGNMENTS[name](CONFIGS[name], context)
     (source, source_pair), (target, target_pair) = rows("source"), rows("target")

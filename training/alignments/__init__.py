@@ -7,6 +7,7 @@ from landbridge.training.alignments.dara import DARA
 from landbridge.training.alignments.density_ratio import DensityRatio
 from landbridge.training.alignments.dynamics import Dynamics
 from landbridge.training.alignments.igdf import IGDF
+from landbridge.training.alignments.oracle import Oracle
 from landbridge.training.alignments.otdf import OTDF
 from landbridge.training.alignments.tabb import Shuffled, Tabb
 from landbridge.training.alignments.vgdf import VGDF
@@ -22,5 +23,6 @@ ALIGNMENTS: dict[str, type[Alignment]] = {
     "dynamics": Dynamics,
     "density_ratio": DensityRatio,
     "tabb": Tabb,
+    "oracle": Oracle,
     "shuffled": Shuffled,
 }

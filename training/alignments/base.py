@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from landbridge.robot import Robot
 from landbridge.task import Task
 from landbridge.training.dataset import Batch, Normaliser, Transitions
 
@@ -22,6 +23,7 @@ Value = Callable[[Tensor], Tensor]  # normalised obs (N, n) -> V (N,)
 class Context:
     """What an alignment may use besides the data."""
 
+    robot: Robot
     task: Task
     normaliser: Normaliser
     gamma: float

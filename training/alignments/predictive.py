@@ -89,14 +89,18 @@ class Predictive(Alignment, ABC):
         c = self.context
         self.predictor.fit(source, training, c.normaliser, c.task.observer.measured, c.seed)
 
+    def predict(self, data: Transitions) -> NDArray[np.float32]:
+        """Next observations (members, N, n) of the robot after each row, in physical units."""
+        return self.predictor.predict(data, self.context.normaliser, self.context.task)
+
     def cache(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
         """`columns` of every source row."""
         c = self.context
         _, held = self._split(target)
-        predicted = self._predict(held)
+        predicted = self.predict(held)
         self.calibrate(held, predicted)
         self._measure_error(held, predicted)
-        held_extra, extra = self.columns(held, predicted), self.columns(source, self._predict(source))
+        held_extra, extra = self.columns(held, predicted), self.columns(source, self.predict(source))
         probe = np.random.default_rng(c.seed).permutation(len(source))[:PROBE]
         self._probe = pack(source[probe], c.normaliser, extra[probe], c.reward_scale).to(c.device)
         self._held = pack(held, c.normaliser, held_extra, c.reward_scale).to(c.device)
@@ -132,9 +136,6 @@ class Predictive(Alignment, ABC):
 
     def _split(self, target: Transitions) -> tuple[Transitions, Transitions]:
         return split_episodes(target, self.config.holdout, self.context.seed)
-
-    def _predict(self, data: Transitions) -> NDArray[np.float32]:
-        return self.predictor.predict(data, self.context.normaliser, self.context.task)
 
     def _unpack(self, rows: Tensor) -> Batch:
         return unpack(rows, self.obs_size, self.action_size)
