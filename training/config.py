@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from landbridge.errors import InputError
 from landbridge.training.agents.base import AgentConfig
 from landbridge.training.agents.bc import BCConfig
 from landbridge.training.agents.cql import CQLConfig
@@ -123,7 +124,17 @@ def _from_plain(kind: Any, plain: dict[str, Any]) -> Any:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`; a reader sees the old or the new file, never half of one."""
+    """Replace `path` by `content`; a reader sees the old or the new file, never half of one.
+
+    Raises:
+        InputError: The disk is full, or the like; what was there before is still there.
+    """
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            path, f"cannot be written: {error.strerror}", "free space; a run goes on with --resume"
+        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
 import threading
@@ -18,7 +17,6 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from landbridge.episode import commit, now
 from landbridge.errors import InputError
@@ -31,8 +29,9 @@ from landbridge.training.alignments.base import Context
 from landbridge.training.config import TrainConfig, write_atomic
 from landbridge.training.dataset import Normaliser, Transitions, load_domains, pack
 from landbridge.training.evaluate import score as score_policy
+from landbridge.training.log import Log
 from landbridge.training.policy import Actor
-from landbridge.training.run import CONFIG, DIAGNOSTICS, METRICS, read_run
+from landbridge.training.run import CONFIG, DIAGNOSTICS, read_run
 from landbridge.training.trainer import Trainer, read_checkpoint
 
 SCORES = 10  # points of the learning curve
@@ -183,38 +182,17 @@ def _train(trainer: Trainer, scorer: Scorer) -> bool:
     name = f"{config.agent} {config.alignment}"
     with (
         _interruptible() as stop,
-        SummaryWriter(str(folder), purge_step=trainer.step or None) as events,
+        Log(folder, trainer.step) as log,
         Progress(*columns, console=Console(stderr=True)) as progress,
     ):
         bar = progress.add_task(name, total=config.steps, completed=trainer.step)
-        rows = _logged(folder / METRICS, trainer.step)
 
         def on_block(step: int, metrics: dict[str, float]) -> None:
-            row = metrics | scorer(step)
-            rows.append({"step": step, **row})
-            _write_csv(folder / METRICS, rows)
-            for key, value in row.items():
-                if value != "":
-                    events.add_scalar(key, value, step)
+            log.write(step, metrics | scorer(step))
             progress.update(bar, completed=step)
 
         trainer.run(on_block, stop)
         return stop()
-
-
-def _logged(path: Path, step: int) -> list[dict[str, Any]]:
-    """Rows of an earlier metrics.csv up to the checkpoint's step."""
-    if step == 0 or not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 @contextmanager

@@ -1,0 +1,74 @@
+"""What a crash, a full disk or a kill leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from landbridge.errors import InputError
+from landbridge.training.config import write_atomic
+from landbridge.training.log import Log
+from landbridge.training.train import train
+from landbridge.training.trainer import read_checkpoint
+
+from .conftest import Data
+
+STEPS = 256 * 8
+EACH_BLOCK = (
+    "import sys, landbridge.training.trainer as t, landbridge.cli as c; t.CHECKPOINT_SECONDS = 0; sys.exit(c.main())"
+)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, data: Data) -> None:
+    options = ["--alignment", "none", "--rows", "16", "--iql.hidden", "16", "--steps", str(STEPS)]
+    command = ["train", "--source", str(data.source), "--target", str(data.target), *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, "-c", EACH_BLOCK, *command, "--out", str(tmp_path / "whole")], env=environment, check=True
+    )
+    run = tmp_path / "cut"
+    process = subprocess.Popen([sys.executable, "-c", EACH_BLOCK, *command, "--out", str(run)], env=environment)
+    log = run / "metrics.csv"
+    while not log.is_file() or log.read_text().count("\n") < 3:
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert read_checkpoint(run)["step"] < STEPS
+    train(run, resume=True)
+    whole, cut = (read_checkpoint(folder)["agent"] for folder in (tmp_path / "whole", run))
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+    steps = [int(row["step"]) for row in csv.DictReader(log.open())]
+    assert steps == list(range(256, STEPS + 1, 256))
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    write_atomic(path, b"good")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # the kernel refuses to make any file longer
+    try:
+        with pytest.raises(InputError, match=r"checkpoint.pt: cannot be written: File too large.*--resume"):
+            write_atomic(path, bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"good"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_log_drops_what_came_after_the_checkpoint_and_a_half_written_row(tmp_path: Path) -> None:
+    with Log(tmp_path, 0) as log:
+        for step in (256, 512, 768):
+            log.write(step, {"loss": step / 2, "success": ""})
+    path = tmp_path / "metrics.csv"
+    path.write_text(path.read_text() + "10")
+    with Log(tmp_path, 512) as log:
+        log.write(768, {"loss": 1.0, "success": 0.5})
+    assert path.read_text().split() == ["step,loss,success", "256,128.0,", "512,256.0,", "768,1.0,0.5"]
