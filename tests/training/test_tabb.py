@@ -9,7 +9,7 @@ from landbridge.robot import load_robot
 from landbridge.task import load_task
 from landbridge.training.alignments.base import Context, effective_sample_size
 from landbridge.training.alignments.tabb import Tabb, TabbConfig
-from landbridge.training.dataset import Batch, Normaliser, load_domains, pack
+from landbridge.training.dataset import Batch, Normaliser, Transitions, load_domains, pack
 from landbridge.training.predictor import PredictorConfig
 
 from .conftest import Data
@@ -80,6 +80,21 @@ def test_the_temperature_rises_until_the_effective_sample_size_is_kept() -> None
     assert temperature > made.config.temperature
     assert effective_sample_size(torch.exp(-excess / temperature)).item() == pytest.approx(0.3, abs=0.01)
     assert tabb(ess_floor=0.01)._temperature(excess) == 1.0
+
+
+def test_weights_are_damped_as_far_as_the_predictor_cannot_be_trusted() -> None:
+    made = tabb()
+    rng = np.random.default_rng(0)
+    obs, following = rng.standard_normal((2, 400, SIZE)).astype(np.float32)
+    held = Transitions(
+        obs, np.zeros((400, 1), np.float32), np.zeros(400, np.float32), following, np.zeros(400, bool), np.arange(400)
+    )
+    halfway = following - np.sqrt(0.5, dtype=np.float32) * (following - obs)  # leaves half of the variance
+    with pytest.warns(UserWarning, match="explains 50% of the robot's motion on 400 held-out rows"):
+        made._measure_error(held, halfway[None])
+    assert made.trust.item() == pytest.approx(0.5, abs=0.01)
+    made._measure_error(held, following[None])
+    assert made.trust.item() == 1.0
 
 
 def test_rows_of_the_robot_itself_weigh_more_than_rows_it_could_not_produce(data: Data) -> None:

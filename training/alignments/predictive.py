@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from landbridge.training.predictor import Predictor, PredictorConfig, split_epis
 
 PROBE = 4096  # source rows from which the temperature is set
 BISECTIONS = 20
+TRUSTED = 0.8  # explained share of held-out motion below which a run warns
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,12 @@ class Predictive(Alignment, ABC):
 
         w = exp(-(mismatch - floor)_+ / (tau spread))
 
-    so a row counts fully while it disagrees no more than the predictor does with the robot itself.
+    so a row counts fully while it disagrees no more than the predictor does with the robot itself. Weights are blended
+    in from 1 during warm-up, and no further than the predictor can be trusted: with too few target rows it explains
+    little of the robot's held-out motion, and what it says of source rows is noise.
+
+    Attributes:
+        trust: Share of the held-out motion that the predictor explains, mean over the measured columns, in [0, 1].
     """
 
     config: PredictiveConfig
@@ -64,11 +71,12 @@ class Predictive(Alignment, ABC):
         observer = context.task.observer
         self.obs_size, self.action_size = observer.size, observer.num_actions
         self.predictor = Predictor(self.obs_size, self.action_size, int(observer.measured.sum()), config.predictor)
-        for name, start in (("floor", 0.0), ("scale", 1.0), ("blend", 0.0)):
+        for name, start in (("floor", 0.0), ("scale", 1.0), ("blend", 0.0), ("trust", 1.0)):
             self.register_buffer(name, torch.tensor(start))
         self.floor: Tensor
         self.scale: Tensor
         self.blend: Tensor
+        self.trust: Tensor
         self._figures: dict[str, float] = {}
         self._arrays: dict[str, Tensor] = {}
 
@@ -115,7 +123,7 @@ class Predictive(Alignment, ABC):
         excess = (probe - floor).clamp(min=0)
         self.floor.copy_(floor)
         self.scale.copy_(self._temperature(excess / spread) * spread)
-        self.blend.fill_(min(1.0, progress / max(self.config.warmup, 1e-9)))
+        self.blend.copy_(self.trust * min(1.0, progress / max(self.config.warmup, 1e-9)))
         weights = torch.exp(-excess / self.scale)
         self._figures |= weight_figures(weights) | {
             "temperature": float(self.scale / spread),
@@ -125,7 +133,7 @@ class Predictive(Alignment, ABC):
         self._arrays = {"weight": weights, "mismatch_source": probe, "mismatch_heldout": noise}
 
     def weights(self, batch: Batch, value: Value) -> Tensor:
-        """W (N,), blended in from 1 during warm-up."""
+        """W (N,), blended in from 1."""
         w = torch.exp(-(self.mismatch(batch, value) - self.floor).clamp(min=0) / self.scale)
         return 1 + self.blend * (w - 1)
 
@@ -141,13 +149,22 @@ class Predictive(Alignment, ABC):
         return unpack(rows, self.obs_size, self.action_size)
 
     def _measure_error(self, held: Transitions, predicted: NDArray[np.float32]) -> None:
-        """Unexplained variance of the held-out change, per measured column, of the ensemble's mean."""
+        """Unexplained variance of the held-out change, per measured column, of the ensemble's mean; sets `trust`."""
         task = self.context.task
         measured = task.observer.measured
         error = np.square(predicted.mean(0) - held.next_obs)[:, measured].mean(0)
         unexplained = error / np.maximum((held.next_obs - held.obs)[:, measured].var(0), 1e-12)
         names = [name for name, m in zip(task.observer.names, measured, strict=True) if m]
         self._figures |= {f"heldout_unexplained.{name}": float(u) for name, u in zip(names, unexplained, strict=True)}
+        trust = float(1 - np.minimum(unexplained, 1.0).mean())
+        self.trust.fill_(trust)
+        self._figures["trust"] = trust
+        if trust < TRUSTED:
+            warnings.warn(
+                f"the predictor explains {trust:.0%} of the robot's motion on {len(held)} held-out rows: weights are "
+                "damped as much; record more of the robot",
+                stacklevel=2,
+            )
 
     def _temperature(self, excess: Tensor) -> float:
         """The configured temperature, or the least one that keeps the effective sample size at its floor."""
