@@ -40,8 +40,37 @@ REQUIRED = ("policy.onnx", "manifest.json", "robot.yaml", "golden.npz", "envelop
 REMEDY = "export the bundle again and copy it whole"
 
 
+class Threshold(Spec):
+    """Limit of one score, from the robot's held-out data.
+
+    Attributes:
+        floor: Median of the score on single held-out ticks: the noise that a healthy robot has, too.
+        limit: A mean over the window above it is an alarm.
+    """
+
+    floor: float
+    limit: float
+
+
 class Drift(Spec):
-    """Thresholds."""
+    """When the live monitors of `landbridge.deploy.drift` raise an alarm.
+
+    limit = margin * (the `quantile` of the score's means over windows of held-out target rollouts), so on such data a
+    window would be over limit / margin with a share of 1 - quantile, and over the limit more rarely.
+
+    Attributes:
+        window: Control ticks that a score is averaged over.
+        heldout_ticks: Transitions that the limits are from.
+        mismatch: Of the target Bellman mismatch; None without `alignment.onnx`.
+        envelope: Of the Mahalanobis distance from the target data.
+    """
+
+    window: int
+    quantile: float
+    margin: float
+    heldout_ticks: int
+    mismatch: Threshold | None
+    envelope: Threshold
 
 
 class Manifest(Spec):
@@ -59,9 +88,10 @@ class Manifest(Spec):
         golden_tolerance: Largest |difference| allowed between golden and computed actions.
         scores: Figures known at export (for example success on a scenario), by name.
         provenance: Versions, commit, seed, creation time.
+        drift: Limits of the live monitors; None without target data to set them by.
     """
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[2] = 2
     robot: str
     robot_hash: str
     task: str

@@ -72,7 +72,7 @@ def test_the_bundle_says_what_it_is(run: Path, bundle: Path) -> None:
     assert shown["golden_tolerance"] == 1e-5
     assert [row["joint"] for row in shown["joints"]] == ["arm", "pendulum"]
     envelope = read_bundle(bundle).arrays("envelope.npz")
-    assert envelope["target_quantiles"].shape == (5, 8)
+    assert envelope["target_quantiles"].shape == (5, 9)  # obs and action
     assert (np.diff(envelope["target_quantiles"], axis=0) >= 0).all()
 
 
