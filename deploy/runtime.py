@@ -45,6 +45,7 @@ class Graph:
         outputs: Mapping[str, tuple[int, ...]],
         providers: Sequence[str] = (CPU,),
     ) -> None:
+        self._made_from = path, model, dict(inputs), dict(outputs), tuple(providers)
         self.session = open_session(path, model, providers)
         self.provider: str = self.session.get_providers()[0]
         _require_interface(path, "input", self.session.get_inputs(), inputs)
@@ -55,6 +56,10 @@ class Graph:
         for bind, buffers in ((self.binding.bind_input, self.inputs), (self.binding.bind_output, self.outputs)):
             for name, buffer in buffers.items():
                 bind(name, "cpu", 0, np.float32, list(buffer.shape), buffer.ctypes.data)
+
+    def again(self) -> Graph:
+        """The same graph in a session of its own, which has not run yet."""
+        return Graph(*self._made_from)
 
     def run(self) -> None:
         """Compute `outputs` from `inputs`."""

@@ -123,7 +123,7 @@ def test_limits_are_quantiles_of_heldout_windows_and_hold_there(
 
 
 def test_another_robot_is_noticed_and_a_healthy_one_is_not(bundle: Bundle) -> None:
-    """Half the actuator's gain doubles the mismatch at least; benchmarks/drift.py has the rates after a whole training."""
+    """Half the gain doubles the mismatch at least; benchmarks/drift.py has the rates after a whole training."""
     severe = load_scenario(ROBOT, "severe")
     healthy, weak = (
         watched(bundle, severe.model_copy(update={"actuator_gain": severe.actuator_gain * k})) for k in (1.0, 0.5)
