@@ -2,11 +2,12 @@
 
     python benchmarks/drift.py --work /tmp/drift
 
-For each scenario the whole way is gone once: source data (MuJoCo, nominal), 60 s of target data (Bullet), `tabb`, export.
-Then the bundle's policy runs healthy and faulty robots in Bullet, a fault being there from the start of a rollout, and
-each score of `landbridge.deploy.drift` watches with the limit that the bundle brought along. Beside them stands the
-disagreement of the predictor's members, its limit set by the same rule from the same held-out rollouts. Seeds differ from
-those of the training data. Runs that are complete in --work are not made again. Writes `results/drift.json`.
+For each scenario the whole way is gone once: source data (MuJoCo, nominal), 60 s of target data (Bullet), `tabb`,
+export. Then the bundle's policy runs healthy and faulty robots in Bullet, a fault being there from the start of a
+rollout, and each score of `landbridge.deploy.drift` watches with the limit that the bundle brought along. Beside them
+stands the disagreement of the predictor's members, its limit set by the same rule from the same held-out rollouts.
+Seeds differ from those of the training data. Runs that are complete in --work are not made again. Writes
+`results/drift.json`.
 """
 
 from __future__ import annotations

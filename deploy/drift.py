@@ -71,9 +71,8 @@ class TargetMismatch:
         if drift.mismatch is None or "alignment.onnx" not in bundle.files:
             raise InputError(bundle.path, "alignment.onnx is missing", REMEDY)
         n, m = len(bundle.manifest.observation), len(bundle.manifest.actuated)
-        config = bundle.manifest.config[bundle.manifest.alignment]
         inputs = {"obs": (1, n), "action": (1, m), "next_obs": (1, n)}
-        outputs = {"mismatch": (1,), "predicted": (int(config["predictor"]["members"]), 1, n)}
+        outputs = {"mismatch": (1,), "predicted": (-1, 1, n)}
         path, model = bundle.path / "alignment.onnx", bundle.files["alignment.onnx"]
         self._graph = Graph(path, model, inputs, outputs, (provider,))
         self._rows = [buffer[0] for buffer in self._graph.inputs.values()]
@@ -128,19 +127,23 @@ class Distance:
 class Watch:
     """Both monitors over a stream of ticks.
 
+    Attributes:
+        alarms: `mismatch` and `distance`.
+
     Raises:
         InputError: As `TargetMismatch` and `Distance`.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.mismatch, self.distance = TargetMismatch(bundle), Distance(bundle)
+        self.alarms = {"mismatch": self.mismatch.alarm, "distance": self.distance.alarm}
         self._last: tuple[Row, Row] | None = None
 
     def restart(self) -> None:
         """A new stretch of motion: the next tick follows no other, and windows begin anew."""
         self._last = None
-        self.mismatch.alarm.restart()
-        self.distance.alarm.restart()
+        for alarm in self.alarms.values():
+            alarm.restart()
 
     def update(self, obs: Row, action: Row) -> bool:
         """Take one tick, obs (n,) and the action (m,) answered to it; returns whether any alarm is raised."""
@@ -148,7 +151,7 @@ class Watch:
             self.mismatch.alarm.update(self.mismatch(*self._last, obs))
         self.distance.alarm.update(self.distance(obs, action))
         self._last = np.array(obs), np.array(action)
-        return self.mismatch.alarm.raised or self.distance.alarm.raised
+        return any(alarm.raised for alarm in self.alarms.values())
 
 
 def _drift(bundle: Bundle) -> Drift:

@@ -29,6 +29,8 @@ class ProviderFallbackWarning(UserWarning):
 class Graph:
     """An ONNX graph of float32 tensors with fixed shapes, its buffers bound once.
 
+    A size of -1 in `inputs` or `outputs` leaves it to the graph.
+
     Attributes:
         inputs, outputs: Buffers by name: fill the ones, `run`, read the others.
         provider: The execution provider that really runs it.
@@ -48,10 +50,8 @@ class Graph:
         self._made_from = path, model, dict(inputs), dict(outputs), tuple(providers)
         self.session = open_session(path, model, providers)
         self.provider: str = self.session.get_providers()[0]
-        _require_interface(path, "input", self.session.get_inputs(), inputs)
-        _require_interface(path, "output", self.session.get_outputs(), outputs)
-        self.inputs = {name: np.zeros(shape, np.float32) for name, shape in inputs.items()}
-        self.outputs = {name: np.zeros(shape, np.float32) for name, shape in outputs.items()}
+        self.inputs = _buffers(path, "input", self.session.get_inputs(), inputs)
+        self.outputs = _buffers(path, "output", self.session.get_outputs(), outputs)
         self.binding = self.session.io_binding()
         for bind, buffers in ((self.binding.bind_input, self.inputs), (self.binding.bind_output, self.outputs)):
             for name, buffer in buffers.items():
@@ -146,9 +146,18 @@ def open_session(path: Path, model: bytes, providers: Sequence[str] = (CPU,)) ->
         raise InputError(path, f"onnxruntime cannot load it: {str(error)[:200]}", "export the bundle again") from error
 
 
-def _require_interface(path: Path, kind: str, found: Sequence[Any], wanted: Mapping[str, tuple[int, ...]]) -> None:
+def _buffers(
+    path: Path, kind: str, found: Sequence[Any], wanted: Mapping[str, tuple[int, ...]]
+) -> dict[str, NDArray[np.float32]]:
+    """Zeros of the shapes that the graph has; raises InputError if they are not the ones wanted."""
     got = {value.name: (value.type, tuple(value.shape)) for value in found}
-    if got != {name: ("tensor(float)", shape) for name, shape in wanted.items()}:
+    if got.keys() != wanted.keys() or not all(_fits(*got[name], shape) for name, shape in wanted.items()):
         raise InputError(
             path, f"{kind} is {got}, expected float32 {dict(wanted)}", "export it with `landbridge export`"
         )
+    return {name: np.zeros(got[name][1], np.float32) for name in wanted}
+
+
+def _fits(dtype: str, shape: tuple[Any, ...], wanted: tuple[int, ...]) -> bool:
+    sizes = len(shape) == len(wanted) and all(isinstance(got, int) for got in shape)
+    return dtype == "tensor(float)" and sizes and all(w in (g, -1) for g, w in zip(shape, wanted, strict=True))

@@ -10,7 +10,6 @@ import pytest
 
 from landbridge.bundle import read_bundle, write_bundle
 from landbridge.cli import main
-from landbridge.deploy.guard import Reason
 from landbridge.deploy.runtime import load_policy
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
@@ -41,7 +40,7 @@ def test_yesterdays_log_gives_todays_actions(capsys: pytest.CaptureFixture[str])
 
 def test_the_log_holds_admissions_limits_and_a_fault(log: Log) -> None:
     reasons = {reason for judged in log.verdict.values() for reason, _ in judged}
-    assert {Reason.OK.value, Reason.LIMITED.value, Reason.POSITION_LIMIT.value, Reason.NOT_ACTIVE.value} <= reasons
+    assert {"ok", "limited", "position_limit", "not_active"} <= reasons
 
 
 def test_another_policy_is_listed_tick_by_tick(tmp_path: Path, linear_bundle: type[Path]) -> None:
