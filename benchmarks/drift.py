@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from landbridge.bundle import Bundle, Drift, Threshold, read_bundle
+from landbridge.bundle import Bundle, read_bundle
 from landbridge.deploy.drift import Alarm, Distance, TargetMismatch
 from landbridge.episode import Episode, commit, now
+from landbridge.manifest import Drift, Threshold
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import make_plant

@@ -10,10 +10,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.bundle import Bundle, Drift, Threshold
+from landbridge.bundle import Bundle
 from landbridge.deploy.runtime import CPU, Graph
 from landbridge.envelope import Envelope
 from landbridge.errors import InputError
+from landbridge.manifest import Drift, Threshold
 
 GOLDEN_TOLERANCE = 0.01  # of the mismatch, per unit of its limit; float32 gives about 1e-4
 REMEDY = "export a run with target data, of an alignment that has a predictor (tabb, dynamics)"

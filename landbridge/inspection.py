@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from landbridge.bundle import SIGNATURE, Bundle, Drift, read_bundle
+from landbridge.bundle import SIGNATURE, Bundle, read_bundle
 from landbridge.errors import InputError
+from landbridge.manifest import Drift
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, load_robot, robots
 

@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from landbridge.bundle import Drift, Manifest, npz, write_bundle
+from landbridge.bundle import npz, write_bundle
 from landbridge.episode import commit, now
 from landbridge.errors import InputError
+from landbridge.manifest import Drift, Manifest
 from landbridge.observation import Observer
 from landbridge.task import load_task
 from landbridge.training.dataset import Transitions, load_domains

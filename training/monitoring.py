@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from landbridge.bundle import Drift, Threshold
 from landbridge.envelope import Envelope
+from landbridge.manifest import Drift, Threshold
 from landbridge.observation import Observer
 from landbridge.training.agents.base import Agent
 from landbridge.training.alignments.base import Alignment

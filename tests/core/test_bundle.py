@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landbridge.bundle import SCHEMA_VERSION, SUMS, Bundle, Manifest, npz, read_bundle, write_bundle
+from landbridge.bundle import SUMS, Bundle, npz, read_bundle, write_bundle
 from landbridge.errors import InputError
+from landbridge.manifest import SCHEMA_VERSION, Manifest
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, load_robot
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landbridge.bundle import Drift, Threshold, npz, read_bundle, write_bundle
+from landbridge.bundle import npz, read_bundle, write_bundle
 from landbridge.cli import main
 from landbridge.inspection import inspect
+from landbridge.manifest import Drift, Threshold
 
 VERSION_1 = Path(__file__).parent / "data" / "bundle_v1.zip"
 WEIGHT = np.ones((8, 1), np.float32)

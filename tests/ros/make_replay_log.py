@@ -15,7 +15,8 @@ from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
 from onnx import TensorProto, helper, numpy_helper
 
-from landbridge.bundle import Manifest, npz, write_bundle
+from landbridge.bundle import npz, write_bundle
+from landbridge.manifest import Manifest
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge_nodes.bringup import deploy

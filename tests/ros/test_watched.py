@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from landbridge.bundle import Drift, Threshold, npz, read_bundle, write_bundle
+from landbridge.bundle import npz, read_bundle, write_bundle
+from landbridge.manifest import Drift, Threshold
 from landbridge.robot import load_robot
 from landbridge.training.bag import BagReader
 from landbridge_nodes.bringup import deploy

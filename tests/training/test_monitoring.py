@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from landbridge.bundle import Bundle, Threshold, npz, read_bundle, write_bundle
+from landbridge.bundle import Bundle, npz, read_bundle, write_bundle
 from landbridge.deploy.drift import Alarm, Distance, TargetMismatch, Watch
 from landbridge.errors import InputError
+from landbridge.manifest import Threshold
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.collect import collect
