@@ -1,26 +1,31 @@
 """TensorRT engines of onnxruntime's execution provider, kept under a key of everything they depend on.
 
 An engine is valid for one model on one GPU model, compute capability, TensorRT, driver and precision. Each combination
-has a folder of its own, so a changed one can never pick up an old engine; deleting the folder is always safe.
+has a folder of its own, so a changed one can never pick up an old engine; deleting the folder is always safe. Beside
+the engines lies `engine.json`, the record of a build that was accepted (`landbridge engine build`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from landbridge.errors import InputError
+from landbridge.robot import Spec, validated
 
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 Precision = Literal["fp32", "fp16"]
 QUERY = ("name", "compute_cap", "driver_version")  # of nvidia-smi --query-gpu
+RECORD = "engine.json"
+REBUILD = "build it again with `landbridge engine build`"
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,23 @@ class EngineKey:
         return cache / "landbridge" / "tensorrt" / hashlib.sha256("\n".join(astuple(self)).encode()).hexdigest()[:32]
 
 
+class Record(Spec):
+    """An accepted build.
+
+    Attributes:
+        key: The `EngineKey` as a dict.
+        engines: SHA-256 of each engine file, by name.
+        golden_error: Largest |difference| from the golden actions.
+        scores: Success and return in closed loop, of the engine and of the CPU.
+    """
+
+    schema_version: Literal[1] = 1
+    key: dict[str, str]
+    engines: dict[str, str]
+    golden_error: float
+    scores: dict[str, float]
+
+
 def engine_key(model: bytes, precision: Precision = "fp32") -> EngineKey:
     """The key of `model` on this machine's first GPU.
 
@@ -73,19 +95,56 @@ def engine_key(model: bytes, precision: Precision = "fp32") -> EngineKey:
     return EngineKey(hashlib.sha256(model).hexdigest(), gpu, capability, tensorrt, driver, precision)
 
 
-def provider_options(provider: str, model: bytes) -> dict[str, str]:
-    """Options of an execution provider for `model`; an engine and a timing cache for TensorRT.
+def provider_options(provider: str, model: bytes, precision: Precision = "fp32") -> dict[str, str]:
+    """Options of an execution provider for `model`; engine and timing cache for TensorRT.
 
     Raises:
-        InputError: As `engine_key`.
+        InputError: As `engine_key`, or an engine in the cache is not the one that was accepted.
     """
     if provider != TENSORRT:
         return {}
-    folder = engine_key(model).folder
-    folder.mkdir(parents=True, exist_ok=True)
+    key = engine_key(model, precision)
+    key.folder.mkdir(parents=True, exist_ok=True)
+    if (key.folder / RECORD).is_file():
+        read_record(key)
     return {
         "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(folder),
+        "trt_engine_cache_path": str(key.folder),
         "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": str(folder),
+        "trt_timing_cache_path": str(key.folder),
+        "trt_fp16_enable": str(precision == "fp16"),
     }
+
+
+def write_record(key: EngineKey, golden_error: float, scores: dict[str, float]) -> Record:
+    """Record that the engines now in the key's folder were accepted."""
+    record = Record(key=asdict(key), engines=_digests(key.folder), golden_error=golden_error, scores=scores)
+    partial = key.folder / f"{RECORD}.partial"
+    partial.write_text(record.model_dump_json(indent=2) + "\n")
+    partial.replace(key.folder / RECORD)
+    return record
+
+
+def read_record(key: EngineKey) -> Record:
+    """The record of the accepted build for this key.
+
+    Raises:
+        InputError: There is none, it is of another key, or an engine has changed, gone or come since.
+    """
+    path = key.folder / RECORD
+    try:
+        plain: Any = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(path, f"no accepted engine: {error!r:.120}", REBUILD) from error
+    record = validated(Record, plain, path, REBUILD)
+    if other := [name for name, value in asdict(key).items() if record.key.get(name) != value]:
+        raise InputError(path, f"key: of another {', '.join(other)} than this machine's", REBUILD)
+    found = _digests(key.folder)
+    for name in sorted({*record.engines, *found}):
+        if record.engines.get(name) != found.get(name):
+            raise InputError(key.folder / name, "is not the engine that was accepted", f"delete it, then {REBUILD}")
+    return record
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.glob("*.engine"))}

@@ -16,10 +16,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from landbridge.bundle import Bundle
-from landbridge.deploy.engine import provider_options
+from landbridge.deploy.engine import TENSORRT, Precision, engine_key, provider_options, read_record
 from landbridge.errors import InputError
 
 CPU = "CPUExecutionProvider"
+# Largest |difference| from golden actions in [-1, 1]; None: the one that the bundle states. Half floats have 11 bits.
+GOLDEN_TOLERANCE: dict[Precision, float | None] = {"fp32": None, "fp16": 0.02}
 
 
 class ProviderFallbackWarning(UserWarning):
@@ -46,9 +48,10 @@ class Graph:
         inputs: Mapping[str, tuple[int, ...]],
         outputs: Mapping[str, tuple[int, ...]],
         providers: Sequence[str] = (CPU,),
+        precision: Precision = "fp32",
     ) -> None:
-        self._made_from = path, model, dict(inputs), dict(outputs), tuple(providers)
-        self.session = open_session(path, model, providers)
+        self._made_from = path, model, dict(inputs), dict(outputs), tuple(providers), precision
+        self.session = open_session(path, model, providers, precision)
         self.provider: str = self.session.get_providers()[0]
         self.inputs = _buffers(path, "input", self.session.get_inputs(), inputs)
         self.outputs = _buffers(path, "output", self.session.get_outputs(), outputs)
@@ -90,19 +93,29 @@ class Policy:
         return self._answer
 
 
-def load_policy(bundle: Bundle, providers: Sequence[str] = (CPU,), strict: bool = False) -> Policy:
+def load_policy(
+    bundle: Bundle,
+    providers: Sequence[str] = (CPU,),
+    strict: bool = False,
+    precision: Precision = "fp32",
+    accepted: bool = True,
+) -> Policy:
     """A policy that reproduces its bundle's golden vectors on this machine and provider.
 
     Args:
         providers: Execution providers in order of preference; CPU is added at the end.
         strict: Refuse, rather than warn, when the first one is not what runs.
+        precision: fp16 on TensorRT only, whatever of it this machine has accepted.
+        accepted: Whether an engine of fp16 must have passed `landbridge engine build` on this machine.
 
     Raises:
         InputError: The graph is not one landbridge exports, golden vectors differ by more than the stated tolerance, or
-            the provider fell back and `strict` is set.
+            the provider fell back and `strict` is set, or fp16 was not accepted here.
     """
+    if precision != "fp32":
+        _require_accepted(bundle, providers[0], precision, accepted)
     sizes = {"obs": (1, len(bundle.manifest.observation))}, {"action": (1, len(bundle.manifest.actuated))}
-    policy = Policy(Graph(bundle.path / "policy.onnx", bundle.files["policy.onnx"], *sizes, providers))
+    policy = Policy(Graph(bundle.path / "policy.onnx", bundle.files["policy.onnx"], *sizes, providers, precision))
     if policy.provider != providers[0]:
         problem = f"asked for {providers[0]}, running on {policy.provider}; available: {ort.get_available_providers()}"
         if strict:
@@ -111,14 +124,22 @@ def load_policy(bundle: Bundle, providers: Sequence[str] = (CPU,), strict: bool 
             )
         warnings.warn(problem, ProviderFallbackWarning, stacklevel=2)
     policy.golden_error = golden_error(bundle, policy)
-    if not policy.golden_error <= bundle.manifest.golden_tolerance:
-        tolerance = bundle.manifest.golden_tolerance
+    coarser = GOLDEN_TOLERANCE[precision] if policy.provider == TENSORRT else None
+    tolerance = coarser or bundle.manifest.golden_tolerance
+    if not policy.golden_error <= tolerance:
         raise InputError(
             bundle.path / "golden.npz",
             f"actions differ by {policy.golden_error:.3g} on {policy.provider}, allowed is {tolerance:.3g}",
             "do not run it here; export it again, or use another provider",
         )
     return policy
+
+
+def _require_accepted(bundle: Bundle, provider: str, precision: Precision, accepted: bool) -> None:
+    if provider != TENSORRT:
+        raise InputError("precision", f"is {precision} on {provider}", f"ask for {TENSORRT}, or for fp32")
+    if accepted:
+        read_record(engine_key(bundle.files["policy.onnx"], precision))
 
 
 def golden_error(bundle: Bundle, policy: Policy) -> float:
@@ -128,7 +149,9 @@ def golden_error(bundle: Bundle, policy: Policy) -> float:
     return float(np.abs(computed - golden["action"]).max())
 
 
-def open_session(path: Path, model: bytes, providers: Sequence[str] = (CPU,)) -> ort.InferenceSession:
+def open_session(
+    path: Path, model: bytes, providers: Sequence[str] = (CPU,), precision: Precision = "fp32"
+) -> ort.InferenceSession:
     """A single-threaded session on the first of `providers` that this onnxruntime has, else on the CPU."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -137,7 +160,7 @@ def open_session(path: Path, model: bytes, providers: Sequence[str] = (CPU,)) ->
     configured = []
     for name in known:
         try:
-            configured.append((name, provider_options(name, model)))
+            configured.append((name, provider_options(name, model, precision)))
         except InputError as error:
             warnings.warn(f"{name} is left out: {error}", ProviderFallbackWarning, stacklevel=2)
     try:

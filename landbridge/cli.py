@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "check a bundle's bytes, signature and golden vectors here",
     ),
     "bench": ("landbridge.deploy.bench:bench", "measure inference on every back end of this machine"),
+    "engine": ("landbridge.deploy.accept:engine", "build a TensorRT engine and accept it by a closed loop"),
     "replay": ("landbridge_nodes.replay:replay", "re-run a recorded log through bundle and guard, bit for bit"),
     "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, twin) without `ros2 launch`"),
     "doctor": ("landbridge.doctor:doctor", "what this machine can do, and what to install for the rest"),

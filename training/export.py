@@ -31,6 +31,13 @@ from landbridge.training.policy import Actor, Trained, load_trained
 from landbridge.training.run import METRICS, read_run
 
 OPSET = 18  # ONNX 1.13: within what TensorRT 8.6 (JetPack 6) and every onnxruntime since 1.14 read
+# What our networks are made of and TensorRT 8.6 reads, up to its opset (onnx/onnx-tensorrt, docs/operators.md).
+TENSORRT_OPSET = 17
+TENSORRT_OPERATORS = (
+    *("Abs", "Add", "Clip", "Concat", "Div", "Exp", "Expand", "Gather", "Gemm", "Log", "MatMul", "Max", "Min", "Mul"),
+    *("Neg", "Relu", "Reshape", "Sigmoid", "Slice", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile"),
+    *("Transpose", "Unsqueeze", "Where"),
+)
 GOLDEN_ROWS = 128
 EXTREME = 100.0  # standard deviations; the policy must saturate the same way everywhere
 TOLERANCE = 1e-5  # float32 sums of 128 terms in another order differ by about 1e-6 after the tanh
@@ -85,6 +92,7 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         "bytes": sum(map(len, bundle.files.values())),
         "golden_rows": len(golden["obs"]),
         "golden_difference": difference,
+        "tensorrt": ", ".join(beyond_tensorrt(graph)) or "reads every operator of the policy",
         "live_mismatch": "alignment.onnx" if "alignment.onnx" in files else "none: no predictor or too few target data",
     }
 
@@ -108,6 +116,20 @@ def to_onnx(module: nn.Module, example: dict[str, NDArray[np.float32]], outputs:
     assert program is not None
     onnx.checker.check_model(program.model_proto, full_check=True)
     return bytes(program.model_proto.SerializeToString())
+
+
+def beyond_tensorrt(graph: bytes) -> list[str]:
+    """Operators of an ONNX file that TensorRT does not read, or knows only in an older form."""
+    model = onnx.load_from_string(graph)
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    found = {(node.op_type, node.domain) for node in model.graph.node}
+    return sorted(
+        name
+        for name, domain in found
+        if domain not in ("", "ai.onnx")
+        or name not in TENSORRT_OPERATORS
+        or onnx.defs.get_schema(name, opset).since_version > TENSORRT_OPSET
+    )
 
 
 def _golden(actor: Actor, obs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

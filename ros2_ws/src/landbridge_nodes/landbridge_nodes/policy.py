@@ -26,7 +26,8 @@ class PolicyNode(Controller):
     """Lifecycle node `policy`.
 
     Parameters: robot, bundle, require_signature (public key that must have signed the bundle; "" asks for none),
-    provider, strict (refuse a provider that falls back).
+    provider, precision (fp32, or fp16 for an engine accepted on this machine), strict (refuse a provider that falls
+    back).
 
     Raises:
         InputError: The bundle is broken, not signed as required, is for another robot, or does not reproduce its golden
@@ -39,8 +40,11 @@ class PolicyNode(Controller):
         if public_key := self.declare_parameter("require_signature", "").value:
             require_signature(bundle, Path(public_key))
         bundle.require_robot(self.spec)
-        provider = self.declare_parameter("provider", CPU).value
-        self._policy = load_policy(bundle, (provider,), self.declare_parameter("strict", False).value)
+        provider, strict, precision = (
+            self.declare_parameter(name, default).value
+            for name, default in (("provider", CPU), ("strict", False), ("precision", "fp32"))
+        )
+        self._policy = load_policy(bundle, (provider,), strict, precision)
         self._digest, self._watch = bundle.digest, _watch(bundle)
         self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
         self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
