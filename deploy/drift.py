@@ -155,6 +155,16 @@ class Watch:
         return any(alarm.raised for alarm in self.alarms.values())
 
 
+def watch_of(bundle: Bundle) -> Watch | None:
+    """The monitors of a bundle; None if it brings no target model along.
+
+    Raises:
+        InputError: The target model does not reproduce its golden vectors on this machine.
+    """
+    drift = bundle.manifest.drift
+    return None if drift is None or drift.mismatch is None else Watch(bundle)
+
+
 def _drift(bundle: Bundle) -> Drift:
     if bundle.manifest.drift is None:
         raise InputError(bundle.path / "manifest.json", "drift: has no limits", REMEDY)

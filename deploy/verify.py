@@ -10,6 +10,7 @@ import numpy as np
 from tyro.conf import Positional
 
 from landbridge.bundle import read_bundle
+from landbridge.deploy.drift import watch_of
 from landbridge.deploy.runtime import CPU, load_policy
 from landbridge.robot import load_robot
 from landbridge.signature import require_signature
@@ -40,7 +41,7 @@ def verify(
         require_signature(read, public_key)
     if robot is not None:
         read.require_robot(load_robot(robot).spec)
-    policy = load_policy(read, (provider,), strict)
+    policy, watch = load_policy(read, (provider,), strict), watch_of(read)
     obs = np.zeros(policy.obs.shape[1], np.float32)
     took = []
     for _ in range(TIMED_CALLS):
@@ -58,6 +59,7 @@ def verify(
         "provider": policy.provider,
         "golden_error": policy.golden_error,
         "golden_tolerance": read.manifest.golden_tolerance,
+        "live_monitors": "none in this bundle" if watch is None else "target model reproduces its golden vectors",
         "inference_p50_us": float(np.percentile(took, 50) * 1e6),
         "inference_p99_us": float(np.percentile(took, 99) * 1e6),
     }

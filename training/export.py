@@ -40,7 +40,7 @@ TENSORRT_OPERATORS = (
 )
 GOLDEN_ROWS = 128
 EXTREME = 100.0  # standard deviations; the policy must saturate the same way everywhere
-TOLERANCE = 1e-5  # float32 sums of 128 terms in another order differ by about 1e-6 after the tanh
+TOLERANCE = 5e-5  # eight times what float32 sums of 128 terms in another order cost at EXTREME: 6e-6 after the tanh
 ROWS = ("obs", "action", "next_obs")  # inputs of alignment.onnx, in order
 
 

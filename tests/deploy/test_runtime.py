@@ -103,4 +103,6 @@ def test_verify_reports_figures(tmp_path: Path, linear_bundle: MakeBundle) -> No
     figures = verify(linear_bundle(tmp_path / "b", WEIGHT), robot="furuta")
     assert figures["robot"] == "furuta"
     assert figures["golden_error"] <= figures["golden_tolerance"]
+    assert figures["live_monitors"] == "none in this bundle"
+    assert figures["signature"] == "not checked"
     assert 0 < figures["inference_p50_us"] <= figures["inference_p99_us"]

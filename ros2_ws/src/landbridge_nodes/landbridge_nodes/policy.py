@@ -11,8 +11,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 
-from landbridge.bundle import Bundle, read_bundle
-from landbridge.deploy.drift import Watch
+from landbridge.bundle import read_bundle
+from landbridge.deploy.drift import watch_of
 from landbridge.deploy.runtime import CPU, load_policy
 from landbridge.signature import require_signature
 from landbridge_nodes import topics
@@ -45,7 +45,7 @@ class PolicyNode(Controller):
             for name, default in (("provider", CPU), ("strict", False), ("precision", "fp32"))
         )
         self._policy = load_policy(bundle, (provider,), strict, precision)
-        self._digest, self._watch = bundle.digest, _watch(bundle)
+        self._digest, self._watch = bundle.digest, watch_of(bundle)
         self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
         self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
         watched = "watched for drift" if self._watch else "not watched for drift: the bundle has no target model"
@@ -77,12 +77,6 @@ class PolicyNode(Controller):
         message = DiagnosticArray(status=[topics.status_message("policy", text, values, level)])
         message.header.stamp = topics.to_time(time.time_ns())
         self._diagnostics.publish(message)
-
-
-def _watch(bundle: Bundle) -> Watch | None:
-    """The live monitors of a bundle that brings a target model along."""
-    drift = bundle.manifest.drift
-    return None if drift is None or drift.mismatch is None else Watch(bundle)
 
 
 def main() -> None:
