@@ -20,9 +20,13 @@ from landbridge.training.predictor import Predictor, split_episodes
 
 QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999)
 HOLDOUT = 0.2  # share of the target data for the envelope's limit where the alignment holds none out itself
-WINDOW_SECONDS = 2.0  # benchmarks/drift.py: 1 s cannot tell a swing-up from a fault, 3 s detect no more and later
+WINDOW_SECONDS = (
+    2.0  # of 1, 2 and 3 s, on seeds that benchmarks/drift.py does not use: 1 s alarms more on healthy robots
+)
 QUANTILE = 0.99
-MARGIN = 1.25  # held-out rollouts are few, and a policy visits other states than the behaviour that recorded them
+# Held-out rollouts are few, and a policy visits other states than the behaviour that recorded them. Of 1.25 to 2.5, on
+# those seeds: the least that leaves successful rollouts of two scenarios out of three without alarm.
+MARGIN = 1.75
 MIN_WINDOWS = 100
 
 

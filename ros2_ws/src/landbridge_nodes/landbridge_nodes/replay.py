@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -186,39 +186,41 @@ def replay_policy(log: Log, spec: RobotSpec, policy: Policy) -> Iterator[Compari
 
 
 def replay_guard(log: Log, spec: RobotSpec) -> Iterator[Comparison]:
-    """The guard's answers, from the first ACTIVE on: what it remembered when the recording began is not in the log.
+    """The guard's answers during ACTIVE, each stretch by a guard of its own, from ARMED on.
 
-    Left out are the ticks beside a change of the supervisor's state: when the bridge heard of it is not in the log.
+    When the bridge heard of a change of state is not in the log to less than some milliseconds, so of the ticks beside
+    one nothing is compared but a fault that the measurement itself raised.
     """
-    answers, changes = _judge(log, spec)
-    started = next((at for at, state in changes if state is State.ACTIVE), None)
-    if started is None:
-        return
-    beside, end = spec.control_dt * 1e9, sorted(log.measured)[-END:][0]
-    for stamp in sorted(answers.keys() | log.verdict.keys()):
-        if started <= stamp < end and all(abs(stamp - at) > beside for at, _ in changes):
-            pairs = zip_longest(log.verdict[stamp], answers[stamp], fillvalue=("nothing", ()))
+    answers, stretches, faults = _judge(log, spec)
+    period = spec.control_dt * 1e9
+    for start, end in stretches:
+        for stamp in sorted(s for s in answers.keys() | log.verdict.keys() if start < s < end):
+            pairs = list(zip_longest(log.verdict[stamp], answers[stamp], fillvalue=("nothing", ())))
+            if not start + period < stamp < end - period:
+                pairs = pairs[:1] if stamp in faults else []
             for (reason, recorded), (again, replayed) in pairs:
                 difference = _compare(stamp, "", recorded, replayed).difference if reason == again else np.inf
                 yield Comparison(stamp, "guard", (reason, *recorded), (again, *replayed), difference)
 
 
-def _judge(log: Log, spec: RobotSpec) -> tuple[dict[int, list[Judged]], list[tuple[int, State]]]:
-    """What a guard answers to `log.inputs`, by stamp, as the bridge feeds it; and the changes of state [ns]."""
-    guard, answers = Guard(spec), defaultdict[int, list[Judged]](list)
-    state, stamp, changes = State.UNCONFIGURED, 0, []
-    origin = log.inputs[0][0]
+def _judge(log: Log, spec: RobotSpec) -> tuple[dict[int, list[Judged]], list[tuple[int, int]], set[int]]:
+    """Answers by stamp to `log.inputs`, as the bridge feeds them; stretches of ACTIVE [ns]; stamps of new faults."""
+    guard, state, stamp = Guard(spec), State.UNCONFIGURED, 0
+    answers, faults, changes = defaultdict[int, list[Judged]](list), set[int](), list[tuple[int, State]]()
     for at, kind, carried in log.inputs:
-        now, stop = (at - origin) * 1e-9, None
+        now, stop = (at - log.inputs[0][0]) * 1e-9, None
         if kind == "measurement":
             stamp = carried
             guard.measure(stamp, now, *log.measured[stamp])
             stop = guard.tick(now)
+            if stop is not None and state is State.ACTIVE:
+                faults.add(stamp)
         elif kind == "state":
             before, (state, epoch) = state, carried
-            guard.supervise(state, epoch, now)
-            if before is not state:
+            if state is not before:
                 changes.append((at, state))
+                guard = Guard(spec) if state is State.ARMED else guard
+            guard.supervise(state, epoch, now)
             if before is State.ACTIVE and state is not State.ACTIVE:
                 stop = guard.tick(now)
         else:
@@ -227,7 +229,9 @@ def _judge(log: Log, spec: RobotSpec) -> tuple[dict[int, list[Judged]], list[tup
             answers[answered].append((verdict.reason.value, verdict.command))
         if stop is not None:
             answers[stamp].append((stop.reason.value, stop.command))
-    return answers, changes
+    changes.append((sorted(log.measured)[-END:][0], State.UNCONFIGURED))
+    stretches = [(at, end) for (at, entered), (end, _) in pairwise(changes) if entered is State.ACTIVE]
+    return answers, stretches, faults
 
 
 _ARRAYS = ("/policy/observation", "/policy/action", "/guard/timing")
