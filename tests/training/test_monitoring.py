@@ -133,21 +133,21 @@ def test_another_robot_is_noticed_and_a_healthy_one_is_not(bundle: Bundle) -> No
     assert np.mean([alarm.mean for alarm in weak]) > 2 * np.mean([alarm.mean for alarm in healthy])
 
 
-def test_velocities_of_the_wrong_sign_raise_the_alarm(bundle: Bundle) -> None:
-    sign = np.ones(8)
-    sign[3:5] = -1
-    assert all(alarm.raised for alarm in watched(bundle, load_scenario(ROBOT, "severe"), sign))
+def test_velocities_in_degrees_raise_the_alarm(bundle: Bundle) -> None:
+    unit = np.ones(8)
+    unit[3:5] = np.rad2deg(1.0)
+    assert all(alarm.raised for alarm in watched(bundle, load_scenario(ROBOT, "severe"), unit))
 
 
-def watched(bundle: Bundle, scenario: Scenario, sign: np.ndarray | None = None) -> list[Alarm]:
-    """The mismatch's alarm after rollouts of the behaviour that recorded the target data, observed with these signs."""
+def watched(bundle: Bundle, scenario: Scenario, unit: np.ndarray | None = None) -> list[Alarm]:
+    """The mismatch's alarm after rollouts of the behaviour that recorded the target data, observed in these units."""
     rng, task = np.random.default_rng(8), load_task(ROBOT)
     plants = [make_plant(ROBOT, "bullet", scenario, np.random.default_rng(i)) for i in range(3)]
     found = []
     for episode in lockstep(plants, task, load_behaviours(ROBOT)["excite"](3, rng), rng):
         watch = Watch(bundle)
         for obs, action in zip(episode.obs, episode.actions, strict=False):
-            watch.update(obs if sign is None else obs * sign, action)
+            watch.update(obs if unit is None else obs * unit, action)
         found.append(watch.mismatch.alarm)
     for plant in plants:
         plant.close()
