@@ -27,10 +27,11 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 
-from landbridge.bundle import Manifest, npz, write_bundle
+from landbridge.bundle import npz, write_bundle
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.supervisor import State
 from landbridge.episode import commit, now
+from landbridge.manifest import Manifest
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge_nodes.bringup import deploy

@@ -1,12 +1,14 @@
 """Inference: a verified bundle becomes a function from one observation to one action.
 
-onnxruntime with one thread and pre-bound buffers: nothing is allocated per call but what onnxruntime itself allocates.
+onnxruntime with one thread and pre-bound buffers, on any of its execution providers: nothing is allocated per call but
+what onnxruntime itself allocates.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,82 +16,130 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from landbridge.bundle import Bundle
+from landbridge.deploy.engine import TENSORRT, Precision, engine_key, provider_options, read_record
 from landbridge.errors import InputError
 
 CPU = "CPUExecutionProvider"
+# Largest |difference| from golden actions in [-1, 1]; None: the one that the bundle states. Half floats have 11 bits.
+GOLDEN_TOLERANCE: dict[Precision, float | None] = {"fp32": None, "fp16": 0.02}
 
 
 class ProviderFallbackWarning(UserWarning):
     """Inference runs on another provider than the one asked for."""
 
 
+class Graph:
+    """An ONNX graph of float32 tensors with fixed shapes, its buffers bound once.
+
+    A size of -1 in `inputs` or `outputs` leaves it to the graph.
+
+    Attributes:
+        inputs, outputs: Buffers by name: fill the ones, `run`, read the others.
+        provider: The execution provider that really runs it.
+
+    Raises:
+        InputError: onnxruntime cannot load it, or its inputs or outputs are not the ones asked for.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        model: bytes,
+        inputs: Mapping[str, tuple[int, ...]],
+        outputs: Mapping[str, tuple[int, ...]],
+        providers: Sequence[str] = (CPU,),
+        precision: Precision = "fp32",
+    ) -> None:
+        self._made_from = path, model, dict(inputs), dict(outputs), tuple(providers), precision
+        self.session = open_session(path, model, providers, precision)
+        self.provider: str = self.session.get_providers()[0]
+        self.inputs = _buffers(path, "input", self.session.get_inputs(), inputs)
+        self.outputs = _buffers(path, "output", self.session.get_outputs(), outputs)
+        self.binding = self.session.io_binding()
+        for bind, buffers in ((self.binding.bind_input, self.inputs), (self.binding.bind_output, self.outputs)):
+            for name, buffer in buffers.items():
+                bind(name, "cpu", 0, np.float32, list(buffer.shape), buffer.ctypes.data)
+
+    def again(self) -> Graph:
+        """The same graph in a session of its own, which has not run yet."""
+        return Graph(*self._made_from)
+
+    def run(self) -> None:
+        """Compute `outputs` from `inputs`."""
+        self.session.run_with_iobinding(self.binding)
+
+
 class Policy:
     """One policy, ready to run. Made by `load_policy`.
 
     Attributes:
-        obs: Input buffer (1, n) float32, n the size of the observation; fill it in place.
+        obs: Input buffer (1, n) float32, n the size of the observation.
         action: Output buffer (1, m) float32; overwritten by each call.
         provider: The execution provider that really runs it.
         golden_error: Largest |difference| from the golden actions, measured at load on this machine and provider.
     """
 
-    def __init__(self, session: ort.InferenceSession, obs_size: int, action_size: int) -> None:
-        self._session = session
-        self.provider: str = session.get_providers()[0]
-        self.obs = np.zeros((1, obs_size), np.float32)
-        self.action = np.zeros((1, action_size), np.float32)
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.provider = graph, graph.provider
+        self.obs, self.action = graph.inputs["obs"], graph.outputs["action"]
         self.golden_error = float("nan")
-        self._binding = session.io_binding()
-        for bind, name, buffer in (
-            (self._binding.bind_input, "obs", self.obs),
-            (self._binding.bind_output, "action", self.action),
-        ):
-            bind(name, "cpu", 0, np.float32, list(buffer.shape), buffer.ctypes.data)
+        self._row, self._answer = self.obs[0], self.action[0]
+        self._run, self._binding = graph.session.run_with_iobinding, graph.binding
 
     def __call__(self, obs: NDArray[np.floating]) -> NDArray[np.float32]:
         """The action (m,) for one observation (n,): a view of `action`, valid until the next call."""
-        self.obs[0] = obs
-        self._session.run_with_iobinding(self._binding)
-        return self.action[0]
+        self._row[:] = obs
+        self._run(self._binding)
+        return self._answer
 
 
-def load_policy(bundle: Bundle, providers: Sequence[str] = (CPU,), strict: bool = False) -> Policy:
+def load_policy(
+    bundle: Bundle,
+    providers: Sequence[str] = (CPU,),
+    strict: bool = False,
+    precision: Precision = "fp32",
+    accepted: bool = True,
+) -> Policy:
     """A policy that reproduces its bundle's golden vectors on this machine and provider.
 
     Args:
         providers: Execution providers in order of preference; CPU is added at the end.
         strict: Refuse, rather than warn, when the first one is not what runs.
+        precision: fp16 on TensorRT only, whatever of it this machine has accepted.
+        accepted: Whether an engine of fp16 must have passed `landbridge engine build` on this machine.
 
     Raises:
         InputError: The graph is not one landbridge exports, golden vectors differ by more than the stated tolerance, or
-            the provider fell back and `strict` is set.
+            the provider fell back and `strict` is set, or fp16 was not accepted here.
     """
-    path = bundle.path / "policy.onnx"
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    known = [name for name in (*providers, CPU) if name in ort.get_available_providers()]
-    try:
-        session = ort.InferenceSession(bundle.files["policy.onnx"], options, providers=list(dict.fromkeys(known)))
-    except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
-        raise InputError(path, f"onnxruntime cannot load it: {str(error)[:200]}", "export the bundle again") from error
-    sizes = len(bundle.manifest.observation), len(bundle.manifest.actuated)
-    _require_interface(path, session, *sizes)
-    policy = Policy(session, *sizes)
+    if precision != "fp32":
+        _require_accepted(bundle, providers[0], precision, accepted)
+    sizes = {"obs": (1, len(bundle.manifest.observation))}, {"action": (1, len(bundle.manifest.actuated))}
+    policy = Policy(Graph(bundle.path / "policy.onnx", bundle.files["policy.onnx"], *sizes, providers, precision))
     if policy.provider != providers[0]:
         problem = f"asked for {providers[0]}, running on {policy.provider}; available: {ort.get_available_providers()}"
         if strict:
-            raise InputError(path, problem, "install that provider, or do without --strict")
+            raise InputError(
+                bundle.path / "policy.onnx", problem, "install that provider (`landbridge doctor`), or drop --strict"
+            )
         warnings.warn(problem, ProviderFallbackWarning, stacklevel=2)
     policy.golden_error = golden_error(bundle, policy)
-    if not policy.golden_error <= bundle.manifest.golden_tolerance:
-        tolerance = bundle.manifest.golden_tolerance
+    coarser = GOLDEN_TOLERANCE[precision] if policy.provider == TENSORRT else None
+    tolerance = coarser or bundle.manifest.golden_tolerance
+    if not policy.golden_error <= tolerance:
         raise InputError(
             bundle.path / "golden.npz",
             f"actions differ by {policy.golden_error:.3g} on {policy.provider}, allowed is {tolerance:.3g}",
             "do not run it here; export it again, or use another provider",
         )
     return policy
+
+
+def _require_accepted(bundle: Bundle, provider: str, precision: Precision, accepted: bool) -> None:
+    if provider != TENSORRT:
+        raise InputError("precision", f"is {precision} on {provider}", f"ask for {TENSORRT}, or for fp32")
+    if accepted:
+        read_record(engine_key(bundle.files["policy.onnx"], precision))
 
 
 def golden_error(bundle: Bundle, policy: Policy) -> float:
@@ -99,13 +149,38 @@ def golden_error(bundle: Bundle, policy: Policy) -> float:
     return float(np.abs(computed - golden["action"]).max())
 
 
-def _require_interface(path: Any, session: ort.InferenceSession, obs_size: int, action_size: int) -> None:
-    for kind, found, name, size in (
-        ("input", session.get_inputs(), "obs", obs_size),
-        ("output", session.get_outputs(), "action", action_size),
-    ):
-        got = [(value.name, value.type, list(value.shape)) for value in found]
-        if len(got) != 1 or got[0][:2] != (name, "tensor(float)") or got[0][2][1:] != [size]:
-            raise InputError(
-                path, f"{kind} is {got}, expected {name!r} float32 (1, {size})", "export it with `landbridge export`"
-            )
+def open_session(
+    path: Path, model: bytes, providers: Sequence[str] = (CPU,), precision: Precision = "fp32"
+) -> ort.InferenceSession:
+    """A single-threaded session on the first of `providers` that this onnxruntime has, else on the CPU."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    known = [name for name in dict.fromkeys((*providers, CPU)) if name in ort.get_available_providers()]
+    configured = []
+    for name in known:
+        try:
+            configured.append((name, provider_options(name, model, precision)))
+        except InputError as error:
+            warnings.warn(f"{name} is left out: {error}", ProviderFallbackWarning, stacklevel=2)
+    try:
+        return ort.InferenceSession(model, options, providers=configured)
+    except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
+        raise InputError(path, f"onnxruntime cannot load it: {str(error)[:200]}", "export the bundle again") from error
+
+
+def _buffers(
+    path: Path, kind: str, found: Sequence[Any], wanted: Mapping[str, tuple[int, ...]]
+) -> dict[str, NDArray[np.float32]]:
+    """Zeros of the shapes that the graph has; raises InputError if they are not the ones wanted."""
+    got = {value.name: (value.type, tuple(value.shape)) for value in found}
+    if got.keys() != wanted.keys() or not all(_fits(*got[name], shape) for name, shape in wanted.items()):
+        raise InputError(
+            path, f"{kind} is {got}, expected float32 {dict(wanted)}", "export it with `landbridge export`"
+        )
+    return {name: np.zeros(got[name][1], np.float32) for name in wanted}
+
+
+def _fits(dtype: str, shape: tuple[Any, ...], wanted: tuple[int, ...]) -> bool:
+    sizes = len(shape) == len(wanted) and all(isinstance(got, int) for got in shape)
+    return dtype == "tensor(float)" and sizes and all(w in (g, -1) for g, w in zip(shape, wanted, strict=True))

@@ -7,29 +7,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tyro.conf import Positional
 
 from landbridge.bundle import read_bundle
+from landbridge.deploy.drift import watch_of
 from landbridge.deploy.runtime import CPU, load_policy
 from landbridge.robot import load_robot
+from landbridge.signature import require_signature
 
 TIMED_CALLS = 1000
 
 
-def verify(bundle: Path, robot: str | None = None, provider: str = CPU, strict: bool = False) -> dict[str, Any]:
-    """Check every byte of a bundle, its robot and its golden vectors on this machine.
+def verify(
+    bundle: Positional[Path],
+    robot: str | None = None,
+    public_key: Path | None = None,
+    provider: str = CPU,
+    strict: bool = False,
+) -> dict[str, Any]:
+    """Check every byte of a bundle, its signature, its robot and its golden vectors on this machine.
 
-    Example: landbridge verify runs/furuta/bundle --robot furuta
+    Example: landbridge verify policy.bundle --robot furuta --public-key key.pub
 
     Args:
         bundle: Folder or zip written by `landbridge export`.
         robot: Robot it is to run on, by name or folder; by default only the copy inside the bundle is checked.
+        public_key: Refuse the bundle unless the private half of this key has signed it.
         provider: onnxruntime execution provider to compute the golden vectors with.
         strict: Refuse when another provider than the one asked for would run.
     """
     read = read_bundle(bundle)
+    if public_key is not None:
+        require_signature(read, public_key)
     if robot is not None:
         read.require_robot(load_robot(robot).spec)
-    policy = load_policy(read, (provider,), strict)
+    policy, watch = load_policy(read, (provider,), strict), watch_of(read)
     obs = np.zeros(policy.obs.shape[1], np.float32)
     took = []
     for _ in range(TIMED_CALLS):
@@ -43,9 +55,11 @@ def verify(bundle: Path, robot: str | None = None, provider: str = CPU, strict: 
         "task": read.manifest.task,
         "agent": read.manifest.agent,
         "alignment": read.manifest.alignment,
+        "signature": "not checked" if public_key is None else f"by {public_key}",
         "provider": policy.provider,
         "golden_error": policy.golden_error,
         "golden_tolerance": read.manifest.golden_tolerance,
+        "live_monitors": "none in this bundle" if watch is None else "target model reproduces its golden vectors",
         "inference_p50_us": float(np.percentile(took, 50) * 1e6),
         "inference_p99_us": float(np.percentile(took, 99) * 1e6),
     }

@@ -1,8 +1,15 @@
 """The bundle: one verified artefact that carries a policy from the trainer to the robot.
 
-A folder or one zip with `policy.onnx` (normaliser inside the graph), `manifest.json`, `robot.yaml`, `golden.npz`
-(inputs `obs`, outputs `action`), `envelope.npz` (what the training data looked like), optionally `alignment.onnx`, and
-`SHA256SUMS`.
+A folder or one zip of
+
+- `policy.onnx`: obs (1, n) in physical units -> action (1, m); the normaliser is inside the graph,
+- `manifest.json`: the `Manifest`; an older schema version is migrated when it is read, never on disk,
+- `robot.yaml`: the robot it was trained for,
+- `golden.npz`: inputs `obs` and the outputs `action` they must give on every machine,
+- `envelope.npz`: what the training data looked like; `training.export` says which arrays,
+- `alignment.onnx`, optional: what the robot it was trained for would have done; see `deploy.drift`,
+- `SHA256SUMS` of the above, and `model.sig`, optional: a signature over all of it (`landbridge.signature`).
+
 Reading verifies every byte and keeps the verified bytes in memory, so nothing can change between check and use.
 """
 
@@ -15,71 +22,21 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from landbridge.errors import InputError
+from landbridge.manifest import REMEDY, Manifest, parse_manifest
 from landbridge.observation import Observer
-from landbridge.robot import RobotSpec, Spec
+from landbridge.robot import RobotSpec, validated
 
 SUMS = "SHA256SUMS"
+SIGNATURE = "model.sig"  # not listed in SHA256SUMS, which it signs
 REQUIRED = ("policy.onnx", "manifest.json", "robot.yaml", "golden.npz", "envelope.npz", SUMS)
-REMEDY = "export the bundle again and copy it whole"
-
-
-class Manifest(Spec):
-    """What a policy is, for a person and for the loader.
-
-    Attributes:
-        joints: All joints by name, in the order the observation was built with.
-        actuated: Joints of the action vector, in order.
-        observation: Names of the observation's scalars, in order.
-        robot_hash: `RobotSpec.digest()` of the robot it was trained for.
-        task_hash: `Task.digest()` of its reward.
-        dataset_hashes: Digest of each dataset it was trained on, by path as given.
-        config: The trainer's full configuration.
-        obs_mean, obs_std: The normaliser inside `policy.onnx`, full precision.
-        golden_tolerance: Largest |difference| allowed between golden and computed actions.
-        scores: Figures known at export (for example success on a scenario), by name.
-        provenance: Versions, commit, seed, creation time.
-    """
-
-    schema_version: Literal[1] = 1
-    robot: str
-    robot_hash: str
-    task: str
-    task_hash: str
-    joints: tuple[str, ...]
-    actuated: tuple[str, ...]
-    observation: tuple[str, ...]
-    control_rate_hz: float
-    agent: str
-    alignment: str
-    dataset_hashes: dict[str, str]
-    config: dict[str, Any]
-    obs_mean: tuple[float, ...]
-    obs_std: tuple[float, ...]
-    golden_tolerance: float
-    scores: dict[str, float]
-    provenance: dict[str, str]
-
-    @classmethod
-    def of(cls, spec: RobotSpec, **others: Any) -> Manifest:
-        """The manifest of a policy for the robot `spec`, whose facts are copied in; `others` are the other fields."""
-        return cls(
-            robot=spec.name,
-            robot_hash=spec.digest(),
-            joints=tuple(spec.joint_names),
-            actuated=tuple(spec.actuated),
-            observation=tuple(Observer(spec).names),
-            control_rate_hz=spec.control_rate_hz,
-            **others,
-        )
 
 
 @dataclass(frozen=True)
@@ -148,23 +105,37 @@ def write_bundle(path: Path, manifest: Manifest, robot: RobotSpec, files: Mappin
     every["manifest.json"] = (json.dumps(manifest.model_dump(), indent=2) + "\n").encode()
     every["robot.yaml"] = yaml.safe_dump(robot.model_dump(mode="json"), sort_keys=False).encode()
     every[SUMS] = "".join(f"{hashlib.sha256(every[n]).hexdigest()}  {n}\n" for n in sorted(every)).encode()
-    partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
+    _write_files(path, every)
+    return read_bundle(path)
+
+
+def add_file(bundle: Bundle, name: str, content: bytes) -> None:
+    """Put one file that `SHA256SUMS` does not list into a bundle on disk, complete or not at all."""
+    if bundle.path.is_dir():
+        partial = bundle.path.with_name(bundle.path.name + ".partial")
+        partial.write_bytes(content)
+        partial.replace(bundle.path / name)
+    else:
+        _write_files(bundle.path, {**bundle.files, name: content})
+
+
+def _write_files(path: Path, files: Mapping[str, bytes]) -> None:
+    partial = path.with_name(path.name + ".partial")
     try:
-        if path.suffix == ".zip":
+        if path.suffix == ".zip" or path.is_file():
             with zipfile.ZipFile(partial, "w") as archive:
-                for name, content in every.items():
+                for name, content in files.items():
                     archive.writestr(name, content)
         else:
             partial.mkdir()
-            for name, content in every.items():
+            for name, content in files.items():
                 (partial / name).write_bytes(content)
-        partial.rename(path)
+        partial.replace(path)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)
         partial.unlink(missing_ok=True)
-    return read_bundle(path)
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -178,13 +149,12 @@ def read_bundle(path: Path) -> Bundle:
         if name not in files:
             raise InputError(path, f"{name} is missing", REMEDY)
     _verify_sums(path, files)
+    manifest = parse_manifest(path / "manifest.json", files["manifest.json"])
     try:
-        manifest = Manifest.model_validate_json(files["manifest.json"])
-        robot = RobotSpec.model_validate(yaml.safe_load(files["robot.yaml"]))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise InputError(
-            path, f"manifest or robot is malformed: {' '.join(str(error).split())[:200]}", REMEDY
-        ) from error
+        plain = yaml.safe_load(files["robot.yaml"])
+    except yaml.YAMLError as error:
+        raise InputError(path / "robot.yaml", f"not YAML: {' '.join(str(error).split())}", REMEDY) from error
+    robot = validated(RobotSpec, plain, path / "robot.yaml", REMEDY)
     bundle = Bundle(path, manifest, robot, files, hashlib.sha256(files[SUMS]).hexdigest())
     bundle.require_robot(robot)
     names = Observer(robot).names
@@ -200,6 +170,8 @@ def _read_files(path: Path) -> dict[str, bytes]:
         if path.is_dir():
             return {p.name: p.read_bytes() for p in sorted(path.iterdir()) if p.is_file()}
         with zipfile.ZipFile(path) as archive:
+            if nested := [name for name in archive.namelist() if PurePosixPath(name).name != name]:
+                raise InputError(path, f"{nested[0]!r} is not a plain file name", REMEDY)
             return {name: archive.read(name) for name in archive.namelist()}
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(
@@ -212,7 +184,7 @@ def _verify_sums(path: Path, files: Mapping[str, bytes]) -> None:
     for line in files[SUMS].decode(errors="replace").splitlines():
         digest, _, name = line.partition("  ")
         listed[name] = digest
-    if unlisted := sorted(set(files) - set(listed) - {SUMS}):
+    if unlisted := sorted(set(files) - set(listed) - {SUMS, SIGNATURE}):
         raise InputError(path, f"files not listed in {SUMS}: {unlisted}", "remove them or export again")
     for name, digest in listed.items():
         if name not in files:

@@ -30,8 +30,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("landbridge.training.train:train", "train an agent on source and target data"),
     "evaluate": ("landbridge.training.evaluate:evaluate", "score policies in simulation with intervals"),
     "export": ("landbridge.training.export:export", "turn a training run into a verified bundle"),
+    "sign": ("landbridge.signature:sign", "sign a bundle with a private key"),
     "inspect": ("landbridge.inspection:inspect", "print what a bundle, dataset or robot is"),
-    "verify": ("landbridge.deploy.verify:verify", "check a bundle's bytes and golden vectors on this machine"),
+    "verify": (
+        "landbridge.deploy.verify:verify",
+        "check a bundle's bytes, signature and golden vectors here",
+    ),
+    "bench": ("landbridge.deploy.bench:bench", "measure inference on every back end of this machine"),
+    "engine": ("landbridge.deploy.accept:engine", "build a TensorRT engine and accept it by a closed loop"),
+    "replay": ("landbridge_nodes.replay:replay", "re-run a recorded log through bundle and guard, bit for bit"),
     "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, twin) without `ros2 launch`"),
     "doctor": ("landbridge.doctor:doctor", "what this machine can do, and what to install for the rest"),
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from landbridge.bundle import Bundle, read_bundle
+from landbridge.bundle import SIGNATURE, Bundle, read_bundle
 from landbridge.errors import InputError
+from landbridge.manifest import Drift
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, load_robot, robots
 
@@ -59,21 +61,54 @@ def describe_robot(spec: RobotSpec) -> dict[str, Any]:
 
 
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """The robot, the normaliser, the training data, the scores and the tolerance."""
-    manifest = bundle.manifest
-    normaliser = [
-        {"observation": name, "mean": f"{mean:.6g}", "std": f"{std:.6g}"}
-        for name, mean, std in zip(manifest.observation, manifest.obs_mean, manifest.obs_std, strict=True)
-    ]
+    """What it is, for which robot, how good, how far it may be trusted, and what it was trained on; on one screen."""
+    manifest, golden = bundle.manifest, bundle.arrays("golden.npz")
+    stored = json.loads(bundle.files["manifest.json"])["schema_version"]
+    migrated = "" if stored == manifest.schema_version else f", read as {manifest.schema_version}"
+    robot = describe_robot(bundle.robot)
     return {
-        "bundle": str(bundle.path),
+        "bundle": f"{bundle.path}: {sum(map(len, bundle.files.values())) / 1024:.0f} KiB, {', '.join(bundle.files)}",
         "digest": bundle.digest,
+        "schema": f"version {stored}{migrated}",
+        "signature": "model.sig; `landbridge verify --public-key` checks it" if SIGNATURE in bundle.files else "none",
         "policy": f"{manifest.agent} with {manifest.alignment}, task {manifest.task}",
-        "size": f"{sum(map(len, bundle.files.values())) / 1024:.0f} KiB in {len(bundle.files)} files",
-        "golden_tolerance": manifest.golden_tolerance,
-        **{f"score: {name}": value for name, value in manifest.scores.items()},
-        **{f"trained on: {path}": digest[:12] for path, digest in manifest.dataset_hashes.items()},
-        **{f"made by: {key}": value for key, value in manifest.provenance.items()},
-        "normaliser": normaliser,
-        **{key: value for key, value in describe_robot(bundle.robot).items() if key != "observation"},
+        "scores": ", ".join(f"{name} {value:.4g}" for name, value in manifest.scores.items()) or "none at export",
+        "golden vectors": f"{len(golden['obs'])}, allowed difference {manifest.golden_tolerance:g}",
+        "live monitors": _monitors(manifest.drift),
+        "trained on": ", ".join(f"{path} ({digest[:12]})" for path, digest in manifest.dataset_hashes.items()),
+        "made": ", ".join(f"{key} {value}" for key, value in manifest.provenance.items()),
+        "robot": f"{manifest.robot} ({manifest.robot_hash[:12]}), {_installed(bundle)}",
+        "rate": f"{bundle.robot.control_rate_hz:g} Hz, latency budget {bundle.robot.latency_budget_ms:g} ms",
+        "joints": robot["joints"],
+        "normaliser": _normaliser(bundle),
     }
+
+
+def _normaliser(bundle: Bundle) -> list[dict[str, str]]:
+    """Per column of the observation its mean and std inside the graph, and where 98 % of the target data lie."""
+    manifest, envelope = bundle.manifest, bundle.arrays("envelope.npz")
+    rows = []
+    for i, (name, mean, std) in enumerate(zip(manifest.observation, manifest.obs_mean, manifest.obs_std, strict=True)):
+        row = {"observation": name, "mean": f"{mean:.6g}", "std": f"{std:.6g}"}
+        if "target_quantiles" in envelope:
+            _, low, _, high, _ = envelope["target_quantiles"][:, i]
+            row["target data, 98 %"] = f"{low:.3g} .. {high:.3g}"
+        rows.append(row)
+    return rows
+
+
+def _monitors(drift: Drift | None) -> str:
+    if drift is None:
+        return "none: exported without limits from target data"
+    limits = {"mismatch": drift.mismatch, "distance": drift.envelope}
+    shown = ", ".join(
+        f"{name} up to {t.limit:.3g} (floor {t.floor:.3g})" for name, t in limits.items() if t is not None
+    )
+    return f"{shown}, means of {drift.window} ticks, from {drift.heldout_ticks} held-out ticks"
+
+
+def _installed(bundle: Bundle) -> str:
+    if bundle.robot.name not in robots():
+        return "not one that ships here"
+    same = load_robot(bundle.robot.name).spec.digest() == bundle.manifest.robot_hash
+    return "as it is installed here" if same else "NOT as it is installed here"

@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from landbridge.bundle import Manifest, npz, write_bundle
+from landbridge.bundle import npz, write_bundle
+from landbridge.manifest import Manifest
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -90,40 +90,62 @@ class _Raw:
     stopped: bool = True
 
 
+class BagReader:
+    """The decoded messages of a bag folder (or one .mcap file), in the order in which they were recorded.
+
+    Attributes:
+        about: The recorder's notes.
+        repaired: What was lost with the end of a bag that was cut off, or None.
+
+    Raises:
+        InputError: No bag, a damaged one, or one that does not say which robot it is of.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._file = path, _mcap_file(path)
+        with self._file.open("rb") as stream:
+            self._end, self.repaired = _last_whole_record(path, stream)
+            notes = (r for r in _records(path, stream, self._end) if isinstance(r, Metadata) and r.name == ABOUT)
+            self.about: dict[str, str] = next((dict(record.metadata) for record in notes), {})
+        if missing := [key for key in REQUIRED if key not in self.about]:
+            lost = f" ({self.repaired})" if self.repaired else ""
+            raise InputError(path, f"its notes lack {missing}{lost}", "record it with `landbridge record`")
+
+    def messages(self, topics: Container[str]) -> Iterator[tuple[str, int, Any]]:
+        """Topic, time of receipt [ns] by the recorder and message, of these topics."""
+        types = get_typestore(Stores.ROS2_JAZZY)
+        schemas: dict[int, Schema] = {}
+        channels: dict[int, Channel] = {}
+        with self._file.open("rb") as stream:
+            for record in _records(self.path, stream, self._end):
+                if isinstance(record, Schema):
+                    schemas[record.id] = record
+                elif isinstance(record, Channel):
+                    channels[record.id] = record
+                elif isinstance(record, Message) and (topic := channels[record.channel_id].topic) in topics:
+                    kind = schemas[channels[record.channel_id].schema_id].name
+                    yield topic, record.log_time, types.deserialize_cdr(record.data, kind)
+
+
 def read_bag(path: Path, spec: RobotSpec) -> Bag:
-    """Read a bag folder (or one .mcap file) of the robot `spec`, also one that was cut off.
+    """Read a bag of the robot `spec`, also one that was cut off.
 
     Raises:
         InputError: No bag, a bag of another robot, a damaged one, or nothing usable in it.
     """
-    about: dict[str, str] = {}
+    reader = BagReader(path)
+    require_robot(path, reader.about, spec)
     raw = _Raw()
-    types = get_typestore(Stores.ROS2_JAZZY)
-    schemas: dict[int, Schema] = {}
-    channels: dict[int, Channel] = {}
-    with _mcap_file(path).open("rb") as stream:
-        end, repaired = _last_whole_record(path, stream)
-        for record in _records(path, stream, end):
-            if isinstance(record, Metadata) and record.name == ABOUT:
-                about = dict(record.metadata)
-                _require_robot(path, about, spec)
-            elif isinstance(record, Schema):
-                schemas[record.id] = record
-            elif isinstance(record, Channel):
-                channels[record.id] = record
-            elif isinstance(record, Message) and (take := _TAKE.get(channels[record.channel_id].topic)):
-                kind = schemas[channels[record.channel_id].schema_id].name
-                take(raw, types.deserialize_cdr(record.data, kind))
-    lost = f" ({repaired})" if repaired else ""
-    if not about:
-        raise InputError(path, f"does not say which robot it is of{lost}", "record it with `landbridge record`")
+    for topic, _, message in reader.messages(_TAKE):
+        _TAKE[topic](raw, message)
     segments = _segments(path, raw, spec)
     if not segments:
+        lost = f" ({reader.repaired})" if reader.repaired else ""
         raise InputError(path, f"holds no two consecutive control ticks in ACTIVE{lost}", "record again")
     periods = np.diff(sorted(raw.joint_pos)) * 1e-9
     latency_ms = [raw.written_ms[s] for s in sorted(raw.commands.keys() & raw.written_ms.keys())]
     rate, lost_ticks = float(1 / np.median(periods)), _lost_ticks(raw, spec)
-    return Bag(about, rate, latency_ms, lost_ticks, repaired, segments)
+    return Bag(reader.about, rate, latency_ms, lost_ticks, reader.repaired, segments)
 
 
 def _lost_ticks(raw: _Raw, spec: RobotSpec) -> int:
@@ -193,9 +215,8 @@ def _records(path: Path, stream: IO[bytes], end: int) -> Iterator[Any]:
         raise InputError(path, f"is damaged before byte {stream.tell()}: {error}", "copy it again") from error
 
 
-def _require_robot(path: Path, about: dict[str, str], spec: RobotSpec) -> None:
-    if missing := [key for key in REQUIRED if key not in about]:
-        raise InputError(path, f"its notes lack {missing}", "record it with `landbridge record`")
+def require_robot(path: Path, about: dict[str, str], spec: RobotSpec) -> None:
+    """Raise InputError unless the bag `path` with these notes was recorded on exactly this robot."""
     if about["robot"] != spec.name:
         raise InputError(path, f"is of robot {about['robot']!r}, not {spec.name!r}", f"add --robot {about['robot']}")
     if about["robot_hash"] != spec.digest():
@@ -210,34 +231,35 @@ def _finite(*values: dict[str, float]) -> bool:
     return all(math.isfinite(value) for named in values for value in named.values())
 
 
-def _stamp(sec: float, nanosec: float) -> int:
+def to_ns(sec: float, nanosec: float) -> int:
+    """A stamp in nanoseconds."""
     return int(sec) * 10**9 + int(nanosec)
 
 
-def _named(message: Any) -> tuple[int, dict[str, float]]:
-    """Stamp and values of an array whose label names them, the first two being the stamp."""
+def named_values(message: Any) -> tuple[int, dict[str, float]]:
+    """Stamp [ns] and values of an array whose label names them, the first two being the stamp."""
     _, _, *names = message.layout.dim[0].label.split(",")
     sec, nanosec, *values = message.data.tolist()
-    return _stamp(sec, nanosec), dict(zip(names, values, strict=True))
+    return to_ns(sec, nanosec), dict(zip(names, values, strict=True))
 
 
 def _take_joint_states(raw: _Raw, message: Any) -> None:
-    stamp = _stamp(message.header.stamp.sec, message.header.stamp.nanosec)
+    stamp = to_ns(message.header.stamp.sec, message.header.stamp.nanosec)
     raw.joint_pos[stamp] = dict(zip(message.name, message.position.tolist(), strict=True))
 
 
 def _take_observation(raw: _Raw, message: Any) -> None:
-    stamp, values = _named(message)
+    stamp, values = named_values(message)
     raw.obs[stamp] = values
 
 
 def _take_timing(raw: _Raw, message: Any) -> None:
-    stamp, values = _named(message)
+    stamp, values = named_values(message)
     raw.written_ms[stamp] = values["written_ms"]
 
 
 def _take_command(raw: _Raw, message: Any) -> None:
-    stamp = _stamp(message.header.stamp.sec, message.header.stamp.nanosec)
+    stamp = to_ns(message.header.stamp.sec, message.header.stamp.nanosec)
     if message.header.frame_id in ADMITTED:
         values = next(v for v in (message.position, message.velocity, message.effort) if len(v))
         raw.commands[stamp] = dict(zip(message.name, values.tolist(), strict=True))

@@ -62,8 +62,8 @@ class SquashedPolicy(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Deterministic action (N, m) in [-1, 1] for normalised obs (N, n)."""
-        mean, _ = self.net(obs).chunk(2, dim=1)
-        return torch.tanh(mean)
+        out = self.net(obs)
+        return torch.tanh(out[:, : out.shape[1] // 2])  # exported as Slice; chunk's Split is newer than TensorRT 8.6
 
     def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Action (N, m) and log pi (N,) from standard normal `noise` (N, m); gradients flow to the policy.

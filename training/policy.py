@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from landbridge.simulation.behaviour import Policy
 from landbridge.task import load_task
 from landbridge.training.agents import AGENTS
 from landbridge.training.agents.base import Agent
+from landbridge.training.alignments import ALIGNMENTS
+from landbridge.training.alignments.base import Alignment, Context
 from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import Normaliser
 from landbridge.training.run import CONFIG, read_run
@@ -46,14 +49,44 @@ class Actor(nn.Module):
         return action
 
 
+@dataclass(frozen=True)
+class Trained:
+    """Everything a run folder holds that was learned, on the CPU."""
+
+    config: TrainConfig
+    robot: Robot
+    normaliser: Normaliser
+    agent: Agent
+    alignment: Alignment
+
+    @property
+    def actor(self) -> Actor:
+        """The policy that is deployed."""
+        return Actor(self.agent, self.normaliser).eval()
+
+
+def load_trained(run: Path) -> Trained:
+    """Read a run folder.
+
+    Raises:
+        InputError: It is no run, or its checkpoint is unreadable.
+    """
+    plain, state = read_run(run), read_checkpoint(run)
+    config, robot = TrainConfig.from_json(plain["train"]), load_robot(plain["robot"])
+    task, normaliser = load_task(robot), Normaliser(np.array(plain["obs_mean"]), np.array(plain["obs_std"]))
+    agent_config, observer, cpu = config.agent_config, task.observer, torch.device("cpu")
+    context = Context(task, normaliser, agent_config.gamma, config.reward_scale, cpu, config.seed)
+    agent = AGENTS[config.agent](observer.size, observer.num_actions, agent_config, config.steps)
+    agent.load_state_dict(state["agent"])
+    alignment = ALIGNMENTS[config.alignment](config.alignment_config, context)
+    alignment.load_state_dict(state["alignment"])
+    return Trained(config, robot, normaliser, agent, alignment)
+
+
 def load_actor(run: Path) -> tuple[Actor, Robot]:
     """The trained actor of a run folder, on the CPU, and its robot."""
-    plain = read_run(run)
-    config, robot = TrainConfig.from_json(plain["train"]), load_robot(plain["robot"])
-    observer = load_task(robot).observer
-    agent = AGENTS[config.agent](observer.size, observer.num_actions, config.agent_config, config.steps)
-    agent.load_state_dict(read_checkpoint(run)["agent"])
-    return Actor(agent, Normaliser(np.array(plain["obs_mean"]), np.array(plain["obs_std"]))).eval(), robot
+    trained = load_trained(run)
+    return trained.actor, trained.robot
 
 
 def load_policy(path: Path, robot: Robot) -> Policy:

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from landbridge.bundle import SUMS, Bundle, Manifest, npz, read_bundle, write_bundle
+from landbridge.bundle import SUMS, Bundle, npz, read_bundle, write_bundle
 from landbridge.errors import InputError
+from landbridge.manifest import SCHEMA_VERSION, Manifest
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, load_robot
+
+VERSION_1 = Path(__file__).parent / "data" / "bundle_v1.zip"  # of commit e32a3cd, by `linear_bundle` of conftest.py
 
 
 @pytest.fixture
@@ -109,3 +114,52 @@ def test_a_changed_robot_is_refused(tmp_path: Path, robot: RobotSpec) -> None:
     swapped = robot.model_copy(update={"joints": robot.joints[::-1]})
     with pytest.raises(InputError, match="bundle has joints"):
         bundle.require_robot(swapped)
+
+
+def rewrite_manifest(path: Path, **changed: object) -> None:
+    """Change a bundle's manifest and make its checksums agree, as no tool of ours does."""
+    manifest = json.loads((path / "manifest.json").read_text()) | changed
+    content = json.dumps(manifest).encode()
+    old = hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest()
+    (path / "manifest.json").write_bytes(content)
+    sums = (path / SUMS).read_text().replace(old, hashlib.sha256(content).hexdigest())
+    (path / SUMS).write_text(sums)
+
+
+def test_a_bundle_of_version_1_is_migrated_in_memory_only(robot: RobotSpec) -> None:
+    before = VERSION_1.read_bytes()
+    bundle = read_bundle(VERSION_1)
+    assert json.loads(bundle.files["manifest.json"])["schema_version"] == 1
+    assert bundle.manifest.schema_version == SCHEMA_VERSION
+    assert bundle.manifest.drift is None
+    assert (bundle.manifest.robot, bundle.manifest.golden_tolerance) == ("furuta", 1e-5)
+    assert bundle.robot.name == robot.name
+    assert set(bundle.arrays("golden.npz")) == {"obs", "action"}
+    assert VERSION_1.read_bytes() == before
+
+
+@pytest.mark.parametrize("version", [0, 3, "2", None, 1.5])
+def test_an_unknown_schema_version_is_named_with_the_remedy(tmp_path: Path, robot: RobotSpec, version: object) -> None:
+    write(tmp_path / "b", robot)
+    rewrite_manifest(tmp_path / "b", schema_version=version)
+    with pytest.raises(InputError, match=rf"manifest\.json: schema_version: {version!r}, .* reads 1 to 2.*update"):
+        read_bundle(tmp_path / "b")
+
+
+def test_a_bad_field_is_named_with_its_value(tmp_path: Path, robot: RobotSpec) -> None:
+    write(tmp_path / "b", robot)
+    rewrite_manifest(tmp_path / "b", golden_tolerance="much")
+    with pytest.raises(InputError, match=r"manifest\.json: golden_tolerance: .*\(got 'much'\)"):
+        read_bundle(tmp_path / "b")
+    rewrite_manifest(tmp_path / "b", golden_tolerance=1e-5, colour="blue")
+    with pytest.raises(InputError, match=r"manifest\.json: colour: .*\(got 'blue'\)"):
+        read_bundle(tmp_path / "b")
+
+
+def test_a_zip_that_would_write_elsewhere_is_refused(tmp_path: Path, robot: RobotSpec) -> None:
+    files = write(tmp_path / "b", robot).files
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        for name, content in {**files, "../evil": b""}.items():
+            archive.writestr(name, content)
+    with pytest.raises(InputError, match=r"'\.\./evil' is not a plain file name"):
+        read_bundle(tmp_path / "evil.zip")

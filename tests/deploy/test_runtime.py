@@ -47,9 +47,9 @@ def test_nan_from_the_graph_is_a_golden_mismatch(
 @pytest.mark.parametrize(
     ("weight", "output", "match"),
     [
-        (WEIGHT, "a", "output is .* expected 'action'"),
-        (np.zeros((SIZE, 2), np.float32), "action", "output is .* expected 'action'"),
-        (WEIGHT[:-1], "action", "input is .* expected 'obs'"),
+        (WEIGHT, "a", r"output is .* expected float32 {'action': \(1, 1\)}"),
+        (np.zeros((SIZE, 2), np.float32), "action", r"output is .* expected float32 {'action': \(1, 1\)}"),
+        (WEIGHT[:-1], "action", r"input is .* expected float32 {'obs': \(1, 8\)}"),
     ],
 )
 def test_foreign_graphs_are_refused(
@@ -103,4 +103,6 @@ def test_verify_reports_figures(tmp_path: Path, linear_bundle: MakeBundle) -> No
     figures = verify(linear_bundle(tmp_path / "b", WEIGHT), robot="furuta")
     assert figures["robot"] == "furuta"
     assert figures["golden_error"] <= figures["golden_tolerance"]
+    assert figures["live_monitors"] == "none in this bundle"
+    assert figures["signature"] == "not checked"
     assert 0 < figures["inference_p50_us"] <= figures["inference_p99_us"]

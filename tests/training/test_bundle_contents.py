@@ -82,10 +82,13 @@ def test_the_envelope_is_what_numpy_says_of_the_datasets(bundle: Bundle, domains
     envelope = bundle.arrays("envelope.npz")
     np.testing.assert_array_equal(envelope["quantile_levels"], [0.001, 0.01, 0.5, 0.99, 0.999])
     for name, domain in domains.items():
-        np.testing.assert_allclose(envelope[f"{name}_mean"], domain.obs.mean(0), atol=1e-5)
-        np.testing.assert_allclose(envelope[f"{name}_std"], domain.obs.std(0), atol=1e-5)
-        np.testing.assert_allclose(envelope[f"{name}_quantiles"][2], np.median(domain.obs, axis=0), atol=1e-6)
-        assert ((domain.obs <= envelope[f"{name}_quantiles"][3]).mean(0) >= 0.985).all()
+        rows = np.concatenate([domain.obs, domain.action], axis=1)
+        np.testing.assert_allclose(envelope[f"{name}_mean"], rows.mean(0), atol=1e-5)
+        np.testing.assert_allclose(envelope[f"{name}_std"], rows.std(0), atol=1e-5)
+        np.testing.assert_allclose(envelope[f"{name}_quantiles"][2], np.median(rows, axis=0), atol=1e-6)
+        assert ((rows <= envelope[f"{name}_quantiles"][3]).mean(0) >= 0.985).all()
+    target = np.concatenate([domains["target"].obs, domains["target"].action], axis=1)
+    np.testing.assert_allclose(envelope["target_cov"], np.cov(target.T), atol=1e-6)
 
 
 def test_the_manifest_says_where_the_policy_came_from(trained: Path, bundle: Bundle) -> None:
@@ -94,5 +97,7 @@ def test_the_manifest_says_where_the_policy_came_from(trained: Path, bundle: Bun
     assert manifest.dataset_hashes == plain["dataset_hashes"]
     assert list(manifest.obs_mean) == plain["obs_mean"]
     assert manifest.scores == {}
+    assert manifest.drift is None  # 18 s of target data hold no 100 windows back
+    assert "alignment.onnx" not in bundle.files
     assert manifest.provenance["seed"] == "3"
     assert {"created", "commit", "torch", "onnx", "onnxruntime", "landbridge"} <= set(manifest.provenance)

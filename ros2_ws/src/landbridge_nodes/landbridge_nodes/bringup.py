@@ -51,12 +51,15 @@ def record(robot: str, scenario: str, seed: int, out: str) -> list[NodeSpec]:
     ]
 
 
-def deploy(robot: str, scenario: str, seed: int, bundle: str, out: str = "") -> list[NodeSpec]:
+def deploy(
+    robot: str, scenario: str, seed: int, bundle: str, out: str = "", require_signature: str = ""
+) -> list[NodeSpec]:
     """The twin, a policy from a bundle, the monitor, and, if `out` names a bag, the recorder."""
+    policy = {"robot": robot, "bundle": bundle, "require_signature": require_signature}
     return [
-        *([_recorder(robot, scenario, "policy", out)] if out else []),
+        *([_recorder(robot, scenario, "policy", out, bundle)] if out else []),
         _bridge(robot, scenario, seed),
-        NodeSpec("policy", "policy", {"robot": robot, "bundle": bundle}, lifecycle=True),
+        NodeSpec("policy", "policy", policy, lifecycle=True),
         _monitor(robot, "policy"),
     ]
 
@@ -74,7 +77,14 @@ MODES: dict[str, tuple[Callable[..., list[NodeSpec]], Sequence[Argument]]] = {
     "record": (record, (ROBOT, SCENARIO, SEED, Argument("out", None, "bag folder to write"))),
     "deploy": (
         deploy,
-        (ROBOT, SCENARIO, SEED, Argument("bundle", None, "bundle to run"), Argument("out", "", "bag folder to write")),
+        (
+            ROBOT,
+            SCENARIO,
+            SEED,
+            Argument("bundle", None, "bundle to run"),
+            Argument("out", "", "bag folder to write"),
+            Argument("require_signature", "", "public key that must have signed the bundle"),
+        ),
     ),
     "twin": (twin, (ROBOT, SCENARIO, SEED)),
 }
@@ -89,6 +99,6 @@ def _monitor(robot: str, controller: str) -> NodeSpec:
     return NodeSpec("monitor", "monitor", {"robot": robot, "controller": controller}, lifecycle=False)
 
 
-def _recorder(robot: str, scenario: str, controller: str, out: str) -> NodeSpec:
-    parameters = {"robot": robot, "scenario": scenario, "controller": controller, "out": out}
+def _recorder(robot: str, scenario: str, controller: str, out: str, bundle: str = "") -> NodeSpec:
+    parameters = {"robot": robot, "scenario": scenario, "controller": controller, "out": out, "bundle": bundle}
     return NodeSpec("recorder", "recorder", parameters, lifecycle=False)

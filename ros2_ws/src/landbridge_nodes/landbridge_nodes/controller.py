@@ -43,6 +43,12 @@ class Controller(LifecycleNode):  # type: ignore[misc]
     def act(self, obs: NDArray[np.float32]) -> NDArray[np.floating]:
         """The action (m,) for one observation (n,)."""
 
+    def acted(self, obs: NDArray[np.float32], action: NDArray[np.float64]) -> None:
+        """Called after the command (m,) that answers obs (n,) has been sent, while the supervisor is ACTIVE."""
+
+    def begin(self) -> None:
+        """A new stretch of ACTIVE begins."""
+
     def start(self) -> None:
         """Prepare for a new run; called when the node is activated."""
 
@@ -65,6 +71,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         moving = message.name == State.ACTIVE.value
         if moving and not self._moving:
             self._history = self.observer.initial_history(1)
+            self.begin()
         self._moving = moving
 
     def _on_measurement(self, message: Any) -> None:
@@ -87,3 +94,5 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         timing = [(started - received) * 1000, (ended - received) * 1000]
         self._action.publish(topics.array_message(stamp, self._action_names, [*action.tolist(), *timing]))
         self._observation.publish(topics.array_message(stamp, self.observer.names, obs[0].tolist()))
+        if self._moving:
+            self.acted(obs[0], action)

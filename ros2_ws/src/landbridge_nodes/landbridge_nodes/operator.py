@@ -173,5 +173,5 @@ class Operator:
         self.latency_ms.append(topics.array_values(message)[1]["written_ms"])
 
     def _on_diagnostics(self, message: Any) -> None:
-        for status in message.status:
+        for status in (status for status in message.status if status.name == "bridge"):
             self.diagnostics.update({str(pair.key): str(pair.value) for pair in status.values})

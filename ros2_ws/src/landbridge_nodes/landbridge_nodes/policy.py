@@ -1,37 +1,82 @@
-"""The policy node: a verified bundle in, commands out."""
+"""The policy node: a verified bundle in, commands out, and in `/diagnostics` whether the robot has changed."""
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
 
 from landbridge.bundle import read_bundle
+from landbridge.deploy.drift import watch_of
 from landbridge.deploy.runtime import CPU, load_policy
+from landbridge.signature import require_signature
+from landbridge_nodes import topics
 from landbridge_nodes.controller import Controller
 from landbridge_nodes.process import CONTROLLER_PRIORITY, run
 
+DIAGNOSTICS_PERIOD = 1.0  # s
+
 
 class PolicyNode(Controller):
-    """Lifecycle node `policy`. Parameters: robot, bundle, provider, strict (refuse a provider that falls back).
+    """Lifecycle node `policy`.
+
+    Parameters: robot, bundle, require_signature (public key that must have signed the bundle; "" asks for none),
+    provider, precision (fp32, or fp16 for an engine accepted on this machine), strict (refuse a provider that falls
+    back).
 
     Raises:
-        InputError: The bundle is broken, is for another robot, or does not reproduce its golden vectors here.
+        InputError: The bundle is broken, not signed as required, is for another robot, or does not reproduce its golden
+            vectors here.
     """
 
     def __init__(self) -> None:
         super().__init__("policy")
         bundle = read_bundle(Path(self.declare_parameter("bundle", "").value))
+        if public_key := self.declare_parameter("require_signature", "").value:
+            require_signature(bundle, Path(public_key))
         bundle.require_robot(self.spec)
-        provider = self.declare_parameter("provider", CPU).value
-        self._policy = load_policy(bundle, (provider,), self.declare_parameter("strict", False).value)
-        self.get_logger().info(f"bundle {bundle.digest[:12]} on {self._policy.provider}")
+        provider, strict, precision = (
+            self.declare_parameter(name, default).value
+            for name, default in (("provider", CPU), ("strict", False), ("precision", "fp32"))
+        )
+        self._policy = load_policy(bundle, (provider,), strict, precision)
+        self._digest, self._watch = bundle.digest, watch_of(bundle)
+        self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
+        self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        watched = "watched for drift" if self._watch else "not watched for drift: the bundle has no target model"
+        self.get_logger().info(f"bundle {bundle.digest[:12]} on {self._policy.provider}, {watched}")
 
     def act(self, obs: NDArray[np.float32]) -> NDArray[np.floating]:
         """One inference."""
         return self._policy(obs)
+
+    def acted(self, obs: NDArray[np.float32], action: NDArray[np.float64]) -> None:
+        """Watch for drift, when nobody waits for it any more."""
+        if self._watch is not None:
+            self._watch.update(obs, action)
+
+    def begin(self) -> None:
+        """The next tick follows no other."""
+        if self._watch is not None:
+            self._watch.restart()
+
+    def _diagnose(self) -> None:
+        """What the monitors say; WARN once an alarm is raised, until the process is started anew."""
+        alarms = {} if self._watch is None else self._watch.alarms
+        raised = [name for name, alarm in alarms.items() if alarm.raised]
+        values: dict[str, object] = {"bundle": self._digest, "provider": self._policy.provider}
+        for name, alarm in alarms.items():
+            values |= {f"{name}.mean": alarm.mean, f"{name}.limit": alarm.limit, f"{name}.raised": alarm.raised}
+        level = b"\x01" if raised else b"\x00"
+        text = f"drift: {', '.join(raised)}" if raised else ""
+        message = DiagnosticArray(status=[topics.status_message("policy", text, values, level)])
+        message.header.stamp = topics.to_time(time.time_ns())
+        self._diagnostics.publish(message)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from rosbags.typesys import Stores, get_typestore
 from std_srvs.srv import Trigger
 
 from landbridge import __version__
+from landbridge.bundle import read_bundle
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
@@ -158,13 +159,19 @@ def _qos(topic: topics.Topic) -> list[dict[str, Any]]:
 
 
 class Recorder(Node):  # type: ignore[misc]
-    """Node `recorder`. Parameters: robot, out (the new bag folder), scenario and controller (noted in the bag)."""
+    """Node `recorder`. Parameters: robot, out (the new bag folder); noted in the bag: scenario, controller, bundle."""
 
     def __init__(self) -> None:
         super().__init__("recorder")
-        robot, out, scenario, controller = (
+        robot, out, scenario, controller, bundle = (
             self.declare_parameter(name, default).value
-            for name, default in (("robot", "furuta"), ("out", ""), ("scenario", "real"), ("controller", ""))
+            for name, default in (
+                ("robot", "furuta"),
+                ("out", ""),
+                ("scenario", "real"),
+                ("controller", ""),
+                ("bundle", ""),
+            )
         )
         spec = load_robot(robot).spec
         about = {
@@ -174,6 +181,7 @@ class Recorder(Node):  # type: ignore[misc]
             "scenario": scenario,
             "controller": controller,
             "landbridge": __version__,
+            **({"bundle": read_bundle(Path(bundle)).digest} if bundle else {}),
         }
         self.bag = Bag(Path(out), about)
         for topic in topics.TOPICS:

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from landbridge.bundle import read_bundle
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
+from landbridge.signature import require_signature as check_signature
 from landbridge_nodes import bringup
 from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.process import require_one_ros
@@ -45,6 +46,7 @@ def up(
     scenario: str = "severe",
     episodes: int = 0,
     record: Path | None = None,
+    require_signature: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any] | None:
     """Start the ROS 2 nodes of a bring-up; run episodes and report, or stay up until Ctrl-C.
@@ -58,21 +60,28 @@ def up(
         scenario: Rung of the robot's scenarios.yaml.
         episodes: Number of episodes to run; 0 leaves arming to you (`/monitor/arm`) and stays up.
         record: Bag folder to write (deploy).
+        require_signature: Public key that must have signed the bundle (deploy).
         seed: Of start states and noise.
     """
     loaded = _check(robot, scenario)
     if mode == "twin":
-        if bundle is not None or record is not None or episodes:
-            raise InputError("up twin", "takes no --bundle, --record or --episodes", "use `up deploy`")
+        if bundle or record or require_signature or episodes:
+            raise InputError(
+                "up twin", "takes no --bundle, --record, --require-signature or --episodes", "use `up deploy`"
+            )
         specs = bringup.twin(_name(robot), scenario, seed)
     else:
         if bundle is None:
             raise InputError("--bundle", "is missing", "name the output of `landbridge export`")
-        read_bundle(bundle).require_robot(loaded.spec)
+        read = read_bundle(bundle)
+        if require_signature is not None:
+            check_signature(read, require_signature)
+        read.require_robot(loaded.spec)
         if record is not None:
             _require_new(record)
         out = "" if record is None else str(record.resolve())
-        specs = bringup.deploy(_name(robot), scenario, seed, str(bundle.resolve()), out)
+        key = "" if require_signature is None else str(require_signature.resolve())
+        specs = bringup.deploy(_name(robot), scenario, seed, str(bundle.resolve()), out, key)
     if not episodes:
         _stay(specs)
     return {"bundle": str(bundle), "scenario": scenario, **_run(loaded, specs, episodes=episodes)}

@@ -1,0 +1,114 @@
+"""`landbridge engine build`: a TensorRT engine of a bundle, accepted only if it drives the robot as well as the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tyro.conf import Positional
+
+from landbridge.bundle import Bundle, read_bundle
+from landbridge.deploy.engine import TENSORRT, Precision, engine_key, write_record
+from landbridge.deploy.runtime import GOLDEN_TOLERANCE, load_policy
+from landbridge.errors import InputError
+from landbridge.robot import Robot, load_robot
+from landbridge.simulation.plant import make_plant
+from landbridge.simulation.rollout import lockstep
+from landbridge.simulation.scenario import load_scenario
+from landbridge.task import load_task
+
+SEED = 30_000
+MIN_RETURN = 0.95  # of the CPU's, on the same episodes
+LOST_EPISODES = 1  # that the CPU wins and the engine may lose: a rollout at the edge may fall to either side
+
+Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def engine(
+    action: Positional[Literal["build"]],
+    bundle: Positional[Path],
+    precision: Precision = "fp32",
+    scenario: str = "none",
+    episodes: int = 20,
+) -> dict[str, Any]:
+    """Build a TensorRT engine for this machine and accept it by golden vectors and a closed loop on the twin.
+
+    The policy node then runs it with `provider:=TensorrtExecutionProvider precision:=fp16`. int8 is not offered: it
+    needs calibration data, which a bundle does not carry.
+
+    Example: landbridge engine build policy.bundle --precision fp16
+
+    Args:
+        action: Only `build`.
+        bundle: Folder or zip written by `landbridge export`.
+        precision: What the engine may compute with.
+        scenario: Rung of the robot's scenarios.yaml for the closed loop.
+        episodes: Of the closed loop, the same for engine and CPU.
+    """
+    read, robot = read_bundle(bundle), load_robot_of(bundle)
+    load_scenario(robot, scenario)
+    key = engine_key(read.files["policy.onnx"], precision)
+    candidate = load_policy(read, (TENSORRT,), strict=True, precision=precision, accepted=False)
+    scores = compare(read, robot, candidate, load_policy(read), scenario, episodes)
+    record = write_record(key, candidate.golden_error, scores)
+    return {
+        "bundle": str(bundle),
+        "engine": str(key.folder),
+        **record.key,
+        "golden_error": record.golden_error,
+        "golden_tolerance": GOLDEN_TOLERANCE[precision] or read.manifest.golden_tolerance,
+        **scores,
+    }
+
+
+def load_robot_of(bundle: Path) -> Robot:
+    """The installed robot of a bundle, which must be the one it was trained for."""
+    read = read_bundle(bundle)
+    robot = load_robot(read.manifest.robot)
+    read.require_robot(robot.spec)
+    return robot
+
+
+def compare(
+    bundle: Bundle, robot: Robot, candidate: Infer, reference: Infer, scenario: str, episodes: int
+) -> dict[str, float]:
+    """Success and return of both on the same episodes of the twin.
+
+    Raises:
+        InputError: The candidate does worse than allowed.
+    """
+    (won, gained), (reference_won, reference_gained) = (
+        closed_loop(robot, infer, scenario, episodes) for infer in (candidate, reference)
+    )
+    scores = {
+        "success": won / episodes,
+        "success_cpu": reference_won / episodes,
+        "return": gained,
+        "return_cpu": reference_gained,
+    }
+    allowed = reference_gained - (1 - MIN_RETURN) * abs(reference_gained)
+    if won < reference_won - LOST_EPISODES or not gained >= allowed:
+        raise InputError(
+            bundle.path,
+            f"drives worse than the CPU on {scenario}: {scores}",
+            "do not use it; build with --precision fp32, or use the CPU",
+        )
+    return scores
+
+
+def closed_loop(robot: Robot, infer: Infer, scenario: str, episodes: int) -> tuple[int, float]:
+    """Successful episodes and mean return of a policy on the twin, in simulated time."""
+    task, rung = load_task(robot), load_scenario(robot, scenario)
+    *streams, start = np.random.SeedSequence(SEED).spawn(episodes + 1)
+    plants = [make_plant(robot, "bullet", rung, np.random.default_rng(stream)) for stream in streams]
+    try:
+        done = lockstep(
+            plants, task, lambda obs: np.stack([infer(row).copy() for row in obs]), np.random.default_rng(start)
+        )
+    finally:
+        for plant in plants:
+            plant.close()
+    return sum(task.success(e.obs) for e in done), float(np.mean([e.rewards.sum() for e in done]))

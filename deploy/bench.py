@@ -1,0 +1,170 @@
+"""`landbridge bench`: how long one inference takes on this machine, on every back end it has."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from tyro.conf import Positional
+
+from landbridge.bundle import Bundle, read_bundle
+from landbridge.deploy.engine import CUDA, TENSORRT
+from landbridge.deploy.runtime import CPU, Policy, load_policy
+from landbridge.errors import InputError
+
+BACK_ENDS = (CPU, CUDA, TENSORRT)
+IDLE_SHARE = 0.04  # of the calls are made after a rest of one control period each
+BLOCK = 50  # calls of ours and of bare onnxruntime by turns: a machine's other work then slows both alike
+
+Microseconds = NDArray[np.float64]
+
+
+def bench(
+    bundle: Positional[Path], calls: int = 5000, providers: tuple[str, ...] = (), png: Path | None = None
+) -> dict[str, Any]:
+    """Measure inference on every back end this machine has: steady, first, after idle, beside a busy core.
+
+    `overhead_us` is the median of a call of ours minus that of the bare session with the same bound buffers.
+
+    Example: landbridge bench policy.bundle --png latency.png
+
+    Args:
+        bundle: Folder or zip written by `landbridge export`.
+        calls: Inferences per measurement.
+        providers: onnxruntime execution providers; by default those of CPU, CUDA and TensorRT that are there.
+        png: Histogram to write.
+    """
+    if calls < BLOCK:
+        raise InputError("--calls", f"is {calls}", f"give at least {BLOCK}")
+    read = read_bundle(bundle)
+    available, load = ort.get_available_providers(), os.getloadavg()[0]
+    measured = {
+        name: measure(read, name, calls) for name in providers or [name for name in BACK_ENDS if name in available]
+    }
+    if png is not None:
+        draw(measured, png, f"{read.manifest.robot}, {platform.processor() or platform.machine()}")
+    return {
+        "bundle": str(bundle),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {load:.2f} before",
+        "onnxruntime": ort.__version__,
+        **{
+            f"overhead_us {name}": float(np.median(times["steady"]) - np.median(times["bare session"]))
+            for name, times in measured.items()
+        },
+        "latency": [row(name, case, times) for name, cases in measured.items() for case, times in cases.items()],
+        **({} if png is None else {"png": str(png)}),
+    }
+
+
+def measure(bundle: Bundle, provider: str, calls: int) -> dict[str, Microseconds]:
+    """Times [us] of single inferences on random observations, by case.
+
+    Raises:
+        InputError: The provider is not what would run, or golden vectors differ on it.
+    """
+    policy = load_policy(bundle, (provider,), strict=True)
+    obs = np.random.default_rng(0).normal(size=(BLOCK, policy.obs.shape[1])).astype(np.float32)
+    fresh = Policy(policy.graph.again())
+    first = timed(fresh, obs[:1])
+    steady, bare = [], []
+    run, binding = policy.graph.session.run_with_iobinding, policy.graph.binding
+    for _ in range(-(-calls // BLOCK)):
+        steady.append(timed(policy, obs))
+        bare.append(timed(lambda _: run(binding), obs))
+    period = bundle.robot.control_dt
+    idle = [timed(policy, obs[:1], rest=period) for _ in range(max(1, round(calls * IDLE_SHARE)))]
+    with busy_core():
+        busy = [timed(policy, obs) for _ in range(-(-calls // BLOCK))]
+    return {
+        "first inference": first,
+        "steady": np.concatenate(steady),
+        "bare session": np.concatenate(bare),
+        f"after {period * 1000:g} ms idle": np.concatenate(idle),
+        "beside a busy core": np.concatenate(busy),
+    }
+
+
+def timed(infer: Callable[[Any], Any], rows: NDArray[np.float32], rest: float = 0.0) -> Microseconds:
+    """Time [us] of `infer` on each row (n,), after `rest` seconds of sleep each."""
+    times = np.empty(len(rows))
+    for i, row in enumerate(rows):
+        if rest:
+            time.sleep(rest)
+        start = time.perf_counter_ns()
+        infer(row)
+        times[i] = time.perf_counter_ns() - start
+    return times / 1000
+
+
+@contextmanager
+def busy_core() -> Iterator[None]:
+    """Another process that computes without pause."""
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    process = context.Process(target=_compute, args=(started,), daemon=True)
+    process.start()
+    started.wait()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def _compute(started: Event) -> None:
+    started.set()
+    while True:
+        pass
+
+
+def row(provider: str, case: str, times: Microseconds) -> dict[str, Any]:
+    """One line of the table; `max` alone speaks for a single call."""
+    shown = zip(("p50", "p99", "p99.9", "max"), np.percentile(times, [50, 99, 99.9, 100]), strict=True)
+    return {
+        "us on": provider.removesuffix("ExecutionProvider"),
+        "case": case,
+        "calls": len(times),
+        **{name: round(float(us), 1) if us < 1000 else round(float(us)) for name, us in shown},
+    }
+
+
+def draw(measured: dict[str, dict[str, Microseconds]], png: Path, title: str) -> None:
+    """A histogram per back end, one curve per case, on a logarithmic axis of time.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "--png", "matplotlib is not installed", "pip install matplotlib, or leave out --png"
+        ) from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, rows = pyplot.subplots(len(measured), 1, figsize=(8, 1 + 3 * len(measured)), squeeze=False, sharex=True)
+    for axes, (provider, cases) in zip(rows[:, 0], measured.items(), strict=True):
+        curves = {case: times for case, times in cases.items() if len(times) > 1}
+        every = np.concatenate(list(curves.values()))
+        edges = np.geomspace(every.min() * 0.9, every.max() * 1.1, 120)
+        for case, times in curves.items():
+            weights = np.full(len(times), 1 / len(times))
+            label = f"{case}: p50 {np.median(times):.1f}, p99 {np.percentile(times, 99):.1f} us"
+            axes.hist(times, edges, weights=weights, histtype="step", linewidth=1.5, label=label)
+        axes.set(xscale="log", yscale="log", ylabel="share of calls", title=f"{title}: {provider}")
+        axes.legend(fontsize="small")
+    rows[-1, 0].set_xlabel("one inference [us]")
+    figure.tight_layout()
+    figure.savefig(png, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,150 @@
+"""TensorRT engines of onnxruntime's execution provider, kept under a key of everything they depend on.
+
+An engine is valid for one model on one GPU model, compute capability, TensorRT, driver and precision. Each combination
+has a folder of its own, so a changed one can never pick up an old engine; deleting the folder is always safe. Beside
+the engines lies `engine.json`, the record of a build that was accepted (`landbridge engine build`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from landbridge.errors import InputError
+from landbridge.robot import Spec, validated
+
+TENSORRT = "TensorrtExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+Precision = Literal["fp32", "fp16"]
+QUERY = ("name", "compute_cap", "driver_version")  # of nvidia-smi --query-gpu
+RECORD = "engine.json"
+REBUILD = "build it again with `landbridge engine build`"
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """What an engine depends on.
+
+    Attributes:
+        model: SHA-256 of the ONNX file.
+        gpu: Product name.
+        compute_capability: As in "8.7".
+        tensorrt: Version of the libraries.
+        driver: Version of the kernel's driver.
+        precision: fp32 or fp16.
+    """
+
+    model: str
+    gpu: str
+    compute_capability: str
+    tensorrt: str
+    driver: str
+    precision: Precision
+
+    @property
+    def folder(self) -> Path:
+        """Where its engine and timing cache lie, below $XDG_CACHE_HOME/landbridge."""
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return cache / "landbridge" / "tensorrt" / hashlib.sha256("\n".join(astuple(self)).encode()).hexdigest()[:32]
+
+
+class Record(Spec):
+    """An accepted build.
+
+    Attributes:
+        key: The `EngineKey` as a dict.
+        engines: SHA-256 of each engine file, by name.
+        golden_error: Largest |difference| from the golden actions.
+        scores: Success and return in closed loop, of the engine and of the CPU.
+    """
+
+    schema_version: Literal[1] = 1
+    key: dict[str, str]
+    engines: dict[str, str]
+    golden_error: float
+    scores: dict[str, float]
+
+
+def engine_key(model: bytes, precision: Precision = "fp32") -> EngineKey:
+    """The key of `model` on this machine's first GPU.
+
+    Raises:
+        InputError: There is no NVIDIA driver or no TensorRT.
+    """
+    smi = shutil.which("nvidia-smi")
+    if smi is None:
+        raise InputError("nvidia-smi", "is not installed: no NVIDIA driver", "use the CPU provider")
+    query = [smi, f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader"]
+    asked = subprocess.run(query, capture_output=True, text=True, timeout=10)
+    found = [part.strip() for part in asked.stdout.partition("\n")[0].split(",")]
+    if asked.returncode != 0 or len(found) != len(QUERY):
+        said = (asked.stderr or asked.stdout).strip()
+        raise InputError("nvidia-smi", f"names no GPU: {said:.100}", "check the driver, or use the CPU provider")
+    try:
+        tensorrt = importlib.metadata.version("tensorrt")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError("tensorrt", "is not installed", "pip install 'landbridge[gpu]'") from error
+    gpu, capability, driver = found
+    return EngineKey(hashlib.sha256(model).hexdigest(), gpu, capability, tensorrt, driver, precision)
+
+
+def provider_options(provider: str, model: bytes, precision: Precision = "fp32") -> dict[str, str]:
+    """Options of an execution provider for `model`; engine and timing cache for TensorRT.
+
+    Raises:
+        InputError: As `engine_key`, or an engine in the cache is not the one that was accepted.
+    """
+    if provider != TENSORRT:
+        return {}
+    key = engine_key(model, precision)
+    key.folder.mkdir(parents=True, exist_ok=True)
+    if (key.folder / RECORD).is_file():
+        read_record(key)
+    return {
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(key.folder),
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": str(key.folder),
+        "trt_fp16_enable": str(precision == "fp16"),
+    }
+
+
+def write_record(key: EngineKey, golden_error: float, scores: dict[str, float]) -> Record:
+    """Record that the engines now in the key's folder were accepted."""
+    record = Record(key=asdict(key), engines=_digests(key.folder), golden_error=golden_error, scores=scores)
+    partial = key.folder / f"{RECORD}.partial"
+    partial.write_text(record.model_dump_json(indent=2) + "\n")
+    partial.replace(key.folder / RECORD)
+    return record
+
+
+def read_record(key: EngineKey) -> Record:
+    """The record of the accepted build for this key.
+
+    Raises:
+        InputError: There is none, it is of another key, or an engine has changed, gone or come since.
+    """
+    path = key.folder / RECORD
+    try:
+        plain: Any = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(path, f"no accepted engine: {error!r:.120}", REBUILD) from error
+    record = validated(Record, plain, path, REBUILD)
+    if other := [name for name, value in asdict(key).items() if record.key.get(name) != value]:
+        raise InputError(path, f"key: of another {', '.join(other)} than this machine's", REBUILD)
+    found = _digests(key.folder)
+    for name in sorted({*record.engines, *found}):
+        if record.engines.get(name) != found.get(name):
+            raise InputError(key.folder / name, "is not the engine that was accepted", f"delete it, then {REBUILD}")
+    return record
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.glob("*.engine"))}

@@ -1,0 +1,273 @@
+"""`landbridge replay`: yesterday's log through today's bundle and guard, tick by tick.
+
+Every tick of a bag holds its measurement, what the policy saw, what it asked for and how the guard judged it, all under
+the measurement's stamp. Here each is computed again from what came before it and compared bit for bit. Needs no ROS 2.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tyro.conf import Positional
+
+from landbridge.bundle import read_bundle
+from landbridge.deploy.guard import Guard
+from landbridge.deploy.runtime import CPU, Policy, load_policy
+from landbridge.deploy.supervisor import State
+from landbridge.errors import InputError
+from landbridge.observation import Base, Observer, action_to_command, by_name
+from landbridge.robot import RobotSpec
+from landbridge.training.bag import BagReader, named_values, require_robot, to_ns
+
+END = 2  # last measurements of a bag, whose answers may not have been recorded any more
+LEVEL = Base(np.array([[1.0, 0.0, 0.0, 0.0]]), np.zeros((1, 3)), np.zeros((1, 3)))
+Judged = tuple[str, tuple[float, ...]]  # the guard's reason and the command in effect
+
+
+@dataclass
+class Log:
+    """What a bag holds, by the stamp [ns] of the measurement; values in the robot's order of joints and columns.
+
+    Attributes:
+        measured: Positions and velocities of all joints.
+        obs: What the policy saw.
+        action: What it asked for, in [-1, 1].
+        command: The same in the command's unit, once per message.
+        verdict: The guard's answers, stops included.
+        inputs: (time [ns], topic, what it carries) of all that reached the guard.
+    """
+
+    measured: dict[int, tuple[list[float], list[float]]] = field(default_factory=dict)
+    obs: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    action: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    command: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    verdict: dict[int, list[Judged]] = field(default_factory=lambda: defaultdict(list))
+    inputs: list[tuple[int, str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity of one tick, recorded and computed again.
+
+    Attributes:
+        stage: observation, action, command or guard.
+        recorded, replayed: The values, as numbers or text.
+        difference: Largest |difference| of the values; infinite if they cannot be compared.
+    """
+
+    stamp: int
+    stage: str
+    recorded: Sequence[Any]
+    replayed: Sequence[Any]
+    difference: float
+
+
+def replay(
+    bag: Positional[Path],
+    bundle: Positional[Path],
+    provider: str = CPU,
+    tolerance: float | None = None,
+    show: int = 20,
+) -> dict[str, Any]:
+    """Re-run a recorded log through bundle and guard and list every tick that comes out differently.
+
+    Equality is bit for bit if provider and processor are those of the recording. The guard's clock is known from the
+    log to a microsecond, which shows only where a rate limit binds within a control period.
+
+    Example: landbridge replay bags/deploy policy.bundle --tolerance 0
+
+    Args:
+        bag: Bag folder or .mcap file of `landbridge up deploy --record`.
+        bundle: Folder or zip written by `landbridge export`; another one than was recorded shows what it would change.
+        provider: onnxruntime execution provider.
+        tolerance: Fail, instead of reporting, if any value differs by more or any reason at all.
+        show: Differing ticks to list.
+    """
+    read, reader = read_bundle(bundle), BagReader(bag)
+    require_robot(bag, reader.about, read.robot)
+    policy = load_policy(read, (provider,), strict=True)
+    log = read_log(reader, read.robot)
+    compared = [*replay_policy(log, read.robot, policy), *replay_guard(log, read.robot)]
+    if not any(c.stage == "action" for c in compared):
+        raise InputError(bag, "holds no answer of a policy", "record it with `landbridge up deploy --record`")
+    differing = sorted((c for c in compared if c.recorded != c.replayed), key=lambda c: c.stamp)
+    if tolerance is not None and (failed := [c for c in differing if not c.difference <= tolerance]):
+        first = failed[0]
+        raise InputError(
+            bag,
+            f"{len(failed)} of {len(compared)} values differ by more than {tolerance:g}, first the {first.stage} at "
+            f"stamp {first.stamp}: recorded {first.recorded}, now {first.replayed}",
+            "leave out --tolerance to list them all",
+        )
+    start = min(log.measured)
+    return {
+        "bag": str(bag),
+        "bundle": f"{bundle}, {_same(reader.about.get('bundle'), read.digest)}",
+        "provider": policy.provider,
+        "bit_for_bit": not differing,
+        "stages": [_summary(stage, compared) for stage in ("observation", "action", "command", "guard")],
+        **({"differences": [_row(c, start) for c in differing[:show]]} if differing else {}),
+    }
+
+
+def read_log(reader: BagReader, spec: RobotSpec) -> Log:
+    """The log of a bag.
+
+    Raises:
+        InputError: A message lacks a joint or a column of this robot.
+    """
+    log, columns = Log(), Observer(spec).names
+    commands: list[tuple[int, int, Any]] = []
+    received: dict[int, list[float]] = defaultdict(list)
+
+    def joint_states(stamp: int, at: int, message: Any) -> None:
+        position, velocity = (_ordered(spec.joint_names, message, kind) for kind in ("position", "velocity"))
+        log.measured[stamp] = list(position), list(velocity)
+        log.inputs.append((stamp, "measurement", stamp))
+
+    def command(stamp: int, at: int, message: Any) -> None:
+        log.command[stamp] = _ordered(spec.actuated, message, spec.action.kind)
+        commands.append((stamp, at, message))
+
+    def verdict(stamp: int, at: int, message: Any) -> None:
+        judged = message.header.frame_id, _ordered(spec.actuated, message, spec.action.kind)
+        log.verdict[stamp].append(judged)
+
+    take: dict[str, Callable[[int, int, Any], None]] = {
+        "/joint_states": joint_states,
+        "/policy/command": command,
+        "/guard/command": verdict,
+    }
+    try:
+        for topic, at, message in reader.messages((*take, *_ARRAYS, "/safety/state")):
+            if topic == "/safety/state":
+                values = {pair.key: pair.value for pair in message.values}
+                log.inputs.append((at, "state", (State(message.name), int(values["epoch"]))))
+            elif topic in take:
+                take[topic](to_ns(message.header.stamp.sec, message.header.stamp.nanosec), at, message)
+            else:
+                stamp, values = named_values(message)
+                if topic == "/guard/timing":
+                    received[stamp].append(values["received_ms"])
+                else:
+                    names = columns if topic == "/policy/observation" else spec.actuated
+                    by_stamp = log.obs if topic == "/policy/observation" else log.action
+                    by_stamp[stamp] = tuple(by_name(names, values).tolist())
+    except KeyError as error:
+        raise InputError(reader.path, str(error.args[0]), f"replay it with a bundle for {spec.name}") from error
+    for stamp, at, message in commands:
+        known = received[stamp]
+        time = stamp + round(known.pop(0) * 1e6) if known else at
+        log.inputs.append((time, "command", (stamp, message.name, getattr(message, spec.action.kind).tolist())))
+    log.inputs.sort(key=lambda item: item[0])
+    return log
+
+
+def replay_policy(log: Log, spec: RobotSpec, policy: Policy) -> Iterator[Comparison]:
+    """Observation from measurement (its columns of joints), action from observation, command from action."""
+    observer = Observer(spec)
+    of_joints = np.array([column.kind.startswith("joint_") for column in observer.columns])
+    history = observer.initial_history(1)
+    for stamp in sorted(log.obs.keys() & log.action.keys()):
+        if stamp in log.measured:
+            position, velocity = (np.array([values]) for values in log.measured[stamp])
+            seen = observer(position, velocity, history, LEVEL)[0]
+            yield _compare(stamp, "observation", np.array(log.obs[stamp])[of_joints], seen[of_joints])
+        action = np.array(policy(np.array(log.obs[stamp], np.float32)), np.float64)
+        yield _compare(stamp, "action", log.action[stamp], action)
+        if stamp in log.command:
+            yield _compare(stamp, "command", log.command[stamp], action_to_command(spec, action))
+
+
+def replay_guard(log: Log, spec: RobotSpec) -> Iterator[Comparison]:
+    """The guard's answers during ACTIVE, each stretch by a guard of its own, from ARMED on.
+
+    When the bridge heard of a change of state is not in the log to less than some milliseconds, so of the ticks beside
+    one nothing is compared but a fault that the measurement itself raised.
+    """
+    answers, stretches, faults = _judge(log, spec)
+    period = spec.control_dt * 1e9
+    for start, end in stretches:
+        for stamp in sorted(s for s in answers.keys() | log.verdict.keys() if start < s < end):
+            pairs = list(zip_longest(log.verdict[stamp], answers[stamp], fillvalue=("nothing", ())))
+            if not start + period < stamp < end - period:
+                pairs = pairs[:1] if stamp in faults else []
+            for (reason, recorded), (again, replayed) in pairs:
+                difference = _compare(stamp, "", recorded, replayed).difference if reason == again else np.inf
+                yield Comparison(stamp, "guard", (reason, *recorded), (again, *replayed), difference)
+
+
+def _judge(log: Log, spec: RobotSpec) -> tuple[dict[int, list[Judged]], list[tuple[int, int]], set[int]]:
+    """Answers by stamp to `log.inputs`, as the bridge feeds them; stretches of ACTIVE [ns]; stamps of new faults."""
+    guard, state, stamp = Guard(spec), State.UNCONFIGURED, 0
+    answers, faults, changes = defaultdict[int, list[Judged]](list), set[int](), list[tuple[int, State]]()
+    for at, kind, carried in log.inputs:
+        now, stop = (at - log.inputs[0][0]) * 1e-9, None
+        if kind == "measurement":
+            stamp = carried
+            guard.measure(stamp, now, *log.measured[stamp])
+            stop = guard.tick(now)
+            if stop is not None and state is State.ACTIVE:
+                faults.add(stamp)
+        elif kind == "state":
+            before, (state, epoch) = state, carried
+            if state is not before:
+                changes.append((at, state))
+                guard = Guard(spec) if state is State.ARMED else guard
+            guard.supervise(state, epoch, now)
+            if before is State.ACTIVE and state is not State.ACTIVE:
+                stop = guard.tick(now)
+        else:
+            answered, names, values = carried
+            verdict = guard.admit(answered, names, values, now)
+            answers[answered].append((verdict.reason.value, verdict.command))
+        if stop is not None:
+            answers[stamp].append((stop.reason.value, stop.command))
+    changes.append((sorted(log.measured)[-END:][0], State.UNCONFIGURED))
+    stretches = [(at, end) for (at, entered), (end, _) in pairwise(changes) if entered is State.ACTIVE]
+    return answers, stretches, faults
+
+
+_ARRAYS = ("/policy/observation", "/policy/action", "/guard/timing")
+
+
+def _ordered(names: Sequence[str], message: Any, kind: str) -> tuple[float, ...]:
+    return tuple(by_name(list(names), dict(zip(message.name, getattr(message, kind), strict=True))).tolist())
+
+
+def _compare(stamp: int, stage: str, recorded: Any, replayed: Any) -> Comparison:
+    a, b = np.asarray(recorded, np.float64), np.asarray(replayed, np.float64)
+    difference = float(np.abs(a - b).max(initial=0.0)) if a.shape == b.shape else np.inf
+    return Comparison(stamp, stage, tuple(a.tolist()), tuple(b.tolist()), difference)
+
+
+def _summary(stage: str, compared: list[Comparison]) -> dict[str, Any]:
+    rows = [c for c in compared if c.stage == stage]
+    return {
+        "stage": stage,
+        "compared": len(rows),
+        "bit for bit": sum(c.recorded == c.replayed for c in rows),
+        "largest difference": max((c.difference for c in rows), default=0.0),
+    }
+
+
+def _row(c: Comparison, start: int) -> dict[str, Any]:
+    return {
+        "t [s]": round((c.stamp - start) * 1e-9, 3),
+        "stage": c.stage,
+        "recorded": " ".join(map(str, c.recorded)),
+        "now": " ".join(map(str, c.replayed)),
+        "difference": c.difference,
+    }
+
+
+def _same(recorded: str | None, digest: str) -> str:
+    if recorded is None:
+        return "the log does not say which one was recorded"
+    return "the recorded one" if recorded == digest else f"not the recorded one ({recorded[:12]})"

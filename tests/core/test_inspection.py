@@ -1,0 +1,93 @@
+"""One screen that says everything: each fact is looked up in what the bundle itself holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landbridge.bundle import npz, read_bundle, write_bundle
+from landbridge.cli import main
+from landbridge.inspection import inspect
+from landbridge.manifest import Drift, Threshold
+
+VERSION_1 = Path(__file__).parent / "data" / "bundle_v1.zip"
+WEIGHT = np.ones((8, 1), np.float32)
+
+
+@pytest.fixture
+def complete(tmp_path: Path, linear_bundle: Callable[..., Path]) -> Path:
+    """A bundle with every optional part."""
+    plain = read_bundle(linear_bundle(tmp_path / "plain", WEIGHT))
+    drift = Drift(
+        window=100,
+        quantile=0.99,
+        margin=1.25,
+        heldout_ticks=600,
+        mismatch=Threshold(floor=0.018, limit=0.0917),
+        envelope=Threshold(floor=2.65, limit=4.25),
+    )
+    manifest = plain.manifest.model_copy(
+        update={
+            "drift": drift,
+            "scores": {"success on severe": 0.9},
+            "dataset_hashes": {"data/source": "ab" * 32},
+            "provenance": {"commit": "cafe", "seed": "3"},
+        }
+    )
+    quantiles = np.linspace(-2, 2, 5)[:, None] * np.ones(9)
+    files = {name: plain.files[name] for name in ("policy.onnx", "golden.npz")}
+    write_bundle(tmp_path / "b", manifest, plain.robot, {**files, "envelope.npz": npz(target_quantiles=quantiles)})
+    (tmp_path / "b" / "model.sig").write_bytes(b"{}")
+    return tmp_path / "b"
+
+
+def test_everything_a_person_needs(complete: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(complete)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for fact in (
+        read_bundle(complete).digest[:40],
+        "version 2",
+        "success on severe 0.9",
+        "16, allowed difference 1e-05",
+        "mismatch up to 0.0917 (floor 0.018), distance up to 4.25",
+        "means of 100 ticks",
+        "data/source (abababababab)",
+        "commit cafe",
+        "as it is installed here",
+        "50 Hz, latency budget 10 ms",
+        "effort x 0.1",
+        "joint_vel.pendulum",
+        "-1 .. 1",
+    ):
+        assert fact in shown, fact
+    assert "checks it" in inspect(str(complete))["signature"]
+
+
+def test_it_fits_on_one_screen(
+    complete: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    main(["inspect", str(complete)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 120
+
+
+def test_an_old_bundle_says_that_it_was_migrated_and_has_no_monitors() -> None:
+    shown = inspect(str(VERSION_1))
+    assert shown["schema"] == "version 1, read as 2"
+    assert shown["signature"] == "none"
+    assert shown["live monitors"].startswith("none")
+    assert list(shown["normaliser"][0]) == ["observation", "mean", "std"]
+
+
+def test_another_robot_yaml_is_pointed_out(tmp_path: Path, complete: Path) -> None:
+    bundle = read_bundle(complete)
+    robot = bundle.robot.model_copy(update={"latency_budget_ms": 12.0})
+    manifest = bundle.manifest.model_copy(update={"robot_hash": robot.digest()})
+    files = {name: bundle.files[name] for name in ("policy.onnx", "golden.npz", "envelope.npz")}
+    write_bundle(tmp_path / "changed", manifest, robot, files)
+    assert inspect(str(tmp_path / "changed"))["robot"].endswith("NOT as it is installed here")

@@ -1,0 +1,200 @@
+"""The live monitors from trainer to robot: same numbers on both sides, limits that hold, alarms that come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from landbridge.bundle import Bundle, npz, read_bundle, write_bundle
+from landbridge.deploy.drift import Alarm, Distance, TargetMismatch, Watch
+from landbridge.errors import InputError
+from landbridge.manifest import Threshold
+from landbridge.robot import load_robot
+from landbridge.simulation.behaviour import load_behaviours
+from landbridge.simulation.collect import collect
+from landbridge.simulation.plant import make_plant
+from landbridge.simulation.rollout import lockstep
+from landbridge.simulation.scenario import Scenario, load_scenario
+from landbridge.task import load_task
+from landbridge.training.agents.iql import IQLConfig
+from landbridge.training.alignments.tabb import TabbConfig
+from landbridge.training.config import TrainConfig
+from landbridge.training.dataset import Transitions, load_domains
+from landbridge.training.export import export
+from landbridge.training.monitoring import MARGIN, QUANTILE, TargetModel, target_model, window_means
+from landbridge.training.policy import Trained, load_trained
+from landbridge.training.predictor import PredictorConfig, split_episodes
+from landbridge.training.train import train
+
+from .conftest import Data
+
+ROBOT = load_robot("furuta")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 s of the twin in eight rollouts, so that two can be held out."""
+    out = tmp_path_factory.mktemp("data") / "target"
+    about = {"engine": "bullet", "scenario": "severe", "domain": "target", "mix": {"excite": 1.0}}
+    collect(out, steps=2400, batch=8, seed=5, **about)  # type: ignore[arg-type]
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Data, recorded: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tabb"
+    tabb = TabbConfig(predictor=PredictorConfig(hidden=32, source_steps=200, steps=500))
+    config = TrainConfig(steps=1000, rows=64, iql=IQLConfig(hidden=(32,)), tabb=tabb)
+    train(folder, data.source, recorded, config=config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(run: Path) -> Trained:
+    return load_trained(run)
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Path) -> Bundle:
+    assert export(run, run.parent / "b")["live_mismatch"] == "alignment.onnx"
+    return read_bundle(run.parent / "b")
+
+
+@pytest.fixture(scope="module")
+def target(recorded: Path) -> Transitions:
+    return load_domains(ROBOT, {"target": recorded})["target"]
+
+
+def model_of(trained: Trained) -> TargetModel:
+    model = target_model(trained.agent, trained.alignment, trained.normaliser, load_task(ROBOT).observer)
+    assert model is not None
+    return model
+
+
+def test_the_graph_on_the_robot_computes_what_the_alignment_trained_with(
+    trained: Trained, bundle: Bundle, target: Transitions
+) -> None:
+    """Predictions as `Predictor.predict` makes them for the weights, values as the agent gives them."""
+    on_robot, rows = TargetMismatch(bundle), target[np.arange(0, len(target), 40)]
+    predicted = trained.alignment.predictor.predict(rows, trained.normaliser, load_task(ROBOT))
+    gamma = trained.config.agent_config.gamma
+    with torch.no_grad():
+        ours, theirs = (
+            trained.agent.value(torch.from_numpy(trained.normaliser(x.reshape(-1, 8)))).numpy()
+            for x in (rows.next_obs, predicted)
+        )
+    expected = gamma * np.abs(theirs.reshape(len(predicted), -1) - ours).mean(0)
+    for i in range(len(rows)):
+        found = on_robot(rows.obs[i], rows.action[i], rows.next_obs[i])
+        assert found == pytest.approx(expected[i], abs=1e-4)
+        np.testing.assert_allclose(on_robot.predicted, predicted[:, i], atol=1e-4)
+
+
+def test_a_perfect_prediction_has_no_mismatch_and_history_is_not_predicted(bundle: Bundle, target: Transitions) -> None:
+    mismatch, row = TargetMismatch(bundle), target[np.array([5])]
+    mismatch(row.obs[0], row.action[0], row.next_obs[0])
+    known = ~load_task(ROBOT).observer.measured
+    np.testing.assert_array_equal(mismatch.predicted[:, known], np.repeat(row.next_obs[:, known], 3, axis=0))
+    shifted = row.next_obs[0] + np.where(known, 0, 0.5)
+    assert mismatch(row.obs[0], row.action[0], shifted) > mismatch(row.obs[0], row.action[0], row.next_obs[0])
+
+
+def test_limits_are_quantiles_of_heldout_windows_and_hold_there(
+    trained: Trained, bundle: Bundle, target: Transitions
+) -> None:
+    """The stated rate by construction, and the alarm of the robot's own class stays down on those rollouts."""
+    drift = bundle.manifest.drift
+    assert drift is not None and drift.mismatch is not None
+    assert (drift.window, drift.quantile, drift.margin) == (100, QUANTILE, MARGIN)
+    _, held = split_episodes(target, trained.config.alignment_config.holdout, trained.config.seed)
+    scores = model_of(trained).mismatch(held)
+    episodes = [scores[held.episode == e] for e in np.unique(held.episode)]
+    means = np.concatenate([window_means(s, drift.window) for s in episodes])
+    assert (means > drift.mismatch.limit / MARGIN).mean() <= 1 - QUANTILE + 1 / len(means)
+    assert drift.mismatch.floor == pytest.approx(np.median(scores))
+    alarm = Alarm(drift.window, drift.mismatch)
+    for episode in episodes:
+        alarm.restart()
+        assert not any(alarm.update(score) for score in episode)
+        assert alarm.mean == pytest.approx(episode[-drift.window :].mean(), rel=1e-6)
+
+
+def test_another_robot_is_noticed_and_a_healthy_one_is_not(bundle: Bundle) -> None:
+    """Half the gain doubles the mismatch at least; benchmarks/drift.py has the rates after a whole training."""
+    severe = load_scenario(ROBOT, "severe")
+    healthy, weak = (
+        watched(bundle, severe.model_copy(update={"actuator_gain": severe.actuator_gain * k})) for k in (1.0, 0.5)
+    )
+    assert not any(alarm.raised for alarm in healthy)
+    assert np.mean([alarm.mean for alarm in weak]) > 2 * np.mean([alarm.mean for alarm in healthy])
+
+
+def test_velocities_in_degrees_raise_the_alarm(bundle: Bundle) -> None:
+    unit = np.ones(8)
+    unit[3:5] = np.rad2deg(1.0)
+    assert all(alarm.raised for alarm in watched(bundle, load_scenario(ROBOT, "severe"), unit))
+
+
+def watched(bundle: Bundle, scenario: Scenario, unit: np.ndarray | None = None) -> list[Alarm]:
+    """The mismatch's alarm after rollouts of the behaviour that recorded the target data, observed in these units."""
+    rng, task = np.random.default_rng(8), load_task(ROBOT)
+    plants = [make_plant(ROBOT, "bullet", scenario, np.random.default_rng(i)) for i in range(3)]
+    found = []
+    for episode in lockstep(plants, task, load_behaviours(ROBOT)["excite"](3, rng), rng):
+        watch = Watch(bundle)
+        for obs, action in zip(episode.obs, episode.actions, strict=False):
+            watch.update(obs if unit is None else obs * unit, action)
+        found.append(watch.mismatch.alarm)
+    for plant in plants:
+        plant.close()
+    return found
+
+
+def test_an_alarm_is_latched_until_reset_and_not_a_number_raises_it() -> None:
+    alarm = Alarm(3, Threshold(floor=0.0, limit=1.0))
+    assert [alarm.update(s) for s in (1.0, 1.0, 1.0, 1.0, 1.1, 0.0, 0.0)] == [False] * 4 + [True] * 3
+    alarm.restart()
+    assert alarm.raised
+    assert np.isnan(alarm.mean)
+    alarm.reset()
+    assert [alarm.update(s) for s in (5.0, 5.0)] == [False, False]  # no whole window yet
+    assert alarm.update(5.0)
+    alarm.reset()
+    assert alarm.update(float("nan"))
+
+
+def test_a_new_stretch_of_motion_follows_no_tick(bundle: Bundle, target: Transitions) -> None:
+    watch = Watch(bundle)
+    watch.update(target.obs[0], target.action[0])
+    watch.restart()
+    watch.update(target.obs[50], target.action[50])
+    assert watch.mismatch.alarm._count == 0
+    watch.update(target.obs[51], target.action[51])
+    assert watch.mismatch.alarm._count == 1
+
+
+def test_what_cannot_be_watched_is_refused(tmp_path: Path, bundle: Bundle, linear_bundle: type[Path]) -> None:
+    plain = read_bundle(linear_bundle(tmp_path / "plain", np.ones((8, 1), np.float32)))
+    with pytest.raises(InputError, match=r"manifest\.json: drift: has no limits"):
+        Distance(plain)
+    files = {name: bundle.files[name] for name in ("policy.onnx", "golden.npz", "envelope.npz")}
+    less = write_bundle(tmp_path / "less", bundle.manifest, bundle.robot, files)
+    with pytest.raises(InputError, match=r"alignment\.onnx is missing.*tabb, dynamics"):
+        TargetMismatch(less)
+    golden = bundle.arrays("golden.npz")
+    golden["alignment_mismatch"] = golden["alignment_mismatch"] + 1
+    files |= {"alignment.onnx": bundle.files["alignment.onnx"], "golden.npz": npz(**golden)}
+    wrong = write_bundle(tmp_path / "wrong", bundle.manifest, bundle.robot, files)
+    with pytest.raises(InputError, match="mismatches differ by 1 on CPUExecutionProvider"):
+        TargetMismatch(wrong)
+
+
+def test_too_short_rollouts_give_no_limits(trained: Trained, target: Transitions) -> None:
+    from landbridge.training.monitoring import drift
+
+    few = replace(target, episode=np.arange(len(target)) // 50)
+    assert drift(few, None, trained.alignment, 50.0, seed=0) is None
