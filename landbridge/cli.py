@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("landbridge.inspection:inspect", "print what a bundle, dataset or robot is"),
     "verify": ("landbridge.deploy.verify:verify", "check a bundle's bytes and golden vectors on this machine"),
     "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, twin) without `ros2 launch`"),
+    "hil": ("landbridge.deploy.hil.command:hil", "emulate a robot's microcontroller, print its C headers"),
     "doctor": ("landbridge.doctor:doctor", "what this machine can do, and what to install for the rest"),
 }
 INPUT_ERROR = 2

@@ -52,11 +52,13 @@ class Operator:
 
     Args:
         check: Called while waiting; raises when waiting has become useless.
+        place: Puts the robot into a start state of its task; None: a twin, which the bridge can reset.
     """
 
-    def __init__(self, robot: Robot, check: Callable[[], None]) -> None:
+    def __init__(self, robot: Robot, check: Callable[[], None], place: Callable[[], None] | None = None) -> None:
         self.task = load_task(robot)
         self._check = check
+        self._place = place or (lambda: self.call("/bridge/reset_plant"))
         self._observations: dict[int, list[float]] = {}
         self._admitted: list[int] = []
         self.state, self.reason = State.UNCONFIGURED, ""
@@ -100,12 +102,13 @@ class Operator:
         self.wait(lambda: self.state is State.STANDBY, START_TIMEOUT)
 
     def episode(self, ticks: int) -> Outcome:
-        """Reset the twin, arm, wait for `ticks` admitted commands or the end of ACTIVE, and come back to STANDBY."""
+        """Place the robot, arm, wait for `ticks` admitted commands or the end of ACTIVE, and come back to STANDBY."""
         if self.state is State.FAULT:
-            self.call("/bridge/reset_plant")  # first, so that what the fault named is over
+            self._place()  # first, so that what the fault named is over
             self.call("/monitor/reset")
             self.wait(lambda: self.state is State.STANDBY, ANSWER_TIMEOUT)
-        self.call("/bridge/reset_plant")
+        else:
+            self._place()
         self._observations.clear()
         self._admitted.clear()
         self.call("/monitor/arm")
