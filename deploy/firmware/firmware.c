@@ -42,7 +42,7 @@ static void put_name(uint8_t *at, const char *name) {
 
 /* `frame` holds the payload behind room for the header. */
 static void send(lb_firmware_t *fw, uint8_t kind, uint8_t *frame, size_t size) {
-    uint8_t coded[LB_CODED_MAX + 1];
+    uint8_t coded[LB_CODED_MAX + 2];
     frame[LB_HEADER_VERSION] = LB_VERSION;
     frame[LB_HEADER_KIND] = kind;
     lb_put_u16(frame + LB_HEADER_SEQUENCE, ++fw->sent);

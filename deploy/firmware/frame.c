@@ -16,7 +16,8 @@ uint32_t lb_crc32(const uint8_t *bytes, size_t size) {
 size_t lb_encode(uint8_t *frame, size_t size, uint8_t *coded) {
     lb_put_u32(frame + size, lb_crc32(frame, size));
     size += LB_CRC_SIZE;
-    size_t code_at = 0, out = 1;
+    size_t code_at = 1, out = 2;
+    coded[0] = 0;
     for (size_t i = 0; i < size; i++) {
         if (frame[i] == 0) {
             coded[code_at] = (uint8_t)(out - code_at);

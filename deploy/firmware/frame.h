@@ -20,8 +20,8 @@ typedef struct {
 /* CRC-32 of zlib: reflected 0xEDB88320, initial value and final inversion 0xFFFFFFFF. */
 uint32_t lb_crc32(const uint8_t *bytes, size_t size);
 
-/* Append the CRC to `size` <= LB_FRAME_MAX - LB_CRC_SIZE bytes of `frame` and code them with the delimiter.
-   `frame` has room for the CRC, `coded` for LB_CODED_MAX + 1 bytes. Returns the coded size. */
+/* Append the CRC to `size` <= LB_FRAME_MAX - LB_CRC_SIZE bytes of `frame` and code them between two delimiters.
+   `frame` has room for the CRC, `coded` for LB_CODED_MAX + 2 bytes. Returns the coded size. */
 size_t lb_encode(uint8_t *frame, size_t size, uint8_t *coded);
 
 /* Size of header and payload of a coded frame without its delimiter, or a negative error. */

@@ -8,6 +8,7 @@ when they cease to come. Nothing here waits once the port is open, and nothing r
 from __future__ import annotations
 
 import math
+import os
 import secrets
 import struct
 import time
@@ -262,12 +263,12 @@ class Mcu:
     def _judge(self, now: float) -> None:
         if self.fault:
             return
-        if now - self._told_at > self._stale:
+        if len(self._storm) == STORM_ERRORS and now - self._storm[0] <= STORM_SECONDS:
+            self.fault = "crc_storm"
+        elif now - self._told_at > self._stale:
             self.fault = "telemetry_stale"
         elif now > self._due:
             self.fault = "board_deaf"
-        elif len(self._storm) == STORM_ERRORS and now - self._storm[0] <= STORM_SECONDS:
-            self.fault = "crc_storm"
 
     def _send(self, kind: Kind, payload: bytes = b"") -> None:
         if self._port is None:
@@ -275,10 +276,14 @@ class Mcu:
         self._sequence = (self._sequence + 1) & WHOLE
         data = encode(kind, self._sequence, self._session, int(1e6 * self._clock()), payload)
         try:
-            if self._port.write(data) != len(data):
-                self.fault = self.fault or "port_blocked"
-        except serial.SerialException:
+            sent = os.write(self._port.fd, data)  # pyserial's own write spins while the port takes nothing
+        except BlockingIOError:
+            sent = 0
+        except OSError:
             self._lose()
+            return
+        if sent != len(data):
+            self.fault = self.fault or "port_blocked"
 
     def _lose(self) -> None:
         self.close()

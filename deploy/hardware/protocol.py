@@ -1,7 +1,7 @@
 """The protocol of the microcontroller link: the one table that both ends are made from.
 
 A frame is header, payload and CRC-32 (that of zlib, over header and payload), little endian, coded by COBS (Cheshire
-and Baker, IEEE/ACM Trans. Networking 7(2), 1999) and ended by a zero byte. `deploy/firmware/protocol.h` is rendered
+and Baker, IEEE/ACM Trans. Networking 7(2), 1999) between two zero bytes. `deploy/firmware/protocol.h` is rendered
 from this module by `landbridge hil protocol`; a test holds the two together.
 
 The host opens a session: HELLO is answered by DEVICE and one JOINT for each joint of the board, so that joints are
@@ -149,9 +149,12 @@ def payload_format(kind: Kind, joints: int = 0, actuated: int = 0) -> struct.Str
 
 
 def encode(kind: int, sequence: int, session: int, time_us: int, payload: bytes = b"", version: int = VERSION) -> bytes:
-    """One frame as it goes over the wire, its delimiter included; sequence and time wrap."""
+    """One frame as it goes over the wire; sequence and time wrap.
+
+    There is a delimiter at either end, so that a damaged frame never takes the next one along.
+    """
     body = HEADER_FORMAT.pack(version, kind, sequence & 0xFFFF, session, time_us & 0xFFFFFFFF) + payload
-    return bytes(cobs.encode(body + struct.pack("<I", zlib.crc32(body)))) + DELIMITER
+    return DELIMITER + bytes(cobs.encode(body + struct.pack("<I", zlib.crc32(body)))) + DELIMITER
 
 
 def decode(coded: bytes) -> Frame:

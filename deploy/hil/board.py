@@ -76,17 +76,17 @@ def compile_firmware(robot: Robot, folder: Path, output: str, *flags: str) -> Pa
     return folder / output
 
 
+def compile_library(robot: Robot, folder: Path, version: int = protocol.VERSION) -> Path:
+    """The firmware as a shared library; another `version` shows what a host makes of it."""
+    flags = ("-shared", "-fPIC", f"-DLB_VERSION={version}", str(FIRMWARE / "library.c"))
+    return compile_firmware(robot, folder, "firmware.so", *flags)
+
+
 class Board:
-    """One board: the firmware as a shared library, with `pins` behind it.
+    """One board: the firmware as `compile_library` makes it, with `pins` behind it."""
 
-    Args:
-        folder: For the build; must outlive the board.
-        version: Another protocol version, to see what a host makes of it.
-    """
-
-    def __init__(self, robot: Robot, pins: Pins, folder: Path, version: int = protocol.VERSION) -> None:
-        flags = ("-shared", "-fPIC", f"-DLB_VERSION={version}", str(FIRMWARE / "library.c"))
-        self._library = ctypes.CDLL(str(compile_firmware(robot, folder, "firmware.so", *flags)))
+    def __init__(self, robot: Robot, pins: Pins, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
         self._library.lb_size.restype = ctypes.c_size_t
         self._firmware = ctypes.create_string_buffer(self._library.lb_size())
         self._failure: Exception | None = None
@@ -133,12 +133,12 @@ class Board:
         return call
 
     def encode(self, body: bytes) -> bytes:
-        """The C side's coding of header and payload, without the delimiter."""
+        """The C side's coding of header and payload, without the delimiters."""
         frame = ctypes.create_string_buffer(body, protocol.FRAME_MAX)
-        coded = ctypes.create_string_buffer(protocol.CODED_MAX + 1)
+        coded = ctypes.create_string_buffer(protocol.CODED_MAX + 2)
         self._library.lb_encode.restype = ctypes.c_size_t
         size = self._library.lb_encode(frame, ctypes.c_size_t(len(body)), coded)
-        return coded.raw[: size - 1]
+        return coded.raw[1 : size - 1]
 
     def decode(self, coded: bytes) -> bytes | int:
         """The C side's decoding: header and payload, or its error."""

@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 
 from landbridge.deploy.hardware import protocol
-from landbridge.deploy.hil.board import Board
+from landbridge.deploy.hil.board import Board, compile_library
 from landbridge.deploy.hil.wire import FAULTS, Wire
 from landbridge.errors import InputError
 from landbridge.robot import Robot
@@ -70,7 +70,7 @@ class Emulator:
         self._outputs: deque[tuple[float, bool, list[float]]] = deque(maxlen=KEPT)
         self._folder = tempfile.TemporaryDirectory(prefix="landbridge-hil-")
         self.reset()
-        self._board = Board(robot, self, Path(self._folder.name), version)
+        self._board = Board(robot, self, compile_library(robot, Path(self._folder.name), version))
         self.plug()
 
     @property

@@ -19,7 +19,7 @@ def _flip(frame: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _drop(frame: bytes, rng: np.random.Generator) -> bytes:
-    at = int(rng.integers(len(frame)))
+    at = int(rng.integers(len(frame) - 1))
     return frame[:at] + frame[at + 1 :]
 
 
@@ -29,7 +29,7 @@ def _insert(frame: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _wrong_length(frame: bytes, rng: np.random.Generator) -> bytes:
-    found = protocol.decode(frame[:-1])
+    found = protocol.decode(frame.strip(DELIMITER))
     size = int(rng.integers(1, 9))
     payload = (
         found.payload[:-size] if rng.integers(2) and len(found.payload) >= size else found.payload + rng.bytes(size)
@@ -39,7 +39,8 @@ def _wrong_length(frame: bytes, rng: np.random.Generator) -> bytes:
 
 FAULTS: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
     "flip": _flip,  # one byte changed
-    "drop": _drop,  # one byte missing, perhaps the delimiter
+    "drop": _drop,  # one byte missing
+    "joined": lambda frame, rng: frame[:-1],  # its delimiter missing
     "insert": _insert,  # one byte too many
     "duplicate": lambda frame, rng: frame + frame,
     "noise": lambda frame, rng: rng.bytes(NOISE_BYTES) + frame,
