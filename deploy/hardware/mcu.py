@@ -35,7 +35,7 @@ from landbridge.robot import McuHardware, Robot
 
 OPEN_SECONDS = 2.0  # for a board that restarts when its port is opened
 RETRY_SECONDS = 0.1  # between two HELLOs, STARTs or attempts to open the port
-DEAF_SECONDS = 0.35  # three STARTs without effect
+DEAF_SECONDS = 0.35  # without an answer to anything sent: three STARTs
 STORM_ERRORS, STORM_SECONDS = 10, 1.0  # damaged frames, both ways together, that make a storm
 WHOLE = 0xFFFF  # counts on the wire wrap
 
@@ -47,6 +47,7 @@ class Mcu:
         fault: What is wrong with hardware or link, "" while nothing is; latched until `recover`.
         counters: Damaged and refused frames of either end, and the like.
         telemetry: Fields of the newest one, see `protocol.PAYLOADS`.
+        told_at: When it came, on `clock`.
 
     Args:
         clock: Monotonic seconds.
@@ -65,8 +66,8 @@ class Mcu:
         self._stale = self._spec.safety.max_command_age_ms / 1000
         self._port: serial.Serial | None = None
         self._sequence = self._answers_us = 0
-        self._told_at = self._asked_at = -math.inf  # newest telemetry; newest request
-        self._due = math.inf  # when a START must have had its effect
+        self.told_at = self._asked_at = -math.inf  # newest telemetry; newest request
+        self._waiting: tuple[int, float] | None = None  # the first frame that is not answered yet: sequence, time
         self._storm: deque[float] = deque(maxlen=STORM_ERRORS)
         if settings.watchdog_ms < 2000 * self._spec.control_dt:
             problem = f"watchdog_ms {settings.watchdog_ms:g} is less than two control periods"
@@ -104,9 +105,9 @@ class Mcu:
         """Clear the faults of board and link. What is still wrong comes back with the next read."""
         now = self._clock()
         self._serve(now)
-        if self._greeted and now - self._told_at <= self._stale:
+        if self._greeted and now - self.told_at <= self._stale:
+            self._waiting = None
             self._start(now)
-            self._due = now + DEAF_SECONDS
             self._storm.clear()
             self.fault = ""
 
@@ -118,6 +119,8 @@ class Mcu:
 
     def _open(self, now: float) -> None:
         self._port = open_port(self._settings.port, self._settings.baud)
+        self._receiver, self._frames = Receiver(), 0
+        self._host_seen: dict[str, int] = {}
         self._greet(now)
 
     def _await_start(self) -> None:
@@ -160,12 +163,12 @@ class Mcu:
             self._frames += 1
             if frame.session == self._session:
                 self._take(frame, now)
-        self._count(now, "host_crc_errors", self._receiver.crc_errors)
-        self._count(now, "host_framing_errors", self._receiver.framing_errors)
+        for key in ("crc_errors", "framing_errors"):
+            self._count(now, f"host_{key}", getattr(self._receiver, key), self._host_seen, before=0)
         if now - self._asked_at >= RETRY_SECONDS:
             if self._greeted and not self._started:
                 self._start(now)
-            elif not self._greeted or now - self._told_at > RETRY_SECONDS:
+            elif not self._greeted or now - self.told_at > RETRY_SECONDS:
                 self._greet(now)
 
     def _greet(self, now: float) -> None:
@@ -175,9 +178,9 @@ class Mcu:
         self._table: dict[int, dict[str, Any]] = {}
         self._greeted = self._started = False
         self._refusal: InputError | None = None
-        self._receiver, self._frames = Receiver(), 0
-        self._seen: dict[str, int] = {}
-        self._told_at = self._asked_at = now
+        self._board_seen: dict[str, int] = {}
+        self._waiting = None
+        self.told_at = self._asked_at = now
         self._send(Kind.HELLO)
 
     def _start(self, now: float) -> None:
@@ -245,17 +248,20 @@ class Mcu:
         if found is None:
             self.counters["host_malformed"] += 1
             return
-        self.telemetry, self._answers_us, self._told_at = found, frame.time_us, now
+        self.telemetry, self._answers_us, self.told_at = found, frame.time_us, now
         if not self._started and (found["answered"] - self._start_sequence) & WHOLE < 0x8000:
-            self._started, self._due = True, math.inf
+            self._started = True
+        if self._waiting is not None and (found["answered"] - self._waiting[0]) & WHOLE < 0x8000:
+            self._waiting = None
         if self._started and found["faults"] and not self.fault:
             self.fault = "board_" + Fault(found["faults"] & -found["faults"]).name.lower()  # type: ignore[union-attr]
         for key in ("crc_errors", "framing_errors", "refused", "limited"):
-            self._count(now, f"board_{key}", found[key])
+            self._count(now, f"board_{key}", found[key], self._board_seen, before=found[key])
 
-    def _count(self, now: float, key: str, value: int) -> None:
-        more = (value - self._seen.get(key, value if key.startswith("board") else 0)) & WHOLE
-        self._seen[key] = value
+    def _count(self, now: float, key: str, value: int, seen: dict[str, int], before: int) -> None:
+        """Add what `value` has risen by since it was last seen; a board may have counted `before` this session."""
+        more = (value - seen.get(key, before)) & WHOLE
+        seen[key] = value
         self.counters[key] += more
         if key.endswith("_errors"):
             self._storm.extend([now] * min(more, STORM_ERRORS))
@@ -265,16 +271,18 @@ class Mcu:
             return
         if len(self._storm) == STORM_ERRORS and now - self._storm[0] <= STORM_SECONDS:
             self.fault = "crc_storm"
-        elif now - self._told_at > self._stale:
+        elif now - self.told_at > self._stale:
             self.fault = "telemetry_stale"
-        elif now > self._due:
+        elif self._waiting is not None and now - self._waiting[1] > DEAF_SECONDS:
             self.fault = "board_deaf"
 
     def _send(self, kind: Kind, payload: bytes = b"") -> None:
         if self._port is None:
             return
+        now = self._clock()
         self._sequence = (self._sequence + 1) & WHOLE
-        data = encode(kind, self._sequence, self._session, int(1e6 * self._clock()), payload)
+        self._waiting = self._waiting or (self._sequence, now)
+        data = encode(kind, self._sequence, self._session, int(1e6 * now), payload)
         try:
             sent = os.write(self._port.fd, data)  # pyserial's own write spins while the port takes nothing
         except BlockingIOError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -58,6 +59,8 @@ def hil(
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     except PermissionError:
         Console(stderr=True).print("no right to real-time priority: a busy machine will make the board late")
+    gc.collect()
+    gc.freeze()  # what is loaded stays; later collections are short
     try:
         print(link or emulator.port, flush=True)
         emulator.run(sys.stdin.fileno(), sys.stdout)

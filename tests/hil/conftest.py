@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from landbridge.deploy.hardware.mcu import Mcu
+from landbridge.robot import Robot
 
-from .rig import Emulated, Rig, recover, until
+from .rig import FURUTA, PATIENT_MS, Emulated, Rig, real_time, recover, until
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,19 +46,34 @@ def switchboard(rig: Rig) -> Emulated:
 
 @pytest.fixture
 def link(rig: Rig) -> Iterator[Mcu]:
-    """A link in order; afterwards there must be no fault left, and no torque."""
-    connected = rig.connect()
-    try:
+    """A link in order, patient; afterwards there must be no fault left, and no torque."""
+    safety = FURUTA.spec.safety.model_copy(update={"max_command_age_ms": PATIENT_MS})
+    patient = Robot(FURUTA.spec.model_copy(update={"safety": safety}), FURUTA.folder)
+    with real_time(), left_in_order(rig, rig.connect(patient, PATIENT_MS)) as connected:
         yield connected
+
+
+@pytest.fixture
+def prompt_link(rig: Rig) -> Iterator[Mcu]:
+    """The same with the furuta's own limits."""
+    with real_time(), left_in_order(rig, rig.connect()) as connected:
+        yield connected
+
+
+@contextmanager
+def left_in_order(rig: Rig, link: Mcu) -> Iterator[Mcu]:
+    """Afterwards: recover what a test has broken, park, and look."""
+    try:
+        yield link
         if rig.emulated is not None:
             rig.emulated.order("plug")
             rig.emulated.order("clear")
-        recover(connected)
-        connected.disable()
-        until(connected, lambda: connected.telemetry["torque"] == 0)
-        assert connected.fault == ""
-        assert connected.telemetry["faults"] == 0
+        recover(link)
+        link.disable()
+        until(link, lambda: link.telemetry["torque"] == 0)
+        assert link.fault == ""
+        assert link.telemetry["faults"] == 0
         if rig.emulated is not None:
             assert rig.emulated.order("status")["torque"] is False
     finally:
-        connected.close()
+        link.close()
