@@ -284,7 +284,7 @@ class Mcu:
         self._waiting = self._waiting or (self._sequence, now)
         data = encode(kind, self._sequence, self._session, int(1e6 * now), payload)
         try:
-            sent = os.write(self._port.fd, data)  # pyserial's own write spins while the port takes nothing
+            sent = os.write(self._port.fileno(), data)  # pyserial's own write spins while the port takes nothing
         except BlockingIOError:
             sent = 0
         except OSError:

@@ -21,6 +21,7 @@ import pytest
 from landbridge.deploy.hardware import mcu as mcu_module
 from landbridge.deploy.hardware.mcu import Mcu
 from landbridge.deploy.hardware.port import open_port
+from landbridge.deploy.hardware.protocol import State
 from landbridge.deploy.hil.emulator import Emulator
 from landbridge.deploy.hil.wire import FAULTS
 from landbridge.errors import InputError
@@ -64,6 +65,7 @@ def test_a_lasting_wire_fault_is_named_stops_the_robot_and_is_left_by_a_reset(
 ) -> None:
     link = prompt_link
     move(link)
+    link.write([EFFORT])  # the longest reaction is that to a blow right after a command
     struck = time.monotonic()
     switchboard.order(order)
     until(link, lambda: bool(link.fault), EFFORT)
@@ -115,16 +117,28 @@ def test_names_and_units_round_trip(link: Mcu, switchboard: Emulated) -> None:
     assert switchboard.order("status")["command"] == [pytest.approx(0.12)]
 
 
-def test_a_host_that_hangs_meets_the_watchdog(prompt_link: Mcu, switchboard: Emulated) -> None:
+def test_measure_move_a_little_and_read_what_is_in_effect(link: Mcu) -> None:
+    assert all(map(math.isfinite, [*link.read()[0], *link.read()[1]]))
+    until(link, lambda: link.telemetry["state"] == State.RUNNING, EFFORT)
+    assert link.telemetry["torque"] == 1
+    stamp = link.telemetry["command_us"]
+    until(link, lambda: link.telemetry["command_us"] != stamp, EFFORT)
+    assert (link.telemetry["command_us"] - stamp) % 2**32 == pytest.approx(1e6 * DT, rel=0.9)
+
+
+def test_a_host_that_hangs_meets_the_watchdog(prompt_link: Mcu, rig: Rig) -> None:
     link = prompt_link
     move(link)
+    link.write([EFFORT])
     struck = time.monotonic()
     time.sleep((WATCHDOG_MS + 50) / 1000)  # the hang itself
     link.read()
     assert link.fault == "board_watchdog"
-    stopped = stopped_after_ms(switchboard, struck)
-    print(f"host hangs: motor stopped after {stopped:.0f} ms")
-    assert stopped <= WATCHDOG_MS + BUSY_MS
+    assert link.telemetry["state"] == State.STOPPED
+    if rig.emulated is not None:
+        stopped = stopped_after_ms(rig.emulated, struck)
+        print(f"host hangs: motor stopped after {stopped:.0f} ms")
+        assert stopped <= WATCHDOG_MS + BUSY_MS
 
 
 def test_closing_leaves_a_stopped_robot(rig: Rig, link: Mcu, switchboard: Emulated) -> None:
