@@ -112,6 +112,10 @@ class Board:
             _MEASURE(self._safely(measure)),
             _ACTUATE(self._safely(lambda _, torque, command: pins.actuate(torque, command[:actuated]))),
         )
+        self.restart()
+
+    def restart(self) -> None:
+        """As after power has come."""
         self._library.lb_start(self._firmware, ctypes.byref(self._hal))
 
     def poll(self) -> None:

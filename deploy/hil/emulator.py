@@ -106,6 +106,10 @@ class Emulator:
         self._stepped_at = time.monotonic()
         self._measured = self._plant.measure()
 
+    def reboot(self) -> None:
+        """Interrupt the board's power for a moment."""
+        self._board.restart()
+
     def close(self) -> None:
         """Take everything down."""
         self.unplug()
@@ -134,7 +138,7 @@ class Emulator:
                 return json.dumps(self.status())
             case ["outputs"]:
                 return json.dumps(list(self._outputs))
-            case ["plug" | "unplug" | "reset" as order]:
+            case ["plug" | "unplug" | "reset" | "reboot" as order]:
                 getattr(self, order)()
             case ["clear"]:
                 self.to_board.clear()
@@ -145,7 +149,9 @@ class Emulator:
                 getattr(self, direction).inject(fault, int(frames[0]) if frames else FOR_EVER)
             case _:
                 faults = f"{'|'.join(FAULTS)} to_board|to_host [FRAMES]"
-                return f"no such order; known: status, outputs, plug, unplug, reset, clear, latency MS, {faults}"
+                return (
+                    f"no such order; known: status, outputs, plug, unplug, reset, reboot, clear, latency MS, {faults}"
+                )
         return "done"
 
     def status(self) -> dict[str, object]:

@@ -59,7 +59,8 @@ def test_plugs_pulled_before_and_while_the_robot_moves(emulated: Emulated, graph
     seen: list[State] = []
     processes, operator = graph
     emulated.order("unplug")
-    operator.wait(lambda: operator.state is State.FAULT, 30)
+    operator.wait_ready(recorded=False)
+    assert operator.state is State.FAULT
     assert operator.reason.endswith(": no such port", 0, len(emulated.port) + len(": no such port"))
     emulated.order("plug")
     operator.wait(reset, 20)

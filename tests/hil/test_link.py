@@ -38,6 +38,7 @@ LASTING = {  # order: the fault that it may be named
     **{f"{fault} to_host": {"crc_storm", "telemetry_stale"} for fault in FAULTS if fault not in HARMLESS},
     "latency 100": {"telemetry_stale", "board_watchdog"},
     "unplug": {"port_lost"},
+    "reboot": {"telemetry_stale"},
 }
 
 

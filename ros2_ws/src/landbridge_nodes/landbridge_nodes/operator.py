@@ -92,14 +92,17 @@ class Operator:
         self._context.try_shutdown()
 
     def wait_ready(self, recorded: bool) -> None:
-        """Wait for STANDBY, every service and, if `recorded`, a recorder on every topic."""
+        """Wait for every service, for STANDBY or FAULT and, if `recorded`, for a recorder on every topic.
+
+        Hardware may have had a fault while the processes started; an episode begins with the reset that leaves it.
+        """
         self.wait(lambda: all(client.service_is_ready() for client in self._clients.values()), START_TIMEOUT)
         self.wait(lambda: all(self.node.count_publishers(topic.name) for topic in self._subscribed), START_TIMEOUT)
         if recorded:
             recorder = self._clients["/recorder/ready"] = self.node.create_client(Trigger, "/recorder/ready")
             self.wait(recorder.service_is_ready, START_TIMEOUT)
             self.wait(self._is_recording, START_TIMEOUT)
-        self.wait(lambda: self.state is State.STANDBY, START_TIMEOUT)
+        self.wait(lambda: self.state in (State.STANDBY, State.FAULT), START_TIMEOUT)
 
     def episode(self, ticks: int) -> Outcome:
         """Place the robot, arm, wait for `ticks` admitted commands or the end of ACTIVE, and come back to STANDBY."""
