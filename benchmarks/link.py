@@ -1,6 +1,6 @@
 """Rate, latency and robustness of the microcontroller link, on the emulated board or a real one.
 
-    python benchmarks/link.py [--seconds 30] [--rates 200 500] [--fuzz 1000000] [--port /dev/serial/by-id/...]
+    python benchmarks/link.py [--seconds 30] [--rates 200 500] [--fuzz-frames 1000000] [--port /dev/serial/by-id/...]
 
 The host's loop reads and writes at each rate through a pty whose other end is the board's firmware, with the furuta in
 Bullet behind it in real time. A tick is missed when it begins a period late, or when the newest telemetry is older than
@@ -10,6 +10,7 @@ the write of a command to the arrival of the telemetry that reports it in effect
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
@@ -17,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +32,9 @@ from landbridge.deploy.hardware.mcu import Mcu
 from landbridge.deploy.hil.fuzz import fuzz
 from landbridge.episode import commit, now
 from landbridge.robot import McuHardware, Robot, load_robot
+from landbridge_nodes.process import BRIDGE_PRIORITY
 
 RESULTS = Path(__file__).parent / "results" / "link.json"
-HOST_PRIORITY = 70  # that of the bridge
 POLL_SECONDS = 0.0001  # how finely the arrival of telemetry is seen
 
 
@@ -74,6 +77,25 @@ def measure(robot: Robot, port: str, rate_hz: float, seconds: float) -> dict[str
     }
 
 
+@contextmanager
+def emulated_board() -> Iterator[str]:
+    """The port of `landbridge hil emulate`."""
+    command = [sys.executable, "-m", "landbridge", "hil", "emulate"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as board:
+        assert board.stdin is not None and board.stdout is not None
+        yield board.stdout.readline().strip()
+        board.stdin.close()
+
+
+def scheduled(policy: int, priority: int) -> bool:
+    """Whether this process may be, and is, scheduled so."""
+    try:
+        os.sched_setscheduler(0, policy, os.sched_param(priority))
+    except PermissionError:
+        return False
+    return True
+
+
 def main(
     seconds: float = 30.0,
     rates: tuple[float, ...] = (200.0, 500.0),
@@ -89,17 +111,13 @@ def main(
         port: A real board in place of the emulated one; its robot will be held at zero effort.
     """
     robot, load = load_robot("furuta"), os.getloadavg()[0]
-    command = [sys.executable, "-m", "landbridge", "hil", "emulate"]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as board,
-    ):
-        assert board.stdin is not None and board.stdout is not None
-        emulated = board.stdout.readline().strip()
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(HOST_PRIORITY))
-        rows = [measure(robot, port or emulated, rate, seconds) for rate in rates]
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        board.stdin.close()
+    with emulated_board() if port is None else nullcontext(port) as board:
+        gc.collect()
+        gc.freeze()  # as in the bridge
+        real_time = scheduled(os.SCHED_FIFO, BRIDGE_PRIORITY)
+        rows = [measure(robot, board, rate, seconds) for rate in rates]
+        scheduled(os.SCHED_OTHER, 0)
+    with tempfile.TemporaryDirectory() as folder:
         fuzzed = fuzz(robot, Path(folder), fuzz_frames, seed=0)
     shown = ("rate_hz", "ticks", "missed_percent", "latency_p50_ms", "latency_p99_ms", "latency_max_ms")
     table = Table(*shown, title="write to telemetry")
@@ -107,8 +125,8 @@ def main(
         table.add_row(*(f"{row[key]:g}" for key in shown))
     Console().print(table)
     Console().print(f"fuzz: {fuzzed}")
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": load, "port": port or "emulated"}
-    result = {"made": now(), "commit": commit(), **machine, "rates": rows, "fuzz": fuzzed}
+    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": load, "real_time": real_time}
+    result = {"made": now(), "commit": commit(), "port": port or "emulated", **machine, "rates": rows, "fuzz": fuzzed}
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
 
 

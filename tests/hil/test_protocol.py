@@ -129,7 +129,7 @@ def test_every_wire_fault_damages_one_frame_and_spares_the_next(fault: str) -> N
 
 
 def test_fuzzed_frames_crash_neither_parser_and_are_counted_alike(tmp_path: Path) -> None:
-    """10^5 here; `python benchmarks/link.py --fuzz 1000000` for more."""
+    """10^5 here; `python benchmarks/link.py` sends 10^6."""
     found = fuzz(FURUTA, tmp_path, frames=100_000, seed=1)
     assert {k: found["c"][k] for k in ("crc_errors", "framing_errors")} == {
         k: found["python"][k] for k in ("crc_errors", "framing_errors")
