@@ -38,12 +38,18 @@ def _named(name: str, baud: int, error: Exception) -> InputError:
     if number == errno.ENOENT:
         return InputError(name, "no such port", f"plug the board in, or name one of: {_found()}")
     if number in (errno.EACCES, errno.EPERM):
-        group = grp.getgrgid(Path(name).stat().st_gid).gr_name
-        remedy = f"sudo usermod -aG {group} $USER and log in again, or a udev rule: {UDEV_RULE}"
+        remedy = f"sudo usermod -aG {_group(name)} $USER and log in again, or a udev rule: {UDEV_RULE}"
         return InputError(name, "permission denied", remedy)
     if number in (errno.EAGAIN, errno.EBUSY):
         return InputError(name, "another program uses this port", f"end it (`fuser {name}` names it)")
     return InputError(name, f"cannot be opened at {baud} baud: {error}", "name a serial port and a rate it has")
+
+
+def _group(name: str) -> str:
+    try:
+        return grp.getgrgid(Path(name).stat().st_gid).gr_name
+    except (OSError, KeyError):  # it has vanished in the meantime, or its group has no name
+        return "dialout"
 
 
 def _found() -> str:
