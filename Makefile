@@ -28,6 +28,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/link.py
 
 clean:
 	rm -rf $(VENV) demo build install log ros2_ws/build ros2_ws/install ros2_ws/log

@@ -174,6 +174,29 @@ class SafetyEnvelope(Spec):
     max_tracking_error: Positive | None = None
 
 
+class TwinHardware(Spec):
+    """The robot in Bullet, inside the bridge."""
+
+    kind: Literal["twin"] = "twin"
+
+
+class McuHardware(Spec):
+    """A board that runs `deploy/firmware`.
+
+    Attributes:
+        port: Serial port, best by the name that udev gives it in /dev/serial/by-id; None: to be named at the start.
+        watchdog_ms: Time without an admissible command after which the board stops the robot; at least two control
+            periods, at most what the firmware allows.
+        telemetry_rate_hz: How often the board reports.
+    """
+
+    kind: Literal["mcu"] = "mcu"
+    port: str | None = None
+    baud: Annotated[int, Field(gt=0)] = 1_000_000
+    watchdog_ms: Annotated[float, Field(gt=0, le=200)] = 60.0
+    telemetry_rate_hz: Annotated[float, Field(ge=20, le=2000)] = 500.0
+
+
 class RobotSpec(Spec):
     """The contract of one robot, as read from `robot.yaml`.
 
@@ -185,6 +208,7 @@ class RobotSpec(Spec):
         base_height: Height [m] of a floating root link's frame above the ground at the start of an episode.
         friction_smoothing: v_0 of `Friction` [rad/s]: below it Coulomb friction is a damper c / v_0, which explicit
             integration bears only if c / v_0 * physics_dt is well below twice the joint's inertia.
+        hardware: What drives the joints.
     """
 
     schema_version: Literal[1]
@@ -200,6 +224,7 @@ class RobotSpec(Spec):
     base: Literal["fixed", "floating"] = "fixed"
     base_height: Positive | None = None
     friction_smoothing: Positive = 0.1
+    hardware: TwinHardware | McuHardware = Field(default=TwinHardware(), discriminator="kind")
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -249,7 +274,8 @@ class RobotSpec(Spec):
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of this spec: equal for two files that differ only in comments or layout.
 
-        Fields that came after the first datasets count only where they are set, so those datasets stay valid.
+        Fields that came after the first datasets count only where they are set, so those datasets stay valid. What
+        drives the joints never counts: a port is not what a policy was trained for.
         """
         later: dict[str, Any] = {
             name: True
@@ -257,7 +283,9 @@ class RobotSpec(Spec):
             if getattr(self, name) == type(self).model_fields[name].default
         }
         unset = {i: {"period_s"} for i, term in enumerate(self.observation) if term.period_s is None}
-        return hashlib.sha256(self.model_dump_json(exclude=later | {"observation": unset}).encode()).hexdigest()
+        return hashlib.sha256(
+            self.model_dump_json(exclude=later | {"observation": unset, "hardware": True}).encode()
+        ).hexdigest()
 
 
 class Robot:

@@ -75,7 +75,7 @@ def load_trained(run: Path) -> Trained:
     config, robot = TrainConfig.from_json(plain["train"]), load_robot(plain["robot"])
     task, normaliser = load_task(robot), Normaliser(np.array(plain["obs_mean"]), np.array(plain["obs_std"]))
     agent_config, observer, cpu = config.agent_config, task.observer, torch.device("cpu")
-    context = Context(task, normaliser, agent_config.gamma, config.reward_scale, cpu, config.seed)
+    context = Context(robot, task, normaliser, agent_config.gamma, config.reward_scale, cpu, config.seed)
     agent = AGENTS[config.agent](observer.size, observer.num_actions, agent_config, config.steps)
     agent.load_state_dict(state["agent"])
     alignment = ALIGNMENTS[config.alignment](config.alignment_config, context)

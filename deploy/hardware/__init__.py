@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from landbridge.errors import InputError
+from landbridge.robot import McuHardware, Robot, RobotSpec, TwinHardware
+
+KINDS = {"twin": TwinHardware, "mcu": McuHardware}
+
 
 class Hardware(Protocol):
-    """Motors and encoders: joints in `spec.joint_names` order, commands in `spec.actuated` order, SI units."""
+    """Motors and encoders: joints in `spec.joint_names` order, commands in `spec.actuated` order, SI units.
+
+    Once open, nothing here raises or waits: what goes wrong is named by `fault`.
+
+    Attributes:
+        fault: What is wrong with hardware or link, latched until `recover`, read giving NaN; "" while nothing is.
+        counters: Events worth a diagnosis, by name.
+    """
+
+    fault: str
+    counters: Counter[str]
 
     def read(self) -> tuple[Sequence[float], Sequence[float]]:
         """Measured positions and velocities of all joints."""
 
     def write(self, command: Sequence[float]) -> None:
         """Send one command that the guard has admitted; it stays in effect until the next."""
+
+    def recover(self) -> None:
+        """Clear the fault after an operator's reset; one that persists comes back with the next read."""
 
     def close(self) -> None:
         """Release the bus. The last command written before is a stop."""
@@ -28,3 +47,41 @@ class Resettable(Protocol):
 
     def release(self) -> None:
         """Let go of the joints; without effect on a twin that is not held."""
+
+
+def choose_hardware(spec: RobotSpec, kind: str = "", port: str = "") -> TwinHardware | McuHardware:
+    """What drives the joints: the robot's own line, unless `kind` names another back end, with `port` for its own.
+
+    A port alone asks for a microcontroller where the robot's own line is the twin.
+
+    Raises:
+        InputError: No such back end, or a port for one that has none.
+    """
+    if kind and kind not in KINDS:
+        raise InputError("hardware", f"no driver {kind!r}", f"name one of: {', '.join(KINDS)}")
+    chosen = spec.hardware if kind in ("", spec.hardware.kind) else KINDS[kind]()
+    if not port:
+        return chosen
+    if isinstance(chosen, TwinHardware):
+        if kind:
+            raise InputError("port", f"{port!r} is of no use to the twin", "leave out one of --hardware and --port")
+        chosen = McuHardware()
+    return chosen.model_copy(update={"port": port})
+
+
+def open_hardware(robot: Robot, settings: TwinHardware | McuHardware, scenario: str, seed: int) -> Hardware:
+    """The driver that `settings` ask for; drivers are imported only when used. Scenario and seed are the twin's.
+
+    Raises:
+        InputError: It cannot be opened.
+    """
+    if isinstance(settings, McuHardware):
+        try:
+            from landbridge.deploy.hardware.mcu import Mcu
+        except ModuleNotFoundError as error:
+            problem = f"python package {error.name!r} is not installed"
+            raise InputError("hardware mcu", problem, "pip install 'landbridge[serial]'") from error
+        return Mcu(robot, settings)
+    from landbridge.deploy.hardware.twin import Twin
+
+    return Twin(robot, scenario, seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,6 +21,10 @@ class Twin:
     so what a late command costs on a robot it costs here. From a reset to `release` it is held, as by a hand: however
     long arming takes, an episode begins in a start state of the task, as simulated ones do.
 
+    Attributes:
+        fault: Always "": what can go wrong with a twin is part of its scenario.
+        counters: Empty.
+
     Args:
         scenario: Rung of `scenarios.yaml`.
         seed: Of start states and measurement noise.
@@ -30,6 +35,7 @@ class Twin:
     """
 
     def __init__(self, robot: Robot, scenario: str, seed: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.fault, self.counters = "", Counter[str]()
         self._rng = np.random.default_rng(seed)
         self._task = load_task(robot)
         self._plant = make_plant(robot, "bullet", load_scenario(robot, scenario), self._rng)
@@ -66,6 +72,9 @@ class Twin:
         """Take effect from now on, after the scenario's latency."""
         offset = min(max(self._clock() - self._read_at, 0.0), self._dt)
         self._writes.append((offset, np.asarray(command, np.float64)))
+
+    def recover(self) -> None:
+        """Nothing to clear."""
 
     def close(self) -> None:
         """Release the engine."""

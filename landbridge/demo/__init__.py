@@ -86,6 +86,7 @@ def _run(
     """Every stage in turn; its figures by name, and `stages`."""
     source_steps, train_steps, episodes = map(str, sizes)
     which, seeded, place = ("--robot", robot), ("--seed", str(seed)), ("--scenario", scenario)
+    twin = ("--hardware", "twin")
     source, target, bag, runs, bundle, flown = (
         str(stages.folder / path) for path in (SOURCE, TARGET, RECORDED, RUNS, BUNDLE, FLOWN)
     )
@@ -96,7 +97,7 @@ def _run(
     figures: dict[str, Any] = {
         "collect": stages.run("collect", SOURCE, "collect", "--out", source, "--steps", source_steps, *which, *seeded),
         "record": stages.run(
-            "record", RECORDED, "record", "--out", bag, "--seconds", str(target_seconds), *place, *which, *seeded
+            "record", RECORDED, "record", "--out", bag, "--seconds", str(target_seconds), *place, *which, *seeded, *twin
         ),
     }
     figures["ingest"] = stages.run("ingest", TARGET, "ingest", bag, "--out", target, *which)
@@ -107,7 +108,7 @@ def _run(
         "train": stages.train("train", arms, int(train_steps)),
         "export": stages.run("export", BUNDLE, "export", "--run", f"{runs}/tabb", "--out", bundle),
         "evaluate": stages.run("evaluate", "", "evaluate", "--policies", *policies, *scored, *which, *seeded),
-        "deploy": stages.run("deploy", FLOWN, "up", "deploy", *flight, *place, *which, *seeded),
+        "deploy": stages.run("deploy", FLOWN, "up", "deploy", *flight, *place, *which, *seeded, *twin),
     }
     figures["deploy"] |= _interval(figures["deploy"]["success"])
     return figures | {"stages": stages.rows}

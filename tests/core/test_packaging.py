@@ -85,7 +85,7 @@ def test_colcon_build_installs_what_ros_looks_for(repository: Path, tmp_path: Pa
     assert launch_files == {"record.launch.py", "deploy.launch.py", "twin.launch.py"}
     if not layout:
         library = install / f"landbridge/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-        for part in ("robot.py", "deploy/guard.py", "robots/furuta/robot.yaml", "robots/furuta/furuta.urdf"):
+        for part in ("robot.py", "deploy/guard.py", "robots/furuta/robot.yaml", "deploy/firmware/firmware.c"):
             assert (library / "landbridge" / part).is_file(), part
 
 

@@ -21,10 +21,10 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from landbridge.deploy.guard import Guard, Verdict
-from landbridge.deploy.hardware import Hardware, Resettable
+from landbridge.deploy.hardware import Hardware, Resettable, choose_hardware, open_hardware
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
-from landbridge.robot import Robot, load_robot
+from landbridge.robot import load_robot
 from landbridge_nodes import topics
 from landbridge_nodes.process import BRIDGE_PRIORITY, run
 
@@ -32,13 +32,22 @@ DIAGNOSTICS_PERIOD = 1.0  # s
 
 
 class Bridge(LifecycleNode):  # type: ignore[misc]
-    """Lifecycle node `bridge`. Parameters: robot, hardware, scenario, seed (the last two for the twin)."""
+    """Lifecycle node `bridge`.
+
+    Parameters: robot; hardware and port, "" for what robot.yaml says; scenario and seed of the twin.
+    """
 
     def __init__(self) -> None:
         super().__init__("bridge")
         read = {
             name: self.declare_parameter(name, default).value
-            for name, default in (("robot", "furuta"), ("hardware", "twin"), ("scenario", "none"), ("seed", 0))
+            for name, default in (
+                ("robot", "furuta"),
+                ("hardware", ""),
+                ("port", ""),
+                ("scenario", "none"),
+                ("seed", 0),
+            )
         }
         self.robot = load_robot(read["robot"])
         self.spec = self.robot.spec
@@ -52,7 +61,8 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._last_tick: float | None = None
         self._ticks = self._missed = 0
         self._latency_ms: deque[float] = deque(maxlen=4096)
-        self._reported: str | None = None
+        self._refused = ""  # why the hardware could not be opened
+        self._reported: tuple[str, int] | None = None
         self._joint_states = topics.publish(self, topics.JOINT_STATES)
         self._commands = topics.publish(self, topics.GUARD_COMMAND)
         self._timings = topics.publish(self, topics.GUARD_TIMING)
@@ -65,11 +75,17 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Open the hardware."""
+        read = self._parameters_read
         try:
-            self.hardware = open_hardware(self.robot, self._parameters_read)
+            settings = choose_hardware(self.spec, read["hardware"], read["port"])
+            self.hardware = open_hardware(self.robot, settings, read["scenario"], read["seed"])
         except InputError as error:
-            self.get_logger().error(str(error))
+            if str(error) != self._refused:  # the monitor tries again and again
+                self.get_logger().error(str(error))
+            self._refused = str(error)
+            self._report_fault()
             return TransitionCallbackReturn.FAILURE
+        self._refused = ""
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -147,7 +163,10 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def _on_state(self, message: Any) -> None:
         state, now = State(message.name), time.monotonic()
-        self.guard.supervise(state, int(topics.status_value(message, "epoch")), now)
+        epoch = int(topics.status_value(message, "epoch"))
+        if epoch > self.guard.epoch and self.hardware is not None:
+            self.hardware.recover()
+        self.guard.supervise(state, epoch, now)
         if self._state is State.ACTIVE and state is not State.ACTIVE:
             self._apply(self.guard.tick(now))
         if state is State.ACTIVE and isinstance(self.hardware, Resettable):
@@ -168,10 +187,13 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         )
 
     def _report_fault(self) -> None:
-        fault = "" if self.guard.fault is None else self.guard.fault.value
-        if fault == self._reported:
+        """Publish what is wrong, the cause before its consequence in the guard; again in each new epoch."""
+        fault = self._refused or (self.hardware.fault if self.hardware is not None else "")
+        if not fault and self.guard.fault is not None:
+            fault = self.guard.fault.value
+        if (fault, self.guard.epoch) == self._reported:
             return
-        self._reported = fault
+        self._reported = fault, self.guard.epoch
         level = b"\x02" if fault else b"\x00"
         self._faults.publish(topics.status_message("bridge", fault, {"epoch": self.guard.epoch}, level))
 
@@ -186,27 +208,17 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         return response
 
     def _diagnose(self) -> None:
-        values: dict[str, object] = {"ticks": self._ticks, "missed_ticks": self._missed, "fault": self._reported or ""}
+        fault = "" if self._reported is None else self._reported[0]
+        values: dict[str, object] = {"ticks": self._ticks, "missed_ticks": self._missed, "fault": fault}
         if self._latency_ms:
             p50, p99 = np.percentile(self._latency_ms, [50, 99])
             values |= {"latency_p50_ms": p50, "latency_p99_ms": p99, "latency_max_ms": max(self._latency_ms)}
         values |= {f"guard.{reason}": count for reason, count in sorted(self.guard.counters.items())}
+        if self.hardware is not None:
+            values |= {f"hardware.{event}": count for event, count in sorted(self.hardware.counters.items())}
         message = DiagnosticArray(status=[topics.status_message("bridge", "", values)])
         message.header.stamp = topics.to_time(time.time_ns())
         self._diagnostics.publish(message)
-
-
-def open_hardware(robot: Robot, parameters: dict[str, Any]) -> Hardware:
-    """The driver that the parameter `hardware` names; drivers are imported only when used.
-
-    Raises:
-        InputError: No such driver, or it cannot be opened.
-    """
-    if parameters["hardware"] == "twin":
-        from landbridge.deploy.hardware.twin import Twin
-
-        return Twin(robot, parameters["scenario"], parameters["seed"])
-    raise InputError("parameter hardware", f"no driver {parameters['hardware']!r}", "name one of: twin")
 
 
 def main() -> None:

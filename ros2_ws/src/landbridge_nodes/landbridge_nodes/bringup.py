@@ -41,24 +41,31 @@ class Argument:
         return int(text) if isinstance(self.default, int) else text
 
 
-def record(robot: str, scenario: str, seed: int, out: str) -> list[NodeSpec]:
-    """The twin, its exciting behaviour, the monitor, and the recorder."""
+def record(robot: str, scenario: str, seed: int, out: str, hardware: str = "", port: str = "") -> list[NodeSpec]:
+    """The robot, its exciting behaviour, the monitor, and the recorder."""
     return [
         _recorder(robot, scenario, "excite", out),
-        _bridge(robot, scenario, seed),
+        _bridge(robot, scenario, seed, hardware, port),
         NodeSpec("excite", "excite", {"robot": robot, "seed": seed}, lifecycle=True),
         _monitor(robot, "excite"),
     ]
 
 
 def deploy(
-    robot: str, scenario: str, seed: int, bundle: str, out: str = "", require_signature: str = ""
+    robot: str,
+    scenario: str,
+    seed: int,
+    bundle: str,
+    out: str = "",
+    require_signature: str = "",
+    hardware: str = "",
+    port: str = "",
 ) -> list[NodeSpec]:
-    """The twin, a policy from a bundle, the monitor, and, if `out` names a bag, the recorder."""
+    """The robot, a policy from a bundle, the monitor, and, if `out` names a bag, the recorder."""
     policy = {"robot": robot, "bundle": bundle, "require_signature": require_signature}
     return [
         *([_recorder(robot, scenario, "policy", out, bundle)] if out else []),
-        _bridge(robot, scenario, seed),
+        _bridge(robot, scenario, seed, hardware, port),
         NodeSpec("policy", "policy", policy, lifecycle=True),
         _monitor(robot, "policy"),
     ]
@@ -66,15 +73,19 @@ def deploy(
 
 def twin(robot: str, scenario: str, seed: int) -> list[NodeSpec]:
     """The robot's side alone: the twin and the monitor, for a policy node that is started elsewhere."""
-    return [_bridge(robot, scenario, seed), _monitor(robot, "policy")]
+    return [_bridge(robot, scenario, seed, "twin", ""), _monitor(robot, "policy")]
 
 
 ROBOT = Argument("robot", "furuta", "robot that ships with landbridge, or folder of one")
-SCENARIO = Argument("scenario", "severe", "rung of the robot's scenarios.yaml")
+SCENARIO = Argument("scenario", "severe", "rung of the robot's scenarios.yaml (twin)")
 SEED = Argument("seed", 0, "of start states, noise and behaviour")
+HARDWARE = (
+    Argument("hardware", "", "twin or mcu, in place of the robot's own line"),
+    Argument("port", "", "serial port, in place of the robot's own"),
+)
 
 MODES: dict[str, tuple[Callable[..., list[NodeSpec]], Sequence[Argument]]] = {
-    "record": (record, (ROBOT, SCENARIO, SEED, Argument("out", None, "bag folder to write"))),
+    "record": (record, (ROBOT, SCENARIO, SEED, Argument("out", None, "bag folder to write"), *HARDWARE)),
     "deploy": (
         deploy,
         (
@@ -84,14 +95,15 @@ MODES: dict[str, tuple[Callable[..., list[NodeSpec]], Sequence[Argument]]] = {
             Argument("bundle", None, "bundle to run"),
             Argument("out", "", "bag folder to write"),
             Argument("require_signature", "", "public key that must have signed the bundle"),
+            *HARDWARE,
         ),
     ),
     "twin": (twin, (ROBOT, SCENARIO, SEED)),
 }
 
 
-def _bridge(robot: str, scenario: str, seed: int) -> NodeSpec:
-    parameters = {"robot": robot, "hardware": "twin", "scenario": scenario, "seed": seed}
+def _bridge(robot: str, scenario: str, seed: int, hardware: str, port: str) -> NodeSpec:
+    parameters = {"robot": robot, "hardware": hardware, "port": port, "scenario": scenario, "seed": seed}
     return NodeSpec("bridge", "bridge", parameters, lifecycle=True)
 
 

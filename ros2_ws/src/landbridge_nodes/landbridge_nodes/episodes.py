@@ -18,10 +18,13 @@ from landbridge_nodes.processes import Processes
 SLACK_TICKS = 3  # between the operator's decision to end an episode and the end of ACTIVE
 
 
-def run_episodes(robot: Robot, specs: list[NodeSpec], episodes: int = 0, seconds: float = 0.0) -> dict[str, Any]:
+def run_episodes(
+    robot: Robot, specs: list[NodeSpec], episodes: int = 0, seconds: float = 0.0, by_hand: bool = False
+) -> dict[str, Any]:
     """Run `episodes` whole episodes, or as many as fill `seconds` of ACTIVE time, the last one cut short.
 
     An episode is one stretch of ACTIVE; one that a fault ended counts as failed, and the next begins after a reset.
+    `by_hand` asks a person on the terminal, before each, to put the robot into a start state; else a twin is reset.
 
     Raises:
         InputError: A process ended, the graph did not come up, or a service refused.
@@ -31,7 +34,7 @@ def run_episodes(robot: Robot, specs: list[NodeSpec], episodes: int = 0, seconds
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
     with (
         Processes(specs) as processes,
-        Operator(robot, processes.check) as operator,
+        Operator(robot, processes.check, _ask if by_hand else None) as operator,
         Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
     ):
         bar = progress.add_task("starting", total=episodes or seconds)
@@ -47,6 +50,10 @@ def run_episodes(robot: Robot, specs: list[NodeSpec], episodes: int = 0, seconds
             progress.update(bar, completed=done, description=description)
         operator.refresh_diagnostics()
     return _figures(outcomes, operator)
+
+
+def _ask() -> None:
+    Console(stderr=True).input("\nput the robot into a start state, step back, then press Enter: it will move ")
 
 
 def _ticks_left(robot: Robot, seconds: float, outcomes: list[Outcome]) -> int:

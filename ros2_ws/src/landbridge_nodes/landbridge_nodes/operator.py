@@ -52,11 +52,13 @@ class Operator:
 
     Args:
         check: Called while waiting; raises when waiting has become useless.
+        place: Puts the robot into a start state of its task; None: a twin, which the bridge can reset.
     """
 
-    def __init__(self, robot: Robot, check: Callable[[], None]) -> None:
+    def __init__(self, robot: Robot, check: Callable[[], None], place: Callable[[], None] | None = None) -> None:
         self.task = load_task(robot)
         self._check = check
+        self._place = place or (lambda: self.call("/bridge/reset_plant"))
         self._observations: dict[int, list[float]] = {}
         self._admitted: list[int] = []
         self.state, self.reason = State.UNCONFIGURED, ""
@@ -90,22 +92,26 @@ class Operator:
         self._context.try_shutdown()
 
     def wait_ready(self, recorded: bool) -> None:
-        """Wait for STANDBY, every service and, if `recorded`, a recorder on every topic."""
+        """Wait for every service, for STANDBY or FAULT and, if `recorded`, for a recorder on every topic.
+
+        Hardware may have had a fault while the processes started; an episode begins with the reset that leaves it.
+        """
         self.wait(lambda: all(client.service_is_ready() for client in self._clients.values()), START_TIMEOUT)
         self.wait(lambda: all(self.node.count_publishers(topic.name) for topic in self._subscribed), START_TIMEOUT)
         if recorded:
             recorder = self._clients["/recorder/ready"] = self.node.create_client(Trigger, "/recorder/ready")
             self.wait(recorder.service_is_ready, START_TIMEOUT)
             self.wait(self._is_recording, START_TIMEOUT)
-        self.wait(lambda: self.state is State.STANDBY, START_TIMEOUT)
+        self.wait(lambda: self.state in (State.STANDBY, State.FAULT), START_TIMEOUT)
 
     def episode(self, ticks: int) -> Outcome:
-        """Reset the twin, arm, wait for `ticks` admitted commands or the end of ACTIVE, and come back to STANDBY."""
+        """Place the robot, arm, wait for `ticks` admitted commands or the end of ACTIVE, and come back to STANDBY."""
         if self.state is State.FAULT:
-            self.call("/bridge/reset_plant")  # first, so that what the fault named is over
+            self._place()  # first, so that what the fault named is over
             self.call("/monitor/reset")
             self.wait(lambda: self.state is State.STANDBY, ANSWER_TIMEOUT)
-        self.call("/bridge/reset_plant")
+        else:
+            self._place()
         self._observations.clear()
         self._admitted.clear()
         self.call("/monitor/arm")

@@ -10,8 +10,9 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from landbridge.bundle import read_bundle
+from landbridge.deploy.hardware import choose_hardware
 from landbridge.errors import InputError
-from landbridge.robot import Robot, load_robot
+from landbridge.robot import Robot, TwinHardware, load_robot
 from landbridge.signature import require_signature as check_signature
 from landbridge_nodes import bringup
 from landbridge_nodes.bringup import NodeSpec
@@ -20,23 +21,32 @@ from landbridge_nodes.processes import Processes
 
 
 def record(
-    out: Path, robot: str = "furuta", scenario: str = "severe", seconds: float = 60.0, seed: int = 0
+    out: Path,
+    robot: str = "furuta",
+    scenario: str = "severe",
+    seconds: float = 60.0,
+    seed: int = 0,
+    hardware: str = "",
+    port: str = "",
 ) -> dict[str, Any]:
-    """Record target rollouts of the twin over ROS 2 into an MCAP bag (rosbag2 layout).
+    """Record target rollouts of the robot or its twin over ROS 2 into an MCAP bag (rosbag2 layout).
 
     Example: landbridge record --out bags/severe --scenario severe --seconds 60
 
     Args:
         out: Bag folder to write; must not exist.
         robot: Robot that ships with landbridge, or folder of one.
-        scenario: Rung of the robot's scenarios.yaml.
+        scenario: Rung of the robot's scenarios.yaml (twin).
         seconds: Robot time at most: the sum of all episodes; the last one is cut short if need be.
         seed: Of start states, noise and behaviour.
+        hardware: twin or mcu, in place of the robot's own line.
+        port: Serial port, in place of the robot's own; one alone asks for mcu.
     """
-    loaded = _check(robot, scenario)
+    loaded, on_twin = _check(robot, scenario, hardware, port)
     _require_new(out)
-    specs = bringup.record(_name(robot), scenario, seed, str(out.resolve()))
-    return {"bag": str(out), "scenario": scenario, **_run(loaded, specs, seconds=seconds)}
+    scenario = scenario if on_twin else "hardware"
+    specs = bringup.record(_name(robot), scenario, seed, str(out.resolve()), hardware, port)
+    return {"bag": str(out), "scenario": scenario, **_run(loaded, specs, on_twin, seconds=seconds)}
 
 
 def up(
@@ -48,6 +58,8 @@ def up(
     record: Path | None = None,
     require_signature: Path | None = None,
     seed: int = 0,
+    hardware: str = "",
+    port: str = "",
 ) -> dict[str, Any] | None:
     """Start the ROS 2 nodes of a bring-up; run episodes and report, or stay up until Ctrl-C.
 
@@ -57,17 +69,22 @@ def up(
         mode: `deploy` runs a bundle; `twin` is the robot's side alone, for a policy started elsewhere.
         bundle: Bundle to run (deploy).
         robot: Robot that ships with landbridge, or folder of one.
-        scenario: Rung of the robot's scenarios.yaml.
+        scenario: Rung of the robot's scenarios.yaml (twin).
         episodes: Number of episodes to run; 0 leaves arming to you (`/monitor/arm`) and stays up.
         record: Bag folder to write (deploy).
         require_signature: Public key that must have signed the bundle (deploy).
         seed: Of start states and noise.
+        hardware: twin or mcu, in place of the robot's own line (deploy).
+        port: Serial port, in place of the robot's own; one alone asks for mcu (deploy).
     """
-    loaded = _check(robot, scenario)
+    loaded, on_twin = _check(robot, scenario, hardware, port)
+    scenario = scenario if on_twin else "hardware"
     if mode == "twin":
-        if bundle or record or require_signature or episodes:
+        if bundle or record or require_signature or episodes or hardware or port:
             raise InputError(
-                "up twin", "takes no --bundle, --record, --require-signature or --episodes", "use `up deploy`"
+                "up twin",
+                "takes no --bundle, --record, --require-signature, --episodes, --hardware or --port",
+                "use `up deploy`",
             )
         specs = bringup.twin(_name(robot), scenario, seed)
     else:
@@ -81,20 +98,26 @@ def up(
             _require_new(record)
         out = "" if record is None else str(record.resolve())
         key = "" if require_signature is None else str(require_signature.resolve())
-        specs = bringup.deploy(_name(robot), scenario, seed, str(bundle.resolve()), out, key)
+        specs = bringup.deploy(_name(robot), scenario, seed, str(bundle.resolve()), out, key, hardware, port)
     if not episodes:
         _stay(specs)
-    return {"bundle": str(bundle), "scenario": scenario, **_run(loaded, specs, episodes=episodes)}
+    return {"bundle": str(bundle), "scenario": scenario, **_run(loaded, specs, on_twin, episodes=episodes)}
 
 
-def _check(robot: str, scenario: str) -> Robot:
-    """Everything that can be wrong before a process is started."""
+def _check(robot: str, scenario: str, hardware: str, port: str) -> tuple[Robot, bool]:
+    """Everything that can be wrong before a process is started. Returns the robot, and whether it is a twin."""
     from landbridge.simulation.scenario import load_scenario
 
     require_one_ros()
     loaded = load_robot(robot)
-    load_scenario(loaded, scenario)
-    return loaded
+    settings = choose_hardware(loaded.spec, hardware, port)
+    if isinstance(settings, TwinHardware):
+        load_scenario(loaded, scenario)
+        return loaded, True
+    from landbridge.deploy.hardware.port import open_port
+
+    open_port(settings.port, settings.baud).close()
+    return loaded, False
 
 
 def _name(robot: str) -> str:
@@ -107,10 +130,10 @@ def _require_new(path: Path) -> None:
         raise InputError(path, "already exists", "choose another folder or remove it")
 
 
-def _run(robot: Robot, specs: list[NodeSpec], episodes: int = 0, seconds: float = 0.0) -> dict[str, Any]:
+def _run(robot: Robot, specs: list[NodeSpec], on_twin: bool, episodes: int = 0, seconds: float = 0.0) -> dict[str, Any]:
     from landbridge_nodes.episodes import run_episodes  # only now: it imports rclpy
 
-    return run_episodes(robot, specs, episodes, seconds)
+    return run_episodes(robot, specs, episodes, seconds, by_hand=not on_twin)
 
 
 def _stay(specs: list[NodeSpec]) -> NoReturn:

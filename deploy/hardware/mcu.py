@@ -1,0 +1,308 @@
+"""The microcontroller link: a board that runs `deploy/firmware` on a serial port.
+
+The board sends telemetry at a rate of its own and obeys commands that answer a recent one; its watchdog stops the robot
+when they cease to come. Nothing here waits once the port is open, and nothing raises: what goes wrong is latched as
+`fault`, and the link is taken up again by itself, so that a reset finds it in order or is answered by the same fault.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import struct
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import serial
+
+from landbridge.deploy.hardware.port import open_port
+from landbridge.deploy.hardware.protocol import (
+    VERSION,
+    Fault,
+    Frame,
+    Kind,
+    Mode,
+    Receiver,
+    encode,
+    name_text,
+    read,
+)
+from landbridge.errors import InputError
+from landbridge.robot import McuHardware, Robot
+
+OPEN_SECONDS = 2.0  # for a board that restarts when its port is opened
+RETRY_SECONDS = 0.1  # between two HELLOs, STARTs or attempts to open the port
+DEAF_SECONDS = 0.35  # without an answer to anything sent: three STARTs
+STORM_ERRORS, STORM_SECONDS = 10, 1.0  # damaged frames, both ways together, that make a storm
+WHOLE = 0xFFFF  # counts on the wire wrap
+
+
+class Mcu:
+    """A robot behind a microcontroller.
+
+    Attributes:
+        fault: What is wrong with hardware or link, "" while nothing is; latched until `recover`.
+        counters: Damaged and refused frames of either end, and the like.
+        telemetry: Fields of the newest one, see `protocol.PAYLOADS`.
+        told_at: When it came, on `clock`.
+
+    Args:
+        clock: Monotonic seconds.
+
+    Raises:
+        InputError: The port cannot be opened, nothing answers on it, or what answers has another protocol version or
+            other joints than `robot`.
+    """
+
+    def __init__(self, robot: Robot, settings: McuHardware, clock: Callable[[], float] = time.monotonic) -> None:
+        self.fault = ""
+        self.counters: Counter[str] = Counter()
+        self.telemetry: dict[str, Any] = {}
+        self._spec, self._settings, self._clock = robot.spec, settings, clock
+        self._name = settings.port or ""
+        self._stale = self._spec.safety.max_command_age_ms / 1000
+        self._port: serial.Serial | None = None
+        self._sequence = self._answers_us = 0
+        self.told_at = self._asked_at = -math.inf  # newest telemetry; newest request
+        self._waiting: tuple[int, float] | None = None  # the first frame that is not answered yet: sequence, time
+        self._storm: deque[float] = deque(maxlen=STORM_ERRORS)
+        if settings.watchdog_ms < 2000 * self._spec.control_dt:
+            problem = f"watchdog_ms {settings.watchdog_ms:g} is less than two control periods"
+            raise InputError(robot.folder / "robot.yaml", problem, "one late command would stop the robot")
+        self._open(clock())
+        self._await_start()
+
+    def read(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Newest measurement in the order of `spec.joint_names`, at most `max_command_age_ms` old; NaN if faulty."""
+        now = self._clock()
+        self._serve(now)
+        self._judge(now)
+        if self.fault:
+            nothing = [math.nan] * len(self._spec.joints)
+            return nothing, nothing
+        position, velocity = self.telemetry["position"], self.telemetry["velocity"]
+        return [position[i] for i in self._joint_at], [velocity[i] for i in self._joint_at]
+
+    def write(self, command: Sequence[float]) -> None:
+        """Send one command; it says which telemetry it answers, and the board refuses it if that is too old.
+
+        While faulty, the board is told to stop instead: it has the sensors that a stop from here would lack.
+        """
+        if self.fault:
+            self._send(Kind.STOP)
+        elif self._greeted:
+            values = [command[i] for i in self._command_at]
+            self._send(Kind.COMMAND, struct.pack(f"<I{len(values)}f", self._answers_us, *values))
+
+    def disable(self) -> None:
+        """Take torque off; the next write brings it back."""
+        self._send(Kind.DISABLE)
+
+    def recover(self) -> None:
+        """Clear the faults of board and link. What is still wrong comes back with the next read."""
+        now = self._clock()
+        self._serve(now)
+        if self._greeted and now - self.told_at <= self._stale:
+            self._waiting = None
+            self._start(now)
+            self._storm.clear()
+            self.fault = ""
+
+    def close(self) -> None:
+        """Release the port. Torque is left as it is: with a command in effect, the watchdog stops the robot."""
+        if self._port is not None:
+            self._port.close()
+            self._port = None
+
+    def _open(self, now: float) -> None:
+        self._port = open_port(self._settings.port, self._settings.baud)
+        self._receiver, self._frames = Receiver(), 0
+        self._host_seen: dict[str, int] = {}
+        self._greet(now)
+
+    def _await_start(self) -> None:
+        deadline = self._clock() + OPEN_SECONDS
+        while not self._started:
+            self._serve(self._clock())
+            if self._refusal is not None or self.fault or self._clock() > deadline:
+                self.close()
+                raise self._refusal or self._silence()
+            time.sleep(0.001)
+
+    def _silence(self) -> InputError:
+        if self.fault:
+            return InputError(self._name, f"failed while opening: {self.fault}", "check cable and power")
+        if self._greeted:
+            return InputError(self._name, "the board refuses to start", "flash the firmware of this version")
+        if self._receiver.received and not self._frames:
+            problem = f"{self._receiver.received} bytes came, and no frame in them"
+            remedy = f"the baud rate is {self._settings.baud}: set hardware.baud to that of the board"
+            return InputError(self._name, problem, remedy)
+        remedy = f"check power, wiring, firmware and baud rate ({self._settings.baud})"
+        return InputError(self._name, f"nothing answers in {OPEN_SECONDS:g} s", remedy)
+
+    def _serve(self, now: float) -> None:
+        """Take what has come, and keep the session going."""
+        if self._port is None:
+            if now - self._asked_at >= RETRY_SECONDS:
+                self._asked_at = now
+                try:
+                    self._open(now)
+                except InputError:
+                    self.counters["reopen_failed"] += 1
+            return
+        try:
+            data = self._port.read(4096)
+        except serial.SerialException:
+            self._lose()
+            return
+        for frame in self._receiver.feed(data):
+            self._frames += 1
+            if frame.session == self._session:
+                self._take(frame, now)
+        for key in ("crc_errors", "framing_errors"):
+            self._count(now, f"host_{key}", getattr(self._receiver, key), self._host_seen, before=0)
+        if now - self._asked_at >= RETRY_SECONDS:
+            if self._greeted and not self._started:
+                self._start(now)
+            elif not self._greeted or now - self.told_at > RETRY_SECONDS:
+                self._greet(now)
+
+    def _greet(self, now: float) -> None:
+        """Begin a session, with a number that no frame in flight can have."""
+        self._session = secrets.randbelow(2**32 - 1) + 1
+        self._device: dict[str, Any] | None = None
+        self._table: dict[int, dict[str, Any]] = {}
+        self._greeted = self._started = False
+        self._refusal: InputError | None = None
+        self._board_seen: dict[str, int] = {}
+        self._waiting = None
+        self.told_at = self._asked_at = now
+        self._send(Kind.HELLO)
+
+    def _start(self, now: float) -> None:
+        self._started, self._asked_at = False, now
+        watchdog_us = round(1000 * self._settings.watchdog_ms)
+        telemetry_us = round(1e6 / self._settings.telemetry_rate_hz)
+        self._send(Kind.START, struct.pack("<II", watchdog_us, telemetry_us))
+        self._start_sequence = self._sequence
+
+    def _take(self, frame: Frame, now: float) -> None:
+        if frame.version != VERSION:
+            problem = f"the board speaks protocol version {frame.version}, this program {VERSION}"
+            self._refuse(InputError(self._name, problem, "flash the firmware of this version"))
+        elif frame.kind == Kind.TELEMETRY and self._greeted:
+            self._take_telemetry(frame, now)
+        elif frame.kind == Kind.DEVICE and not self._greeted:
+            self._device = read(Kind.DEVICE, frame.payload)
+        elif frame.kind == Kind.JOINT and not self._greeted and (joint := read(Kind.JOINT, frame.payload)):
+            self._table[joint["index"]] = joint
+        if self._device is not None and not self._greeted and len(self._table) == self._device["joints"]:
+            self._agree(now)
+
+    def _agree(self, now: float) -> None:
+        """Match the board's joints with the robot's by name, and start."""
+        assert self._device is not None
+        table = [self._table[i] for i in sorted(self._table)]
+        refusal = self._disagreement(name_text(self._device["robot"]), self._device["mode"], table)
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        names = [name_text(joint["name"]) for joint in table]
+        self._joint_at = [names.index(name) for name in self._spec.joint_names]
+        actuated = [name for name, joint in zip(names, table, strict=True) if joint["actuated"]]
+        self._command_at = [self._spec.actuated.index(name) for name in actuated]
+        self._greeted = True
+        self._start(now)
+
+    def _disagreement(self, robot: str, mode: int, table: list[dict[str, Any]]) -> InputError | None:
+        mine = {
+            j.name: _limits(j.actuated, j.position_limit, j.velocity_limit, j.effort_limit) for j in self._spec.joints
+        }
+        its = {
+            name_text(j["name"]): (j["actuated"], j["lower"], j["upper"], j["velocity_limit"], j["effort_limit"])
+            for j in table
+        }
+        if its.keys() != mine.keys():
+            problem = (
+                f"the board is that of {robot!r} with joints {sorted(its)}, {self._spec.name!r} has {sorted(mine)}"
+            )
+        elif mode != Mode[self._spec.action.kind.upper()]:
+            problem = f"the board takes {Mode(mode).name.lower()} commands, robot.yaml says {self._spec.action.kind}"
+        elif wrong := [name for name in mine if its[name] != mine[name]]:
+            problem = f"joint {wrong[0]}: the board has (actuated, limits) {its[wrong[0]]}, robot.yaml {mine[wrong[0]]}"
+        else:
+            return None
+        remedy = "connect the right board, or build its firmware with the table that `landbridge hil joints` prints"
+        return InputError(self._name, problem, remedy)
+
+    def _refuse(self, refusal: InputError) -> None:
+        self._refusal, self.fault = refusal, "wrong_board"
+
+    def _take_telemetry(self, frame: Frame, now: float) -> None:
+        joints, actuated = len(self._spec.joints), len(self._spec.actuated)
+        found = read(Kind.TELEMETRY, frame.payload, joints, actuated)
+        if found is None:
+            self.counters["host_malformed"] += 1
+            return
+        self.telemetry, self._answers_us, self.told_at = found, frame.time_us, now
+        if not self._started and (found["answered"] - self._start_sequence) & WHOLE < 0x8000:
+            self._started = True
+        if self._waiting is not None and (found["answered"] - self._waiting[0]) & WHOLE < 0x8000:
+            self._waiting = None
+        if self._started and found["faults"] and not self.fault:
+            self.fault = "board_" + Fault(found["faults"] & -found["faults"]).name.lower()  # type: ignore[union-attr]
+        for key in ("crc_errors", "framing_errors", "refused", "limited"):
+            self._count(now, f"board_{key}", found[key], self._board_seen, before=found[key])
+
+    def _count(self, now: float, key: str, value: int, seen: dict[str, int], before: int) -> None:
+        """Add what `value` has risen by since it was last seen; a board may have counted `before` this session."""
+        more = (value - seen.get(key, before)) & WHOLE
+        seen[key] = value
+        self.counters[key] += more
+        if key.endswith("_errors"):
+            self._storm.extend([now] * min(more, STORM_ERRORS))
+
+    def _judge(self, now: float) -> None:
+        if self.fault:
+            return
+        if len(self._storm) == STORM_ERRORS and now - self._storm[0] <= STORM_SECONDS:
+            self.fault = "crc_storm"
+        elif now - self.told_at > self._stale:
+            self.fault = "telemetry_stale"
+        elif self._waiting is not None and now - self._waiting[1] > DEAF_SECONDS:
+            self.fault = "board_deaf"
+
+    def _send(self, kind: Kind, payload: bytes = b"") -> None:
+        if self._port is None:
+            return
+        now = self._clock()
+        self._sequence = (self._sequence + 1) & WHOLE
+        self._waiting = self._waiting or (self._sequence, now)
+        data = encode(kind, self._sequence, self._session, int(1e6 * now), payload)
+        try:
+            sent = os.write(self._port.fileno(), data)  # pyserial's own write spins while the port takes nothing
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._lose()
+            return
+        if sent != len(data):
+            self.fault = self.fault or "port_blocked"
+
+    def _lose(self) -> None:
+        self.close()
+        self._greeted = self._started = False
+        self.fault = self.fault or "port_lost"
+
+
+def _limits(
+    actuated: bool, position: tuple[float, float] | None, velocity: float, effort: float
+) -> tuple[int, float, float, float, float]:
+    """What a board's table says of a joint, in its precision."""
+    numbers = (*(position or (-math.inf, math.inf)), velocity, effort)
+    lower, upper, velocity, effort = struct.unpack("<4f", struct.pack("<4f", *numbers))
+    return int(actuated), lower, upper, velocity, effort

@@ -1,0 +1,1 @@
+"""Hardware in the loop without hardware: the board's real firmware behind a pty, with the robot in Bullet behind it."""

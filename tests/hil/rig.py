@@ -1,0 +1,99 @@
+"""The emulated board as tests drive it, and the control loop that drives a link."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from landbridge.deploy.hardware.mcu import Mcu
+from landbridge.robot import McuHardware, Robot, load_robot
+from landbridge_nodes.process import BRIDGE_PRIORITY
+
+FURUTA = load_robot("furuta")
+DT = FURUTA.spec.control_dt
+WATCHDOG_MS = McuHardware().watchdog_ms
+PATIENT_MS = 200.0  # where time is not what is tested: a busy machine may be this late
+
+
+class Emulated:
+    """The process `landbridge hil emulate` and its orders."""
+
+    def __init__(self, link: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "landbridge", "hil", "emulate", "--link", str(link), *arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.port = self._line()
+
+    def order(self, words: str) -> Any:
+        assert self.process.stdin is not None
+        self.process.stdin.write(words + "\n")
+        self.process.stdin.flush()
+        answer = self._line()
+        if answer != "done":
+            return json.loads(answer)
+        return None
+
+    def end(self) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.process.wait(10)
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], 30)
+        assert ready, "the emulator does not answer"
+        return self.process.stdout.readline().strip()
+
+
+class Rig(NamedTuple):
+    """A board on a port, and, if it is emulated, its switchboard."""
+
+    port: str
+    emulated: Emulated | None
+
+    def connect(self, robot: Robot = FURUTA, watchdog_ms: float = WATCHDOG_MS) -> Mcu:
+        return Mcu(robot, McuHardware(port=self.port, watchdog_ms=watchdog_ms))
+
+
+@contextmanager
+def real_time() -> Iterator[None]:
+    """Scheduled as the bridge is, where that is allowed: the board's watchdog does not wait for a busy machine."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(BRIDGE_PRIORITY))
+    except PermissionError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def until(link: Mcu, condition: Callable[[], bool], effort: float | None = None, seconds: float = 3.0) -> None:
+    """A control loop on `link`, commanding `effort`, until `condition` holds."""
+    deadline, next_tick = time.monotonic() + seconds, time.monotonic()
+    while not condition():
+        assert time.monotonic() < deadline, f"the condition did not come true; fault {link.fault!r}, {link.telemetry}"
+        link.read()
+        if effort is not None:
+            link.write([effort])
+        next_tick += DT
+        time.sleep(max(0.0, next_tick - time.monotonic()))
+
+
+def recover(link: Mcu) -> None:
+    """What an operator's reset does, until it helps."""
+
+    def healthy() -> bool:
+        if link.fault:
+            link.recover()
+        return not link.fault and link._started and link.telemetry["faults"] == 0
+
+    until(link, healthy)

@@ -1,0 +1,82 @@
+"""The whole ROS graph on the emulated wire: a bridge with the back end `mcu`, a controller, the monitor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from landbridge.deploy.supervisor import State
+from landbridge.errors import InputError
+from landbridge_nodes import bringup
+from landbridge_nodes.operator import Operator
+from landbridge_nodes.processes import Processes
+
+from .rig import FURUTA, Emulated
+
+pytestmark = pytest.mark.ros
+SWING_UP_TICKS = 301  # a whole episode: 6 s at 50 Hz, and the last observation
+
+
+@pytest.fixture
+def graph(emulated: Emulated, ros_domain: None) -> Iterator[tuple[Processes, Operator]]:
+    """Bridge on the emulated port, classical controller and monitor, starting."""
+    for words in ("plug", "clear", "reset"):
+        emulated.order(words)
+    specs = bringup.record("furuta", "none", 0, "", port=emulated.port)[1:]  # without the recorder
+    with Processes(specs) as processes, Operator(FURUTA, lambda: None, lambda: emulated.order("reset")) as operator:
+        yield processes, operator
+
+
+def test_the_furuta_swings_up_and_balances(emulated: Emulated, graph: tuple[Processes, Operator]) -> None:
+    _, operator = graph
+    operator.wait_ready(recorded=False)
+    outcomes = []
+    while not any(outcome.success for outcome in outcomes):  # the exciting behaviour is made to fail at times
+        outcomes.append(operator.episode(SWING_UP_TICKS))
+        print(outcomes[-1])
+        assert len(outcomes) <= 4
+    operator.refresh_diagnostics()
+    assert operator.diagnostics["fault"] == ""
+    assert operator.diagnostics["hardware.board_crc_errors"] == operator.diagnostics["hardware.host_crc_errors"] == "0"
+
+
+def test_plugs_pulled_before_and_while_the_robot_moves(emulated: Emulated, graph: tuple[Processes, Operator]) -> None:
+    """Each is a named, latched fault, left by plug, reset and arm; a bridge that dies leaves the board to stop."""
+
+    def reset() -> bool:
+        """Until STANDBY lasts: a bridge without its port hears no reset, and without a link the fault comes back."""
+        if operator.state is State.FAULT:
+            seen.clear()
+            with contextlib.suppress(InputError):
+                operator.call("/monitor/reset")
+        seen.append(operator.state)
+        return seen[-10:] == [State.STANDBY] * 10
+
+    seen: list[State] = []
+    processes, operator = graph
+    emulated.order("unplug")
+    operator.wait_ready(recorded=False)
+    assert operator.state is State.FAULT
+    assert operator.reason.endswith(": no such port", 0, len(emulated.port) + len(": no such port"))
+    emulated.order("plug")
+    operator.wait(reset, 20)
+    assert operator.episode(20).ended == "STANDBY"
+    operator.call("/monitor/arm")
+    operator.wait(lambda: operator.state is State.ACTIVE, 5)
+    emulated.order("unplug")
+    operator.wait(lambda: operator.state is State.FAULT, 2)
+    assert operator.reason == "port_lost"
+    with pytest.raises(InputError, match="arm refused in FAULT"):
+        operator.call("/monitor/arm")
+    operator.call("/monitor/reset")  # the bridge is well; its hardware is not
+    operator.wait(lambda: operator.state is State.FAULT and operator.reason == "port_lost", 2)
+    emulated.order("plug")
+    operator.wait(reset, 20)
+    assert operator.episode(20).ended == "STANDBY"
+    os.kill(processes.pid("bridge"), signal.SIGKILL)
+    emulated.order("flip to_board 0")
+    operator.wait(lambda: abs(emulated.order("status")["command"][0]) < 0.01, 2)

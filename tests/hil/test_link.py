@@ -1,0 +1,294 @@
+"""The driver against a board on a port: what is wrong is named, the robot stops, and a reset finds the link in order.
+
+Motion and times of reaction are read off the emulated board's own motor output, on the clock that both processes share;
+`pytest -s tests/hil` prints them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from landbridge.deploy.hardware import mcu as mcu_module
+from landbridge.deploy.hardware.mcu import Mcu
+from landbridge.deploy.hardware.port import open_port
+from landbridge.deploy.hardware.protocol import State
+from landbridge.deploy.hil.emulator import Emulator
+from landbridge.deploy.hil.wire import FAULTS
+from landbridge.errors import InputError
+from landbridge.robot import McuHardware, load_robot
+
+from .rig import DT, FURUTA, WATCHDOG_MS, Emulated, Rig, recover, until
+
+EFFORT = 0.004  # N m, moves the arm slowly
+BUSY_MS = 20  # allowed for a scheduler that is late on a busy machine
+
+HARMLESS = {"duplicate", "joined"}
+LASTING = {  # order: the fault that it may be named
+    **{f"{fault} to_board": {"board_watchdog"} for fault in FAULTS if fault not in HARMLESS},
+    **{f"{fault} to_host": {"crc_storm", "telemetry_stale"} for fault in FAULTS if fault not in HARMLESS},
+    "latency 100": {"telemetry_stale", "board_watchdog"},
+    "unplug": {"port_lost"},
+    "reboot": {"telemetry_stale"},
+}
+
+
+def move(link: Mcu) -> None:
+    """Until the arm turns under the commanded effort; what a busy machine has caused on the way is no matter."""
+
+    def moving() -> bool:
+        if link.fault:
+            link.recover()
+        return not link.fault and link.telemetry["velocity"][0] > 0.2
+
+    until(link, moving, EFFORT)
+
+
+def stopped_after_ms(switchboard: Emulated, struck: float) -> float:
+    """From the blow to the last moment at which the host's effort was on the motor."""
+    changes = switchboard.order("outputs")
+    held = [later for (_, _, (effort,)), (later, _, _) in itertools.pairwise(changes) if abs(effort - EFFORT) < 1e-8]
+    return max(0.0, 1000 * (max(held) - struck))
+
+
+@pytest.mark.parametrize("order", LASTING)
+def test_a_lasting_wire_fault_is_named_stops_the_robot_and_is_left_by_a_reset(
+    prompt_link: Mcu, switchboard: Emulated, order: str
+) -> None:
+    link = prompt_link
+    move(link)
+    link.write([EFFORT])  # the longest reaction is that to a blow right after a command
+    struck = time.monotonic()
+    switchboard.order(order)
+    until(link, lambda: bool(link.fault), EFFORT)
+    named = 1000 * (time.monotonic() - struck)
+    until(link, lambda: time.monotonic() > struck + 0.12, EFFORT)  # the guard goes on writing its stop
+    assert link.fault in LASTING[order]
+    assert all(map(math.isnan, link.read()[0]))
+    stopped = stopped_after_ms(switchboard, struck)
+    print(f"{order}: {link.fault} after {named:.0f} ms, motor stopped after {stopped:.0f} ms")
+    assert stopped <= WATCHDOG_MS + 1000 * DT + BUSY_MS
+    switchboard.order("plug" if order == "unplug" else "clear")
+    recover(link)
+    move(link)
+
+
+@pytest.mark.parametrize("direction", ["to_board", "to_host"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_damaged_frame_is_counted_and_control_goes_on(
+    link: Mcu, switchboard: Emulated, fault: str, direction: str
+) -> None:
+    move(link)
+    before = link.counters.total()
+    switchboard.order(f"{fault} {direction} 1")
+    answered, ticks = link.telemetry["answered"], 5
+    until(link, lambda: (link.telemetry["answered"] - answered) % 2**16 >= ticks, EFFORT)
+    assert link.fault == ""
+    noticed = link.counters.total() - before
+    unseen = fault in ("lost", "joined") or (fault, direction) == ("duplicate", "to_host")
+    assert noticed == 0 if unseen else 1 <= noticed < mcu_module.STORM_ERRORS
+
+
+@pytest.mark.parametrize("order", ["lost to_board", "lost to_host", "latency 100", "unplug"])
+def test_a_reset_does_not_help_while_the_cause_lasts(prompt_link: Mcu, switchboard: Emulated, order: str) -> None:
+    link = prompt_link
+    switchboard.order(order)
+    until(link, lambda: bool(link.fault), EFFORT)
+    link.recover()
+    until(link, lambda: bool(link.fault), EFFORT)
+    assert link.fault in LASTING[order] | {"board_deaf", "telemetry_stale"}
+
+
+def test_names_and_units_round_trip(link: Mcu, switchboard: Emulated) -> None:
+    position, velocity = link.read()
+    seen = switchboard.order("status")
+    assert position == pytest.approx(seen["position"], abs=0.01)
+    assert velocity == pytest.approx(seen["velocity"], abs=0.2)
+    until(link, lambda: switchboard.order("status")["command"] == [pytest.approx(0.0123)], 0.0123)
+    until(link, lambda: link.counters["board_limited"] > 0, 7.0)
+    assert switchboard.order("status")["command"] == [pytest.approx(0.12)]
+
+
+def test_measure_move_a_little_and_read_what_is_in_effect(link: Mcu) -> None:
+    assert all(map(math.isfinite, [*link.read()[0], *link.read()[1]]))
+    until(link, lambda: link.telemetry["state"] == State.RUNNING, EFFORT)
+    assert link.telemetry["torque"] == 1
+    stamp = link.telemetry["command_us"]
+    until(link, lambda: link.telemetry["command_us"] != stamp, EFFORT)
+    assert (link.telemetry["command_us"] - stamp) % 2**32 == pytest.approx(1e6 * DT, rel=0.9)
+
+
+def test_a_host_that_hangs_meets_the_watchdog(prompt_link: Mcu, rig: Rig) -> None:
+    link = prompt_link
+    move(link)
+    link.write([EFFORT])
+    struck = time.monotonic()
+    time.sleep((WATCHDOG_MS + 50) / 1000)  # the hang itself
+    link.read()
+    assert link.fault == "board_watchdog"
+    assert link.telemetry["state"] == State.STOPPED
+    if rig.emulated is not None:
+        stopped = stopped_after_ms(rig.emulated, struck)
+        print(f"host hangs: motor stopped after {stopped:.0f} ms")
+        assert stopped <= WATCHDOG_MS + BUSY_MS
+
+
+def test_closing_leaves_a_stopped_robot(rig: Rig, link: Mcu, switchboard: Emulated) -> None:
+    move(link)
+    link.close()
+    deadline = time.monotonic() + 2
+    while switchboard.order("status")["command"][0] > 0:
+        assert time.monotonic() < deadline
+    again = rig.connect()
+    assert again.fault == ""
+    again.close()
+    link.__init__(FURUTA, McuHardware(port=rig.port))  # type: ignore[misc]
+
+
+def test_a_write_while_the_port_vanishes(link: Mcu, switchboard: Emulated) -> None:
+    move(link)
+    switchboard.order("unplug")
+    link.write([EFFORT])
+    assert link.fault == "port_lost"
+    link.write([EFFORT])
+    link.disable()
+    assert all(map(math.isnan, link.read()[0]))
+    link.recover()
+    assert link.fault == "port_lost"
+
+
+def test_plugged_in_again_under_another_name(link: Mcu, switchboard: Emulated) -> None:
+    move(link)
+    first = switchboard.order("status")["port"]
+    switchboard.order("unplug")
+    taken = os.openpty()  # takes the name that has become free
+    switchboard.order("plug")
+    assert switchboard.order("status")["port"] != first
+    until(link, lambda: bool(link.fault))
+    until(link, lambda: link._started)
+    assert link.fault == "port_lost"  # latched, though the link is up again
+    recover(link)
+    move(link)
+    for end in taken:
+        os.close(end)
+
+
+def test_a_port_that_takes_nothing_is_named_and_never_waited_for(link: Mcu, switchboard: Emulated) -> None:
+    move(link)
+    switchboard.process.send_signal(signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        for _ in range(20_000):
+            link.write([EFFORT])
+        assert link.fault == "port_blocked"
+        assert time.monotonic() - started < 5
+    finally:
+        switchboard.process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Root may open anything; an ordinary user may not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def refused(open_: Callable[[], object]) -> str:
+    with pytest.raises(InputError) as caught:
+        open_()
+    return str(caught.value)
+
+
+def test_ports_that_cannot_be_opened_are_named(link: Mcu, rig: Rig, tmp_path: Path) -> None:
+    assert "--port" in refused(lambda: open_port(None, 1_000_000))
+    assert "no such port" in refused(lambda: open_port("/dev/serial/by-id/nothing", 1_000_000))
+    assert "another program uses this port" in refused(rig.connect)
+    (tmp_path / "file").touch()
+    assert "cannot be opened" in refused(lambda: open_port(str(tmp_path / "file"), 1_000_000))
+    ends = os.openpty()
+    os.chmod(os.ttyname(ends[1]), 0)
+    with unprivileged():
+        said = refused(lambda: open_port(os.ttyname(ends[1]), 1_000_000))
+    assert "permission denied" in said
+    assert "usermod -aG" in said
+    assert "SUBSYSTEM" in said
+    for end in ends:
+        os.close(end)
+
+
+def test_a_port_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcu_module, "OPEN_SECONDS", 0.3)
+    ends = os.openpty()
+    said = refused(lambda: Mcu(FURUTA, McuHardware(port=os.ttyname(ends[1]))))
+    assert "nothing answers in 0.3 s" in said
+    for end in ends:
+        os.close(end)
+
+
+def test_another_baud_rate(link: Mcu, rig: Rig, switchboard: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcu_module, "OPEN_SECONDS", 0.3)
+    link.close()  # the board goes on reporting
+    said = refused(lambda: Mcu(FURUTA, McuHardware(port=rig.port, baud=115_200)))
+    assert "bytes came, and no frame in them" in said
+    assert "the baud rate is 115200" in said
+    monkeypatch.undo()
+    link.__init__(FURUTA, McuHardware(port=rig.port))  # type: ignore[misc]
+
+
+def robot_with(folder: Path, old: str, new: str) -> Path:
+    text = (FURUTA.folder / "robot.yaml").read_text()
+    assert old in text
+    (folder / "robot.yaml").write_text(text.replace(old, new))
+    (folder / "furuta.urdf").write_text(FURUTA.urdf.read_text())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("arm", "shoulder", "joints ['arm', 'pendulum'], 'furuta' has ['pendulum', 'shoulder']"),
+        ("effort_limit: 0.12", "effort_limit: 0.1", "joint arm: the board has (actuated, limits)"),
+        ("kind: effort", "kind: velocity", "the board takes effort commands, robot.yaml says velocity"),
+    ],
+)
+def test_the_board_of_another_robot(rig: Rig, tmp_path: Path, old: str, new: str, said: str) -> None:
+    other = load_robot(robot_with(tmp_path, old, new))
+    assert said in refused(lambda: Mcu(other, McuHardware(port=rig.port)))
+
+
+def test_another_protocol_version() -> None:
+    emulator, ended = Emulator(FURUTA, "none", version=9), threading.Event()
+
+    def be_a_board() -> None:
+        while not ended.wait(0.001):
+            emulator.poll()
+
+    thread = threading.Thread(target=be_a_board)
+    thread.start()
+    try:
+        said = refused(lambda: Mcu(FURUTA, McuHardware(port=emulator.port)))
+    finally:
+        ended.set()
+        thread.join()
+        emulator.close()
+    assert "the board speaks protocol version 9, this program 1" in said
+
+
+def test_a_watchdog_shorter_than_two_periods_is_refused(rig: Rig) -> None:
+    said = refused(lambda: Mcu(FURUTA, McuHardware(port=rig.port, watchdog_ms=39)))
+    assert "less than two control periods" in said
