@@ -24,13 +24,13 @@ RIDGE = 1e-6
 MIN_EPISODES = 3  # below this a bootstrap over episodes says nothing
 
 
-def calibrate(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any]:
+def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any]:
     """Estimate the command delay of each actuated joint from rollouts.
 
     The joint must be excited: rollouts of `landbridge record` are. The observation must carry joint speeds and
     `action_history` as long as the longest delay looked for.
 
-    Example: landbridge calibrate demo/data/target
+    Example: landbridge calibrate delay demo/data/target
 
     Args:
         data: A dataset folder.
