@@ -57,7 +57,7 @@ def identify(
     machine = load_robot(robot)
     dataset = open_rollouts(data, machine)
     free = free_parameters(machine, known)
-    windows = cut(dataset, machine, max(MIN_PERIODS, round(horizon * machine.spec.control_rate_hz)))
+    windows = cut(dataset, machine, max(MIN_PERIODS, round(horizon * machine.spec.control_rate_hz)), data)
     found = calibration(machine, free, windows, np.random.default_rng(seed), str(data), digest(dataset))
     found.write(out)
     return {"calibration": str(out), **figures(found)}

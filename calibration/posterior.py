@@ -15,7 +15,7 @@ from landbridge.simulation.parameters import Parameter
 Array = NDArray[np.float64]
 
 RESAMPLES = 1000
-IDENTIFIED = 0.2  # of its value: a parameter whose interval is wider was not identified
+IDENTIFIED = 0.05  # of its value: a parameter whose interval reaches farther was not identified
 IDENTIFIED_MS = 2.0
 WEAK = 0.5  # prior standard deviations: a direction that stays wider was not determined by the data
 NAMED = 0.3  # of a direction of unit length: parameters with a smaller share are not named

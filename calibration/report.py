@@ -48,7 +48,7 @@ def report(
     """
     machine = load_robot(robot)
     found, dataset = read_calibration(calibration, machine), open_rollouts(data, machine)
-    windows = cut(dataset, machine, round(found.horizon_s * machine.spec.control_rate_hz))
+    windows = cut(dataset, machine, round(found.horizon_s * machine.spec.control_rate_hz), data)
     shown = split(windows)[1] if digest(dataset) == found.dataset_hash else windows
     starts = shown.states[:, 0]
     predicted = {

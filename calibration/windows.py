@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,8 +73,8 @@ def lags(robot: Robot) -> int:
     return int(np.ceil(MAX_LATENCY_MS / 1000 * robot.spec.control_rate_hz))
 
 
-def cut(dataset: Dataset, robot: Robot, horizon: int) -> Windows:
-    """Consecutive windows of `horizon` control periods from every episode.
+def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Path) -> Windows:
+    """Consecutive windows of `horizon` control periods from every episode of `where`.
 
     The first `lags` periods of an episode are left out, since what was sent before it is unknown, and so are windows
     with a lost tick or a velocity at its clip.
@@ -83,8 +84,8 @@ def cut(dataset: Dataset, robot: Robot, horizon: int) -> Windows:
     """
     observer, before = Observer(robot.spec), lags(robot)
     states, commands, numbers = [], [], []
-    for number, episode in enumerate(dataset):
-        state = measured_state(observer, episode, f"{dataset.path}: episode {number}")
+    for number, episode in enumerate(episodes):
+        state = measured_state(observer, episode, f"{where}: episode {number}")
         command = action_to_command(robot.spec, episode.actions)
         good = _usable(observer, episode)
         for start in range(before, len(episode) - horizon + 1, horizon):
@@ -94,12 +95,12 @@ def cut(dataset: Dataset, robot: Robot, horizon: int) -> Windows:
                 numbers.append(number)
     if not states:
         raise InputError(
-            dataset.path,
+            where,
             f"no episode holds {before + horizon} steady control periods",
             "record longer episodes, without lost ticks",
         )
     found = Windows(np.array(states), np.array(commands), np.array(numbers))
-    _require_motion(dataset.path, robot, found)
+    _require_motion(where, robot, found)
     return found
 
 
@@ -133,11 +134,11 @@ def _usable(observer: Observer, episode: Episode) -> NDArray[np.bool_]:
     return steady & inside[:-1] & inside[1:]
 
 
-def _require_motion(path: Path, robot: Robot, windows: Windows) -> None:
+def _require_motion(where: str | Path, robot: Robot, windows: Windows) -> None:
     joints, actuated = robot.spec.joint_names, robot.spec.actuated
     moved = np.ptp(windows.states[:, :, : len(joints)], axis=1).max(0)
     if still := [joint for joint, span in zip(joints, moved, strict=True) if span < STILL]:
-        raise InputError(path, f"joints {still} never move", "record with the behaviour excite")
+        raise InputError(where, f"joints {still} never move", "record with the behaviour excite")
     spans = np.ptp(windows.commands, axis=(0, 1)) / [robot.spec.action.scale[name] for name in actuated]
     if still := [joint for joint, span in zip(actuated, spans, strict=True) if span < STILL]:
-        raise InputError(path, f"the commands of joints {still} never vary", "record with the behaviour excite")
+        raise InputError(where, f"the commands of joints {still} never vary", "record with the behaviour excite")
