@@ -73,6 +73,16 @@ class Point:
         """Of the squared errors (W, N) in a Gauss-Newton step: the derivative of soft L1."""
         return 1 / np.sqrt(1 + np.square(self.error / SOFT))
 
+    @property
+    def power(self) -> float:
+        """Mean of the weighted squares of the errors."""
+        return float((self.weights * np.square(self.error)).mean())
+
+    @property
+    def curvature(self) -> float:
+        """Second derivative of the cost over what a Gauss-Newton step takes it for: that of soft L1 is weights^3."""
+        return float((self.weights**3).mean() / self.weights.mean())
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -125,6 +135,13 @@ def fit(problem: Problem) -> tuple[Problem, Point]:
     rough = _solve(part, _start(part), CLOSE)
     problem = replace(problem, noise=_noise(part, rough))
     return problem, _solve(problem, problem.point(rough.z, problem.windows.states[:, 0]), CONVERGED)
+
+
+def settle(problem: Problem, z: Array, windows: Windows) -> Point:
+    """The best start states of other windows, with the parameters held at z."""
+    pinned = [replace(p, low=p.value(v), high=p.value(v)) for p, v in zip(problem.free, z.tolist(), strict=True)]
+    held = Problem(problem.robot, pinned, windows, problem.noise)
+    return _solve(held, held.point(z, windows.states[:, 0]), CONVERGED)
 
 
 def _start(problem: Problem) -> Point:

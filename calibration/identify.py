@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.calibration.fit import Problem, fit, linearise
+from landbridge.calibration.fit import Problem, fit, linearise, settle
 from landbridge.calibration.posterior import WEAK, estimates, inflation, resample, undetermined
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows, cut, digest, open_rollouts
@@ -85,8 +85,8 @@ def calibration(
     joints = len(robot.spec.joints)
     problem, here = fit(Problem(robot, free, fitted, np.repeat([POS_NOISE, VEL_NOISE], joints)))
     scenario = to_scenario(robot, at(free, here.z))
-    seen, unseen = (prediction_error(robot, scenario, part) / problem.noise for part in (fitted, held))
-    widening = inflation(here.error.reshape(fitted.states.shape), _typical(unseen) / _typical(seen))
+    ratio = settle(problem, here.z, held).power / here.power
+    widening = inflation(here.error.reshape(fitted.states.shape), ratio)
     samples = resample(here, linearise(problem, here), widening, rng)
     _require_excitation(robot, free, samples, name)
     return Calibration(
@@ -142,11 +142,6 @@ def split(windows: Windows) -> tuple[Windows, Windows]:
 def prediction_error(robot: Robot, scenario: Scenario, windows: Windows) -> Array:
     """Predicted minus measured states (W, H + 1, 2 J) from the measured start states, in SI units."""
     return simulate(robot, scenario, windows, windows.states[:, 0]) - windows.states
-
-
-def _typical(error: Array) -> float:
-    """Median over windows (W, H + 1, S) of the mean square: a few of them always end near the unstable equilibrium."""
-    return float(np.median(np.square(error).mean((1, 2))))
 
 
 def _summary(robot: Robot, error: Array) -> Error:

@@ -30,7 +30,8 @@ def resample(here: Point, linear: Linear, inflation: float, rng: np.random.Gener
     """
     windows, size = linear.gradient.shape
     counts = rng.multinomial(windows, np.full(windows, 1 / windows), RESAMPLES)
-    information = np.eye(size) + np.einsum("rw,wij->rij", counts, linear.information)
+    # The spread of an M-estimator: its score over the true curvature of its cost (Huber, Robust Statistics, 1981, 6.3).
+    information = np.eye(size) + here.curvature * np.einsum("rw,wij->rij", counts, linear.information)
     score = inflation * (counts - 1) @ linear.gradient + rng.standard_normal((RESAMPLES, size))
     return here.z - np.linalg.solve(information, score[..., None])[..., 0]
 
