@@ -21,6 +21,7 @@ import psutil
 EXTRAS = {
     "sim": ("mujoco", "pybullet", "gymnasium", "minari"),
     "training": ("torch", "onnx", "onnxscript", "tensorboard", "mcap", "rosbags", "matplotlib"),
+    "calibration": ("scipy", "matplotlib"),
     "serial": ("serial",),
 }
 RT_PRIORITY = 50  # what a control loop would ask of SCHED_FIFO; above most kernel threads' default of 50 is unwise
