@@ -39,7 +39,8 @@ def identify(
     """Identify gain, masses, lengths, friction and latency from rollouts, into calibration.yaml.
 
     Torques, masses and frictions that grow together move a robot alike, so one of them must be known for the others to
-    be: weigh a link. A simulator with all of them estimated is as good, since it moves alike.
+    be: weigh a link. A simulator with all of them estimated is as good, since it moves alike. From 20 s or less the
+    Stribeck speed may end in a wrong minimum, which its interval does not show.
 
     Example: landbridge calibrate identify data/target --known link_mass_scale.arm_link
 

@@ -58,7 +58,7 @@ def calibrated(episodes: Sequence[Episode], known: tuple[str, ...] = (WEIGHED,),
 
 @pytest.fixture(scope="module")
 def episodes() -> list[Episode]:
-    return rollouts(HIDDEN)
+    return rollouts(HIDDEN, count=4)
 
 
 @pytest.fixture(scope="module")
