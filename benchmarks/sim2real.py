@@ -28,6 +28,7 @@ from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import Engine
+from landbridge.simulation.scenario import load_scenario
 from landbridge.training.evaluate import resolve, score, summary
 from landbridge.training.statistics import paired_difference
 from landbridge.training.trainer import CHECKPOINT
@@ -96,7 +97,7 @@ def _scores(study: Study, engine: Engine, scenario: str) -> dict[str, tuple[np.n
         rows = []
         for seed in study.seeds:
             policy = resolve(str(study.work / f"seed{seed}/runs/{arm}"), robot)
-            rows.append(score(policy, robot, engine, scenario, study.episodes, seed))
+            rows.append(score(policy, robot, engine, load_scenario(robot, scenario), study.episodes, seed))
         found[arm] = (np.stack([success for success, _ in rows]), np.stack([returns for _, returns in rows]))
         console.print(f"{engine} {scenario} {arm}: success {found[arm][0].mean():.2f}")
     return found

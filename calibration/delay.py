@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 from landbridge.episode import Dataset, Episode, open_dataset
 from landbridge.errors import InputError
 from landbridge.observation import Observer
-from landbridge.robot import load_robot
+from landbridge.robot import Robot, load_robot
 
 RESAMPLES = 200
 RIDGE = 1e-6
 MIN_EPISODES = 3  # below this a bootstrap over episodes says nothing
 
 
-def calibrate(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any]:
+def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any]:
     """Estimate the command delay of each actuated joint from rollouts.
 
     The joint must be excited: rollouts of `landbridge record` are. The observation must carry joint speeds and
     `action_history` as long as the longest delay looked for.
 
-    Example: landbridge calibrate demo/data/target
+    Example: landbridge calibrate delay demo/data/target
 
     Args:
         data: A dataset folder.
@@ -40,14 +40,20 @@ def calibrate(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, 
     Returns:
         Delay per joint [ms] with a 95 % bootstrap interval over episodes.
     """
-    observer, dataset = Observer(load_robot(robot).spec), open_dataset(data)
-    rows = []
-    for joint in observer.spec.actuated:
-        episodes = [_regression(observer, episode, joint) for episode in _usable(dataset, observer)]
-        low, estimate, high = delay(episodes, observer.history + 1, np.random.default_rng(seed))
-        period = 1000 * observer.spec.control_dt
-        rows.append({"joint": joint, "delay_ms": estimate * period, "low_ms": low * period, "high_ms": high * period})
+    machine, dataset = load_robot(robot), open_dataset(data)
+    rows = joint_delays(machine, _usable(dataset, Observer(machine.spec)), np.random.default_rng(seed))
     return {"dataset": str(data), "episodes": len(dataset), "delays": rows}
+
+
+def joint_delays(robot: Robot, episodes: Sequence[Episode], rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Delay of each actuated joint [ms], with its 95 % interval."""
+    observer, rows = Observer(robot.spec), []
+    period = 1000 * robot.spec.control_dt
+    for joint in robot.spec.actuated:
+        found = delay([_regression(observer, episode, joint) for episode in episodes], observer.history + 1, rng)
+        low, estimate, high = (period * value for value in found)
+        rows.append({"joint": joint, "delay_ms": estimate, "low_ms": low, "high_ms": high})
+    return rows
 
 
 Regression = tuple[NDArray[np.float64], NDArray[np.float64]]  # X (T, lags + nuisance), y (T,)

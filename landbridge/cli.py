@@ -25,7 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "collect": ("landbridge.simulation.collect:collect", "simulate behaviour policies into a source dataset"),
     "record": ("landbridge_nodes.up:record", "record target rollouts over ROS 2 into an MCAP bag"),
     "ingest": ("landbridge.training.ingest:ingest", "turn a bag or a D4RL file into a dataset"),
-    "calibrate": ("landbridge.calibration.delay:calibrate", "estimate the robot's command delay from its rollouts"),
+    "calibrate delay": ("landbridge.calibration.delay:delays", "estimate the robot's command delay from its rollouts"),
+    "calibrate identify": ("landbridge.calibration.identify:identify", "gain, masses, friction, latency from rollouts"),
+    "calibrate report": ("landbridge.calibration.report:report", "one page on a calibration and its limits"),
+    "calibrate all": ("landbridge.calibration.pipeline:everything", "all of these, in order"),
     "diagnose": ("landbridge.training.diagnose:diagnose", "what kind of gap lies between two datasets, and what to do"),
     "train": ("landbridge.training.train:train", "train an agent on source and target data"),
     "evaluate": ("landbridge.training.evaluate:evaluate", "score policies in simulation with intervals"),
@@ -58,7 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     as_json = "--json" in args
     args = [a for a in args if a != "--json"]
-    name, rest = args[0], args[1:]
+    words = 2 if " ".join(args[:2]) in COMMANDS else 1
+    name, rest = " ".join(args[:words]), args[words:]
     if name not in COMMANDS:
         print(f"landbridge: no command {name!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
         return INPUT_ERROR

@@ -21,6 +21,7 @@ import psutil
 EXTRAS = {
     "sim": ("mujoco", "pybullet", "gymnasium", "minari"),
     "training": ("torch", "onnx", "onnxscript", "tensorboard", "mcap", "rosbags", "matplotlib"),
+    "calibration": ("scipy", "matplotlib"),
     "serial": ("serial", "cobs"),
     "signing": ("model_signing", "OpenSSL"),
 }

@@ -17,9 +17,10 @@ from landbridge.episode import DatasetMetadata, Episode, commit, now, write_data
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours
+from landbridge.simulation.calibrated import CALIBRATED, choose_scenario, read_calibration
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.rollout import lockstep
-from landbridge.simulation.scenario import load_scenario
+from landbridge.simulation.scenario import NOMINAL, Scenario
 from landbridge.task import Task, load_task
 
 EXPLORING = {"source": 0.5, "target": 0.0}  # share of the rollouts that start from anywhere: no robot can
@@ -37,13 +38,15 @@ def collect(
     out: Path,
     robot: str = "furuta",
     steps: int = 100_000,
-    scenario: str = "none",
+    scenario: str = NOMINAL,
     engine: Engine = "mujoco",
     mix: dict[str, float] | None = None,
     domain: Literal["source", "target"] = "source",
     exploring: float | None = None,
     batch: int = 16,
     seed: int = 0,
+    calibration: Path | None = None,
+    randomise: bool = False,
 ) -> dict[str, Any]:
     """Simulate behaviour policies into a dataset.
 
@@ -64,6 +67,8 @@ def collect(
             and 0 for a target, since no robot can be put anywhere.
         batch: Episodes run in lockstep.
         seed: The same seed gives the same arrays.
+        calibration: File of `landbridge calibrate identify`; simulates that robot in place of a rung.
+        randomise: Draw the parameters of each of the `batch` simulators from the calibration's posterior.
 
     Returns:
         Path, steps, episodes, rate [control steps/s, writing included] by wall clock and by processor time, and the
@@ -71,18 +76,20 @@ def collect(
     """
     machine = load_robot(robot)
     task, shares = load_task(machine), _shares(machine, machine.module("behaviour").SOURCE_MIX if mix is None else mix)
-    rung = load_scenario(machine, scenario)
     if steps < 1 or batch < 1:
         raise InputError("collect", f"steps is {steps} and batch is {batch}", "give positive numbers")
     explored = EXPLORING[domain] if exploring is None else exploring
     if not 0 <= explored <= 1:
         raise InputError("--exploring", f"is {explored}", "give a share from 0 to 1")
     streams = np.random.SeedSequence(seed).spawn(batch + 1)
-    plants = [make_plant(machine, engine, rung, np.random.default_rng(stream)) for stream in streams[1:]]
+    rngs = [np.random.default_rng(stream) for stream in streams[1:]]
+    rungs = _scenarios(machine, scenario, calibration, rngs if randomise else None, batch)
+    plants = [make_plant(machine, engine, *each) for each in zip(rungs, rngs, strict=True)]
     tally, started, started_cpu = Tally(), time.perf_counter(), time.process_time()
     try:
         # Behaviours' shares are met exactly, so the metadata can be written before the first episode is.
-        metadata = _metadata(machine, task, plants[0], engine, scenario, domain, quota := _quota(shares, steps), seed)
+        place = scenario if calibration is None else CALIBRATED
+        metadata = _metadata(machine, task, plants[0], engine, place, domain, quota := _quota(shares, steps), seed)
         episodes = _episodes(machine, task, plants, quota, np.random.default_rng(streams[0]), tally, explored)
         dataset = write_dataset(out, _with_progress(episodes, steps), metadata)
     finally:
@@ -97,6 +104,20 @@ def collect(
         "steps_per_cpu_s": steps / (time.process_time() - started_cpu),
         "success": success,
     }
+
+
+def _scenarios(
+    robot: Robot, rung: str, calibration: Path | None, draws: list[np.random.Generator] | None, batch: int
+) -> list[Scenario]:
+    """The scenario of each of `batch` plants, drawn from the posterior of a calibration if there are `draws`."""
+    if calibration is None and draws is not None:
+        raise InputError("--randomise", "draws from a calibration, and there is none", "name one with --calibration")
+    if calibration is not None and rung != NOMINAL:
+        raise InputError("--scenario", f"is {rung!r} beside a calibration", "give one of the two")
+    if calibration is None or draws is None:
+        return [choose_scenario(robot, rung, calibration)] * batch
+    found = read_calibration(calibration, robot)
+    return [found.draw(robot, rng) for rng in draws]
 
 
 def _shares(robot: Robot, mix: dict[str, float]) -> dict[str, float]:

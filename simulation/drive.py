@@ -77,7 +77,7 @@ class ArrayDrive:
         position, velocity = np.asarray(joint_pos), np.asarray(joint_vel)
         torque = self._friction(velocity)
         if self._passive:
-            position, velocity = position[self._index], velocity[self._index]
+            position, velocity = position[..., self._index], velocity[..., self._index]
         if self._kind == "effort":
             effort = self._gain * np.asarray(commands)
         elif self._kind == "velocity":
@@ -88,7 +88,7 @@ class ArrayDrive:
         np.minimum(effort, self._limit, out=effort)
         np.maximum(effort, -self._limit, out=effort)
         if self._passive:
-            torque[self._index] += effort
+            torque[..., self._index] += effort
         else:
             torque += effort
         return torque

@@ -16,6 +16,7 @@ from landbridge.errors import InputError
 from landbridge.robot import Finite, Friction, NonNegative, Positive, Robot, Spec, read_model
 
 SCENARIOS = "scenarios.yaml"
+NOMINAL = "none"  # the rung without any shift
 
 
 class Payload(Spec):

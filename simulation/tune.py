@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import cma
 import numpy as np
@@ -14,22 +16,24 @@ from rich.progress import Progress
 
 from landbridge.episode import commit
 from landbridge.errors import InputError
-from landbridge.robot import load_robot
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import BehaviourFile, Tuned, load_behaviours, read_behaviours
+from landbridge.simulation.calibrated import choose_scenario
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import lockstep
-from landbridge.simulation.scenario import load_scenario
+from landbridge.simulation.scenario import NOMINAL, Scenario
 from landbridge.task import load_task
 
 
 def tune(
     robot: str = "furuta",
     behaviour: str = "tuned",
-    scenarios: tuple[str, ...] = ("none",),
+    scenarios: tuple[str, ...] = (NOMINAL,),
     engine: Engine = "mujoco",
     generations: int = 40,
     episodes: int = 12,
     seed: int = 0,
+    calibration: Path | None = None,
 ) -> dict[str, float | str]:
     """Tune a behaviour's parameters for the highest return.
 
@@ -43,45 +47,67 @@ def tune(
         generations: Generations of CMA-ES.
         episodes: Episodes per rung and candidate; all candidates get the same start states.
         seed: Seed of the search and of the start states.
+        calibration: File of `landbridge calibrate identify`; tunes in that simulator in place of the rungs.
 
     Returns:
         Success and mean return of the result on fresh start states.
     """
     machine = load_robot(robot)
-    task, path = load_task(machine), machine.folder / "behaviour.yaml"
+    path = machine.folder / "behaviour.yaml"
     start = read_behaviours(path)
     if behaviour not in start.behaviours:
         raise InputError(path, f"no behaviour {behaviour!r}", f"name one of {', '.join(start.behaviours)}")
+    rungs = [choose_scenario(machine, name, calibration) for name in (scenarios if calibration is None else [NOMINAL])]
+    values, value, success = search(machine, start, behaviour, rungs, engine, generations, episodes, seed)
+    command = f"python -m landbridge.simulation.tune {' '.join(sys.argv[1:])}"
+    found = Tuned(made_by=f"{command} (commit {commit()}, success {success:.2f})", parameters=values)
+    path.write_text(yaml.safe_dump(replaced(start, behaviour, found).model_dump(), sort_keys=False, width=120))
+    return {"return": value, "success": success, "path": str(path)}
+
+
+def replaced(start: BehaviourFile, behaviour: str, tuned: Tuned) -> BehaviourFile:
+    """`start` with `tuned` in place of its entry `behaviour`."""
+    return start.model_copy(update={"behaviours": start.behaviours | {behaviour: tuned}})
+
+
+def search(
+    robot: Robot,
+    start: BehaviourFile,
+    behaviour: str,
+    rungs: Sequence[Scenario],
+    engine: Engine,
+    generations: int,
+    episodes: int,
+    seed: int,
+) -> tuple[dict[str, float], float, float]:
+    """The best parameters of `behaviour` for `rungs`, their mean return and success on fresh start states."""
+    task = load_task(robot)
     names = list(start.behaviours[behaviour].parameters)
     origin = np.log(list(start.behaviours[behaviour].parameters.values()))
-    rungs = [load_scenario(machine, name) for name in scenarios]
     rngs = [np.random.default_rng([seed, i]) for i in range(len(rungs) * episodes)]  # of pushes and measurement noise
-    plants = [make_plant(machine, engine, rungs[i // episodes], rng) for i, rng in enumerate(rngs)]
+    plants = [make_plant(robot, engine, rungs[i // episodes], rng) for i, rng in enumerate(rngs)]
 
-    def replaced(logs: NDArray[np.float64], made_by: str = "") -> BehaviourFile:
-        values = {name: float(f"{value:.5g}") for name, value in zip(names, np.exp(logs), strict=True)}
-        tuned = Tuned(made_by=made_by, parameters=values)
-        return start.model_copy(update={"behaviours": start.behaviours | {behaviour: tuned}})
+    def values(logs: NDArray[np.float64]) -> dict[str, float]:
+        return {name: float(f"{value:.5g}") for name, value in zip(names, np.exp(logs), strict=True)}
 
     def score(logs: NDArray[np.float64], seed: int) -> tuple[float, float]:
-        made = load_behaviours(machine, replaced(logs))
+        made = load_behaviours(robot, replaced(start, behaviour, Tuned(made_by="", parameters=values(logs))))
         rng = np.random.default_rng(seed)
         runs = lockstep(plants, task, made[behaviour](len(plants), rng), rng)
         return float(np.mean([run.rewards.sum() for run in runs])), float(np.mean([task.success(r.obs) for r in runs]))
 
-    search = cma.CMAEvolutionStrategy(origin, 0.3, {"seed": seed + 1, "verbose": -9})
+    strategy = cma.CMAEvolutionStrategy(origin, 0.3, {"seed": seed + 1, "verbose": -9})
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("tune", total=generations)
         for generation in range(generations):
-            candidates = search.ask()
-            search.tell(candidates, [-score(x, seed + generation)[0] for x in candidates])
-            progress.update(bar, advance=1, description=f"return {-search.best.f:.1f}")
-    best = np.asarray(search.result.xfavorite)
-    value, success = score(best, seed + 10_000)
-    command = f"python -m landbridge.simulation.tune {' '.join(sys.argv[1:])}"
-    found = replaced(best, f"{command} (commit {commit()}, success {success:.2f})")
-    path.write_text(yaml.safe_dump(found.model_dump(), sort_keys=False, width=120))
-    return {"return": value, "success": success, "path": str(path)}
+            candidates = strategy.ask()
+            strategy.tell(candidates, [-score(x, seed + generation)[0] for x in candidates])
+            progress.update(bar, advance=1, description=f"return {-strategy.best.f:.1f}")
+    best = np.asarray(strategy.result.xfavorite)
+    final = score(best, seed + 10_000)
+    for plant in plants:
+        plant.close()
+    return values(best), *final
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from rich.progress import track
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, Policy, load_behaviours
+from landbridge.simulation.calibrated import CALIBRATED, choose_scenario
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import lockstep
-from landbridge.simulation.scenario import load_scenario
+from landbridge.simulation.scenario import Scenario
 from landbridge.task import load_task
 from landbridge.training.policy import load_policy
 from landbridge.training.run import CONFIG, read_run
@@ -35,6 +36,7 @@ def evaluate(
     episodes: int = 50,
     seed: int = 0,
     write_ms: float = 0.0,
+    calibration: Path | None = None,
 ) -> dict[str, Any]:
     """Score policies in simulation with bootstrap intervals.
 
@@ -51,6 +53,7 @@ def evaluate(
         seed: Of start states and noise.
         write_ms: Time from a measurement to the write of the command that answers it, as `landbridge ingest` prints
             it for a bag; the scenario's own latency comes on top.
+        calibration: File of `landbridge calibrate identify`; scores in that simulator in place of a rung.
 
     Returns:
         `policies`: per policy its success and return with 95 % intervals; `groups`: over the runs of one alignment,
@@ -59,14 +62,14 @@ def evaluate(
     if episodes < 1 or not policies:
         raise InputError("evaluate", f"{episodes} episodes of {len(policies)} policies", "give at least one of each")
     machine = load_robot(robot)
-    load_scenario(machine, scenario)
+    rung = choose_scenario(machine, scenario, calibration)
     period_ms = 1000 * machine.spec.control_dt
     if not 0 <= write_ms <= period_ms:
         raise InputError("--write-ms", f"{write_ms:g} ms", f"give 0 to one control period, {period_ms:g} ms")
     found = {name: resolve(name, machine) for name in policies}
     rows, groups = [], defaultdict(list)
     for name, policy in track(found.items(), "evaluate", console=Console(stderr=True)):
-        success, returns = score(policy, machine, engine, scenario, episodes, seed, write_ms / 1000)
+        success, returns = score(policy, machine, engine, rung, episodes, seed, write_ms / 1000)
         rows.append({"policy": Path(name).name, **summary(success[None], returns[None])})
         if (Path(name) / CONFIG).is_file():
             groups[read_run(Path(name))["train"]["alignment"]].append((success, returns))
@@ -75,7 +78,8 @@ def evaluate(
         for name, runs in groups.items()
         if len(runs) > 1
     ]
-    facts = {"engine": engine, "scenario": scenario, "episodes": episodes, "write_ms": write_ms}
+    place = scenario if calibration is None else CALIBRATED
+    facts = {"engine": engine, "scenario": place, "episodes": episodes, "write_ms": write_ms}
     return {**facts, "policies": rows, "groups": pooled}
 
 
@@ -94,18 +98,18 @@ def score(
     behaviour: Behaviour,
     robot: Robot,
     engine: Engine,
-    scenario: str,
+    scenario: Scenario,
     episodes: int,
     seed: int,
     write_after: float = 0.0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Success (E,) of 0 or 1 and return (E,) of each episode; the same seed gives every policy the same episodes."""
-    task, rung = load_task(robot), load_scenario(robot, scenario)
+    task = load_task(robot)
     success, returns = [], []
     for group, start in enumerate(range(0, episodes, LOCKSTEP)):
         batch = min(LOCKSTEP, episodes - start)
         streams = np.random.SeedSequence([EPISODE_SEED + seed, group]).spawn(batch + 2)
-        plants = [make_plant(robot, engine, rung, np.random.default_rng(s)) for s in streams[:batch]]
+        plants = [make_plant(robot, engine, scenario, np.random.default_rng(s)) for s in streams[:batch]]
         policy: Policy = behaviour(batch, np.random.default_rng(streams[batch]))
         try:
             rng = np.random.default_rng(streams[batch + 1])

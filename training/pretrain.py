@@ -26,10 +26,9 @@ from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Actor, Policy, load_behaviours
 from landbridge.simulation.plant import Plant, make_plant
 from landbridge.simulation.rollout import lockstep
-from landbridge.simulation.scenario import load_scenario
+from landbridge.simulation.scenario import NOMINAL, load_scenario
 from landbridge.task import Task, load_task
 
-NOMINAL = "none"
 ROUND = {"sac": 1000, "ppo": 8192}  # steps between two looks at the actor
 
 

@@ -158,7 +158,7 @@ def _scorer(trainer: Trainer, normaliser: Normaliser, robot: Robot, scenario: st
     """A function of the step that gives `success` and `return` when it is time for a point of the learning curve."""
     if scenario is None:
         return lambda step: {}
-    total = trainer.config.steps
+    total, rung = trainer.config.steps, load_scenario(robot, scenario)
     scored = trainer.step * SCORES // total
 
     def at(step: int) -> dict[str, float | str]:
@@ -168,7 +168,7 @@ def _scorer(trainer: Trainer, normaliser: Normaliser, robot: Robot, scenario: st
         scored = step * SCORES // total
         actor = Actor(trainer.agent, normaliser)
         success, returns = score_policy(
-            lambda batch, rng: actor.numpy, robot, "bullet", scenario, SCORE_EPISODES, trainer.config.seed
+            lambda batch, rng: actor.numpy, robot, "bullet", rung, SCORE_EPISODES, trainer.config.seed
         )
         return {"success": float(success.mean()), "return": float(returns.mean())}
 

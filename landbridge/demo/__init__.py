@@ -104,7 +104,7 @@ def _run(
     # The simulator writes commands as late as the robot's computer did.
     scored = (*place, "--write-ms", str(figures["ingest"]["latency_p50_ms"]))
     figures |= {
-        "calibrate": stages.run("calibrate", TARGET, "calibrate", target, *which),
+        "calibrate": stages.run("calibrate", TARGET, "calibrate", "delay", target, *which),
         "train": stages.train("train", arms, int(train_steps)),
         "export": stages.run("export", BUNDLE, "export", "--run", f"{runs}/tabb", "--out", bundle),
         "evaluate": stages.run("evaluate", "", "evaluate", "--policies", *policies, *scored, *which, *seeded),

@@ -11,26 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-mpl.rcParams.update(
-    {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "landbridge",
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": "#e6e6e6",
-        "legend.frameon": False,
-    }
-)
+from landbridge.page import chart, table, write_page
 
 ARMS = {
     "source_only": ("simulator only", "#8a8f98"),
@@ -39,14 +25,6 @@ ARMS = {
     "tabb": ("target-aligned (tabb)", "#2166ac"),
 }
 FRAMES_PER_SECOND = 12.5
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1c2026;max-width:960px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.7rem;margin-bottom:0}h2{font-size:1.15rem;margin:2rem 0 .4rem}p.lead{color:#555;margin-top:.2rem}
-table{border-collapse:collapse;font-size:14px}td,th{padding:.25rem .9rem .25rem 0;text-align:left;vertical-align:top;
-border-bottom:1px solid #e6e6e6}td.n{text-align:right;font-variant-numeric:tabular-nums}
-.row{display:flex;flex-wrap:wrap;gap:1.5rem;align-items:flex-start}.row svg,.row img{max-width:100%;height:auto}
-figure{margin:0}figcaption{color:#555;font-size:13px;max-width:440px}
-"""
 
 
 def write_report(
@@ -68,34 +46,31 @@ def write_report(
         f"<h1>Landbridge demo: {html.escape(results['facts']['robot'])}</h1>",
         f"<p class=lead>{html.escape(_lead(results))}</p>",
         "<h2>Success on the robot's twin</h2><div class=row>",
-        _figure(
+        chart(
             _success(results),
             "Share of episodes that end upright and centred for two seconds; 95 % intervals. "
             "Simulated episodes run in Bullet without ROS; the last bar is the bundle in closed loop over ROS 2.",
         ),
         _motion(frames),
         "</div><h2>Learning</h2><div class=row>",
-        _figure(_curves(runs), "Success on the twin during training (10 episodes a point)."),
-        _figure(_weights(weights), "Weight that the alignment gives simulator transitions at the end of training."),
+        chart(_curves(runs), "Success on the twin during training (10 episodes a point)."),
+        chart(_weights(weights), "Weight that the alignment gives simulator transitions at the end of training."),
         "</div><h2>On board</h2><div class=row>",
-        _figure(
+        chart(
             _latency(latency_ms, results["facts"]["latency_budget_ms"]),
             f"Measurement to motor write, {len(latency_ms)} ticks: p50 {deploy['latency_p50_ms']:.2f} ms, "
             f"p99 {deploy['latency_p99_ms']:.2f} ms; {deploy['missed_ticks']} ticks missed.",
         ),
-        "<div><h3>Guard</h3>" + _table([{"verdict": k, "commands": v} for k, v in deploy["guard"].items()]) + "</div>",
+        "<div><h3>Guard</h3>" + table([{"verdict": k, "commands": v} for k, v in deploy["guard"].items()]) + "</div>",
         "</div><h2>Stages</h2>",
-        _table(results["stages"]),
+        table(results["stages"]),
         "<h2>Recording</h2>",
-        _table([{"figure": k, "value": v} for k, v in ingest.items() if not isinstance(v, (list, dict))]),
+        table([{"figure": k, "value": v} for k, v in ingest.items() if not isinstance(v, (list, dict))]),
         "<h2>Everything, as JSON</h2><details><summary>results.json</summary><pre>",
         html.escape(json.dumps({k: v for k, v in results.items() if k != "deploy"}, indent=1)),
         "</pre></details>",
     ]
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>Landbridge demo</title><style>{STYLE}</style>"
-    path = folder / "report.html"
-    path.write_text(page + "\n".join(parts) + "</html>\n")
-    return path
+    return write_page(folder / "report.html", "Landbridge demo", parts)
 
 
 def _lead(results: Mapping[str, Any]) -> str:
@@ -168,13 +143,6 @@ def _latency(latency_ms: Sequence[float], budget_ms: float) -> Figure:
     return figure
 
 
-def _figure(figure: Figure, caption: str) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
-    return f"<figure>{svg[svg.index('<svg') :]}<figcaption>{html.escape(caption)}</figcaption></figure>"
-
-
 def _motion(frames: NDArray[np.uint8]) -> str:
     if len(frames) == 0:
         return ""
@@ -186,18 +154,3 @@ def _motion(frames: NDArray[np.uint8]) -> str:
         f"<figure><img alt='the twin in closed loop' src='data:image/webp;base64,{data}'>"
         "<figcaption>One closed-loop episode over ROS 2, redrawn from its bag.</figcaption></figure>"
     )
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    if not rows:
-        return "<p>none</p>"
-    head = "".join(f"<th>{html.escape(str(key))}" for key in rows[0])
-    body = "".join("<tr>" + "".join(_cell(value) for value in row.values()) for row in rows)
-    return f"<table><tr>{head}{body}</table>"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"<td class=n>{value:.4g}"
-    kind = " class=n" if isinstance(value, int) else ""
-    return f"<td{kind}>{html.escape(str(value))}"

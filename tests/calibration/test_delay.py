@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landbridge.calibration.delay import calibrate, delay
+from landbridge.calibration.delay import delay, delays
 from landbridge.errors import InputError
 from landbridge.simulation.collect import collect
 
@@ -33,7 +33,7 @@ def test_the_twins_delay_is_found_from_recorded_behaviour(tmp_path: Path) -> Non
     collect(
         tmp_path / "d", engine="bullet", scenario="severe", domain="target", mix={"excite": 1.0}, steps=3000, batch=4
     )
-    found = calibrate(tmp_path / "d")["delays"][0]
+    found = delays(tmp_path / "d")["delays"][0]
     assert found["joint"] == "arm"
     assert found["delay_ms"] == pytest.approx(30, abs=4)  # latency_ms of `severe`
     assert found["low_ms"] < found["delay_ms"] < found["high_ms"]
@@ -42,4 +42,4 @@ def test_the_twins_delay_is_found_from_recorded_behaviour(tmp_path: Path) -> Non
 def test_too_few_episodes_are_refused(tmp_path: Path) -> None:
     collect(tmp_path / "d", steps=300, batch=1, mix={"tuned": 1.0})
     with pytest.raises(InputError, match="record at least 3"):
-        calibrate(tmp_path / "d")
+        delays(tmp_path / "d")

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import Behaviour, Policy
+from landbridge.simulation.scenario import load_scenario
 from landbridge.training.evaluate import score, summary
 
 ROBOT = load_robot("furuta")
@@ -33,7 +34,7 @@ def test_policies_meet_the_same_starts_whatever_they_do_and_draw() -> None:
     starts: list[NDArray[np.float32]] = []
     returns = []
     for action, seed in ((0.0, 0), (0.7, 0), (0.0, 0), (0.0, 1)):
-        returns.append(score(first_seen(starts, action), ROBOT, "bullet", "severe", 2, seed)[1])
+        returns.append(score(first_seen(starts, action), ROBOT, "bullet", load_scenario(ROBOT, "severe"), 2, seed)[1])
     assert all(start.shape == (2, 8) for start in starts)
     np.testing.assert_array_equal(starts[0], starts[1])
     assert not np.array_equal(starts[0], starts[3])

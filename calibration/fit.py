@@ -1,0 +1,195 @@
+"""The fit: parameters and the start states of all windows, by robust Gauss-Newton steps with a weak prior.
+
+Start states belong to one window each and are eliminated from every step (condensing; Bock, 1983), so its size is the
+number of parameters. scipy's `least_squares` cannot do that: with thousands of start states among its unknowns its
+iterative step converges slowly, and its interior-point treatment of bounds stalls where a latency or a friction begins
+at zero. Hence a Levenberg-Marquardt loop of our own, with the bounds as an active set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landbridge.calibration.shooting import simulate
+from landbridge.calibration.windows import Windows
+from landbridge.robot import Robot
+from landbridge.simulation.parameters import Parameter, at, to_scenario
+
+Array = NDArray[np.float64]
+
+STEP = 1e-6  # of finite differences, in prior or noise standard deviations
+SOFT = 2.0  # residuals beyond as many sigma count linearly (soft L1)
+FLOOR = 1e-5  # rad and rad/s; measured states are float32
+MAD = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
+FIRST = 40  # windows that the first round, from far away, makes do with
+CLOSE = 10.0  # of cost: where that round ends
+CONVERGED = 0.5  # of cost: one standard deviation; the last steps shrink thirtyfold, so what remains is far less
+ITERATIONS = 50
+STALLED = 1e8  # damping at which a step is no step
+
+
+@dataclass(frozen=True)
+class Problem:
+    """P parameters to fit to W windows of H control periods, S = 2 J states.
+
+    Attributes:
+        robot: Whose simulator.
+        free: The parameters.
+        windows: The data.
+        noise: (S,) standard deviation of the measured states.
+    """
+
+    robot: Robot
+    free: Sequence[Parameter]
+    windows: Windows
+    noise: Array
+
+    def point(self, z: Array, starts: Array) -> Point:
+        """The problem at coordinates z (P,) and start states (W, S)."""
+        scenario = to_scenario(self.robot, at(self.free, z))
+        states = simulate(self.robot, scenario, self.windows, starts)
+        return Point(z, starts, ((states - self.windows.states) / self.noise).reshape(len(starts), -1))
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a fit is: z (P,), start states (W, S), scaled errors (W, N), N = (H + 1) S, predicted minus measured."""
+
+    z: Array
+    starts: Array
+    error: Array
+
+    @property
+    def cost(self) -> float:
+        """Half the sum of squares of the prior, and that of the errors under soft L1."""
+        return float(self.z @ self.z / 2 + SOFT**2 * (np.sqrt(1 + np.square(self.error / SOFT)) - 1).sum())
+
+    @property
+    def weights(self) -> Array:
+        """Of the squared errors (W, N) in a Gauss-Newton step: the derivative of soft L1."""
+        return 1 / np.sqrt(1 + np.square(self.error / SOFT))
+
+    @property
+    def power(self) -> float:
+        """Mean of the weighted squares of the errors."""
+        return float((self.weights * np.square(self.error)).mean())
+
+    @property
+    def curvature(self) -> float:
+        """Second derivative of the cost over what a Gauss-Newton step takes it for: that of soft L1 is weights^3."""
+        return float((self.weights**3).mean() / self.weights.mean())
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The problem to first order about a point, rows weighted.
+
+    Attributes:
+        error: (W, N).
+        slopes: (W, N, P) its change with z at fixed start states.
+        reduced: (W, N, P) the same at the best start states.
+        basis: (W, N, S) orthonormal: what start states can change.
+        upper: (W, S, S) triangular: basis @ upper is the change with the scaled start states.
+    """
+
+    error: Array
+    slopes: Array
+    reduced: Array
+    basis: Array
+    upper: Array
+
+    @property
+    def information(self) -> Array:
+        """(W, P, P) of z in each window, without the prior."""
+        return np.swapaxes(self.reduced, 1, 2) @ self.reduced
+
+    @property
+    def gradient(self) -> Array:
+        """(W, P) of each window's cost at the best start states."""
+        return np.einsum("wnp,wn->wp", self.reduced, self.error)
+
+
+def linearise(problem: Problem, here: Point) -> Linear:
+    """By forward differences, each of one simulation of all windows."""
+    root = np.sqrt(here.weights)
+    slopes, of_starts = [], []
+    for i, parameter in enumerate(problem.free):
+        step = STEP if parameter.value(here.z[i] + STEP) < parameter.high else -STEP
+        moved = problem.point(here.z + step * (np.arange(len(here.z)) == i), here.starts)
+        slopes.append(root * (moved.error - here.error) / step)
+    for move in STEP * problem.noise * np.eye(len(problem.noise)):
+        of_starts.append(root * (problem.point(here.z, here.starts + move).error - here.error) / STEP)
+    basis, upper = np.linalg.qr(np.stack(of_starts, -1))
+    whole = np.stack(slopes, -1)
+    return Linear(root * here.error, whole, whole - basis @ (np.swapaxes(basis, 1, 2) @ whole), basis, upper)
+
+
+def fit(problem: Problem) -> tuple[Problem, Point]:
+    """Estimate the parameters from nominal; returns the problem with the noise that residuals show, and the fit."""
+    few = np.arange(len(problem.windows)) % max(1, len(problem.windows) // FIRST) == 0
+    part = replace(problem, windows=problem.windows.where(few))
+    rough = _solve(part, _start(part), CLOSE)
+    problem = replace(problem, noise=_noise(part, rough))
+    return problem, _solve(problem, problem.point(rough.z, problem.windows.states[:, 0]), CONVERGED)
+
+
+def settle(problem: Problem, z: Array, windows: Windows) -> Point:
+    """The best start states of other windows, with the parameters held at z."""
+    pinned = [replace(p, low=p.value(v), high=p.value(v)) for p, v in zip(problem.free, z.tolist(), strict=True)]
+    held = Problem(problem.robot, pinned, windows, problem.noise)
+    return _solve(held, held.point(z, windows.states[:, 0]), CONVERGED)
+
+
+def _start(problem: Problem) -> Point:
+    """Nominal parameters at the latency that fits best."""
+    nominal, starts = np.array([p.coordinate(p.nominal) for p in problem.free]), problem.windows.states[:, 0]
+    tried = [nominal]
+    for i, parameter in enumerate(problem.free):
+        if parameter.name == "latency_ms":
+            values = np.linspace(parameter.low, parameter.high, 11)
+            tried = [np.where(np.arange(len(nominal)) == i, parameter.coordinate(value), nominal) for value in values]
+    return min((problem.point(z, starts) for z in tried), key=lambda point: point.cost)
+
+
+def _noise(problem: Problem, at: Point) -> Array:
+    error = np.abs(at.error).reshape(-1, len(problem.noise))
+    return np.maximum(MAD * np.median(error, axis=0) * problem.noise, FLOOR)
+
+
+def _solve(problem: Problem, here: Point, tolerance: float) -> Point:
+    """Levenberg-Marquardt from `here` until a step gains less than `tolerance`."""
+    low, high = (np.array([p.coordinate(getattr(p, bound)) for p in problem.free]) for bound in ("low", "high"))
+    damping = 1e-3
+    for _ in range(ITERATIONS):
+        linear = linearise(problem, here)
+        while damping < STALLED:
+            there = problem.point(*_step(problem, here, linear, damping, low, high))
+            if there.cost <= here.cost:
+                break
+            damping *= 10
+        else:
+            return here
+        gain, here, damping = here.cost - there.cost, there, damping / 10
+        if gain < tolerance:
+            break
+    return here
+
+
+def _step(
+    problem: Problem, here: Point, linear: Linear, damping: float, low: Array, high: Array
+) -> tuple[Array, Array]:
+    """Where one damped step leads: z (P,) and start states (W, S); a z that presses against its bound stays there."""
+    information = np.eye(len(here.z)) + linear.information.sum(0)
+    gradient = here.z + linear.gradient.sum(0)
+    free = ~((here.z <= low) & (gradient > 0) | (here.z >= high) & (gradient < 0))
+    damped = information + damping * np.diag(np.diag(information))
+    step = np.zeros(len(free))
+    step[free] = -np.linalg.solve(damped[np.ix_(free, free)], gradient[free])
+    z = np.clip(here.z + step, low, high)
+    error = linear.error + linear.slopes @ (z - here.z)
+    wanted = np.swapaxes(linear.basis, 1, 2) @ error[..., None]
+    return z, here.starts - np.linalg.solve(linear.upper, wanted)[..., 0] * problem.noise

@@ -1,0 +1,86 @@
+"""How well the data determine the parameters: block bootstrap over windows, widened for model error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import qr
+
+from landbridge.calibration.fit import Linear, Point
+from landbridge.simulation.calibrated import Estimate
+from landbridge.simulation.parameters import Parameter
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 1000
+IDENTIFIED = 0.05  # of its value: a parameter whose interval reaches farther was not identified
+IDENTIFIED_MS = 2.0
+WEAK = 0.5  # prior standard deviations: a direction that stays wider was not determined by the data
+NAMED = 0.3  # of a direction of unit length: parameters with a smaller share are not named
+CORRELATED = 0.05  # an autocorrelation below it counts as none
+
+
+def resample(here: Point, linear: Linear, inflation: float, rng: np.random.Generator) -> Array:
+    """Coordinates (R, P): where the fit would have gone on windows, and a prior mean, drawn anew.
+
+    One Gauss-Newton step from the fit for each draw; the blocks of the bootstrap are whole windows, so that errors may
+    be correlated inside them. The prior's mean is drawn too: what only the prior determines is as uncertain as it.
+    """
+    windows, size = linear.gradient.shape
+    counts = rng.multinomial(windows, np.full(windows, 1 / windows), RESAMPLES)
+    # The spread of an M-estimator: its score over the true curvature of its cost (Huber, Robust Statistics, 1981, 6.3).
+    information = np.eye(size) + here.curvature * np.einsum("rw,wij->rij", counts, linear.information)
+    score = inflation * (counts - 1) @ linear.gradient + rng.standard_normal((RESAMPLES, size))
+    return here.z - np.linalg.solve(information, score[..., None])[..., 0]
+
+
+def inflation(error: Array, held_ratio: float) -> float:
+    """Factor on standard deviations, at least 1.
+
+    With the right model the errors are white noise, and as large on rollouts that the fit has not seen. The variance of
+    a mean of correlated errors is larger by 1 + 2 sum of their autocorrelations (Priestley, 1981, section 5.3).
+
+    Args:
+        error: (W, H + 1, S) of the fit, of zero mean without model error.
+        held_ratio: Mean square of the error on held-out over that on fitted windows.
+    """
+    longest = 1.0
+    for channel in np.moveaxis(error, -1, 0):
+        power, total = np.square(channel).mean(), 1.0
+        for lag in range(1, channel.shape[1] // 2):
+            correlation = (channel[:, lag:] * channel[:, :-lag]).mean() / power
+            if correlation < CORRELATED:
+                break
+            total += 2 * correlation
+        longest = max(longest, total)
+    return float(np.sqrt(longest * max(1.0, held_ratio)))
+
+
+def estimates(free: Sequence[Parameter], z: Array, samples: Array) -> dict[str, Estimate]:
+    """Values with 95 % intervals, from coordinates (P,) and samples (R, P)."""
+    found = {}
+    for parameter, own, ends in zip(free, z, np.quantile(samples, (0.025, 0.975), axis=0).T, strict=True):
+        value, low, high = (parameter.value(float(c)) for c in (own, *ends))
+        enough = IDENTIFIED_MS if parameter.unit == "ms" else IDENTIFIED * value
+        found[parameter.name] = Estimate(value=value, low=low, high=high, identifiable=(high - low) / 2 <= enough)
+    return found
+
+
+def undetermined(free: Sequence[Parameter], samples: Array) -> list[dict[str, float]]:
+    """Directions of z in which the samples (R, P) are about as wide as the prior, by the names of what they move.
+
+    Their space has no basis of its own; the one in reduced echelon form names the fewest parameters a direction.
+    """
+    variances, directions = np.linalg.eigh(np.cov(samples.T))
+    space = directions[:, variances > WEAK**2]
+    if space.shape[1] == 0:
+        return []
+    _, _, order = qr(space.T, pivoting=True)
+    echelon = space @ np.linalg.inv(space[order[: space.shape[1]]])
+    echelon /= np.linalg.norm(echelon, axis=0)
+    return [
+        {p.name: float(share) for p, share in zip(free, direction, strict=True) if abs(share) >= NAMED}
+        for direction in echelon.T
+    ]

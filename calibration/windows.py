@@ -1,0 +1,144 @@
+"""Rollouts cut into short windows: measured joint states and the commands that were on their way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landbridge.episode import Dataset, Episode, open_dataset
+from landbridge.errors import InputError
+from landbridge.observation import Observer, action_to_command
+from landbridge.robot import Robot
+from landbridge.simulation.parameters import MAX_LATENCY_MS
+
+Array = NDArray[np.float64]
+
+RATE_TOLERANCE = 0.05
+JITTER = 0.5  # control periods: a window with a larger step between stamps is left out
+STILL = 1e-3  # rad or units of action: a joint or an action that varies less was not excited
+
+
+@dataclass(frozen=True)
+class Windows:
+    """W windows of H control periods each, J joints, A commands.
+
+    Attributes:
+        states: (W, H + 1, 2 J) measured positions [rad], unwrapped, then velocities [rad/s].
+        commands: (W, L + H, A), of which the first L were sent before the window began; SI units.
+        episode: (W,) number of the episode that each window was cut from.
+    """
+
+    states: Array
+    commands: Array
+    episode: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self.states)
+
+    def where(self, mask: NDArray[np.bool_]) -> Windows:
+        """The windows that `mask` (W,) chooses."""
+        return Windows(self.states[mask], self.commands[mask], self.episode[mask])
+
+
+def open_rollouts(path: Path, robot: Robot) -> Dataset:
+    """The dataset at `path`, checked to be of this robot at its rate."""
+    dataset, spec = open_dataset(path), robot.spec
+    found = dataset.metadata
+    if spec.base != "fixed":
+        raise InputError(spec.name, "has a floating base, whose height no observation holds", "identify fixed bases")
+    if found.robot_hash != spec.digest():
+        raise InputError(path, f"was recorded on another {found.robot!r} than {spec.name!r}", "name its robot folder")
+    if not abs(found.measured_rate_hz / spec.control_rate_hz - 1) <= RATE_TOLERANCE:
+        problem = f"was recorded at {found.measured_rate_hz:g} Hz, {spec.name} runs at {spec.control_rate_hz:g} Hz"
+        raise InputError(path, problem, "record again at the robot's rate")
+    return dataset
+
+
+def digest(dataset: Dataset) -> str:
+    """SHA-256 of every observation and action."""
+    state = hashlib.sha256()
+    for episode in dataset:
+        state.update(episode.obs.tobytes() + episode.actions.tobytes())
+    return state.hexdigest()
+
+
+def lags(robot: Robot) -> int:
+    """Commands before a window that may still be on their way in it."""
+    return int(np.ceil(MAX_LATENCY_MS / 1000 * robot.spec.control_rate_hz))
+
+
+def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Path) -> Windows:
+    """Consecutive windows of `horizon` control periods from every episode of `where`.
+
+    The first `lags` periods of an episode are left out, since what was sent before it is unknown, and so are windows
+    with a lost tick or a velocity at its clip.
+
+    Raises:
+        InputError: A value is not finite, a joint's state is not in the observation, nothing moved, or nothing is left.
+    """
+    observer, before = Observer(robot.spec), lags(robot)
+    states, commands, numbers = [], [], []
+    for number, episode in enumerate(episodes):
+        state = measured_state(observer, episode, f"{where}: episode {number}")
+        command = action_to_command(robot.spec, episode.actions)
+        good = _usable(observer, episode)
+        for start in range(before, len(episode) - horizon + 1, horizon):
+            if good[start : start + horizon].all():
+                states.append(state[start : start + horizon + 1])
+                commands.append(command[start - before : start + horizon])
+                numbers.append(number)
+    if not states:
+        raise InputError(
+            where,
+            f"no episode holds {before + horizon} steady control periods",
+            "record longer episodes, without lost ticks",
+        )
+    found = Windows(np.array(states), np.array(commands), np.array(numbers))
+    _require_motion(where, robot, found)
+    return found
+
+
+def measured_state(observer: Observer, episode: Episode, where: str) -> Array:
+    """Positions, unwrapped, and velocities (T + 1, 2 J) of an episode."""
+    for name, values in (("observation", episode.obs), ("action", episode.actions)):
+        if not np.isfinite(values).all():
+            row, column = np.argwhere(~np.isfinite(values))[0]
+            label = observer.names[column] if name == "observation" else observer.spec.actuated[column]
+            raise InputError(where, f"{name} {label} of row {row} is {values[row, column]}", "remove that episode")
+    joints, names = observer.spec.joint_names, set(observer.names)
+    columns = []
+    for joint in joints:
+        if f"joint_pos.{joint}" in names:
+            columns.append(observer.column(episode.obs, f"joint_pos.{joint}"))
+        elif {f"joint_sin.{joint}", f"joint_cos.{joint}"} <= names:
+            columns.append(np.unwrap(observer.angle(episode.obs, joint)))
+        else:
+            raise InputError(observer.spec.name, f"its observation lacks the position of joint {joint}", "add it")
+    if missing := [joint for joint in joints if f"joint_vel.{joint}" not in names]:
+        raise InputError(observer.spec.name, f"its observation lacks joint_vel of {missing}", "add it")
+    return np.stack([*columns, *(observer.column(episode.obs, f"joint_vel.{joint}") for joint in joints)], -1)
+
+
+def _usable(observer: Observer, episode: Episode) -> NDArray[np.bool_]:
+    """Whether each period (T,) lasted as long as it should and began and ended unclipped."""
+    period = observer.spec.control_dt
+    steady: NDArray[np.bool_] = np.abs(np.diff(episode.stamps) - period) <= JITTER * period
+    limits = np.array([c.clip if c.kind == "joint_vel" else np.inf for c in observer.columns])
+    inside = np.all(np.abs(episode.obs) < limits, axis=-1)
+    return steady & inside[:-1] & inside[1:]
+
+
+def _require_motion(where: str | Path, robot: Robot, windows: Windows) -> None:
+    joints, actuated = robot.spec.joint_names, robot.spec.actuated
+    moved = np.ptp(windows.states[:, :, : len(joints)], axis=1).max(0)
+    if still := [joint for joint, span in zip(joints, moved, strict=True) if span < STILL]:
+        raise InputError(where, f"joints {still} never move", "record with the behaviour excite")
+    spans = np.ptp(windows.commands, axis=(0, 1)) / [robot.spec.action.scale[name] for name in actuated]
+    if still := [joint for joint, span in zip(actuated, spans, strict=True) if span < STILL]:
+        raise InputError(where, f"the commands of joints {still} never vary", "record with the behaviour excite")

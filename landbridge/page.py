@@ -1,0 +1,67 @@
+"""Self-contained HTML pages of charts and tables: what the reports have in common."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+mpl.rcParams.update(
+    {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "landbridge",
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#e6e6e6",
+        "legend.frameon": False,
+    }
+)
+
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#1c2026;max-width:960px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.7rem;margin-bottom:0}h2{font-size:1.15rem;margin:2rem 0 .4rem}p.lead{color:#555;margin-top:.2rem}
+table{border-collapse:collapse;font-size:14px}td,th{padding:.25rem .9rem .25rem 0;text-align:left;vertical-align:top;
+border-bottom:1px solid #e6e6e6}td.n{text-align:right;font-variant-numeric:tabular-nums}
+.row{display:flex;flex-wrap:wrap;gap:1.5rem;align-items:flex-start}.row svg,.row img{max-width:100%;height:auto}
+figure{margin:0}figcaption{color:#555;font-size:13px;max-width:440px}
+"""
+
+
+def write_page(path: Path, title: str, parts: Sequence[str]) -> Path:
+    """Write a page of HTML parts; returns its path."""
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
+    path.write_text(f"{head}<style>{STYLE}</style>" + "\n".join(parts) + "</html>\n")
+    return path
+
+
+def chart(figure: Figure, caption: str) -> str:
+    """A figure as SVG inside the page, with a caption."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    return f"<figure>{svg[svg.index('<svg') :]}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same keys as a table."""
+    if not rows:
+        return "<p>none</p>"
+    head = "".join(f"<th>{html.escape(str(key))}" for key in rows[0])
+    body = "".join("<tr>" + "".join(_cell(value) for value in row.values()) for row in rows)
+    return f"<table><tr>{head}{body}</table>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"<td class=n>{value:.4g}"
+    kind = " class=n" if isinstance(value, int) else ""
+    return f"<td{kind}>{html.escape(str(value))}"

@@ -1,0 +1,127 @@
+"""`calibration.yaml`: what `landbridge calibrate identify` found, and the simulators that follow from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import yaml
+
+from landbridge.errors import InputError
+from landbridge.robot import Finite, NonNegative, Positive, Robot, Spec, read_model
+from landbridge.simulation.parameters import at, parameters, to_scenario
+from landbridge.simulation.scenario import Scenario, load_scenario
+
+CALIBRATED = "calibrated"  # the scenario of a dataset that was simulated with a calibration
+
+
+class Estimate(Spec):
+    """One parameter.
+
+    Attributes:
+        value: In the unit of `landbridge.simulation.parameters`.
+        low: Lower end of the 95 % interval.
+        high: Upper end.
+        identifiable: Whether the rollouts determine it on its own.
+    """
+
+    value: Finite
+    low: Finite
+    high: Finite
+    identifiable: bool
+
+
+class Error(Spec):
+    """Root mean square of the error that a simulator makes in `horizon_s` on rollouts it was not fitted to.
+
+    Attributes:
+        joint_pos: By joint [rad].
+        joint_vel: By joint [rad/s].
+    """
+
+    joint_pos: dict[str, NonNegative]
+    joint_vel: dict[str, NonNegative]
+
+
+class Calibration(Spec):
+    """The file.
+
+    Attributes:
+        robot_hash: `RobotSpec.digest()` of the robot whose nominal parameters these replace.
+        dataset_hash: SHA-256 of the observations and actions.
+        known: Parameters held at nominal by request.
+        estimates: The others, by name.
+        covariance: Of their coordinates z (`landbridge.simulation.parameters`), in the order of `estimates`.
+        undetermined: Directions in which the data say less than the prior: z by parameter, of unit length.
+        inflation: Factor on the standard deviations for model error.
+        joint_pos_noise: Standard deviation of measured positions [rad].
+        joint_vel_noise: And velocities [rad/s].
+        windows: Number of windows fitted.
+        horizon_s: Their length [s].
+        nominal_error: Of the nominal simulator, on held-out windows.
+        calibrated_error: Of the calibrated one.
+    """
+
+    schema_version: Literal[1] = 1
+    robot: str
+    robot_hash: str
+    dataset: str
+    dataset_hash: str
+    known: tuple[str, ...]
+    estimates: dict[str, Estimate]
+    covariance: tuple[tuple[Finite, ...], ...]
+    undetermined: tuple[dict[str, Finite], ...]
+    inflation: Positive
+    joint_pos_noise: NonNegative
+    joint_vel_noise: NonNegative
+    windows: int
+    horizon_s: Positive
+    nominal_error: Error
+    calibrated_error: Error
+    commit: str
+    created: str
+
+    def scenario(self, robot: Robot) -> Scenario:
+        """The calibrated simulator."""
+        return self._with(robot, {name: estimate.value for name, estimate in self.estimates.items()})
+
+    def draw(self, robot: Robot, rng: np.random.Generator) -> Scenario:
+        """A simulator from the posterior, for domain randomisation."""
+        chosen = [p for p in parameters(robot) if p.name in self.estimates]
+        mean = np.array([p.coordinate(self.estimates[p.name].value) for p in chosen])
+        return self._with(robot, at(chosen, rng.multivariate_normal(mean, np.array(self.covariance), method="eigh")))
+
+    def _with(self, robot: Robot, values: dict[str, float]) -> Scenario:
+        base = Scenario(joint_pos_noise=self.joint_pos_noise, joint_vel_noise=self.joint_vel_noise)
+        return to_scenario(robot, values, base)
+
+    def write(self, path: Path) -> None:
+        """As YAML, numbers in full precision."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120))
+
+
+def read_calibration(path: Path, robot: Robot) -> Calibration:
+    """Read a `calibration.yaml` of `robot`.
+
+    Raises:
+        InputError: Missing, malformed, or of another robot.
+    """
+    if not path.is_file():
+        raise InputError(path, "no such file", "make it with `landbridge calibrate identify`")
+    found = read_model(Calibration, path)
+    if found.robot_hash != robot.spec.digest():
+        raise InputError(path, f"calibrates another {found.robot!r} than {robot.spec.name!r}", "calibrate this robot")
+    known = [p.name for p in parameters(robot)]
+    order = [name for name in known if name in found.estimates]
+    if list(found.estimates) != order or np.shape(found.covariance) != (len(order),) * 2:
+        raise InputError(path, "its estimates and covariance are not of this robot's parameters", "calibrate again")
+    return found
+
+
+def choose_scenario(robot: Robot, rung: str, calibration: Path | None) -> Scenario:
+    """The calibrated simulator if there is a calibration, else the rung of the ladder."""
+    if calibration is None:
+        return load_scenario(robot, rung)
+    return read_calibration(calibration, robot).scenario(robot)

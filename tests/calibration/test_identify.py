@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landbridge.calibration.identify import calibration, free_parameters, identify
+from landbridge.calibration.report import report
+from landbridge.calibration.windows import cut, open_rollouts
+from landbridge.cli import main
+from landbridge.episode import Episode, open_dataset, write_dataset
+from landbridge.errors import InputError
+from landbridge.robot import load_robot
+from landbridge.simulation.behaviour import load_behaviours
+from landbridge.simulation.calibrated import Calibration, read_calibration
+from landbridge.simulation.collect import collect
+from landbridge.simulation.parameters import to_scenario, to_values
+from landbridge.simulation.plant import make_plant
+from landbridge.simulation.rollout import lockstep
+from landbridge.simulation.scenario import Scenario
+from landbridge.task import load_task
+
+ROBOT = load_robot("furuta")
+HORIZON = 15
+WEIGHED = "link_mass_scale.arm_link"
+NOISE = {"joint_pos_noise": 0.0006, "joint_vel_noise": 0.02}
+HIDDEN = to_values(ROBOT, Scenario()) | {
+    "actuator_gain": 0.9,
+    "link_mass_scale.pendulum_link": 1.1,
+    "link_length_scale.pendulum_link": 1.05,
+    "friction.arm.frictionloss": 0.002,
+    "friction.arm.excess": 0.0008,
+    "friction.arm.viscous": 0.001,
+    "latency_ms": 26.0,
+}
+
+
+def rollouts(values: dict[str, float], count: int = 3, behaviour: str = "excite", share: float = 1.0) -> list[Episode]:
+    """Noisy episodes of a Bullet furuta with hidden parameters; `share` scales the actions."""
+    rng = np.random.default_rng(1)
+    scenario = to_scenario(ROBOT, values, Scenario(**NOISE))  # type: ignore[arg-type]
+    plants = [make_plant(ROBOT, "bullet", scenario, each) for each in rng.spawn(count)]
+    policy = load_behaviours(ROBOT)[behaviour](count, rng)
+    try:
+        return lockstep(plants, load_task(ROBOT), lambda obs: share * policy(obs), rng)
+    finally:
+        for plant in plants:
+            plant.close()
+
+
+def calibrated(episodes: Sequence[Episode], known: tuple[str, ...] = (WEIGHED,), horizon: int = HORIZON) -> Calibration:
+    windows = cut(episodes, ROBOT, horizon, "twin")
+    return calibration(ROBOT, free_parameters(ROBOT, known), windows, np.random.default_rng(0), "twin", "")
+
+
+@pytest.fixture(scope="module")
+def episodes() -> list[Episode]:
+    return rollouts(HIDDEN, count=4)
+
+
+@pytest.fixture(scope="module")
+def found(episodes: list[Episode]) -> Calibration:
+    return calibrated(episodes)
+
+
+@pytest.fixture(scope="module")
+def written(found: Calibration, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("calibration") / "calibration.yaml"
+    found.write(path)
+    return path
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """A short recording of the twin on `moderate`."""
+    path = tmp_path / "recorded"
+    collect(path, engine="bullet", scenario="moderate", domain="target", mix={"excite": 1.0}, steps=1200, batch=4)
+    return path
+
+
+def test_hidden_parameters_of_the_bullet_twin_are_found(found: Calibration) -> None:
+    estimates = found.estimates
+    assert WEIGHED not in estimates and found.known == (WEIGHED,)
+    inside = [estimate.low <= HIDDEN[name] <= estimate.high for name, estimate in estimates.items()]
+    assert np.mean(inside) >= 0.8
+    for name in ("actuator_gain", "link_mass_scale.pendulum_link", "link_length_scale.pendulum_link"):
+        assert estimates[name].identifiable
+        assert estimates[name].value == pytest.approx(HIDDEN[name], rel=0.01)
+    assert estimates["friction.arm.frictionloss"].value == pytest.approx(0.002, rel=0.1)
+    assert estimates["friction.arm.viscous"].value == pytest.approx(0.001, rel=0.05)
+    assert estimates["latency_ms"].value == pytest.approx(26.0, abs=0.2)
+    assert found.joint_pos_noise == pytest.approx(0.0006, rel=0.2)
+    assert found.joint_vel_noise == pytest.approx(0.02, rel=0.2)
+
+
+def test_held_out_prediction_is_better_by_far(found: Calibration) -> None:
+    for joint in ("arm", "pendulum"):
+        assert found.calibrated_error.joint_pos[joint] < 0.2 * found.nominal_error.joint_pos[joint]
+
+
+def test_a_twin_that_is_nominal_is_found_nominal_though_latency_and_excess_begin_at_their_bounds() -> None:
+    nominal = to_values(ROBOT, Scenario())
+    estimates = calibrated(rollouts(nominal, count=2)).estimates
+    assert estimates["latency_ms"].value == pytest.approx(0.0, abs=0.1)
+    assert estimates["latency_ms"].low == 0.0
+    assert estimates["actuator_gain"].value == pytest.approx(1.0, rel=0.01)
+    assert estimates["friction.arm.viscous"].value == pytest.approx(nominal["friction.arm.viscous"], rel=0.05)
+
+
+def test_without_a_weighed_link_torques_and_masses_are_named_undetermined(episodes: list[Episode]) -> None:
+    found = calibrated(episodes[:2], known=())
+    named = [set(direction) for direction in found.undetermined]
+    assert {"actuator_gain", WEIGHED, "link_mass_scale.pendulum_link"} in named
+    assert not found.estimates["actuator_gain"].identifiable
+    assert found.estimates["link_length_scale.pendulum_link"].identifiable
+    ratio = found.estimates["actuator_gain"].value / found.estimates[WEIGHED].value
+    assert ratio == pytest.approx(0.9, rel=0.01)  # what can be known: the true one over the true mass
+    assert found.calibrated_error.joint_pos["arm"] < 0.2 * found.nominal_error.joint_pos["arm"]
+
+
+def test_the_file_comes_back_and_gives_the_simulator(found: Calibration, written: Path) -> None:
+    read = read_calibration(written, ROBOT)
+    assert read == found
+    scenario = read.scenario(ROBOT)
+    assert scenario.actuator_gain == found.estimates["actuator_gain"].value
+    assert scenario.joint_vel_noise == found.joint_vel_noise
+    Scenario.model_validate(scenario.model_dump())
+
+
+def test_draws_spread_as_the_intervals_say(found: Calibration) -> None:
+    rng = np.random.default_rng(0)
+    drawn = np.array([to_values(ROBOT, found.draw(ROBOT, rng))["friction.arm.viscous"] for _ in range(400)])
+    estimate = found.estimates["friction.arm.viscous"]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    assert high - low == pytest.approx(estimate.high - estimate.low, rel=0.25)
+    assert drawn.mean() == pytest.approx(estimate.value, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda text: text.replace("robot_hash: ", "robot_hash: 0"), "calibrates another 'furuta'"),
+        (lambda text: text.replace("  latency_ms:\n", "  wind:\n"), "not of this robot's parameters"),
+        (lambda text: text.replace("schema_version: 1", "schema_version: 2"), "schema_version"),
+        (lambda text: text + "wind: 3\n", "wind"),
+    ],
+)
+def test_a_file_that_is_not_this_robots_is_refused(written: Path, tmp_path: Path, spoil, message: str) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "calibration.yaml"
+    path.write_text(spoil(written.read_text()))
+    with pytest.raises(InputError, match=message):
+        read_calibration(path, ROBOT)
+    with pytest.raises(InputError, match="no such file"):
+        read_calibration(tmp_path / "none.yaml", ROBOT)
+
+
+def test_source_data_are_collected_in_the_calibrated_simulator(written: Path, tmp_path: Path) -> None:
+    data = {}
+    for name, extra in (("plain", {}), ("again", {}), ("drawn", {"randomise": True})):
+        collect(tmp_path / name, steps=150, batch=2, mix={"random": 1.0}, calibration=written, **extra)  # type: ignore[arg-type]
+        dataset = open_dataset(tmp_path / name)
+        assert dataset.metadata.scenario == "calibrated"
+        data[name] = np.concatenate([episode.obs for episode in dataset])
+    np.testing.assert_array_equal(data["plain"], data["again"])
+    assert not np.array_equal(data["plain"], data["drawn"])
+    with pytest.raises(InputError, match="give one of the two"):
+        collect(tmp_path / "both", scenario="mild", calibration=written)
+    with pytest.raises(InputError, match="name one with --calibration"):
+        collect(tmp_path / "neither", randomise=True)
+    assert not (tmp_path / "both").exists()
+
+
+def test_policies_are_scored_in_the_calibrated_simulator(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "evaluate --policies behaviour:tuned --episodes 1 --engine mujoco --json --calibration"
+    assert main([*command.split(), str(written)]) == 0
+    assert '"scenario": "calibrated"' in capsys.readouterr().out
+
+
+def test_the_page_shows_all_and_needs_nothing_else(written: Path, found: Calibration, recorded: Path) -> None:
+    out = recorded.parent / "page.html"
+    figures = report(recorded, written, out)
+    page = out.read_text()
+    assert figures["windows"] > 20
+    assert all(name in page for name in found.estimates)
+    assert page.count("<svg") == 3
+    assert "src=" not in page.replace("src='data:", "") and "<link" not in page and "<script" not in page
+    assert "friction.pendulum.stribeck_velocity" in page and f"Held at nominal by request: {WEIGHED}" in page
+
+
+def spoiled(path: Path, out: Path, change) -> Path:  # type: ignore[no-untyped-def]
+    """A copy of the dataset with each episode changed."""
+    dataset = open_dataset(path)
+    write_dataset(out, [change(episode) for episode in dataset], dataset.metadata)
+    return out
+
+
+def not_a_number(episode: Episode) -> Episode:
+    obs = episode.obs.copy()
+    obs[7, 4] = np.nan
+    return replace(episode, obs=obs)
+
+
+def idle(episode: Episode) -> Episode:
+    return replace(episode, actions=np.zeros_like(episode.actions))
+
+
+def frozen(episode: Episode) -> Episode:
+    return replace(episode, obs=np.repeat(episode.obs[:1], len(episode.obs), axis=0))
+
+
+def with_lost_ticks(episode: Episode) -> Episode:
+    return replace(episode, stamps=episode.stamps * np.where(np.arange(len(episode.stamps)) % 2, 1.0, 1.5))
+
+
+def cut_short(episode: Episode) -> Episode:
+    parts = (episode.actions, episode.rewards, episode.terminated, episode.truncated)
+    return Episode(episode.obs[:121], *(part[:120] for part in parts), episode.stamps[:121])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (not_a_number, r"episode 0: observation joint_vel.pendulum of row 7 is nan"),
+        (idle, r"the commands of joints \['arm'\] never vary"),
+        (frozen, r"joints \['arm', 'pendulum'\] never move"),
+        (cut_short, r"has 16 usable windows. record at least 20"),
+        (with_lost_ticks, r"no episode holds 30 steady control periods"),
+    ],
+)
+def test_data_that_cannot_be_used_are_refused(recorded: Path, tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+    path, out = spoiled(recorded, tmp_path / "spoiled", change), tmp_path / "calibration.yaml"
+    with pytest.raises(InputError, match=message):
+        identify(path, out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        ({"robot_hash": "0"}, "was recorded on another 'furuta' than 'furuta'"),
+        ({"measured_rate_hz": 40.0}, "was recorded at 40 Hz, furuta runs at 50 Hz"),
+        ({"measured_rate_hz": float("nan")}, "was recorded at nan Hz"),
+    ],
+)
+def test_rollouts_of_another_robot_or_rate_are_refused(
+    recorded: Path, tmp_path: Path, update: dict[str, object], message: str
+) -> None:
+    dataset = open_dataset(recorded)
+    path = tmp_path / "other"
+    write_dataset(path, dataset, dataset.metadata.model_copy(update=update))
+    with pytest.raises(InputError, match=message):
+        open_rollouts(path, ROBOT)
+
+
+def test_a_floating_base_and_an_unknown_parameter_are_refused(recorded: Path) -> None:
+    with pytest.raises(InputError, match="has a floating base"):
+        open_rollouts(recorded, load_robot("quadruped"))
+    with pytest.raises(InputError, match=r"\['wind'\] are no parameters. name some of \['actuator_gain'"):
+        free_parameters(ROBOT, ("wind",))
+
+
+def test_a_joint_that_hardly_moves_is_named() -> None:
+    faint = rollouts(HIDDEN | {"friction.arm.frictionloss": 0.03}, count=1, behaviour="random", share=0.3)
+    with pytest.raises(InputError, match="joint arm moves too little to tell its friction"):
+        calibrated(faint, horizon=8)

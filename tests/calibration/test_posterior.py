@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from landbridge.calibration.fit import Linear, Point
+from landbridge.calibration.posterior import estimates, inflation, resample, undetermined
+from landbridge.robot import load_robot
+from landbridge.simulation.parameters import parameters
+
+EVERY = {p.name: p for p in parameters(load_robot("furuta"))}
+WINDOWS, ROWS = 200, 30
+
+
+def linear(reduced: np.ndarray, error: np.ndarray) -> Linear:
+    """A problem without start states: what is reduced is all there is."""
+    return Linear(error, reduced, reduced, np.zeros((*error.shape, 0)), np.zeros((len(error), 0, 0)))
+
+
+def test_white_errors_give_the_spread_of_least_squares() -> None:
+    rng = np.random.default_rng(0)
+    reduced = rng.normal(size=(WINDOWS, ROWS, 2)) * [1.0, 10.0]
+    error = rng.normal(size=(WINDOWS, ROWS))
+    samples = resample(Point(np.zeros(2), np.zeros((WINDOWS, 0)), error), linear(reduced, error), 1.0, rng)
+    # Unit noise under least squares, widened by what soft L1 at 2 sigma makes of it: rows are unweighted here.
+    curvature = np.mean((1 + np.square(error / 2)) ** -1.5) / np.mean((1 + np.square(error / 2)) ** -0.5)
+    expected = 1 / np.sqrt(WINDOWS * ROWS * np.array([1.0, 100.0])) / curvature
+    np.testing.assert_allclose(samples.std(0), expected, rtol=0.15)
+    np.testing.assert_allclose(samples.mean(0), 0, atol=4 * expected.max() / np.sqrt(len(samples)))
+
+
+def test_errors_that_agree_inside_a_window_widen_the_spread() -> None:
+    rng = np.random.default_rng(0)
+    reduced, error = np.ones((WINDOWS, ROWS, 1)), np.repeat(rng.normal(size=(WINDOWS, 1)), ROWS, axis=1)
+    here = Point(np.zeros(1), np.zeros((WINDOWS, 0)), error)
+    samples = resample(here, linear(reduced, error), 1.0, rng)
+    assert samples.std() * here.curvature == pytest.approx(1 / np.sqrt(WINDOWS), rel=0.2)  # as many facts as windows
+
+
+def test_what_the_data_do_not_touch_is_as_wide_as_the_prior() -> None:
+    rng = np.random.default_rng(0)
+    reduced = np.stack([rng.normal(size=(WINDOWS, ROWS)), np.zeros((WINDOWS, ROWS))], -1)
+    error = rng.normal(size=(WINDOWS, ROWS))
+    samples = resample(Point(np.zeros(2), np.zeros((WINDOWS, 0)), error), linear(reduced, error), 3.0, rng)
+    assert samples[:, 1].std() == pytest.approx(1.0, rel=0.1)  # inflation is of what the data say
+
+
+def test_inflation_of_white_and_of_correlated_errors() -> None:
+    rng = np.random.default_rng(0)
+    white = rng.normal(size=(2000, 40, 1))
+    assert inflation(white, 0.9) == pytest.approx(1.0, abs=1e-9)
+    assert inflation(white, 4.0) == pytest.approx(2.0)
+    correlated = np.zeros_like(white)
+    for t in range(1, 40):
+        correlated[:, t] = 0.5 * correlated[:, t - 1] + white[:, t]
+    # 1 + 2 (0.5 + 0.25 + ... ) = 3 for an endless AR(1) of 0.5; what is below 0.05 does not count
+    assert inflation(correlated[:, 10:], 1.0) == pytest.approx(np.sqrt(1 + 2 * (0.5 + 0.25 + 0.125 + 0.0625)), rel=0.05)
+
+
+def test_an_estimate_is_its_value_its_quantiles_and_whether_they_are_near() -> None:
+    free = [EVERY["actuator_gain"], EVERY["friction.arm.viscous"], EVERY["latency_ms"]]
+    rng = np.random.default_rng(0)
+    z = np.array([0.5, 0.1, 0.4])
+    found = estimates(free, z, z + rng.normal(size=(4000, 3)) * [0.01, 0.3, 0.01])
+    gain, viscous, latency = found.values()
+    assert gain.value == pytest.approx(np.exp(0.15)) and gain.identifiable
+    assert gain.low == pytest.approx(np.exp(0.3 * (0.5 - 0.0196)), rel=1e-3)
+    assert viscous.low == 0.0 and not viscous.identifiable
+    assert latency.value == pytest.approx(20.0) and latency.high == pytest.approx(20.98, abs=0.05)
+    assert latency.identifiable
+
+
+def test_a_direction_is_named_after_what_moves_along_it() -> None:
+    free = list(EVERY.values())
+    rng = np.random.default_rng(0)
+    samples = 0.01 * rng.normal(size=(3000, len(free)))
+    shared = [i for i, p in enumerate(free) if p.name in {"actuator_gain", "link_mass_scale.arm_link"}]
+    lonely = [i for i, p in enumerate(free) if p.name == "friction.pendulum.stribeck_velocity"]
+    samples[:, shared] += rng.normal(size=(3000, 1))
+    samples[:, lonely] += rng.normal(size=(3000, 1))
+    named = sorted(tuple(sorted(direction)) for direction in undetermined(free, samples))
+    assert named == [("actuator_gain", "link_mass_scale.arm_link"), ("friction.pendulum.stribeck_velocity",)]
+    assert undetermined(free, 0.01 * rng.normal(size=(3000, len(free)))) == []

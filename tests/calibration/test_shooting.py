@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from landbridge.calibration.shooting import _in_effect, simulate
+from landbridge.calibration.windows import Windows, lags
+from landbridge.robot import load_robot
+from landbridge.simulation.plant import Engine, make_plant
+from landbridge.simulation.scenario import load_scenario
+
+ROBOT = load_robot("furuta")
+BEFORE = lags(ROBOT)  # 5 periods of 20 ms are the 100 ms that a latency may have
+PERIODS = 8
+
+
+def rolled(engine: Engine, latency_ms: float) -> Windows:
+    """One window of random commands on `moderate`, noise-free, as the plant itself runs it."""
+    quiet = {"latency_ms": latency_ms, "joint_pos_noise": 0.0, "joint_vel_noise": 0.0}
+    plant = make_plant(ROBOT, engine, load_scenario(ROBOT, "moderate").model_copy(update=quiet))
+    commands = np.random.default_rng(0).uniform(-0.1, 0.1, (BEFORE + PERIODS, 1))
+    plant.reset(np.array([0.1, 3.0]), np.array([1.0, -2.0]))
+    states = [np.concatenate(plant.measure())]
+    for command in commands:
+        plant.step([(0.0, command)])
+        states.append(np.concatenate(plant.measure()))
+    plant.close()
+    return Windows(np.array([states[BEFORE:]]), commands[None], np.zeros(1, np.intp))
+
+
+@pytest.mark.parametrize("latency_ms", [0.0, 2.0, 20.0, 34.0, 100.0])
+@pytest.mark.parametrize("engine", ["mujoco", "bullet"])
+def test_a_window_is_what_the_plant_does(engine: Engine, latency_ms: float) -> None:
+    window = rolled(engine, latency_ms)
+    scenario = load_scenario(ROBOT, "moderate").model_copy(update={"latency_ms": latency_ms})
+    found = simulate(ROBOT, scenario, window, window.states[:, 0])
+    np.testing.assert_allclose(found, window.states, atol=1e-9 if engine == "mujoco" else 1e-6)
+
+
+def test_windows_do_not_touch_each_other() -> None:
+    window = rolled("mujoco", 20.0)
+    scenario = load_scenario(ROBOT, "moderate")
+    both = Windows(
+        np.concatenate([window.states, window.states + 0.1]),
+        np.concatenate([window.commands, -window.commands]),
+        np.arange(2),
+    )
+    alone = simulate(ROBOT, scenario, window, window.states[:, 0])
+    np.testing.assert_array_equal(simulate(ROBOT, scenario, both, both.states[:, 0])[:1], alone)
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "expected"),
+    [
+        (0.0, [6.0] * 4),
+        (2.0, [5.0, 6.0, 6.0, 6.0]),
+        (3.0, [5.0, 5.5, 6.0, 6.0]),  # takes effect half way through the second physics step of 2 ms
+        (20.0, [5.0] * 4),
+        (100.0, [1.0] * 4),
+    ],
+)
+def test_which_command_is_in_effect(latency_ms: float, expected: list[float]) -> None:
+    commands: NDArray[np.float64] = np.arange(1.0, BEFORE + 3)[None, :, None]  # 6 is the window's first
+    found = _in_effect(ROBOT, latency_ms, commands)
+    assert found.shape == (2 * ROBOT.spec.decimation, 1, 1)
+    np.testing.assert_allclose(found[:4, 0, 0], expected)
+
+
+def test_half_a_physics_step_of_latency_does_half_of_it() -> None:
+    window, scenario = rolled("mujoco", 20.0), load_scenario(ROBOT, "moderate")
+    early, middle, late = (
+        simulate(ROBOT, scenario.model_copy(update={"latency_ms": ms}), window, window.states[:, 0])[0, -1]
+        for ms in (20.0, 21.0, 22.0)
+    )
+    assert np.abs(late - early).max() > 1e-2
+    np.testing.assert_allclose(middle, (early + late) / 2, atol=0.05 * np.abs(late - early).max())

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from landbridge.robot import load_robot
+from landbridge.simulation.parameters import at, parameters, to_scenario, to_values
+from landbridge.simulation.scenario import Payload, Scenario, load_scenario
+
+ROBOT = load_robot("furuta")
+EVERY = parameters(ROBOT)
+
+
+def test_the_furuta_has_a_gain_two_links_two_frictions_and_a_latency() -> None:
+    assert [p.name for p in EVERY] == [
+        "actuator_gain",
+        "link_mass_scale.arm_link",
+        "link_mass_scale.pendulum_link",
+        "link_length_scale.arm_link",
+        "link_length_scale.pendulum_link",
+        *(f"friction.arm.{field}" for field in ("frictionloss", "excess", "stribeck_velocity", "viscous")),
+        *(f"friction.pendulum.{field}" for field in ("frictionloss", "excess", "stribeck_velocity", "viscous")),
+        "latency_ms",
+    ]
+
+
+@pytest.mark.parametrize("rung", ["none", "mild", "moderate", "severe", "extreme"])
+def test_a_rung_survives_the_way_to_values_and_back(rung: str) -> None:
+    scenario = load_scenario(ROBOT, rung)
+    values = to_values(ROBOT, scenario)
+    assert to_values(ROBOT, to_scenario(ROBOT, values)) == pytest.approx(values, rel=1e-12)
+    assert to_scenario(ROBOT, {}, scenario).friction["arm"] == scenario.friction.get(
+        "arm", ROBOT.spec.joint("arm").friction
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-0.5, 0.5), min_size=len(EVERY), max_size=len(EVERY)))
+def test_coordinates_give_values_within_bounds_and_come_back(coordinates: list[float]) -> None:
+    values = at(EVERY, np.array(coordinates))
+    found = to_values(ROBOT, to_scenario(ROBOT, values))
+    assert found == pytest.approx(values, rel=1e-9, abs=1e-12)
+    for parameter, z in zip(EVERY, coordinates, strict=True):
+        assert parameter.low <= values[parameter.name] <= parameter.high
+        if parameter.low < values[parameter.name] < parameter.high:
+            assert parameter.coordinate(values[parameter.name]) == pytest.approx(z, abs=1e-9)
+
+
+def test_a_factor_of_one_sigma_and_a_torque_of_one_sigma() -> None:
+    by_name = {p.name: p for p in EVERY}
+    assert by_name["actuator_gain"].value(1.0) == pytest.approx(np.exp(0.3))
+    # 10 rad/s^2 on the arm link's own inertia about its joint: 0.00026 + 0.12 * 0.08^2 kg m^2
+    assert by_name["friction.arm.frictionloss"].value(1.0) == pytest.approx(0.001 + 10 * (0.00026 + 0.12 * 0.08**2))
+    assert by_name["latency_ms"].value(-1.0) == 0.0
+
+
+def test_what_is_not_named_stays_as_it_was() -> None:
+    base = Scenario(link_mass_scale={"arm_link": 2.0}, payload={"arm_link": Payload(mass=0.1, position=(0, 0, 0))})
+    changed = to_scenario(ROBOT, {"latency_ms": 7.0, "link_mass_scale.pendulum_link": 1.5}, base)
+    assert changed.payload == base.payload
+    assert changed.link_mass_scale == {"arm_link": 2.0, "pendulum_link": 1.5}
+    assert changed.latency_ms == 7.0 and changed.actuator_gain == 1.0
+    Scenario.model_validate(changed.model_dump())
