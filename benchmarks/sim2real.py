@@ -106,10 +106,12 @@ def _train(study: Study, seed: int) -> None:
     if not calibrated.exists():
         identify(target, folder / "calibration.yaml", seed=seed)
         collect(calibrated, steps=study.source_steps, seed=seed, calibration=folder / "calibration.yaml")
-    options = ("--compile", "--target", str(target), "--steps", str(study.steps), "--seed", str(seed))
+    options = ["--compile", "--target", str(target), "--steps", str(study.steps), "--seed", str(seed)]
     missing = {
-        arm: ("train", "--out", str(folder / "runs" / arm), "--alignment", made.alignment)
-        + ("--source", str(folder / made.source), *options)
+        arm: (
+            *("train", "--out", str(folder / "runs" / arm), "--alignment", made.alignment),
+            *("--source", str(folder / made.source), *options),
+        )
         for arm, made in ARMS.items()
         if not (folder / "runs" / arm / CHECKPOINT).is_file()
     }
