@@ -75,16 +75,17 @@ def test_a_robot_that_moves_where_the_model_expects_none_is_reported(
     bundle = watched_bundle(tmp_path / "b", linear_bundle(tmp_path / "plain", weight))
     bag = tmp_path / "bag"
     run_episodes(load_robot("furuta"), deploy("furuta", "none", 0, str(bundle), str(bag)), seconds=2.0)
-    reported = [
-        (status.level, status.message, {pair.key: pair.value for pair in status.values})
-        for _, _, message in BagReader(bag).messages(["/diagnostics"])
-        for status in message.status
-        if status.name == "policy"
-    ]
+    active, before, reported = False, [], []
+    for topic, _, message in BagReader(bag).messages(["/diagnostics", "/safety/state"]):
+        if topic == "/safety/state":
+            active = active or message.name == "ACTIVE"
+            continue
+        for status in (status for status in message.status if status.name == "policy"):
+            values = {pair.key: pair.value for pair in status.values}
+            (reported if active else before).append((status.level, status.message, values))
     level, text, values = reported[-1]
     assert (level, text) == (1, "drift: mismatch")
     assert float(values["mismatch.mean"]) > float(values["mismatch.limit"]) == 1e-3
     assert (values["mismatch.raised"], values["distance.raised"]) == ("True", "False")
     assert values["bundle"] == read_bundle(bundle).digest
-    first = reported[0][2]
-    assert (first["mismatch.raised"], first["mismatch.mean"]) == ("False", "nan")  # before ACTIVE nothing is watched
+    assert all((v["mismatch.raised"], v["mismatch.mean"]) == ("False", "nan") for _, _, v in before)
