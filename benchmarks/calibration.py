@@ -42,7 +42,9 @@ from landbridge.task import load_task
 from landbridge.training.evaluate import score
 
 RESULTS = Path(__file__).parent / "results"
-SEED = 1000  # of the draws. The intervals were last changed after draws 0 to 12 had been seen: take another for new ones
+SEED = (
+    1000  # of the draws. The intervals were last changed after draws 0 to 12 had been seen: take another for new ones
+)
 KNOWN = ("link_mass_scale.arm_link",)
 STRIBECK = ("friction.arm.excess", "friction.arm.stribeck_velocity")
 FACTORS = {  # on nominal, uniform

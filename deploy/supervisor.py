@@ -1,8 +1,13 @@
 """The supervisor: which states the robot may be in, and what leads from one to the next.
 
-A pure state machine over monotonic time; the monitor node feeds it events and publishes its state. FAULT and ESTOP are
-latched: they are left by a healthy reset only, and motion then needs a separate arm. In every state but ACTIVE the
-bridge stops the robot itself (in the words of IEC 60204-1 a stop of category 2: standstill with power kept).
+A pure state machine over monotonic time; the monitor node feeds it events and publishes its state. In every state but
+ACTIVE the bridge's guard moves or stops the robot itself, in the words of IEC 60204-1:
+
+    HOLD, DAMP   controlled stop after a fault, then FAULT: power stays on (category 2). DAMP where efforts are
+                 commanded, since they hold no position; HOLD elsewhere.
+    PARK         the end of work: controlled stop, slowly to the parking pose, torque off (category 1), then STANDBY.
+
+FAULT and ESTOP are latched: they are left by a healthy reset only, and motion then needs a separate arm or park.
 """
 
 from __future__ import annotations
@@ -13,7 +18,8 @@ from enum import Enum
 
 from landbridge.robot import RobotSpec
 
-ARM_TIMEOUT = 5.0  # s from arm to the first admissible commands; an activation takes well under one
+ARM_TIMEOUT = 20.0  # s from arm to the first admissible commands; 3 rad to the default pose at 0.5 rad/s take 11
+RECOVERY_TIMEOUT = 30.0  # s that a stop, or PARK, may take
 ADMISSIBLE_TO_ACTIVATE = 3  # consecutive admissible commands that show the controller to be alive
 
 
@@ -24,6 +30,9 @@ class State(str, Enum):
     STANDBY = "STANDBY"
     ARMED = "ARMED"
     ACTIVE = "ACTIVE"
+    HOLD = "HOLD"
+    DAMP = "DAMP"
+    PARK = "PARK"
     FAULT = "FAULT"
     ESTOP = "ESTOP"
 
@@ -34,31 +43,46 @@ class Event(str, Enum):
     CONFIGURED = "configured"
     ARM = "arm"
     DISARM = "disarm"
+    PARK = "park"
     ESTOP = "estop"
     RESET = "reset"
     ADMISSIBLE = "admissible"
+    SETTLED = "settled"
     BRIDGE_FAULT = "bridge_fault"
     BRIDGE_LOST = "bridge_lost"
     CONTROLLER_LOST = "controller_lost"
+    FOREIGN_PUBLISHER = "foreign_publisher"
     ARM_TIMEOUT = "arm_timeout"
+    NOT_SETTLED = "not_settled"
 
 
-FAULTS = (Event.BRIDGE_FAULT, Event.BRIDGE_LOST, Event.CONTROLLER_LOST, Event.ARM_TIMEOUT)
+RECOVERIES = (State.HOLD, State.DAMP, State.PARK)
+COMMANDED = (State.ARMED, State.ACTIVE)  # the controller is followed, or about to be
+STOPPING = (Event.BRIDGE_FAULT, Event.CONTROLLER_LOST, Event.FOREIGN_PUBLISHER)
 
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.UNCONFIGURED, Event.CONFIGURED): State.STANDBY,
-    (State.STANDBY, Event.ARM): State.ARMED,
-    (State.ARMED, Event.ADMISSIBLE): State.ACTIVE,
-    (State.ARMED, Event.DISARM): State.STANDBY,
-    (State.ACTIVE, Event.DISARM): State.STANDBY,
-    (State.FAULT, Event.RESET): State.UNCONFIGURED,
-    (State.ESTOP, Event.RESET): State.UNCONFIGURED,
-    (State.UNCONFIGURED, Event.BRIDGE_FAULT): State.FAULT,
-    (State.STANDBY, Event.BRIDGE_FAULT): State.FAULT,
-    (State.STANDBY, Event.BRIDGE_LOST): State.UNCONFIGURED,  # nothing moves: wait for it, as after the start
-    **{(state, fault): State.FAULT for state in (State.ARMED, State.ACTIVE) for fault in FAULTS},
-    **{(state, Event.ESTOP): State.ESTOP for state in State},
-}
+
+def transitions(stop: State) -> dict[tuple[State, Event], State]:
+    """What every event leads to; a pair that is missing is refused. `stop` is HOLD or DAMP."""
+    return {
+        (State.UNCONFIGURED, Event.CONFIGURED): State.STANDBY,
+        (State.UNCONFIGURED, Event.BRIDGE_FAULT): State.FAULT,
+        (State.STANDBY, Event.ARM): State.ARMED,
+        (State.STANDBY, Event.PARK): State.PARK,
+        (State.STANDBY, Event.BRIDGE_FAULT): State.FAULT,
+        (State.STANDBY, Event.BRIDGE_LOST): State.UNCONFIGURED,  # nothing moves: wait for it, as after the start
+        (State.ARMED, Event.ADMISSIBLE): State.ACTIVE,
+        (State.ARMED, Event.ARM_TIMEOUT): stop,
+        **{(state, Event.DISARM): State.PARK for state in COMMANDED},
+        **{(state, event): stop for state in COMMANDED for event in STOPPING},
+        (State.PARK, Event.SETTLED): State.STANDBY,
+        (State.PARK, Event.BRIDGE_FAULT): stop,
+        (State.PARK, Event.NOT_SETTLED): State.FAULT,
+        (stop, Event.SETTLED): State.FAULT,
+        (stop, Event.NOT_SETTLED): State.FAULT,
+        **{(state, Event.BRIDGE_LOST): State.FAULT for state in (*COMMANDED, stop, State.PARK)},
+        **{(state, Event.RESET): State.UNCONFIGURED for state in (State.FAULT, State.ESTOP)},
+        **{(state, Event.ESTOP): State.ESTOP for state in State},
+    }
 
 
 @dataclass(frozen=True)
@@ -73,7 +97,7 @@ class Supervisor:
     """The state of one robot. Times are seconds of one monotonic clock.
 
     Attributes:
-        reason: What led to the present state.
+        reason: What led to the present state; after a stop, what made the robot stop.
         epoch: Number of resets; the guard unlatches when it rises.
     """
 
@@ -81,24 +105,27 @@ class Supervisor:
         self.state = State.UNCONFIGURED
         self.reason = "starting"
         self.epoch = 0
+        self._transitions = transitions(State.DAMP if spec.action.kind == "effort" else State.HOLD)
         self._silence = spec.safety.heartbeat_timeout_ms / 1000
         self._unasked = spec.safety.max_silence_periods * spec.control_dt
-        self._armed_at = -math.inf
+        self._entered_at = -math.inf
         self._bridge_at = self._ticked_at = -math.inf
         self._admissible = 0
 
     def handle(self, event: Event, now: float, reason: str = "") -> Answer:
         """Take one event; one that the present state does not know is refused and changes nothing."""
-        following = TRANSITIONS.get((self.state, event))
+        following = self._transitions.get((self.state, event))
         if following is None:
             return Answer(False, f"{event.value} refused in {self.state.value} ({self.reason})")
         if event in (Event.CONFIGURED, Event.RESET) and not self._bridge_alive(now):
             return Answer(False, f"{event.value} refused: nothing heard from the bridge")
         if event is Event.RESET:
             self.epoch += 1
-        if following is State.ARMED:
-            self._armed_at, self._admissible = now, 0
-        self.state, self.reason = following, reason or event.value
+        if following is not self.state:
+            self._entered_at, self._admissible = now, 0
+        if event is not Event.SETTLED:
+            self.reason = reason or event.value
+        self.state = following
         return Answer(True, self.state.value)
 
     def adopt_epoch(self, epoch: int) -> None:
@@ -120,14 +147,21 @@ class Supervisor:
         if self.state is State.ARMED and self._admissible >= ADMISSIBLE_TO_ACTIVATE:
             self.handle(Event.ADMISSIBLE, now)
 
+    def settled(self, state: str, now: float) -> None:
+        """The guard has brought the recovery that it calls `state` to its end; news of an older one changes nothing."""
+        if state == self.state.value:
+            self.handle(Event.SETTLED, now)
+
     def tick(self, now: float) -> None:
         """Turn silence into events. After a sleep of its own it gives its unread messages one tick to come in."""
         slept = now - self._ticked_at > self._silence / 2
         self._ticked_at = now
         if not slept and not self._bridge_alive(now):
             self.handle(Event.BRIDGE_LOST, now)
-        if self.state is State.ARMED and now - self._armed_at > ARM_TIMEOUT:
+        if self.state is State.ARMED and now - self._entered_at > ARM_TIMEOUT:
             self.handle(Event.ARM_TIMEOUT, now)
+        if self.state in RECOVERIES and now - self._entered_at > RECOVERY_TIMEOUT:
+            self.handle(Event.NOT_SETTLED, now, "" if self.state is State.PARK else self.reason)
 
     def _bridge_alive(self, now: float) -> bool:
         return now - self._bridge_at <= self._silence

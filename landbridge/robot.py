@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -76,6 +77,9 @@ class Joint(Spec):
         velocity_limit: [rad/s]. A measured speed above it is a fault.
         effort_limit: [N m]; 0 for a passive joint.
         rate_limit: Largest change of the command per second, in the command's unit (rad/s, rad/s^2 or N m/s).
+        acceleration_limit: [rad/s^2] of the trajectories that the guard makes itself (HOLD, PARK), which only a
+            position-commanded robot has and needs.
+        jerk_limit: [rad/s^3] of the same.
         default_joint_pos: Rest position [rad], origin of a relative position action.
         stiffness: PD gain [N m/rad] of a position-commanded joint.
         damping: PD gain [N m s/rad] of a position-commanded joint; also the gain of the DAMP stop.
@@ -88,6 +92,8 @@ class Joint(Spec):
     velocity_limit: Positive
     effort_limit: NonNegative = 0.0
     rate_limit: Positive | None = None
+    acceleration_limit: Positive | None = None
+    jerk_limit: Positive | None = None
     default_joint_pos: Finite = 0.0
     stiffness: NonNegative = 0.0
     damping: NonNegative = 0.0
@@ -166,12 +172,17 @@ class SafetyEnvelope(Spec):
             2, since the newest measurement has always yet to be answered.
         heartbeat_timeout_ms: Silence of the monitor that counts as its loss.
         max_tracking_error: |commanded - measured position| [rad] of a position-commanded joint; None: not checked.
+        parking_pose: Where PARK leads position-commanded joints before torque is taken off [rad], by name; those it
+            does not name go to `default_joint_pos`.
+        parking_speed: Largest joint speed on the way there [rad/s].
     """
 
     max_command_age_ms: Positive
     max_silence_periods: Annotated[int, Field(ge=2)] = 3
     heartbeat_timeout_ms: Positive = 200.0
     max_tracking_error: Positive | None = None
+    parking_pose: dict[str, Finite] = {}
+    parking_speed: Positive = 0.5
 
 
 class TwinHardware(Spec):
@@ -239,6 +250,22 @@ class RobotSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _can_hold_and_park(self) -> Self:
+        if unknown := set(self.safety.parking_pose) - set(self.actuated):
+            raise ValueError(f"safety.parking_pose names {sorted(unknown)}, actuated joints are {self.actuated}")
+        if self.action.kind != "position":
+            if self.safety.parking_pose:
+                raise ValueError(f"safety.parking_pose needs position commands, action.kind is {self.action.kind}")
+            return self
+        for joint in (self.joint(name) for name in self.actuated):
+            if joint.acceleration_limit is None or joint.jerk_limit is None:
+                raise ValueError(f"joint {joint.name} is commanded in position: acceleration_limit and jerk_limit")
+            lower, upper = joint.position_limit or (-math.inf, math.inf)
+            if not lower <= self.parking[joint.name] <= upper:
+                raise ValueError(f"joint {joint.name} parks at {self.parking[joint.name]}, outside its position_limit")
+        return self
+
+    @model_validator(mode="after")
     def _base_is_complete(self) -> Self:
         if (self.base == "floating") != (self.base_height is not None):
             raise ValueError(f"base is {self.base} and base_height is {self.base_height}")
@@ -264,6 +291,11 @@ class RobotSpec(Spec):
         """The actuated joints, in the file's order; the order of every action and command array."""
         return [j.name for j in self.joints if j.actuated]
 
+    @property
+    def parking(self) -> dict[str, float]:
+        """Position [rad] of every actuated joint at the end of PARK."""
+        return {j.name: j.default_joint_pos for j in self.joints if j.actuated} | self.safety.parking_pose
+
     def joint(self, name: str) -> Joint:
         """The joint called `name`; raises KeyError with the known names."""
         for joint in self.joints:
@@ -277,15 +309,16 @@ class RobotSpec(Spec):
         Fields that came after the first datasets count only where they are set, so those datasets stay valid. What
         drives the joints never counts: a port is not what a policy was trained for.
         """
-        later: dict[str, Any] = {
-            name: True
-            for name in ("base", "base_height", "friction_smoothing")
-            if getattr(self, name) == type(self).model_fields[name].default
-        }
-        unset = {i: {"period_s"} for i, term in enumerate(self.observation) if term.period_s is None}
-        return hashlib.sha256(
-            self.model_dump_json(exclude=later | {"observation": unset, "hardware": True}).encode()
-        ).hexdigest()
+        later: dict[str, Any] = dict.fromkeys(_unset(self, "base", "base_height", "friction_smoothing"), True)
+        later["observation"] = {i: _unset(term, "period_s") for i, term in enumerate(self.observation)}
+        later["joints"] = {i: _unset(joint, "acceleration_limit", "jerk_limit") for i, joint in enumerate(self.joints)}
+        later["safety"] = _unset(self.safety, "parking_pose", "parking_speed")
+        later["hardware"] = True
+        return hashlib.sha256(self.model_dump_json(exclude=later).encode()).hexdigest()
+
+
+def _unset(spec: Spec, *fields: str) -> set[str]:
+    return {name for name in fields if getattr(spec, name) == type(spec).model_fields[name].default}
 
 
 class Robot:

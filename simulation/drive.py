@@ -18,8 +18,9 @@ from landbridge.simulation.scenario import Scenario
 FEW = 4  # joints; floats take 2 us a joint, arrays 8 us whatever their number
 
 Floats = Sequence[float] | NDArray[np.float64]
-Drive = Callable[[Floats, Floats, Floats], Floats]
-"""(joint_pos (J,), joint_vel (J,), commands (A,)) -> joint torques (J,), in SI units and the spec's order."""
+Drive = Callable[[Floats, Floats, Floats | None], Floats]
+"""(joint_pos (J,), joint_vel (J,), commands (A,) or None for torque off) -> joint torques (J,), in SI units and the
+spec's order."""
 
 
 def make_drive(spec: RobotSpec, scenario: Scenario) -> Drive:
@@ -42,9 +43,11 @@ class ScalarDrive:
             for joint in spec.joints
         ]
 
-    def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats) -> list[float]:
+    def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats | None) -> list[float]:
         """See `Drive`."""
         torque = [friction(velocity) for friction, velocity in zip(self._friction, joint_vel, strict=True)]
+        if commands is None:
+            return torque
         for (index, stiffness, damping, limit), command in zip(self._drives, commands, strict=True):
             if self._kind == "effort":
                 effort = command
@@ -72,10 +75,12 @@ class ArrayDrive:
             [scenario.friction.get(joint.name, joint.friction) for joint in spec.joints], spec.friction_smoothing
         )
 
-    def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats) -> NDArray[np.float64]:
+    def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats | None) -> NDArray[np.float64]:
         """See `Drive`."""
         position, velocity = np.asarray(joint_pos), np.asarray(joint_vel)
         torque = self._friction(velocity)
+        if commands is None:
+            return torque
         if self._passive:
             position, velocity = position[..., self._index], velocity[..., self._index]
         if self._kind == "effort":

@@ -30,14 +30,15 @@ class DelayLine:
     """Commands on their way to the drive: what was written at t is in effect from t + latency on."""
 
     def __init__(self, latency: float, initial: Floats) -> None:
-        self.latency, self._current = latency, initial
-        self._pending: deque[tuple[float, Floats]] = deque()
+        self.latency = latency
+        self._current: Floats | None = initial
+        self._pending: deque[tuple[float, Floats | None]] = deque()
 
-    def write(self, time: float, command: Floats) -> None:
+    def write(self, time: float, command: Floats | None) -> None:
         """Send `command` at `time` [s]; times never decrease."""
         self._pending.append((time + self.latency, command))
 
-    def at(self, time: float) -> Floats:
+    def at(self, time: float) -> Floats | None:
         """The command in effect at `time` [s]; times never decrease."""
         while self._pending and self._pending[0][0] <= time + TIME_TOLERANCE:
             self._current = self._pending.popleft()[1]
@@ -92,17 +93,18 @@ class Plant(ABC):
         self._pushes = None if self.scenario.push is None else Pushes(self.scenario.push, self.rng)
         self._set_state(np.asarray(joint_pos, np.float64), np.asarray(joint_vel, np.float64))
 
-    def step(self, writes: Sequence[tuple[float, Array]]) -> None:
+    def step(self, writes: Sequence[tuple[float, Array | None]]) -> None:
         """Advance one control period.
 
         Args:
-            writes: (offset [s] after the period's start, command (A,)), in order of time. Each takes effect at its
-                offset plus the scenario's latency, on the grid of physics steps; the last one stays in effect.
+            writes: (offset [s] after the period's start, command (A,) or None for torque off), in order of time. Each
+                takes effect at its offset plus the scenario's latency, on the grid of physics steps; the last one stays
+                in effect.
         """
         start = self.time
         for offset, command in writes:
-            sent = np.array(command, np.float64)
-            self._line.write(start + offset, sent.tolist() if self._few else sent)
+            sent = None if command is None else np.array(command, np.float64)
+            self._line.write(start + offset, sent.tolist() if self._few and sent is not None else sent)
         if self._pushes is not None and (velocity := self._pushes.due(start)) is not None:
             self._kick(*velocity)
         for i in range(self.spec.decimation):

@@ -29,13 +29,16 @@ class Hardware(Protocol):
         """Measured positions and velocities of all joints."""
 
     def write(self, command: Sequence[float]) -> None:
-        """Send one command that the guard has admitted; it stays in effect until the next."""
+        """Send one command that the guard has admitted; it stays in effect until the next. Torque comes on with it."""
+
+    def disable(self) -> None:
+        """Take torque off; the next write brings it back. Called at the end of PARK only."""
 
     def recover(self) -> None:
         """Clear the fault after an operator's reset; one that persists comes back with the next read."""
 
     def close(self) -> None:
-        """Release the bus. The last command written before is a stop."""
+        """Release the bus. Torque is left as it is: off after PARK, else the last command written is a stop."""
 
 
 @runtime_checkable

@@ -41,7 +41,7 @@ class Twin:
         self._plant = make_plant(robot, "bullet", load_scenario(robot, scenario), self._rng)
         self._dt = robot.spec.control_dt
         self._clock = clock
-        self._writes: list[tuple[float, np.ndarray]] = []
+        self._writes: list[tuple[float, np.ndarray | None]] = []
         self.reset()
 
     def reset(self) -> None:
@@ -70,8 +70,15 @@ class Twin:
 
     def write(self, command: Sequence[float]) -> None:
         """Take effect from now on, after the scenario's latency."""
+        self._send(np.asarray(command, np.float64))
+
+    def disable(self) -> None:
+        """Take torque off, after the scenario's latency."""
+        self._send(None)
+
+    def _send(self, command: np.ndarray | None) -> None:
         offset = min(max(self._clock() - self._read_at, 0.0), self._dt)
-        self._writes.append((offset, np.asarray(command, np.float64)))
+        self._writes.append((offset, command))
 
     def recover(self) -> None:
         """Nothing to clear."""

@@ -20,7 +20,16 @@ DOCUMENT: dict[str, Any] = {
     "control_rate_hz": 50,
     "decimation": 1,
     "latency_budget_ms": 10,
-    "joints": [{"name": "a", "velocity_limit": 1, "effort_limit": 1, "rate_limit": 1}],
+    "joints": [
+        {
+            "name": "a",
+            "velocity_limit": 1,
+            "effort_limit": 1,
+            "rate_limit": 1,
+            "acceleration_limit": 1,
+            "jerk_limit": 1,
+        }
+    ],
     "observation": [
         {"kind": "projected_gravity"},
         {"kind": "base_ang_vel", "scale": 0.25},

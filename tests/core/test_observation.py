@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from landbridge.observation import Observer, action_to_command, by_name, command_to_action, push_action
 from landbridge.robot import ObservationTerm, RobotSpec
 
+DRIVE = {"effort_limit": 1, "rate_limit": 1, "acceleration_limit": 1, "jerk_limit": 1}
 SPEC = RobotSpec.model_validate(
     {
         "schema_version": 1,
@@ -17,9 +18,9 @@ SPEC = RobotSpec.model_validate(
         "decimation": 1,
         "latency_budget_ms": 10,
         "joints": [
-            {"name": "a", "velocity_limit": 1, "effort_limit": 1, "rate_limit": 1, "default_joint_pos": 0.5},
+            {"name": "a", "velocity_limit": 1, **DRIVE, "default_joint_pos": 0.5},
             {"name": "free", "actuated": False, "velocity_limit": 1},
-            {"name": "b", "velocity_limit": 1, "effort_limit": 1, "rate_limit": 1, "default_joint_pos": -0.25},
+            {"name": "b", "velocity_limit": 1, **DRIVE, "default_joint_pos": -0.25},
         ],
         "observation": [
             {"kind": "joint_pos", "joints": ["b", "a"], "scale": 0.5},

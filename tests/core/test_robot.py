@@ -88,3 +88,51 @@ def test_joint_by_unknown_name() -> None:
     spec: RobotSpec = load_robot("furuta").spec
     with pytest.raises(KeyError, match="known: \\['arm', 'pendulum'\\]"):
         spec.joint("elbow")
+
+
+@pytest.mark.parametrize(
+    ("joint", "safety", "problem"),
+    [
+        ({"jerk_limit": None}, {}, "FR_hip_joint is commanded in position: acceleration_limit and jerk_limit"),
+        ({"acceleration_limit": None}, {}, "FR_hip_joint is commanded in position: acceleration_limit and jerk_limit"),
+        ({"default_joint_pos": 0.9}, {"parking_pose": {}}, "FR_hip_joint parks at 0.9, outside its position_limit"),
+        ({}, {"parking_pose": {"FR_hip_joint": -0.81}}, "FR_hip_joint parks at -0.81, outside its position_limit"),
+        ({}, {"parking_pose": {"tail": 0.0}}, "parking_pose names ['tail']"),
+        ({}, {"parking_speed": 0}, "parking_speed: Input should be greater than 0"),
+        ({"jerk_limit": float("inf")}, {}, "jerk_limit"),
+    ],
+)
+def test_a_robot_that_cannot_hold_or_park_is_refused(
+    tmp_path: Path, joint: dict[str, Any], safety: dict[str, Any], problem: str
+) -> None:
+    folder = Path(shutil.copytree(ROBOTS / "quadruped", tmp_path / "quadruped"))
+    spec = yaml.safe_load((folder / "robot.yaml").read_text())
+    spec["joints"][0] = {k: v for k, v in (spec["joints"][0] | joint).items() if v is not None}
+    edit(folder, joints=spec["joints"], safety=spec["safety"] | safety)
+    with pytest.raises(InputError) as caught:
+        load_robot(folder)
+    assert problem in str(caught.value)
+
+
+def test_only_position_commands_can_park_in_a_pose(furuta: Path) -> None:
+    safety = yaml.safe_load((furuta / "robot.yaml").read_text())["safety"]
+    edit(furuta, safety=safety | {"parking_pose": {"arm": 0.0}})
+    with pytest.raises(InputError, match=r"parking_pose needs position commands, action\.kind is effort"):
+        load_robot(furuta)
+
+
+def test_joints_that_the_parking_pose_does_not_name_park_at_their_default() -> None:
+    spec = load_robot("quadruped").spec
+    pose = spec.model_copy(update={"safety": spec.safety.model_copy(update={"parking_pose": {"FR_hip_joint": 0.1}})})
+    assert pose.parking["FR_hip_joint"] == 0.1
+    assert pose.parking["FR_calf_joint"] == -1.5
+    assert list(pose.parking) == spec.actuated
+
+
+def test_the_digest_counts_what_the_guard_moves_by_where_it_is_set(furuta: Path) -> None:
+    before = load_robot("furuta").spec
+    joints = yaml.safe_load((furuta / "robot.yaml").read_text())["joints"]
+    edit(furuta, joints=[joints[0] | {"jerk_limit": 10.0}, joints[1]])
+    assert read_spec(furuta / "robot.yaml").digest() != before.digest()
+    slower = before.model_copy(update={"safety": before.safety.model_copy(update={"parking_speed": 0.4})})
+    assert slower.digest() != before.digest()

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from landbridge.deploy.supervisor import ADMISSIBLE_TO_ACTIVATE, ARM_TIMEOUT, TRANSITIONS, Event, State, Supervisor
-from landbridge.robot import load_robot
+import pytest
 
-SPEC = load_robot("furuta").spec
+from landbridge.deploy.supervisor import (
+    ADMISSIBLE_TO_ACTIVATE,
+    ARM_TIMEOUT,
+    COMMANDED,
+    RECOVERIES,
+    RECOVERY_TIMEOUT,
+    Event,
+    State,
+    Supervisor,
+    transitions,
+)
+from landbridge.robot import RobotSpec, load_robot
+
+FURUTA, QUADRUPED = load_robot("furuta").spec, load_robot("quadruped").spec
+STOPS = (State.HOLD, State.DAMP)
+LATCHED = (State.FAULT, State.ESTOP)
 
 
-def active(now: float = 0.0) -> Supervisor:
-    supervisor = Supervisor(SPEC)
+def active(now: float = 0.0, spec: RobotSpec = FURUTA) -> Supervisor:
+    supervisor = Supervisor(spec)
     supervisor.bridge_seen(now)
     assert supervisor.handle(Event.CONFIGURED, now).accepted
     assert supervisor.handle(Event.ARM, now).accepted
@@ -19,44 +33,97 @@ def active(now: float = 0.0) -> Supervisor:
     return supervisor
 
 
-def paths(start: State, goal: State, without: set[Event]) -> bool:
-    """Whether `goal` can be reached from `start` by events outside `without`."""
-    reached, front = {start}, [start]
+def reachable(start: State, stop: State, without: set[Event]) -> set[State]:
+    """States that events outside `without` lead to from `start`."""
+    table, reached, front = transitions(stop), {start}, [start]
     while front:
         state = front.pop()
         for event in set(Event) - without:
-            following = TRANSITIONS.get((state, event))
+            following = table.get((state, event))
             if following is not None and following not in reached:
                 reached.add(following)
                 front.append(following)
-    return goal in reached
+    return reached
 
 
-def test_estop_and_fault_need_a_reset_and_a_separate_arm() -> None:
-    for latched in (State.ESTOP, State.FAULT):
-        assert paths(latched, State.ACTIVE, set())
+@pytest.mark.parametrize("stop", STOPS)
+def test_every_stop_needs_a_reset_and_a_separate_arm(stop: State) -> None:
+    for latched in (*LATCHED, stop):
+        assert State.ACTIVE in reachable(latched, stop, set())
         for missing in (Event.RESET, Event.ARM, Event.ADMISSIBLE, Event.CONFIGURED):
-            assert not paths(latched, State.ACTIVE, {missing})
-        leaving = [e for e in Event if TRANSITIONS.get((latched, e), latched) is not latched]
-        assert leaving == ([Event.RESET] if latched is State.ESTOP else [Event.ESTOP, Event.RESET])
+            assert State.ACTIVE not in reachable(latched, stop, {missing})
+        assert not {*COMMANDED, State.PARK} & reachable(latched, stop, {Event.RESET})
+        assert not {*COMMANDED, State.PARK} & reachable(latched, stop, {Event.ARM, Event.PARK})
 
 
-def test_estop_is_heard_in_every_state_and_active_is_entered_from_armed_only() -> None:
-    assert all(TRANSITIONS[(state, Event.ESTOP)] is State.ESTOP for state in State)
-    assert [key for key, state in TRANSITIONS.items() if state is State.ACTIVE] == [(State.ARMED, Event.ADMISSIBLE)]
+@pytest.mark.parametrize("stop", STOPS)
+def test_what_leads_out_of_every_state(stop: State) -> None:
+    table = transitions(stop)
+    other = State.HOLD if stop is State.DAMP else State.DAMP
+    leaving = {
+        state: {e.value: table[state, e] for e in Event if table.get((state, e), state) is not state} for state in State
+    }
+    faults = dict.fromkeys(("bridge_fault", "controller_lost", "foreign_publisher"), stop)
+    lost = {"bridge_lost": State.FAULT, "estop": State.ESTOP}
+    ends = {"settled": State.FAULT, "not_settled": State.FAULT}
+    assert leaving == {
+        State.UNCONFIGURED: {"configured": State.STANDBY, "bridge_fault": State.FAULT, "estop": State.ESTOP},
+        State.STANDBY: {
+            "arm": State.ARMED,
+            "park": State.PARK,
+            "bridge_fault": State.FAULT,
+            "bridge_lost": State.UNCONFIGURED,
+            "estop": State.ESTOP,
+        },
+        State.ARMED: {"admissible": State.ACTIVE, "disarm": State.PARK, "arm_timeout": stop, **faults, **lost},
+        State.ACTIVE: {"disarm": State.PARK, **faults, **lost},
+        State.PARK: {"settled": State.STANDBY, "not_settled": State.FAULT, "bridge_fault": stop, **lost},
+        stop: {**ends, **lost},
+        other: {"estop": State.ESTOP},  # no state of this robot
+        State.FAULT: {"reset": State.UNCONFIGURED, "estop": State.ESTOP},
+        State.ESTOP: {"reset": State.UNCONFIGURED},
+    }
+    assert other not in reachable(State.UNCONFIGURED, stop, set())
 
 
-def test_an_event_unknown_to_a_state_is_refused_and_changes_nothing() -> None:
+@pytest.mark.parametrize("stop", STOPS)
+def test_estop_is_heard_in_every_state_and_active_is_entered_from_armed_only(stop: State) -> None:
+    table = transitions(stop)
+    assert all(table[(state, Event.ESTOP)] is State.ESTOP for state in State)
+    assert [key for key, state in table.items() if state is State.ACTIVE] == [(State.ARMED, Event.ADMISSIBLE)]
+
+
+def test_an_effort_robot_damps_and_any_other_holds() -> None:
+    velocity = QUADRUPED.model_copy(update={"action": QUADRUPED.action.model_copy(update={"kind": "velocity"})})
+    for spec, stop in ((FURUTA, State.DAMP), (QUADRUPED, State.HOLD), (velocity, State.HOLD)):
+        supervisor = active(spec=spec)
+        supervisor.handle(Event.BRIDGE_FAULT, 0.0, "silent")
+        assert (supervisor.state, supervisor.reason) == (stop, "silent")
+
+
+@pytest.mark.parametrize("spec", [FURUTA, QUADRUPED])
+def test_an_event_unknown_to_a_state_is_refused_and_changes_nothing(spec: RobotSpec) -> None:
+    table = transitions(State.DAMP if spec is FURUTA else State.HOLD)
     for state in State:
         for event in Event:
-            if (state, event) in TRANSITIONS:
-                continue
-            supervisor = Supervisor(SPEC)
+            supervisor = Supervisor(spec)
+            supervisor.bridge_seen(0.0)
             supervisor.state = state
             answer = supervisor.handle(event, 0.0)
-            assert not answer.accepted
-            assert state.value in answer.message
-            assert (supervisor.state, supervisor.epoch) == (state, 0)
+            assert answer.accepted == ((state, event) in table)
+            if answer.accepted:
+                assert supervisor.state is table[state, event]
+                assert answer.message == supervisor.state.value
+            else:
+                assert answer.message == f"{event.value} refused in {state.value} (starting)"
+                assert (supervisor.state, supervisor.epoch) == (state, 0)
+
+
+def test_the_start() -> None:
+    supervisor = Supervisor(FURUTA)
+    assert (supervisor.state, supervisor.reason, supervisor.epoch) == (State.UNCONFIGURED, "starting", 0)
+    answer = supervisor.handle(Event.CONFIGURED, 0.0)
+    assert (answer.accepted, answer.message) == (False, "configured refused: nothing heard from the bridge")
 
 
 def test_reset_is_refused_while_the_bridge_is_silent_and_raises_the_epoch_otherwise() -> None:
@@ -67,11 +134,16 @@ def test_reset_is_refused_while_the_bridge_is_silent_and_raises_the_epoch_otherw
     supervisor.bridge_seen(0.5)
     assert supervisor.handle(Event.RESET, 0.5).accepted
     assert (supervisor.state, supervisor.epoch) == (State.UNCONFIGURED, 1)
+    supervisor.handle(Event.ESTOP, 0.5)
+    assert supervisor.handle(Event.RESET, 0.5).accepted
+    assert supervisor.epoch == 2
 
 
 def test_admissible_commands_must_come_in_a_row() -> None:
     supervisor = active()
     supervisor.handle(Event.DISARM, 1.0)
+    supervisor.settled("PARK", 1.0)
+    supervisor.command_judged(True, 1.0)
     supervisor.handle(Event.ARM, 1.0)
     for admissible in (True, True, False, True, True):
         supervisor.command_judged(admissible, 1.0)
@@ -80,9 +152,41 @@ def test_admissible_commands_must_come_in_a_row() -> None:
     assert supervisor.state is State.ACTIVE
 
 
+def test_a_stop_ends_when_the_guard_says_so_and_keeps_its_reason() -> None:
+    supervisor = active(spec=QUADRUPED)
+    supervisor.handle(Event.BRIDGE_FAULT, 1.0, "silent")
+    for other in ("", "DAMP", "PARK"):
+        supervisor.settled(other, 1.0)
+        assert supervisor.state is State.HOLD
+    supervisor.settled("HOLD", 1.0)
+    assert (supervisor.state, supervisor.reason) == (State.FAULT, "silent")
+    supervisor.settled("FAULT", 1.0)
+    assert supervisor.state is State.FAULT
+
+
+def test_park_ends_in_standby() -> None:
+    supervisor = active()
+    supervisor.handle(Event.DISARM, 1.0)
+    assert (supervisor.state, supervisor.reason) == (State.PARK, "disarm")
+    supervisor.settled("PARK", 2.0)
+    assert (supervisor.state, supervisor.reason) == (State.STANDBY, "disarm")
+
+
+@pytest.mark.parametrize(("event", "reason"), [(Event.BRIDGE_FAULT, "silent"), (Event.DISARM, "not_settled")])
+def test_a_recovery_that_does_not_end_becomes_a_fault(event: Event, reason: str) -> None:
+    supervisor = active()
+    supervisor.handle(event, 1.0, "silent")
+    for now in (1.0 + RECOVERY_TIMEOUT, 1.0 + RECOVERY_TIMEOUT + 0.001):
+        supervisor.bridge_seen(now)
+        assert supervisor.state in RECOVERIES
+        supervisor.tick(now)
+    assert (supervisor.state, supervisor.reason) == (State.FAULT, reason)
+
+
 def test_a_bridge_lost_in_standby_is_waited_for() -> None:
     supervisor = active()
     supervisor.handle(Event.DISARM, 0.0)
+    supervisor.settled("PARK", 0.0)
     for now in (0.26, 0.3):
         supervisor.tick(now)
     assert (supervisor.state, supervisor.reason) == (State.UNCONFIGURED, "bridge_lost")
@@ -101,12 +205,20 @@ def test_silence_of_the_bridge_and_a_barren_arm_become_faults_in_time() -> None:
 
     supervisor = active()
     supervisor.handle(Event.DISARM, 0.0)
-    supervisor.handle(Event.ARM, 0.0)
-    for now in (ARM_TIMEOUT, ARM_TIMEOUT + 0.001):
+    supervisor.settled("PARK", 0.0)
+    supervisor.handle(Event.ARM, 1.0)
+    for now in (1.0 + ARM_TIMEOUT, 1.0 + ARM_TIMEOUT + 0.001):
         supervisor.bridge_seen(now)
         assert supervisor.state is State.ARMED
         supervisor.tick(now)
-    assert (supervisor.state, supervisor.reason) == (State.FAULT, "arm_timeout")
+    assert (supervisor.state, supervisor.reason) == (State.DAMP, "arm_timeout")
+
+
+def test_only_arming_and_recoveries_run_out_of_time() -> None:
+    supervisor = active()
+    supervisor.bridge_seen(1000.0)
+    supervisor.tick(1000.0)
+    assert supervisor.state is State.ACTIVE
 
 
 def test_a_supervisor_that_slept_reads_its_messages_before_it_judges() -> None:
@@ -118,16 +230,28 @@ def test_a_supervisor_that_slept_reads_its_messages_before_it_judges() -> None:
     assert (supervisor.state, supervisor.reason) == (State.FAULT, "bridge_lost")
 
 
+def test_a_sleep_of_less_than_half_the_silence_is_none() -> None:
+    for slept, state in ((0.125, State.FAULT), (0.1251, State.ACTIVE)):
+        spec = FURUTA.model_copy(update={"safety": FURUTA.safety.model_copy(update={"heartbeat_timeout_ms": 250.0})})
+        supervisor = active(spec=spec)
+        supervisor.tick(1.0)
+        supervisor.tick(1.0 + slept)
+        assert supervisor.state is state
+
+
 def test_a_controller_without_measurements_is_not_the_one_that_is_lost() -> None:
-    for heard, reason in ((0.05, "controller_lost"), (0.03, "bridge_lost")):
-        supervisor = active()
-        supervisor.bridge_seen(heard)
-        supervisor.controller_lost(0.1)  # 3 control periods are 0.06 s
-        assert (supervisor.state, supervisor.reason) == (State.FAULT, reason)
+    spec = FURUTA.model_copy(update={"control_rate_hz": 64.0})
+    for silence, state, reason in (
+        (3 / 64, State.DAMP, "controller_lost"),  # 3 control periods
+        (3.01 / 64, State.FAULT, "bridge_lost"),
+    ):
+        supervisor = active(1.0, spec)
+        supervisor.controller_lost(1.0 + silence)
+        assert (supervisor.state, supervisor.reason) == (state, reason)
 
 
 def test_a_restarted_monitor_takes_the_bridges_epoch() -> None:
-    supervisor = Supervisor(SPEC)
+    supervisor = Supervisor(FURUTA)
     supervisor.adopt_epoch(7)
     supervisor.adopt_epoch(3)
     assert supervisor.epoch == 7

@@ -37,6 +37,22 @@ def run(delays: list[float], effort: float = 0.1) -> list[list[float]]:
     return positions
 
 
+def test_a_twin_without_torque_coasts_as_one_does_that_is_told_zero_effort() -> None:
+    clock = Clock()
+    disabled, zeroed = (Twin(FURUTA, "severe", seed=1, clock=clock) for _ in range(2))
+    for twin in (disabled, zeroed):
+        twin.release()
+        twin.write([0.1])
+        twin.read()
+    disabled.disable()
+    zeroed.write([0.0])
+    for _ in range(5):
+        clock.now += FURUTA.spec.control_dt
+        assert disabled.read() == zeroed.read()
+    for twin in (disabled, zeroed):
+        twin.close()
+
+
 def test_writes_take_effect_at_the_offset_at_which_they_came() -> None:
     plant = make_plant(FURUTA, "bullet", load_scenario(FURUTA, "none"))
     for delay in (0.0, 0.006, 0.012):

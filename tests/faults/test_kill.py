@@ -1,4 +1,4 @@
-"""Processes that die or hang in the middle of an episode, against the real graph: what the bridge did, and when.
+"""Processes that die, hang, are restarted or doubled in an episode, against the real graph: what the bridge did.
 
 Times are wall-clock times of measurements and verdicts of one machine; the figures are printed for the record.
 """
@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +19,12 @@ from mcap.exceptions import McapError
 from mcap.stream_reader import StreamReader
 
 from landbridge.deploy.supervisor import State
+from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge_nodes import bringup, topics
-from landbridge_nodes.operator import Operator
+from landbridge_nodes.operator import START_TIMEOUT, Operator
+from landbridge_nodes.process import LOOP_SECONDS
 from landbridge_nodes.processes import Processes
 
 pytestmark = pytest.mark.ros
@@ -47,8 +50,10 @@ class Rig(NamedTuple):
     operator: Operator
     verdicts: list[Verdict]
     bag: Path
+    specs: dict[str, bringup.NodeSpec]
 
     def activate(self) -> None:
+        self.verdicts.clear()
         self.operator.call("/monitor/arm")
         self.operator.wait(lambda: sum(v.reason == "ok" for v in self.verdicts) > 25, 10)
         assert self.operator.state is State.ACTIVE
@@ -57,21 +62,45 @@ class Rig(NamedTuple):
         os.kill(self.processes.pid(name), number)
         return time.time_ns()
 
-    def stop_after(self, struck: int, reason: str) -> tuple[float, float]:
-        """Ms from the blow to the bridge's first stop for `reason`, and to the last admitted command before it."""
-        self.operator.wait(lambda: any(v.reason == reason for v in self.verdicts), 5)
-        at = next(i for i, v in enumerate(self.verdicts) if v.reason == reason)
+    def reset(self) -> None:
+        """As an operator does who has started a process anew; a busy machine may need long to start it."""
+        self.operator.wait(self._is_reset, START_TIMEOUT)
+        self.operator.wait(lambda: self.operator.state is State.STANDBY, START_TIMEOUT)
+
+    def _is_reset(self) -> bool:
+        try:
+            self.operator.call("/monitor/reset")
+        except InputError:
+            return False
+        return True
+
+    def await_fault(self, reason: str) -> None:
+        self.operator.wait(lambda: self.operator.state is State.FAULT, 5)
+        assert self.operator.reason == reason
+
+    def stop_after(self, struck: int, *reasons: str) -> tuple[float, float]:
+        """Ms from the blow to the bridge's first stop for one of `reasons`, and to the last admitted command before."""
+        self.operator.wait(lambda: any(v.reason in reasons and v.seen > struck for v in self.verdicts), 5)
+        at = next(i for i, v in enumerate(self.verdicts) if v.reason in reasons and v.seen > struck)
         admitted = [v for v in self.verdicts if v.reason in ("ok", "limited")]
         assert admitted[-1].stamp <= self.verdicts[at].stamp, "a command was admitted after the stop"
         return (self.verdicts[at].seen - struck) / 1e6, (admitted[-1].seen - struck) / 1e6
 
 
 @pytest.fixture
-def rig(tmp_path: Path, ros_domain: None, linear_bundle: Callable[..., Path]) -> Iterator[Rig]:
+def rig(
+    tmp_path: Path, ros_domain: None, linear_bundle: Callable[..., Path], request: pytest.FixtureRequest
+) -> Iterator[Rig]:
+    """Recorder, bridge, policy and monitor in STANDBY; a parameter (executable, source) replaces one executable."""
     bag = tmp_path / "bag"
     bundle = linear_bundle(tmp_path / "bundle", WEIGHT)
     specs = bringup.deploy("furuta", "none", 0, str(bundle), str(bag))
-    with Processes(specs) as processes, Operator(FURUTA, lambda: None) as operator:
+    name, source = getattr(request, "param", ("", ""))
+    (tmp_path / "replaced").mkdir()
+    (tmp_path / "replaced" / f"{name}.py").write_text(source)
+    specs = [replace(spec, package="replaced") if spec.name == name else spec for spec in specs]
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with Processes(specs, {"PYTHONPATH": path}) as processes, Operator(FURUTA, lambda: None) as operator:
         verdicts: list[Verdict] = []
 
         def keep(message: Any) -> None:
@@ -80,7 +109,7 @@ def rig(tmp_path: Path, ros_domain: None, linear_bundle: Callable[..., Path]) ->
 
         topics.subscribe(operator.node, topics.GUARD_COMMAND, keep)
         operator.wait_ready(recorded=True)
-        yield Rig(processes, operator, verdicts, bag)
+        yield Rig(processes, operator, verdicts, bag, {spec.name: spec for spec in specs})
         for spec in specs:  # a stopped process does not hear SIGTERM
             if (Path("/proc") / str(processes.pid(spec.name))).exists():
                 os.kill(processes.pid(spec.name), signal.SIGCONT)
@@ -92,15 +121,18 @@ def report(what: str, stopped_ms: float, last_ms: float) -> None:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_the_policy_dies_or_hangs(rig: Rig, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "fault"), [(signal.SIGKILL, "silent"), (signal.SIGSTOP, "silent"), (signal.SIGTERM, "controller_lost")]
+)
+def test_the_policy_dies_hangs_or_ends(rig: Rig, number: signal.Signals, fault: str) -> None:
     rig.activate()
-    stopped, last = rig.stop_after(rig.strike("policy", number), "silent")
+    stopped, last = rig.stop_after(rig.strike("policy", number), "silent", "not_active")
     report(f"policy {number.name}", stopped, last)
-    assert stopped <= SILENCE * DT_MS + BUSY_MS
-    assert last <= BUSY_MS
-    rig.operator.wait(lambda: rig.operator.state is State.FAULT, 2)
-    assert rig.operator.reason == "silent"
+    works_on = 1000 * LOOP_SECONDS if number is signal.SIGTERM else 0.0
+    assert stopped <= works_on + SILENCE * DT_MS + BUSY_MS
+    assert last <= works_on + BUSY_MS
+    rig.operator.wait(lambda: rig.operator.state is State.FAULT, 5)  # after DAMP, when the arm rests
+    assert rig.operator.reason in {fault, "silent"}  # monitor and bridge may both be first where the policy says so
     assert abs(rig.verdicts[-1].effort) < FURUTA.spec.joint("arm").effort_limit
 
 
@@ -157,3 +189,110 @@ def test_a_restarted_monitor_neither_resets_nor_moves(rig: Rig) -> None:
         assert rig.verdicts[-1].reason in ("monitor_lost", "latched")
         outcome = rig.operator.episode(30)
         assert (outcome.ended, outcome.ticks) == ("STANDBY", 30)
+
+
+BUSY = """
+import sys
+from landbridge_nodes.policy import CONTROLLER_PRIORITY, PolicyNode, run
+
+class Busy(PolicyNode):
+    calls = 0
+    def act(self, obs):
+        self.calls += 1
+        while self.calls > 100:
+            pass
+        return super().act(obs)
+
+sys.exit(run(Busy, CONTROLLER_PRIORITY))
+"""
+
+
+@pytest.mark.parametrize("rig", [("policy", BUSY)], indirect=True)
+def test_a_policy_whose_thread_hangs_while_its_middleware_lives(rig: Rig) -> None:
+    """Liveliness that the middleware asserts by itself would be satisfied by this one."""
+    rig.activate()
+    rig.await_fault("silent")
+    rig.operator.wait(lambda: any(v.reason == "silent" for v in rig.verdicts), 5)
+    at = next(i for i, v in enumerate(rig.verdicts) if v.reason == "silent")
+    answered = [v for v in rig.verdicts[:at] if v.reason in ("ok", "limited")]
+    periods = (rig.verdicts[at].stamp - answered[-1].stamp) / 1e6 / DT_MS
+    print(f"policy hangs: stop {periods:.1f} periods after the last measurement that it answered")
+    assert periods <= SILENCE + BUSY_MS / DT_MS
+    assert not any(v.reason in ("ok", "limited") for v in rig.verdicts[at:])
+
+
+WARPED = """
+import itertools, time
+
+real, calls = time.time_ns, itertools.count()
+time.time_ns = lambda: real() - (3_600_000_000_000 if next(calls) > 500 else 0)
+
+from landbridge_nodes.bridge import main
+main()
+"""
+
+
+@pytest.mark.parametrize("rig", [("bridge", WARPED)], indirect=True)
+def test_a_wall_clock_that_steps_back_an_hour_changes_nothing(rig: Rig) -> None:
+    rig.activate()
+    stepped = time.time_ns() - 1_800_000_000_000
+    rig.operator.wait(lambda: rig.verdicts[-1].stamp < stepped, 15)
+    at = len(rig.verdicts)
+    rig.operator.wait(lambda: len(rig.verdicts) > at + 50, 5)
+    assert {v.reason for v in rig.verdicts[at:]} <= {"ok", "limited"}
+    assert rig.operator.state is State.ACTIVE
+
+
+def test_a_foreign_publisher_of_commands_is_a_fault(rig: Rig) -> None:
+    rig.activate()
+    foreign = rig.operator.node.create_publisher(topics.COMMAND.message, topics.COMMAND.name, 1)
+    struck = time.time_ns()
+    rig.operator.wait(lambda: rig.operator.state is not State.ACTIVE, 5)
+    took = (time.time_ns() - struck) / 1e6
+    print(f"foreign publisher: noticed after {took:.0f} ms")
+    assert took <= 500  # discovery, and the monitor's next heartbeat
+    rig.await_fault("foreign_publisher")
+    rig.reset()
+    rig.operator.call("/monitor/arm")
+    rig.await_fault("foreign_publisher")  # it is still there
+    rig.operator.node.destroy_publisher(foreign)
+    assert rig.operator.episode(20).ended == "STANDBY"
+
+
+def test_two_policies_at_once_are_a_fault(rig: Rig) -> None:
+    rig.activate()
+    publishers = rig.operator.node.count_publishers
+    with Processes([rig.specs["policy"]]):
+        rig.operator.wait(lambda: publishers(topics.COMMAND.name) == 2, 15)
+        assert rig.operator.state is State.ACTIVE  # the second has not been activated
+        rig.operator.call("/monitor/disarm")
+        rig.operator.wait(lambda: rig.operator.state is State.STANDBY, 5)
+        rig.operator.call("/monitor/arm")
+        rig.await_fault("foreign_publisher")
+    assert rig.operator.episode(20).ended == "STANDBY"
+
+
+def test_policy_and_bridge_are_restarted_while_active(rig: Rig) -> None:
+    """The bridge parks before it ends; nothing moves again before a reset and an arm."""
+    rig.activate()
+    rig.strike("policy", signal.SIGKILL)
+    rig.await_fault("silent")
+    with Processes([rig.specs["policy"]]):
+        rig.reset()
+        rig.activate()
+        rig.strike("bridge", signal.SIGTERM)
+        rig.operator.wait(lambda: rig.verdicts[-1].reason == "parked", 5)
+        rig.await_fault("bridge_lost")
+        with Processes([rig.specs["bridge"]]):
+            rig.reset()
+            seen = len(rig.verdicts)
+            outcome = rig.operator.episode(20)
+            assert (outcome.ended, outcome.reason) == ("STANDBY", "disarm")
+            assert rig.verdicts[seen].reason in ("not_active", "armed")
+
+
+def test_a_monitor_that_is_ended_leaves_a_parked_robot(rig: Rig) -> None:
+    rig.activate()
+    rig.strike("monitor", signal.SIGINT)
+    rig.operator.wait(lambda: rig.verdicts[-1].reason == "parked", 5)
+    assert "monitor_lost" not in {v.reason for v in rig.verdicts}

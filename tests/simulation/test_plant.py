@@ -146,6 +146,24 @@ def test_position_commands_go_through_pd() -> None:
     assert [arm for arm, _ in plant.torques] == pytest.approx([idle] * 5 + [commanded] * 5)
 
 
+@pytest.mark.parametrize("robot", ["furuta", "quadruped"])
+def test_torque_off_leaves_friction_alone_after_the_latency(robot: str) -> None:
+    shipped = load_robot(robot)
+    plant = Recorder(shipped, Scenario(latency_ms=10))
+    joints = len(shipped.spec.joints)
+    speed = np.full(joints, 2.0)
+    plant.reset(np.array([joint.default_joint_pos for joint in shipped.spec.joints]), speed)
+    plant.step([(0.0, np.full(len(shipped.spec.actuated), 0.05))])
+    plant.step([(0.0, None)])
+    friction = [JointFriction(joint.friction, shipped.spec.friction_smoothing)(2.0) for joint in shipped.spec.joints]
+    half = shipped.spec.decimation // 2
+    before, after = plant.torques[-half - 1], plant.torques[-half:]
+    assert before != pytest.approx(friction)
+    assert after == [pytest.approx(friction)] * half
+    plant.step([(0.0, np.zeros(len(shipped.spec.actuated)))])  # the next command brings torque back
+    assert plant.torques[-half - 1] == pytest.approx(friction)
+
+
 def test_noise_is_on_the_measurement_only() -> None:
     plant = at_rest(Scenario(joint_pos_noise=0.01, joint_vel_noise=0.1))
     measured = [plant.measure() for _ in range(4000)]

@@ -2,7 +2,7 @@
 
 Publishes `/joint_states` on a steady timer; judges each `/policy/command` the moment it comes and writes it at once;
 stops the robot itself whenever the supervisor is not ACTIVE or silent, or no admissible command comes. Ages count from
-the measurement that a command answers, on this process's monotonic clock.
+the measurement that a command answers, on this process's monotonic clock. Before it ends it parks the robot.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
-from landbridge.deploy.guard import Guard, Verdict
+from landbridge.deploy.guard import Guard
 from landbridge.deploy.hardware import Hardware, Resettable, choose_hardware, open_hardware
-from landbridge.deploy.supervisor import State
+from landbridge.deploy.supervisor import RECOVERIES, State
+from landbridge.deploy.verdict import Verdict
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
 from landbridge_nodes.process import BRIDGE_PRIORITY, run
 
 DIAGNOSTICS_PERIOD = 1.0  # s
+PARK_SECONDS = 4.0  # to park before the process ends: whoever ends it will not wait for much longer
+MOVABLE = (State.UNCONFIGURED, State.STANDBY, State.FAULT, State.ESTOP)  # states in which a twin may be put elsewhere
 
 
 class Bridge(LifecycleNode):  # type: ignore[misc]
@@ -56,13 +59,12 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._parameters_read = read
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer: Any = None
-        self._state = State.UNCONFIGURED
         self._stamp = 0
         self._last_tick: float | None = None
         self._ticks = self._missed = 0
         self._latency_ms: deque[float] = deque(maxlen=4096)
         self._refused = ""  # why the hardware could not be opened
-        self._reported: tuple[str, int] | None = None
+        self._reported: tuple[str, str, int] | None = None
         self._joint_states = topics.publish(self, topics.JOINT_STATES)
         self._commands = topics.publish(self, topics.GUARD_COMMAND)
         self._timings = topics.publish(self, topics.GUARD_TIMING)
@@ -95,8 +97,8 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Cease to measure; the stop is the last command written."""
-        self._stop_timer()
+        """Park, and cease to measure."""
+        self._park()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -110,20 +112,23 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         return super().on_shutdown(state)
 
     def close(self) -> None:
-        """Stop the robot and release the hardware."""
-        self._stop_timer()
+        """Park, and release the hardware."""
+        self._park()
         if self.hardware is not None:
             self.hardware.close()
             self.hardware = None
 
-    def _stop_timer(self) -> None:
+    def _park(self) -> None:
+        """No more than PARK_SECONDS; a robot that is not parked by then, or has a fault, is left standing, powered."""
         if self._timer is None:
             return
         self.destroy_timer(self._timer)
         self._timer = None
-        now = time.monotonic()
-        self.guard.supervise(State.UNCONFIGURED, self.guard.epoch, now)
-        self._apply(self.guard.tick(now))
+        deadline = time.monotonic() + PARK_SECONDS
+        while self.guard.powered and self.guard.fault is None and (now := time.monotonic()) < deadline:
+            self.guard.supervise(State.PARK, self.guard.epoch, now)
+            self._tick()
+            time.sleep(max(0.0, now + self.spec.control_dt - time.monotonic()))
 
     def _tick(self) -> None:
         assert self.hardware is not None
@@ -162,21 +167,23 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._report_fault()
 
     def _on_state(self, message: Any) -> None:
-        state, now = State(message.name), time.monotonic()
+        before, now = self.guard.state, time.monotonic()
         epoch = int(topics.status_value(message, "epoch"))
         if epoch > self.guard.epoch and self.hardware is not None:
             self.hardware.recover()
-        self.guard.supervise(state, epoch, now)
-        if self._state is State.ACTIVE and state is not State.ACTIVE:
-            self._apply(self.guard.tick(now))
-        if state is State.ACTIVE and isinstance(self.hardware, Resettable):
+        self.guard.supervise(State(message.name), epoch, now)
+        if self.guard.state is State.ACTIVE and isinstance(self.hardware, Resettable):
             self.hardware.release()
-        self._state = state
+        if self.guard.state is not before and self._timer is not None:
+            self._apply(self.guard.tick(now))
         self._report_fault()
 
     def _apply(self, stop: Verdict | None) -> None:
         if stop is not None and self.hardware is not None:
-            self.hardware.write(stop.command)
+            if stop.release:
+                self.hardware.disable()
+            else:
+                self.hardware.write(stop.command)
             self._publish_command(self._stamp, stop)
         self._report_fault()
 
@@ -187,23 +194,27 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         )
 
     def _report_fault(self) -> None:
-        """Publish what is wrong, the cause before its consequence in the guard; again in each new epoch."""
-        fault = self._refused or (self.hardware.fault if self.hardware is not None else "")
-        if not fault and self.guard.fault is not None:
-            fault = self.guard.fault.value
-        if (fault, self.guard.epoch) == self._reported:
+        """Publish what is wrong, the cause before its consequence in the guard, and the end of a recovery."""
+        broken = self._refused or (self.hardware.fault if self.hardware is not None else "")
+        fault = broken or ("" if self.guard.fault is None else self.guard.fault.value)
+        # Hardware that is gone stops by itself, and never again tells whether it rests.
+        ended = self.guard.state in RECOVERIES and (bool(broken) or self.guard.settled(time.monotonic()))
+        news = fault, self.guard.state.value if ended else "", self.guard.epoch
+        if news == self._reported:
             return
-        self._reported = fault, self.guard.epoch
+        self._reported = news
         level = b"\x02" if fault else b"\x00"
-        self._faults.publish(topics.status_message("bridge", fault, {"epoch": self.guard.epoch}, level))
+        values = {"epoch": self.guard.epoch, "settled": news[1]}
+        self._faults.publish(topics.status_message("bridge", fault, values, level))
 
     def _on_reset_plant(self, request: Any, response: Any) -> Any:
-        if self._state in (State.ARMED, State.ACTIVE):
-            response.success, response.message = False, f"refused in {self._state.value}: disarm first"
+        if self.guard.state not in MOVABLE:
+            response.success, response.message = False, f"refused in {self.guard.state.value}: disarm first"
         elif not isinstance(self.hardware, Resettable):
             response.success, response.message = False, "refused: this is not a twin"
         else:
             self.hardware.reset()
+            self.guard.release()
             response.success, response.message = True, "held at the next start state until ACTIVE"
         return response
 

@@ -1,8 +1,9 @@
 """The monitor: runs the supervisor in a process of its own, owns the lifecycle of bridge and controller.
 
-Services `~/arm`, `~/disarm`, `~/estop`, `~/reset` (std_srvs/Trigger) answer with what was done or why it was refused.
-`/safety/state` is at once the state and the heartbeat. Lifecycle states are brought about by comparing what each node
-is with what the supervisor's state asks of it, so a restarted node is led back like one that was just started.
+Services `~/arm`, `~/disarm`, `~/park`, `~/estop`, `~/reset` (std_srvs/Trigger) answer with what was done or why it was
+refused. `/safety/state` is at once the state and the heartbeat. Lifecycle states are brought about by comparing what
+each node is with what the supervisor's state asks of it, so a restarted node is led back like one that was just
+started.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
+from rclpy.qos import LivelinessPolicy
 from std_srvs.srv import Trigger
 
-from landbridge.deploy.guard import Reason
-from landbridge.deploy.supervisor import Event, State, Supervisor
+from landbridge.deploy.supervisor import COMMANDED, Event, State, Supervisor
+from landbridge.deploy.verdict import Reason
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
 from landbridge_nodes.process import MONITOR_PRIORITY, run
@@ -90,10 +92,12 @@ class Monitor(Node):  # type: ignore[misc]
         spec = load_robot(self.declare_parameter("robot", "furuta").value).spec
         self.supervisor = Supervisor(spec)
         self._bridge = Managed(self, "bridge")
-        self._controller = Managed(self, self.declare_parameter("controller", "policy").value)
+        self._commander = self.declare_parameter("controller", "policy").value
+        self._controller = Managed(self, self._commander)
+        self._alive = 0  # publishers of commands whose liveliness has not run out
         self._published: tuple[State, int] | None = None
         self._safety = topics.publish(self, topics.SAFETY_STATE)
-        for event in (Event.ARM, Event.DISARM, Event.ESTOP, Event.RESET):
+        for event in (Event.ARM, Event.DISARM, Event.PARK, Event.ESTOP, Event.RESET):
             self.create_service(Trigger, f"~/{event.value}", self._service(event))
         topics.subscribe(self, topics.JOINT_STATES, self._on_measurement, raw=True)
         topics.subscribe(self, topics.GUARD_COMMAND, self._on_verdict)
@@ -137,17 +141,31 @@ class Monitor(Node):  # type: ignore[misc]
         self.supervisor.adopt_epoch(epoch)
         if message.message and current:
             self.supervisor.handle(Event.BRIDGE_FAULT, time.monotonic(), message.message)
-            self._settle()
+        self.supervisor.settled(topics.status_value(message, "settled"), time.monotonic())
+        self._settle()
 
     def _on_liveliness(self, status: Any) -> None:
-        if status.alive_count == 0 and self.supervisor.state is State.ACTIVE:
+        self._alive = status.alive_count
+        if self._alive == 0 and self.supervisor.state is State.ACTIVE:
             self.supervisor.controller_lost(time.monotonic())
-            self._settle()
+        self._settle()
 
     def _beat(self) -> None:
         self.supervisor.tick(time.monotonic())
+        if self.supervisor.state in COMMANDED and self._foreign_publisher():
+            self.supervisor.handle(Event.FOREIGN_PUBLISHER, time.monotonic())
         self._lead()
         self._publish()
+
+    def _foreign_publisher(self) -> bool:
+        """Whether another node commands, or two of the controller, or one that merely bears its name.
+
+        What is known of a publisher that died without a word outlives it by seconds: only living ones are counted.
+        """
+        return self._alive > 1 or any(
+            info.node_name != self._commander or info.qos_profile.liveliness != LivelinessPolicy.MANUAL_BY_TOPIC
+            for info in self.get_publishers_info_by_topic(topics.COMMAND.name)
+        )
 
     def _settle(self) -> None:
         """After an event: publish a changed state at once, and only then lead the nodes there."""
@@ -157,10 +175,10 @@ class Monitor(Node):  # type: ignore[misc]
 
     def _lead(self) -> None:
         now, state = time.monotonic(), self.supervisor.state
-        moving = state in (State.ARMED, State.ACTIVE)
+        wanted = NodeState.PRIMARY_STATE_ACTIVE if state in COMMANDED else NodeState.PRIMARY_STATE_INACTIVE
         if state is not State.ACTIVE:  # nothing is asked of a node in its control loop
             self._bridge.want(NodeState.PRIMARY_STATE_ACTIVE, now)
-            self._controller.want(NodeState.PRIMARY_STATE_ACTIVE if moving else NodeState.PRIMARY_STATE_INACTIVE, now)
+            self._controller.want(wanted, now)
         if state is State.UNCONFIGURED and self._bridge.reached and self._controller.reached:
             self.supervisor.handle(Event.CONFIGURED, now)
             self._settle()

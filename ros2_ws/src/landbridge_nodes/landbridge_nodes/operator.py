@@ -15,8 +15,8 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 from typing_extensions import Self
 
-from landbridge.deploy.guard import Reason
-from landbridge.deploy.supervisor import ARM_TIMEOUT, State
+from landbridge.deploy.supervisor import ARM_TIMEOUT, COMMANDED, RECOVERIES, RECOVERY_TIMEOUT, State
+from landbridge.deploy.verdict import Reason
 from landbridge.errors import InputError
 from landbridge.robot import Robot
 from landbridge.task import load_task
@@ -115,11 +115,11 @@ class Operator:
         self._observations.clear()
         self._admitted.clear()
         self.call("/monitor/arm")
-        self.wait(lambda: self.state not in (State.STANDBY, State.ARMED), ARM_TIMEOUT + ANSWER_TIMEOUT)
+        self.wait(lambda: self.state in (State.ACTIVE, State.FAULT, State.ESTOP), ARM_TIMEOUT + ANSWER_TIMEOUT)
         self.wait(lambda: len(self._admitted) >= ticks or self.state is not State.ACTIVE, 60 + ticks)
         if self.state is State.ACTIVE:
             self.call("/monitor/disarm")
-            self.wait(lambda: self.state is not State.ACTIVE, ANSWER_TIMEOUT)
+        self.wait(lambda: self.state not in (*COMMANDED, *RECOVERIES), RECOVERY_TIMEOUT + ANSWER_TIMEOUT)
         if len(self._admitted) >= ticks:
             self.wait(lambda: self._admitted[ticks - 1] in self._observations, ANSWER_TIMEOUT)
         answered = [stamp for stamp in self._admitted[:ticks] if stamp in self._observations]

@@ -1,0 +1,100 @@
+"""What the encoders say of the robot, as far as it can be believed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from landbridge.deploy.verdict import Reason
+from landbridge.robot import RobotSpec
+
+REST_SHARE = 0.02  # of a joint's velocity limit: slower counts as rest
+REST_PERIODS = 3  # measurements in a row at rest that end a stop
+FROZEN_PERIODS = 3  # measurements in a row at which a turning joint reads the very same position
+
+
+class Motion:
+    """The last sane measurement, of all joints in `spec.joint_names` order.
+
+    Attributes:
+        position: [rad]
+        velocity: As the encoders report it [rad/s].
+    """
+
+    def __init__(self, spec: RobotSpec) -> None:
+        self._dt = spec.control_dt
+        self._fastest = [joint.velocity_limit for joint in spec.joints]
+        self._rest = [REST_SHARE * limit for limit in self._fastest]
+        self._range = [joint.position_limit or (-math.inf, math.inf) for joint in spec.joints]
+        self._passive = [not joint.actuated for joint in spec.joints]
+        self._at = -math.inf
+        self._frozen = [0] * len(spec.joints)
+        self._resting = 0
+        self.position: Sequence[float] = [joint.default_joint_pos for joint in spec.joints]
+        self.velocity: Sequence[float] = [0.0] * len(spec.joints)
+        self._before: Sequence[float] = self.position
+        self._elapsed = math.inf
+
+    @property
+    def rests(self) -> bool:
+        """Whether every actuated joint has been at rest for `REST_PERIODS` sane measurements in a row."""
+        return self._resting >= REST_PERIODS
+
+    def take(self, position: Sequence[float], velocity: Sequence[float], now: float) -> Reason | None:
+        """Take a measurement, or say what makes it useless, even to stop by, and keep the last one."""
+        elapsed = max(now - self._at, self._dt)  # a late measurement may be followed soon by one on time
+        if (broken := self._broken(position, velocity, elapsed)) is not None:
+            self._resting = 0
+            return broken
+        self._before, self._elapsed = self.position, elapsed
+        self.position, self.velocity, self._at = tuple(position), tuple(velocity), now
+        still = [abs(speed) <= rest for speed, rest in zip(velocity, self._rest, strict=True)]
+        self._frozen = [
+            0 if rests or new != old else count + 1
+            for rests, new, old, count in zip(still, self.position, self._before, self._frozen, strict=True)
+        ]
+        rests = all(rests or passive for rests, passive in zip(still, self._passive, strict=True))
+        self._resting = self._resting + 1 if rests else 0
+        return None
+
+    def pace(self) -> list[float]:
+        """The speed to stop from [rad/s]: the smaller of what is reported and what the last two positions show.
+
+        So neither can make a stop move a robot that rests.
+        """
+        if self._elapsed == math.inf:
+            return [0.0] * len(self.position)
+        return [
+            _smaller(speed, (new - old) / self._elapsed)
+            for new, old, speed in zip(self.position, self._before, self.velocity, strict=True)
+        ]
+
+    def outside(self, beyond: float) -> Reason | None:
+        """What is wrong with the motion itself; a joint may be `beyond` [rad] its position limit."""
+        if any(abs(speed) > limit for speed, limit in zip(self.velocity, self._fastest, strict=True)):
+            return Reason.VELOCITY_LIMIT
+        for position, (lower, upper) in zip(self.position, self._range, strict=True):
+            if not lower - beyond <= position <= upper + beyond:
+                return Reason.POSITION_LIMIT
+        return Reason.FROZEN_ENCODER if max(self._frozen) >= FROZEN_PERIODS else None
+
+    def forget(self) -> None:
+        """The robot may have been put elsewhere: the next measurement follows from nothing."""
+        self._at = -math.inf
+
+    def _broken(self, position: Sequence[float], velocity: Sequence[float], elapsed: float) -> Reason | None:
+        if not len(position) == len(velocity) == len(self._fastest):
+            return Reason.MEASUREMENT_INCOMPLETE
+        if not (all(map(math.isfinite, position)) and all(map(math.isfinite, velocity))):
+            return Reason.MEASUREMENT_NOT_FINITE
+        for new, old, speed, limit in zip(position, self.position, velocity, self._fastest, strict=True):
+            if abs(new - old) > limit * elapsed and abs(speed) <= limit:  # it cannot have come so far
+                return Reason.POSITION_JUMP
+        return None
+
+
+def _smaller(a: float, b: float) -> float:
+    """The one nearer to zero; zero if they disagree about the direction."""
+    if a * b <= 0:
+        return 0.0
+    return a if abs(a) < abs(b) else b

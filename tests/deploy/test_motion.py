@@ -1,0 +1,114 @@
+"""What is believed of the encoders, and limits on commands, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from landbridge.deploy.guard import Guard
+from landbridge.deploy.limits import Limits
+from landbridge.deploy.motion import Motion
+from landbridge.deploy.supervisor import State
+from landbridge.deploy.verdict import Reason
+from landbridge.robot import load_robot
+
+FURUTA, QUADRUPED = load_robot("furuta").spec, load_robot("quadruped").spec
+STANCE = [joint.default_joint_pos for joint in QUADRUPED.joints]
+
+
+def test_rest_and_frozen_are_counted_from_the_first_measurement() -> None:
+    resting, turning = Motion(FURUTA), Motion(FURUTA)
+    for count in range(3):
+        assert not resting.rests
+        assert turning.outside(0.0) is None, count
+        resting.take((0.0, 0.0), (0.6, 60.0), 0.02 * count)  # the pendulum is not actuated
+        turning.take((0.0, 0.0), (0.7, 0.0), 0.02 * count)
+    assert resting.rests
+    assert turning.outside(0.0) is Reason.FROZEN_ENCODER
+    assert resting.take((float("nan"), 0.0), (0.0, 0.0), 0.06) is Reason.MEASUREMENT_NOT_FINITE
+    for count in range(3):
+        assert not resting.rests
+        resting.take((0.0, 0.0), (0.0, 0.0), 0.08 + 0.02 * count)
+    assert resting.rests
+
+
+def test_the_pace_is_the_smaller_of_the_reported_speed_and_that_of_the_positions() -> None:
+    motion = Motion(FURUTA)
+    assert motion.pace() == [0.0, 0.0]
+    motion.take((0.2, 1.0), (1.0, 1.0), 1.0)
+    assert motion.pace() == [0.0, 0.0]  # one position shows no speed
+    motion.take((0.24, 0.99), (3.0, -0.1), 1.02)
+    assert motion.pace() == pytest.approx([2.0, -0.1])
+    motion.take((0.25, 1.0), (-3.0, 0.0), 1.04)
+    assert motion.pace() == [0.0, 0.0]
+    motion.take((0.26, 1.0), (0.4, 0.0), 1.06)
+    assert motion.pace() == pytest.approx([0.4, 0.0])
+
+
+def test_the_pace_is_finite_whatever_was_measured() -> None:
+    motion = Motion(FURUTA)
+    for position in (1e308, -1e308):
+        motion.forget()
+        assert motion.take((position, 0.0), (1.0, 0.0), 1.0) is None
+        assert motion.pace() == [0.0, 0.0]
+
+
+def test_a_jump_at_the_very_speed_limit_is_a_jump() -> None:
+    motion = Motion(FURUTA)
+    motion.take((0.0, 0.0), (0.0, 0.0), 0.0)
+    assert motion.take((0.7, 0.0), (30.0, 0.0), 0.02) is Reason.POSITION_JUMP
+    assert motion.position == (0.0, 0.0)
+
+
+def test_a_position_command_ends_at_the_position_limit() -> None:
+    lower, upper = QUADRUPED.joints[0].position_limit
+    at, rest = [upper - 0.01, *STANCE[1:]], [0.0] * 12
+    assert Limits(QUADRUPED).apply([9.0, *STANCE[1:]], at, 0.02, at, rest)[0] == upper
+    at[0] = lower + 0.01
+    assert Limits(QUADRUPED).apply([-9.0, *STANCE[1:]], at, 0.02, at, rest)[0] == lower
+
+
+def test_velocity_commands_are_eased_to_standstill_at_a_position_limit() -> None:
+    robot = FURUTA.model_copy(update={"action": FURUTA.action.model_copy(update={"kind": "velocity"})})
+    limits = Limits(robot)
+    assert limits.apply((20.0,), (20.0,), 0.02, (2.4, 0.0), (0.0, 0.0)) == pytest.approx((19.6,))  # 20 rad/s^2
+    assert limits.apply((0.3,), (0.3,), 0.02, (2.4, 0.0), (0.0, 0.0)) == (0.0,)
+    assert limits.apply((-0.3,), (-0.3,), 0.02, (-2.4, 0.0), (0.0, 0.0)) == (0.0,)
+
+
+def test_a_slow_approach_is_eased_too() -> None:
+    # 0.01 rad at 0.5 rad/s are 0.02 s, a fifth of BRAKE_TIME: the bound is 0.12 * (-1 + 2 / 5)
+    command = Limits(FURUTA).apply((0.1,), (0.0,), 0.02, (2.39, 0.0), (0.5, 0.0))
+    assert command == pytest.approx((-0.072,))
+
+
+def test_a_velocity_robot_is_brought_to_zero_and_a_robot_at_its_pose_is_ready_at_once() -> None:
+    robot = FURUTA.model_copy(update={"action": FURUTA.action.model_copy(update={"kind": "velocity"})})
+    guard = Guard(robot)
+    guard.measure(0, 1.0, (0.0, 0.0), (0.0, 0.0))
+    for state in (State.ARMED, State.ACTIVE):
+        guard.supervise(state, 0, 1.0)
+    assert guard.admit(0, ["arm"], [0.3], 1.0).command == pytest.approx((0.3,))
+    guard.supervise(State.HOLD, 0, 1.1)
+    stop = guard.tick(1.1)
+    assert stop is not None
+    assert stop.command == (0.0,)
+
+    guard = Guard(QUADRUPED)
+    guard.measure(0, 1.0, STANCE, [0.0] * 12)
+    guard.supervise(State.ARMED, 0, 1.0)
+    guard.tick(1.0)
+    assert guard.admit(0, QUADRUPED.actuated, STANCE, 1.0).reason is Reason.ARMED
+
+
+def test_a_fault_on_the_way_to_a_pose_holds_the_robot_where_it_is() -> None:
+    guard, at = Guard(QUADRUPED), [p + 0.2 for p in STANCE]
+    guard.measure(0, 1.0, at, [0.0] * 12)
+    guard.supervise(State.ARMED, 0, 1.0)
+    for tick in range(1, 20):
+        now = 1.0 + 0.02 * tick
+        guard.supervise(State.ARMED, 0, now)
+        guard.measure(tick, now, at, [0.0] * 12 if tick < 19 else [31.0] + [0.0] * 11)
+        stop = guard.tick(now)
+        assert stop is not None
+    assert guard.fault is Reason.VELOCITY_LIMIT
+    assert stop.command == pytest.approx(at)
