@@ -62,6 +62,11 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     ("guard", "self._fault_epoch = 0", "0 -> 1"): "read only after a fault has set it",
     ("guard", "self._heartbeat = -math.inf", "-math.inf -> math.inf"): "no state that asks for it without a heartbeat",
     ("guard", "self._unanswered = 0", "0 -> 1"): "set to zero when ACTIVE begins, and read there only",
+    (
+        "guard",
+        "if number < self._answered or now - measured_at > self.spec.safety.max_command_age_ms / 1000:",
+        "number < self._answered -> number <= self._answered",
+    ): "an equal number was refused as a duplicate just before",
     ("guard", "self._number += 1", "1 -> 2"): "numbers are compared with each other and with zero only",
     (
         "guard",

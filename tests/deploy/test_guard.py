@@ -351,6 +351,13 @@ def test_loss_of_the_heartbeat_is_a_latched_fault() -> None:
     assert bench.answer(0.1, 0.0).reason is Reason.LATCHED
 
 
+def test_a_command_after_the_loss_of_the_heartbeat_finds_it_lost() -> None:
+    """Between two ticks too: a bridge whose timer is late must not follow a policy that nobody watches."""
+    bench = Bench(heartbeat_timeout_ms=250, max_command_age_ms=5000)
+    verdict = bench.answer(0.1, 0.0, age=0.2501)
+    assert (verdict.reason, verdict.write, bench.guard.fault) == (Reason.LATCHED, False, Reason.MONITOR_LOST)
+
+
 def test_an_old_epoch_does_not_unlatch() -> None:
     bench = Bench()
     bench.epoch = 4
