@@ -94,7 +94,7 @@ def test_every_tick_is_complete_and_exact(recorded: tuple[Path, dict[str, Any]])
 def test_an_episode_is_one_stretch_of_active(recorded: tuple[Path, dict[str, Any]]) -> None:
     states = [m.name for m in read(recorded[0])["/safety/state"]]
     changes = [b for a, b in zip(["", *states], states, strict=False) if a != b]
-    assert changes[-4:] == ["STANDBY", "ARMED", "ACTIVE", "STANDBY"]
+    assert changes[-5:] == ["STANDBY", "ARMED", "ACTIVE", "PARK", "STANDBY"]
 
 
 def test_the_bag_is_a_rosbag2_of_version_8(recorded: tuple[Path, dict[str, Any]]) -> None:
