@@ -110,7 +110,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_exit_code_130(tmp_path: Path, data: Data
         import os
         import signal
 
-        while not (run / "metrics.csv").is_file():
+        log = run / "metrics.csv"
+        while not log.is_file() or log.read_text().count("\n") < 2:  # the header, and the first block
             started.wait(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
