@@ -26,12 +26,11 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
+from untrained import write_untrained
 
-from landbridge.bundle import npz, write_bundle
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.supervisor import State
 from landbridge.episode import commit, now
-from landbridge.manifest import Manifest
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge_nodes.bringup import deploy
@@ -77,26 +76,9 @@ def random_bundle(robot: Robot, path: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     obs = rng.normal(size=(16, sizes[0])).astype(np.float32)
     hidden = np.maximum(np.maximum(obs @ weights[0], 0) @ weights[1], 0)
-    manifest = Manifest.of(
-        spec,
-        task="none",
-        task_hash="none",
-        agent="random",
-        alignment="none",
-        dataset_hashes={},
-        config={},
-        obs_mean=(0.0,) * len(names),
-        obs_std=(1.0,) * len(names),
-        golden_tolerance=1e-4,
-        scores={},
-        provenance={},
-    )
-    files = {
-        "policy.onnx": model.SerializeToString(),
-        "golden.npz": npz(obs=obs, action=np.tanh(hidden @ weights[2])),
-        "envelope.npz": npz(obs=obs),
-    }
-    write_bundle(path, manifest, spec, files)
+    golden = obs, np.tanh(hidden @ weights[2])
+    graph_bytes = model.SerializeToString()
+    write_untrained(path, spec, graph_bytes, golden, agent="random", task="none", tolerance=1e-4)
 
 
 def guard_cost_us() -> float:

@@ -12,9 +12,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from untrained import write_untrained
 
-from landbridge.bundle import npz, write_bundle
-from landbridge.manifest import Manifest
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 
@@ -76,26 +75,9 @@ def _linear_bundle(
     spec = load_robot("furuta").spec
     names = Observer(spec).names
     obs = np.random.default_rng(0).normal(size=(16, len(names))).astype(np.float32)
-    manifest = Manifest.of(
-        spec,
-        task="swing_up",
-        task_hash="0",
-        agent="test",
-        alignment="none",
-        dataset_hashes={},
-        config={},
-        obs_mean=(0.0,) * len(names),
-        obs_std=(1.0,) * len(names),
-        golden_tolerance=1e-5,
-        scores={},
-        provenance={},
-    )
-    files = {
-        "policy.onnx": _linear_graph(weight) if graph is None else graph,
-        "golden.npz": npz(obs=obs, action=np.tanh(obs @ weight) + np.float32(golden_shift)),
-        "envelope.npz": npz(obs=obs),
-    }
-    write_bundle(path, manifest, spec, files)
+    model = _linear_graph(weight) if graph is None else graph
+    golden = obs, np.tanh(obs @ weight) + np.float32(golden_shift)
+    write_untrained(path, spec, model, golden, agent="test", task_hash="0")
     return path
 
 

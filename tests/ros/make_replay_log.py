@@ -1,4 +1,4 @@
-"""Makes the committed bundle and log of test_replay.py: `python tests/ros/make_replay_log.py`.
+"""Makes the committed bundle and log of test_replay.py: `PYTHONPATH=benchmarks python tests/ros/make_replay_log.py`.
 
 Two seconds of the furuta's twin under a small random policy, from the real processes. Needed again when the robot, the
 observation, the guard or the graph's topics change on purpose. Chunks are compressed afterwards.
@@ -14,9 +14,8 @@ import onnxruntime
 from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
 from onnx import TensorProto, helper, numpy_helper
+from untrained import write_untrained
 
-from landbridge.bundle import npz, write_bundle
-from landbridge.manifest import Manifest
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge_nodes.bringup import deploy
@@ -61,22 +60,7 @@ def write_random_bundle(path: Path) -> None:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     obs = rng.normal(size=(16, len(names))).astype(np.float32)
     action = np.concatenate([session.run(["action"], {"obs": row[None]})[0] for row in obs])
-    manifest = Manifest.of(
-        spec,
-        task="swing_up",
-        task_hash="none",
-        agent="random",
-        alignment="none",
-        dataset_hashes={},
-        config={},
-        obs_mean=(0.0,) * len(names),
-        obs_std=(1.0,) * len(names),
-        golden_tolerance=1e-5,
-        scores={},
-        provenance={},
-    )
-    files = {"policy.onnx": model, "golden.npz": npz(obs=obs, action=action), "envelope.npz": npz(obs=obs)}
-    write_bundle(path, manifest, spec, files)
+    write_untrained(path, spec, model, (obs, action), agent="random")
 
 
 def compress(source: Path, out: Path) -> None:
