@@ -112,17 +112,15 @@ def measured_state(observer: Observer, episode: Episode, where: str) -> Array:
             label = observer.names[column] if name == "observation" else observer.spec.actuated[column]
             raise InputError(where, f"{name} {label} of row {row} is {values[row, column]}", "remove that episode")
     joints, names = observer.spec.joint_names, set(observer.names)
-    columns = []
-    for joint in joints:
-        if f"joint_pos.{joint}" in names:
-            columns.append(observer.column(episode.obs, f"joint_pos.{joint}"))
-        elif {f"joint_sin.{joint}", f"joint_cos.{joint}"} <= names:
-            columns.append(np.unwrap(observer.angle(episode.obs, joint)))
-        else:
+    turning = [i for i, joint in enumerate(joints) if f"joint_pos.{joint}" not in names]
+    for joint in (joints[i] for i in turning):
+        if not {f"joint_sin.{joint}", f"joint_cos.{joint}"} <= names:
             raise InputError(observer.spec.name, f"its observation lacks the position of joint {joint}", "add it")
     if missing := [joint for joint in joints if f"joint_vel.{joint}" not in names]:
         raise InputError(observer.spec.name, f"its observation lacks joint_vel of {missing}", "add it")
-    return np.stack([*columns, *(observer.column(episode.obs, f"joint_vel.{joint}") for joint in joints)], -1)
+    positions, velocities = observer.joint_state(episode.obs)
+    positions[:, turning] = np.unwrap(positions[:, turning], axis=0)
+    return np.concatenate([positions, velocities], axis=-1)
 
 
 def _usable(observer: Observer, episode: Episode) -> NDArray[np.bool_]:

@@ -114,7 +114,7 @@ def compare(source: Transitions, target: Transitions, task: Task, seed: int, whe
     if len(target) < MIN_ROWS:
         raise InputError(where, f"only {len(target)} transitions", f"at least {MIN_ROWS} are needed: record longer")
     model, held = fit_source_model(source, task, seed)
-    return Comparison(model, source, held, task, seed).evidence(target)
+    return Comparison(model, source, held, seed).evidence(target)
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,8 @@ class Comparison:
         seed: Of candidates, features and permutations.
     """
 
-    def __init__(self, model: SourceModel, source: Transitions, held: Transitions, task: Task, seed: int) -> None:
-        self.model, self._task, self._seed = model, task, seed
+    def __init__(self, model: SourceModel, source: Transitions, held: Transitions, seed: int) -> None:
+        self.model, self._task, self._seed = model, model.task, seed
         rng = np.random.default_rng(seed)
         self._held = held[np.sort(rng.permutation(len(held))[:CANDIDATES])]
         seen = source[np.sort(rng.permutation(len(source))[:CANDIDATES])]
@@ -197,12 +197,11 @@ class Comparison:
 
     def _coverage(self, target: Transitions, outside: NDArray[np.bool_], rng: np.random.Generator) -> Evidence:
         """Share outside, against that of as many blocks of held-out source rows."""
-        own, theirs = (_block_means(values, _blocks(data)) for values, data in (
-            (outside.astype(np.float64), target), ((self._distances > self._edge).astype(np.float64), self._held)
-        ))  # fmt: skip
-        null = rng.choice(theirs, (PERMUTATIONS, len(own))).mean(1)
+        own = _block_means(outside, _blocks(target))
+        theirs = _block_means(self._distances > self._edge, _blocks(self._held))
         share = float(own.mean())
-        return Evidence("distributional", share, float((1 + (null >= share).sum()) / (1 + PERMUTATIONS)))
+        null = rng.choice(theirs, (PERMUTATIONS, len(own))).mean(1)
+        return Evidence("distributional", share, _p_value(null, share))
 
     def _gains(self, data: Transitions, residual: Array, blocks: NDArray[np.int64]) -> tuple[Array, Array]:
         """Log ratios (blocks,) of held-out squared error: plain over corrected, corrected over that with memory."""
@@ -242,8 +241,12 @@ def held_out(features: Array, residual: Array, blocks: NDArray[np.int64]) -> Arr
 def sign_flip(differences: Array, rng: np.random.Generator) -> float:
     """One-sided p-value that the mean of `differences` (B,) is positive, by flipping signs at random."""
     signs = rng.choice([-1.0, 1.0], (PERMUTATIONS, len(differences)))
-    null = (signs * differences).mean(1)
-    return float((1 + (null >= differences.mean()).sum()) / (1 + PERMUTATIONS))
+    return _p_value((signs * differences).mean(1), float(differences.mean()))
+
+
+def _p_value(null: Array, observed: float) -> float:
+    """Share of `null` at or above `observed`, which counts as one of them: never zero."""
+    return float((1 + (null >= observed).sum()) / (1 + len(null)))
 
 
 def _blocks(data: Transitions) -> NDArray[np.int64]:
@@ -254,5 +257,5 @@ def _blocks(data: Transitions) -> NDArray[np.int64]:
     return np.concatenate([piece + offset for piece, offset in zip(pieces, offsets, strict=False)])
 
 
-def _block_means(values: Array, blocks: NDArray[np.int64]) -> Array:
+def _block_means(values: Array | NDArray[np.bool_], blocks: NDArray[np.int64]) -> Array:
     return np.bincount(blocks, values) / np.bincount(blocks)

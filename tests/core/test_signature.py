@@ -114,8 +114,10 @@ def test_unusable_keys_are_refused_before_anything_is_written(tmp_path: Path, li
 
 
 def test_signing_again_replaces_the_signature(tmp_path: Path, linear_bundle: MakeBundle) -> None:
-    (first, _), (second, public) = key_pair(tmp_path, "first"), key_pair(tmp_path, "second")
+    (first, old), (second, public) = key_pair(tmp_path, "first"), key_pair(tmp_path, "second")
     path = linear_bundle(tmp_path / "a.zip", WEIGHT)
     sign(path, first)
     sign(path, second)
     require_signature(read_bundle(path), public)
+    with pytest.raises(InputError):
+        require_signature(read_bundle(path), old)

@@ -29,7 +29,7 @@ class Exact:
     """The source's dynamics as they are: s' = s + 0.1 a."""
 
     def __init__(self, normaliser: Normaliser) -> None:
-        self.normaliser = normaliser
+        self.normaliser, self.task = normaliser, TASK
 
     def residual(self, data: Transitions) -> NDArray[np.float64]:
         change = data.next_obs - data.obs
@@ -57,7 +57,7 @@ SOURCE, HELD = rows(6000, 0), rows(3000, 1)
 
 def evidence(target: Transitions) -> dict[str, Evidence]:
     model = Exact(Normaliser.of([SOURCE], TASK.observer.names))
-    found = Comparison(model, SOURCE, HELD, TASK, 0).evidence(target)  # type: ignore[arg-type]
+    found = Comparison(model, SOURCE, HELD, 0).evidence(target)  # type: ignore[arg-type]
     return {e.gap: e for e in found}
 
 
