@@ -1,13 +1,14 @@
 """The study behind README's table: every alignment on the twin, several seeds, each with its own data.
 
     python benchmarks/sim2real.py --work /tmp/study
+    python benchmarks/sim2real.py --work /tmp/tuning --tuning --seeds 100 101 102 --arms none tabb dynamics oracle
 
 Per seed: source data (MuJoCo, nominal), target data (Bullet, `severe`, at most 60 s of robot time), a calibration from
 the target data and source data of the calibrated simulator, one run of each arm with equal steps and equal source rows
 per step; then 50 episodes each on Bullet `severe`, the same for every arm,
 and on MuJoCo `severe` and nominal, so that engine and parameters are seen apart. Seeds 100 and up were used for
-choosing the ladder and the hyperparameters and are refused here. Runs that are complete in --work are not made again.
-Writes `results/sim2real.json`, `.md` and `.png`.
+choosing the ladder and the hyperparameters: `--tuning` takes them, and only them. Runs that are complete in --work are
+not made again. Writes `results/sim2real.json`, `.md` and `.png`, or `results/sim2real_tuning.*`.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Arm:
 
 ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items()} | {
     "dynamics": Arm("dynamics error", "#8c6bb1", "dynamics"),
+    "oracle": Arm("weights of the twin's own dynamics", "#525252", "oracle"),
     "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated"),
     "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated"),
 }
@@ -75,6 +77,8 @@ class Study:
         source_steps: Simulator transitions.
         target_steps: Robot transitions; 3000 are 60 s.
         episodes: Evaluation episodes per run and place.
+        arms: Which of the ways to a policy; `none` among them, which the others are compared with.
+        tuning: Whether these are tuning seeds.
     """
 
     work: Path
@@ -83,12 +87,19 @@ class Study:
     source_steps: int = 100_000
     target_steps: int = 3_000
     episodes: int = 50
+    arms: tuple[str, ...] = tuple(ARMS)
+    tuning: bool = False
 
 
 def main(study: Study) -> None:
     """Run what is missing, then score everything."""
-    if reserved := [seed for seed in study.seeds if seed >= TUNING_SEEDS]:
-        raise InputError("--seeds", f"{reserved} were used for tuning", f"name seeds below {TUNING_SEEDS}")
+    if reserved := [seed for seed in study.seeds if (seed >= TUNING_SEEDS) is not study.tuning]:
+        remedy = f"seeds from {TUNING_SEEDS} on are for tuning, those below for the study"
+        raise InputError("--seeds", f"{reserved} {'with' if study.tuning else 'without'} --tuning", remedy)
+    if unknown := set(study.arms) - set(ARMS) or {"none"} - set(study.arms):
+        raise InputError(
+            "--arms", f"unknown or missing: {sorted(unknown)}", f"name none, and some of {', '.join(ARMS)}"
+        )
     for seed in study.seeds:
         _train(study, seed)
     scores = {place: _scores(study, *place) for place in PLACES}
@@ -103,16 +114,16 @@ def _train(study: Study, seed: int) -> None:
     if not target.exists():
         twin: dict[str, Any] = {"engine": "bullet", "scenario": "severe", "domain": "target", "mix": {"excite": 1.0}}
         collect(target, steps=study.target_steps, seed=seed, **twin)
-    if not calibrated.exists():
+    if not calibrated.exists() and any(ARMS[arm].source == "calibrated" for arm in study.arms):
         identify(target, folder / "calibration.yaml", seed=seed)
         collect(calibrated, steps=study.source_steps, seed=seed, calibration=folder / "calibration.yaml")
     options = ["--compile", "--target", str(target), "--steps", str(study.steps), "--seed", str(seed)]
     missing = {
         arm: (
-            *("train", "--out", str(folder / "runs" / arm), "--alignment", made.alignment),
-            *("--source", str(folder / made.source), *options),
+            *("train", "--out", str(folder / "runs" / arm), "--alignment", ARMS[arm].alignment),
+            *("--source", str(folder / ARMS[arm].source), *options),
         )
-        for arm, made in ARMS.items()
+        for arm in study.arms
         if not (folder / "runs" / arm / CHECKPOINT).is_file()
     }
     if missing:
@@ -124,7 +135,7 @@ def _scores(study: Study, engine: Engine, scenario: str) -> dict[str, tuple[np.n
     """Success and return (seeds, episodes) per arm."""
     robot = load_robot("furuta")
     found = {}
-    for arm in ARMS:
+    for arm in study.arms:
         rows = []
         for seed in study.seeds:
             policy = resolve(str(study.work / f"seed{seed}/runs/{arm}"), robot)
@@ -141,27 +152,29 @@ def _write(study: Study, scores: dict[tuple[Engine, str], dict[str, tuple[np.nda
         for (engine, scenario), arms in scores.items()
     }  # fmt: skip
     robot = scores[PLACES[0]]
-    paired = {arm: paired_difference(robot[arm][0], robot["none"][0]) for arm in ARMS if arm != "none"}
+    paired = {arm: paired_difference(robot[arm][0], robot["none"][0]) for arm in study.arms if arm != "none"}
     config = {key: value for key, value in vars(study).items() if key != "work"}
     results = {"commit": commit(), "study": config, "places": places, "minus_mix": paired}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "sim2real.json").write_text(json.dumps(results, indent=2) + "\n")
-    (RESULTS / "sim2real.md").write_text(_markdown(study, places, paired))
-    _plot(places).savefig(RESULTS / "sim2real.png", dpi=150)
+    name = "sim2real_tuning" if study.tuning else "sim2real"
+    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
+    (RESULTS / f"{name}.md").write_text(_markdown(study, places, paired))
+    _plot(places).savefig(RESULTS / f"{name}.png", dpi=150)
 
 
 def _markdown(study: Study, places: dict[str, Any], paired: dict[str, tuple[float, float, float]]) -> str:
+    seeds, option = ("tuning seeds", " --tuning") if study.tuning else ("seeds", "")
     lines = [
-        f"Success on `furuta`, {len(study.seeds)} seeds x {study.episodes} episodes, mean and 95 % bootstrap interval "
-        "over seeds and episodes (`python benchmarks/sim2real.py`).",
+        f"Success on `furuta`, {len(study.seeds)} {seeds} x {study.episodes} episodes, mean and 95 % bootstrap interval "
+        f"over seeds and episodes (`python benchmarks/sim2real.py{option}`).",
         "",
         "| arm | " + " | ".join(places) + " | minus the naive mix, paired, on the first |",
         "|---|" + "---|" * (len(places) + 1),
     ]
-    for arm, made in ARMS.items():
+    for arm in study.arms:
         cells = ["{success:.2f} ({success_low:.2f} .. {success_high:.2f})".format(**p[arm]) for p in places.values()]
         difference = "{:+.2f} ({:+.2f} .. {:+.2f})".format(*paired[arm]) if arm in paired else ""
-        lines.append(f"| {made.label} | " + " | ".join([*cells, difference]) + " |")
+        lines.append(f"| {ARMS[arm].label} | " + " | ".join([*cells, difference]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -169,13 +182,12 @@ def _plot(places: dict[str, Any]) -> Figure:
     mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
     figure = Figure((8, 3.6), layout="constrained")
     for axes, (place, arms) in zip(figure.subplots(1, len(places), sharey=True), places.items(), strict=True):
-        for i, (arm, made) in enumerate(ARMS.items()):
-            found = arms[arm]
+        for i, (arm, found) in enumerate(arms.items()):
             error = [[found["success"] - found["success_low"]], [found["success_high"] - found["success"]]]
-            axes.barh(i, found["success"], color=made.colour, xerr=np.maximum(error, 0), capsize=3)
+            axes.barh(i, found["success"], color=ARMS[arm].colour, xerr=np.maximum(error, 0), capsize=3)
             axes.plot(found["by_seed"], [i] * len(found["by_seed"]), "k.", markersize=4)
         axes.set(title=place, xlim=(0, 1.02), xlabel="success")
-        axes.set_yticks(range(len(ARMS)), [made.label for made in ARMS.values()])
+        axes.set_yticks(range(len(arms)), [ARMS[arm].label for arm in arms])
     figure.axes[0].invert_yaxis()
     return figure
 
