@@ -165,8 +165,8 @@ def _write(study: Study, scores: dict[tuple[Engine, str], dict[str, tuple[np.nda
 def _markdown(study: Study, places: dict[str, Any], paired: dict[str, tuple[float, float, float]]) -> str:
     seeds, option = ("tuning seeds", " --tuning") if study.tuning else ("seeds", "")
     lines = [
-        f"Success on `furuta`, {len(study.seeds)} {seeds} x {study.episodes} episodes, mean and 95 % bootstrap interval "
-        f"over seeds and episodes (`python benchmarks/sim2real.py{option}`).",
+        f"Success on `furuta`, {len(study.seeds)} {seeds} x {study.episodes} episodes, mean and 95 % bootstrap "
+        f"interval over seeds and episodes (`python benchmarks/sim2real.py{option}`).",
         "",
         "| arm | " + " | ".join(places) + " | minus the naive mix, paired, on the first |",
         "|---|" + "---|" * (len(places) + 1),

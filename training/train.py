@@ -81,24 +81,33 @@ def train(
     trainer = build(out, domains, normaliser, machine, config, state)
     fit_seconds = time.perf_counter() - began
     if not resume:
-        out.mkdir(parents=True)
-        plain = {
-            "robot": robot,
-            "score": score,
-            "source": str(source.resolve()) if source else None,
-            "target": str(target.resolve()) if target else None,
-            "dataset_hashes": hashes,
-            "obs_mean": normaliser.mean.tolist(),
-            "obs_std": normaliser.std.tolist(),
-            "train": config.to_json(),
-            "provenance": {"commit": commit(), "created": now(), "torch": torch.__version__},
-        }
-        write_atomic(out / CONFIG, (json.dumps(plain, indent=2) + "\n").encode())
+        given = {"robot": robot, "score": score, "source": _absolute(source), "target": _absolute(target)}
+        _write_config(out, given, hashes, normaliser, config)
     interrupted = _train(trainer, _scorer(trainer, normaliser, machine, score))
     figures = _report(trainer, fit_seconds)
     if interrupted:
         raise KeyboardInterrupt
     return figures
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())
+
+
+def _write_config(
+    out: Path, given: dict[str, Any], hashes: dict[str, str], normaliser: Normaliser, config: TrainConfig
+) -> None:
+    """Make the run's folder, and in it what the run is resumed and exported from."""
+    out.mkdir(parents=True)
+    plain = {
+        **given,
+        "dataset_hashes": hashes,
+        "obs_mean": normaliser.mean.tolist(),
+        "obs_std": normaliser.std.tolist(),
+        "train": config.to_json(),
+        "provenance": {"commit": commit(), "created": now(), "torch": torch.__version__},
+    }
+    write_atomic(out / CONFIG, (json.dumps(plain, indent=2) + "\n").encode())
 
 
 def _needed(alignment: str, source: Path | None, target: Path | None) -> dict[str, Path]:

@@ -146,11 +146,13 @@ def test_the_firmware_compiles_for_cortex_m(tmp_path: Path, repository: Path) ->
     for source in ("frame.c", "firmware.c"):
         flags = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-ffreestanding"]
         command = [compiler, *flags, "-std=c11", "-Wall", "-Wextra", "-Werror", "-Os", "-c", source]
-        subprocess.run([*command, "-o", str(tmp_path / "o")], cwd=repository / "deploy/firmware", check=True)
+        subprocess.run([*command, "-o", str(tmp_path / source)], cwd=repository / "deploy/firmware", check=True)
+        assert (tmp_path / source).stat().st_size > 0
 
 
 def test_warnings_are_errors_also_for_conversions(tmp_path: Path) -> None:
-    compile_firmware(FURUTA, tmp_path, "firmware.so", "-shared", "-fPIC", "-Wconversion", "-Wshadow", "-Wpedantic")
+    strict = ("-shared", "-fPIC", "-Wconversion", "-Wshadow", "-Wpedantic")
+    assert compile_firmware(FURUTA, tmp_path, "firmware.so", *strict).stat().st_size > 0
 
 
 def test_a_table_that_the_link_cannot_carry_is_refused() -> None:
