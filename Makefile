@@ -28,6 +28,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/guard_cost.py
 	$(BIN)/python benchmarks/link.py
 
 clean:

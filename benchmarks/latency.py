@@ -1,4 +1,4 @@
-"""Measurement-to-command latency and missed ticks of the whole chain over ROS 2, and the guard's own cost.
+"""Measurement-to-command latency and missed ticks of the whole chain over ROS 2.
 
     python benchmarks/latency.py [--seconds 20] [--rates 50 250]
 
@@ -14,9 +14,7 @@ import json
 import os
 import platform
 import shutil
-import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +26,6 @@ from rich.console import Console
 from rich.table import Table
 from untrained import write_untrained
 
-from landbridge.deploy.guard import Guard
-from landbridge.deploy.supervisor import State
 from landbridge.episode import commit, now
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
@@ -39,7 +35,6 @@ from landbridge_nodes.episodes import run_episodes
 RESULTS = Path(__file__).parent / "results" / "latency.json"
 PHYSICS_RATE_HZ = 500
 HIDDEN = 64
-GUARD_CALLS = 20_000
 SHOWN = ("ticks", "latency_p50_ms", "latency_p99_ms", "latency_max_ms", "missed_ticks")
 FIGURES = (*SHOWN, "active_seconds", "bridge_ticks")
 
@@ -81,21 +76,6 @@ def random_bundle(robot: Robot, path: Path) -> None:
     write_untrained(path, spec, graph_bytes, golden, agent="random", task="none", tolerance=1e-4)
 
 
-def guard_cost_us() -> float:
-    """Median cost of one control tick in the guard: measure, tick and admit."""
-    spec = load_robot("furuta").spec
-    guard, took = Guard(spec), []
-    for i in range(GUARD_CALLS):
-        at = i * spec.control_dt
-        guard.supervise(State.ACTIVE, 0, at)
-        start = time.perf_counter()
-        guard.measure(i, at, (0.1, 3.0), (0.5, -2.0))
-        guard.tick(at)
-        guard.admit(i, ["arm"], [0.05], at + 0.001)
-        took.append(time.perf_counter() - start)
-    return 1e6 * statistics.median(took)
-
-
 def measure(rate_hz: float, seconds: float) -> dict[str, Any]:
     """Figures of one rate."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -115,14 +95,12 @@ def main(seconds: float = 20.0, rates: tuple[float, ...] = (50.0, 250.0)) -> Non
     """
     load = os.getloadavg()[0]
     rows = [measure(rate, seconds) for rate in rates]
-    cost = guard_cost_us()
     table = Table("rate [Hz]", "ticks", "p50 [ms]", "p99 [ms]", "max [ms]", "missed", title="measurement to command")
     for row in rows:
         table.add_row(*(f"{row[key]:g}" for key in ("rate_hz", *SHOWN)))
     Console().print(table)
-    Console().print(f"guard: {cost:.1f} us per control tick")
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": load}
-    result = {"made": now(), "commit": commit(), **machine, "guard_us": cost, "rates": rows}
+    result = {"made": now(), "commit": commit(), **machine, "rates": rows}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
 
