@@ -5,8 +5,8 @@
 
 Every physical parameter of the nominal robot (drive gain, mass and length of every moving link, friction of every
 joint, ground) is wrong by the given share, each up or down by chance: a draw is a corner of that box, the same corners
-and episodes for every policy. Then, for comparison, what no percentage says: one control period of latency. In MuJoCo, so that no other
-engine's ways are in it. Writes `results/mismatch_<robot>.json` and `.md`.
+and episodes for every policy. For comparison, what no percentage says: one control period of latency. In MuJoCo, so
+that no other engine's ways are in it. Writes `results/mismatch_<robot>.json` and `.md`.
 """
 
 from __future__ import annotations
