@@ -184,7 +184,8 @@ class Recorder(Node):  # type: ignore[misc]
             **({"bundle": read_bundle(Path(bundle)).digest} if bundle else {}),
         }
         self.bag = Bag(Path(out), about)
-        for topic in topics.TOPICS:
+        self._topics = topics.every(spec)
+        for topic in self._topics:
             self.bag.add(topic)
             topics.subscribe(self, topic, self._keep(topic.name), raw=True)
         self.create_service(Trigger, "~/ready", self._on_ready)
@@ -196,7 +197,7 @@ class Recorder(Node):  # type: ignore[misc]
 
     def _on_ready(self, request: Any, response: Any) -> Any:
         """Whether every topic has been found: what is published before is not recorded."""
-        missing = [topic.name for topic in topics.TOPICS if not self.count_publishers(topic.name)]
+        missing = [topic.name for topic in self._topics if not self.count_publishers(topic.name)]
         response.success, response.message = not missing, f"no publisher of {missing}" if missing else "recording"
         return response
 
