@@ -38,8 +38,8 @@ from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
 from landbridge.training.evaluate import resolve, score, summary
+from landbridge.training.run import CONFIG, DIAGNOSTICS
 from landbridge.training.statistics import paired_difference
-from landbridge.training.trainer import CHECKPOINT
 
 RESULTS = Path(__file__).parent / "results"
 TUNING_SEEDS = 100
@@ -177,18 +177,28 @@ def _train(study: Study, seed: int) -> None:
     for name, make in _sources(study, seed).items():
         if not (folder / name).exists() and any(ARMS[arm].source == name for arm in study.chosen):
             make(folder / name)
-    same = ("--robot", study.robot, "--compile", "--target", str(target), "--steps", str(study.steps))
-    missing = {
-        name: (
-            *("train", "--out", str(folder / "runs" / name), "--agent", arm.agent, "--alignment", arm.alignment),
-            *("--source", str(folder / arm.source), *same, "--seed", str(seed)),
-            *(("--oracle.scenario", study.rung) if arm.alignment == "oracle" else ()),
-        )
-        for name, arm in ARMS.items()
-        if name in study.chosen and not (folder / "runs" / name / CHECKPOINT).is_file()
-    }
+    runs = {name: folder / "runs" / name for name in study.chosen}
+    missing = {name: _command(study, seed, ARMS[name], run) for name, run in runs.items() if not _complete(study, run)}
     if missing:
         Stages(folder).train(f"seed {seed}", missing, study.steps)
+
+
+def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
+    """The command line of a run; one that was cut off is gone on with."""
+    if (run / CONFIG).is_file():
+        return ("train", "--out", str(run), "--resume")
+    data = study.folder(seed)
+    return (
+        *("train", "--out", str(run), "--robot", study.robot, "--agent", arm.agent, "--alignment", arm.alignment),
+        *("--source", str(data / arm.source), "--target", str(data / "target")),
+        *("--compile", "--steps", str(study.steps), "--seed", str(seed)),
+        *(("--oracle.scenario", study.rung) if arm.alignment == "oracle" else ()),
+    )
+
+
+def _complete(study: Study, run: Path) -> bool:
+    path = run / DIAGNOSTICS
+    return path.is_file() and json.loads(path.read_text())["step"] == study.steps
 
 
 def _score(study: Study, seed: int) -> None:
