@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,6 +91,11 @@ class Bag:
             partial.rename(self.path / "metadata.yaml")
         except OSError as error:
             self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self.fault = f"{self.file}: {error.strerror}"
+        with suppress(OSError):  # what its buffer holds cannot be written either
+            self._stream.close()
 
     def _add(self, topic: topics.Topic) -> None:
         name, described = topic.type_name, describe(topic)

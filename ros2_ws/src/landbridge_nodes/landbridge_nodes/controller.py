@@ -20,7 +20,11 @@ class Controller(LifecycleNode):  # type: ignore[misc]
     """A lifecycle node that answers every measurement while active.
 
     The history of actions in the observation holds what was asked for since the supervisor became ACTIVE: what was
-    asked before never reached the motors.
+    asked before never reached the motors. One that cannot answer falls silent until it is activated again; the bridge
+    stops the robot meanwhile.
+
+    Attributes:
+        fault: Why it fell silent; "" while it answers.
     """
 
     def __init__(self, name: str) -> None:
@@ -29,6 +33,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         self.spec = self.robot.spec
         self.observer = Observer(self.spec)
         self._history = self.observer.initial_history(1)
+        self.fault = ""
         self._active = False  # this node's lifecycle
         self._moving = False  # the supervisor is ACTIVE
         self._action_names = (*self.spec.actuated, *topics.INFERENCE)
@@ -56,7 +61,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         """Answer measurements from now on."""
         self.start()
         self._history = self.observer.initial_history(1)
-        self._active = True
+        self.fault, self._active = "", True
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -77,6 +82,13 @@ class Controller(LifecycleNode):  # type: ignore[misc]
     def _on_measurement(self, message: Any) -> None:
         if not self._active:
             return
+        try:
+            self._answer(message)
+        except Exception as error:  # a control loop never raises, and onnxruntime's errors share no other base
+            self.fault, self._active = f"no answer: {error!r}", False
+            self.get_logger().error(f"{self.fault}; silent until activated again")
+
+    def _answer(self, message: Any) -> None:
         received = time.perf_counter()
         at = {name: i for i, name in enumerate(message.name)}
         order = [at[name] for name in self.spec.joint_names]
