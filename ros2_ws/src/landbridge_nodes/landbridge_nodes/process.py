@@ -13,7 +13,9 @@ from typing import Any
 
 from landbridge.errors import InputError
 
-BRIDGE_PRIORITY, MONITOR_PRIORITY, CONTROLLER_PRIORITY = 70, 60, 50  # SCHED_FIFO; the kernel's own threads are at 50
+# SCHED_FIFO, the shorter the period, the higher: the monitor, at 25 Hz, takes no core from the tick that it watches. A
+# controller that starved it would be stopped by the bridge, which is above both and needs the monitor's heartbeat.
+BRIDGE_PRIORITY, CONTROLLER_PRIORITY, MONITOR_PRIORITY = 70, 60, 50
 LOOP_SECONDS = 0.1  # how soon a signal is noticed while nothing else happens
 
 
