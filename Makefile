@@ -17,8 +17,12 @@ $(STAMP): pyproject.toml constraints.txt ros2_ws/src/landbridge_nodes/setup.cfg
 demo: setup
 	$(BIN)/landbridge demo
 
+# What runs in real time, ROS graphs and boards on a pty, has the machine to itself; the rest shares its cores.
+REAL_TIME := tests/ros tests/faults tests/hil
+
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile $(REAL_TIME:%=--ignore %)
+	$(BIN)/pytest $(REAL_TIME)
 
 check: setup
 	$(BIN)/ruff check .

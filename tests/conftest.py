@@ -56,23 +56,27 @@ def ros_domain(new_ros_domain: Callable[[pytest.MonkeyPatch], None], monkeypatch
 _DOMAINS = itertools.count(os.getpid() * 7)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def linear_bundle() -> Callable[..., Path]:
-    """`_linear_bundle`: writes a bundle for the furuta whose policy is tanh(obs @ weight)."""
+    """`_linear_bundle`: writes a bundle whose policy is tanh(obs @ weight)."""
     return _linear_bundle
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def linear_graph() -> Callable[..., bytes]:
     """`_linear_graph`: the ONNX graph of such a policy."""
     return _linear_graph
 
 
 def _linear_bundle(
-    path: Path, weight: NDArray[np.float32], graph: bytes | None = None, golden_shift: float = 0.0
+    path: Path,
+    weight: NDArray[np.float32],
+    graph: bytes | None = None,
+    golden_shift: float = 0.0,
+    robot: str = "furuta",
 ) -> Path:
     """`graph` replaces the policy's own; `golden_shift` is added to the golden actions."""
-    spec = load_robot("furuta").spec
+    spec = load_robot(robot).spec
     names = Observer(spec).names
     obs = np.random.default_rng(0).normal(size=(16, len(names))).astype(np.float32)
     model = _linear_graph(weight) if graph is None else graph

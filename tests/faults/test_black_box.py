@@ -12,7 +12,7 @@ from rosbags.rosbag2 import Reader
 from landbridge.errors import InputError
 from landbridge.training.bag import BagReader
 from landbridge.training.ingest import ingest
-from landbridge_nodes import black_box
+from landbridge_nodes import black_box, topics
 from landbridge_nodes.black_box import AFTER_SECONDS, BlackBox
 from landbridge_nodes.replay import replay
 
@@ -78,7 +78,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def box(tmp_path: Path, clock: Clock) -> BlackBox:
-    return BlackBox(tmp_path / "box", 3.0, ABOUT, clock)
+    return BlackBox(tmp_path / "box", 3.0, ABOUT, topics.TOPICS, clock)
 
 
 def bags(tmp_path: Path) -> list[Path]:
@@ -132,6 +132,6 @@ def test_a_sentence_for_a_fault_becomes_a_name(tmp_path: Path, clock: Clock, box
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be made: Not a directory"):
-        BlackBox(tmp_path / "file" / "box", 3.0, ABOUT)
+        BlackBox(tmp_path / "file" / "box", 3.0, ABOUT, topics.TOPICS)
     with pytest.raises(InputError, match="are 0"):
-        BlackBox(tmp_path, 0, ABOUT)
+        BlackBox(tmp_path, 0, ABOUT, topics.TOPICS)

@@ -55,7 +55,7 @@ def write(
 
     `verdicts` are the guard's on the ticks where it is not `ok`.
     """
-    bag = Bag(path, ABOUT | about)
+    bag = Bag(path, ABOUT | about, topics.TOPICS)
 
     def put(topic: topics.Topic, message: object, now: int) -> None:
         bag.write(topic.name, as_on_the_wire(serialize_message(message), topic.type_name), now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -21,12 +22,13 @@ METADATA_VERSION = 8  # read by the rosbag2 of Humble and of Jazzy
 
 
 class Bag:
-    """One rosbag2 folder of all topics being written: `<name>/<name>_0.mcap`, and `metadata.yaml` when it is closed.
+    """One rosbag2 folder being written: `<name>/<name>_0.mcap`, and `metadata.yaml` when it is closed.
 
     Once open, nothing here raises: a full disk is named by `fault`, and what was written until then stays readable.
 
     Args:
         about: Stored in the MCAP file as metadata record `landbridge`, and as the bag's custom data.
+        listed: The topics that may be written.
 
     Attributes:
         fault: Why nothing is written any more; "" while all is well.
@@ -35,7 +37,7 @@ class Bag:
         InputError: `path` exists, or cannot be written.
     """
 
-    def __init__(self, path: Path, about: dict[str, str]) -> None:
+    def __init__(self, path: Path, about: dict[str, str], listed: Sequence[topics.Topic]) -> None:
         if path.exists():
             raise InputError(path, "already exists", "choose another --out or remove it")
         self.path, self.about = path, about
@@ -53,7 +55,7 @@ class Bag:
         self._channels: dict[str, tuple[int, topics.Topic]] = {}
         self.counts: dict[str, int] = {}
         self._first = self._last = 0
-        for topic in topics.TOPICS:
+        for topic in listed:
             self._add(topic)
 
     def write(self, topic: str, raw: bytes, now: int) -> None:

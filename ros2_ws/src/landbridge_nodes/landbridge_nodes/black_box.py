@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -43,6 +43,7 @@ class BlackBox:
 
     Args:
         about: Noted in every bag, beside the fault.
+        listed: The topics that may be written.
         clock: Seconds that no step of the wall clock changes.
 
     Attributes:
@@ -53,7 +54,12 @@ class BlackBox:
     """
 
     def __init__(
-        self, folder: Path, seconds: float, about: dict[str, str], clock: Callable[[], float] = time.monotonic
+        self,
+        folder: Path,
+        seconds: float,
+        about: dict[str, str],
+        listed: Sequence[topics.Topic],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not seconds > 0:
             raise InputError("black box seconds", f"are {seconds:g}", "ask for more than 0")
@@ -61,13 +67,14 @@ class BlackBox:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(folder, f"cannot be made: {error.strerror}", "choose another folder") from error
-        self._folder, self._seconds, self._about, self._clock = folder, seconds, about, clock
+        self._folder, self._seconds, self._clock = folder, seconds, clock
+        self._about, self._listed = about, listed
         self._ring: deque[tuple[float, Message]] = deque()
         self._bytes = 0
         self._dumps: list[Dump] = []
         self._said: dict[str, str] = {}
         self.fault = ""
-        for topic in topics.TOPICS:
+        for topic in listed:
             describe(topic)  # now, so that no fault waits for it
 
     def write(self, topic: str, raw: bytes, now: int) -> None:
@@ -89,7 +96,7 @@ class BlackBox:
             return
         name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%fZ}_{_slug(fault)}"
         try:
-            bag = Bag(self._folder / name, self._about | {"fault": fault})
+            bag = Bag(self._folder / name, self._about | {"fault": fault}, self._listed)
         except InputError as error:
             self.fault = str(error)
             return

@@ -16,7 +16,7 @@ BEHAVIOUR = "excite"
 
 
 class ExciteNode(Controller):
-    """Lifecycle node `excite`. Parameters: robot, seed. Each activation draws a new variant of the behaviour.
+    """Lifecycle node `excite`. Parameters: robot, seed. Each episode draws a new variant of the behaviour.
 
     Raises:
         InputError: The robot has no behaviour `excite`.
@@ -30,9 +30,9 @@ class ExciteNode(Controller):
             raise InputError(where, f"no behaviour {BEHAVIOUR!r} among {known}", "add one to make_behaviours")
         self._make = behaviours[BEHAVIOUR]
         self._rng = np.random.default_rng(self.declare_parameter("seed", 0).value)
-        self.start()
+        self.begin()
 
-    def start(self) -> None:
+    def begin(self) -> None:
         """Draw the behaviour anew."""
         self._behaviour: Policy = self._make(1, self._rng)
 

@@ -21,7 +21,7 @@ from std_srvs.srv import Trigger
 from landbridge import __version__
 from landbridge.bundle import read_bundle
 from landbridge.deploy.supervisor import STOPPED, State
-from landbridge.robot import load_robot
+from landbridge.robot import RobotSpec, load_robot
 from landbridge_nodes import topics
 from landbridge_nodes.bag import Bag
 from landbridge_nodes.black_box import BlackBox
@@ -53,10 +53,12 @@ class Recorder(Node):  # type: ignore[misc]
                 ("bundle", ""),
             )
         }
-        about = _about(read)
-        self._sinks: list[Bag | BlackBox] = [Bag(Path(read["out"]), about)] if read["out"] else []
+        spec = load_robot(read["robot"]).spec
+        about, self._topics = _about(spec, read), topics.every(spec)
+        self._sinks: list[Bag | BlackBox] = [Bag(Path(read["out"]), about, self._topics)] if read["out"] else []
         if read["black_box"]:
-            self._sinks.append(box := BlackBox(Path(read["black_box"]), read["black_box_seconds"], about))
+            box = BlackBox(Path(read["black_box"]), read["black_box_seconds"], about, self._topics)
+            self._sinks.append(box)
             heard = {
                 topics.SAFETY_STATE: lambda message: box.hear("monitor", _stop_reason(message)),
                 # the bridge names what the monitor cannot: that the monitor is lost
@@ -64,7 +66,7 @@ class Recorder(Node):  # type: ignore[misc]
             }
             for topic, hear in heard.items():
                 topics.subscribe(self, topic, hear, depth=DEPTH)
-        for topic in topics.TOPICS:
+        for topic in self._topics:
             topics.subscribe(self, topic, self._keep(topic.name), raw=True, depth=DEPTH)
         self._reported = ""
         self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
@@ -80,7 +82,7 @@ class Recorder(Node):  # type: ignore[misc]
 
     def _on_ready(self, request: Any, response: Any) -> Any:
         """Whether every topic has been found: what is published before is not recorded."""
-        missing = [topic.name for topic in topics.TOPICS if not self.count_publishers(topic.name)]
+        missing = [topic.name for topic in self._topics if not self.count_publishers(topic.name)]
         response.success, response.message = not missing, f"no publisher of {missing}" if missing else "recording"
         return response
 
@@ -107,9 +109,8 @@ class Recorder(Node):  # type: ignore[misc]
         self._diagnostics.publish(message)
 
 
-def _about(read: Mapping[str, Any]) -> dict[str, str]:
+def _about(spec: RobotSpec, read: Mapping[str, Any]) -> dict[str, str]:
     """What is noted in every bag."""
-    spec = load_robot(read["robot"]).spec
     return {
         "robot": spec.name,
         "robot_hash": spec.digest(),
