@@ -34,6 +34,7 @@ bench: setup
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/guard_cost.py
 	$(BIN)/python benchmarks/link.py
+	$(BIN)/python benchmarks/recorder.py
 
 clean:
 	rm -rf $(VENV) demo build install log ros2_ws/build ros2_ws/install ros2_ws/log

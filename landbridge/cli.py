@@ -43,6 +43,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "engine": ("landbridge.deploy.accept:engine", "build a TensorRT engine and accept it by a closed loop"),
     "replay": ("landbridge_nodes.replay:replay", "re-run a recorded log through bundle and guard, bit for bit"),
     "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, twin) without `ros2 launch`"),
+    "state": ("landbridge_nodes.state:state", "what the supervisor of a running robot says"),
+    "deploy push": ("landbridge.deploy.push:push", "put a bundle on a robot's computer, verify it there, switch to it"),
     "hil": ("landbridge.deploy.hil.command:hil", "emulate a robot's microcontroller, print its C headers"),
     "doctor": ("landbridge.doctor:doctor", "what this machine can do, and what to install for the rest"),
 }

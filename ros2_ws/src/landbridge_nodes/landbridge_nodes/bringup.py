@@ -44,7 +44,7 @@ class Argument:
 def record(robot: str, scenario: str, seed: int, out: str, hardware: str = "", port: str = "") -> list[NodeSpec]:
     """The robot, its exciting behaviour, the monitor, and the recorder."""
     return [
-        _recorder(robot, scenario, "excite", out),
+        _recorder(robot, scenario, "excite", out=out),
         _bridge(robot, scenario, seed, hardware, port),
         NodeSpec("excite", "excite", {"robot": robot, "seed": seed}, lifecycle=True),
         _monitor(robot, "excite"),
@@ -60,11 +60,14 @@ def deploy(
     require_signature: str = "",
     hardware: str = "",
     port: str = "",
+    black_box: str = "",
+    black_box_seconds: int = 30,
 ) -> list[NodeSpec]:
-    """The robot, a policy from a bundle, the monitor, and, if `out` names a bag, the recorder."""
+    """The robot, a policy from a bundle, the monitor, and, if `out` or `black_box` names a folder, the recorder."""
     policy = {"robot": robot, "bundle": bundle, "require_signature": require_signature}
+    sinks: dict[str, str | int] = {"out": out, "black_box": black_box, "black_box_seconds": black_box_seconds}
     return [
-        *([_recorder(robot, scenario, "policy", out, bundle)] if out else []),
+        *([_recorder(robot, scenario, "policy", bundle=bundle, **sinks)] if out or black_box else []),
         _bridge(robot, scenario, seed, hardware, port),
         NodeSpec("policy", "policy", policy, lifecycle=True),
         _monitor(robot, "policy"),
@@ -96,6 +99,8 @@ MODES: dict[str, tuple[Callable[..., list[NodeSpec]], Sequence[Argument]]] = {
             Argument("out", "", "bag folder to write"),
             Argument("require_signature", "", "public key that must have signed the bundle"),
             *HARDWARE,
+            Argument("black_box", "", "folder for a bag of the last seconds before every fault"),
+            Argument("black_box_seconds", 30, "that such a bag reaches back"),
         ),
     ),
     "twin": (twin, (ROBOT, SCENARIO, SEED)),
@@ -111,6 +116,6 @@ def _monitor(robot: str, controller: str) -> NodeSpec:
     return NodeSpec("monitor", "monitor", {"robot": robot, "controller": controller}, lifecycle=False)
 
 
-def _recorder(robot: str, scenario: str, controller: str, out: str, bundle: str = "") -> NodeSpec:
-    parameters = {"robot": robot, "scenario": scenario, "controller": controller, "out": out, "bundle": bundle}
+def _recorder(robot: str, scenario: str, controller: str, **rest: str | int) -> NodeSpec:
+    parameters = {"robot": robot, "scenario": scenario, "controller": controller, **rest}
     return NodeSpec("recorder", "recorder", parameters, lifecycle=False)

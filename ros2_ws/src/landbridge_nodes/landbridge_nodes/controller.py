@@ -24,7 +24,11 @@ class Controller(LifecycleNode):  # type: ignore[misc]
     """A lifecycle node that answers every measurement while active.
 
     The observation's history of actions holds what was asked for since the supervisor became ACTIVE, what was asked
-    before never reached the motors, and its gait clock counts the measurements answered since then.
+    before never reached the motors, and its gait clock counts the measurements answered since then. A controller that
+    cannot answer falls silent until it is activated again; the bridge stops the robot meanwhile.
+
+    Attributes:
+        fault: Why it fell silent; "" while it answers.
     """
 
     def __init__(self, name: str) -> None:
@@ -33,6 +37,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         self.spec = self.robot.spec
         self.observer = Observer(self.spec)
         self._history = self.observer.initial_history(1)
+        self.fault = ""
         self._active = False  # this node's lifecycle
         self._moving = False  # the supervisor is ACTIVE
         self._action_names = (*self.spec.actuated, *topics.INFERENCE)
@@ -60,7 +65,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Answer measurements from now on."""
         self._history = self.observer.initial_history(1)
-        self._active = True
+        self.fault, self._active = "", True
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -86,9 +91,16 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         if len(parts) == len(self._parts):
             del self._arriving[stamp]
             if self._active:
-                self._answer(stamp, parts)
+                self._try_to_answer(stamp, parts)
         elif len(self._arriving) > PENDING:
             del self._arriving[next(iter(self._arriving))]
+
+    def _try_to_answer(self, stamp: int, parts: dict[topics.Topic, Any]) -> None:
+        try:
+            self._answer(stamp, parts)
+        except Exception as error:  # a control loop never raises, and onnxruntime's errors share no other base
+            self.fault, self._active = f"no answer: {error!r}", False
+            self.get_logger().error(f"{self.fault}; silent until activated again")
 
     def _answer(self, stamp: int, parts: dict[topics.Topic, Any]) -> None:
         received = time.perf_counter()

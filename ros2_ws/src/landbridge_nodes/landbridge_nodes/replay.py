@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +205,7 @@ def replay_policy(log: Log, spec: RobotSpec, policy: Policy) -> Iterator[Compari
 def replay_guard(log: Log, spec: RobotSpec) -> Iterator[Comparison]:
     """The guard's answers during ACTIVE, each stretch by a guard of its own, from ARMED on.
 
+    A stretch whose ARMED the log does not reach back to is left out: what the guard had in mind then is unknown.
     When the bridge heard of a change of state is not in the log to less than some milliseconds, so of the ticks beside
     one nothing is compared but a fault that the measurement itself raised.
     """
@@ -248,7 +249,11 @@ def _judge(log: Log, spec: RobotSpec) -> tuple[dict[int, list[Judged]], list[tup
         if stop is not None:
             answers[stamp].append((stop.reason.value, stop.command))
     changes.append((sorted(log.measured)[-END:][0], State.UNCONFIGURED))
-    stretches = [(at, end) for (at, entered), (end, _) in pairwise(changes) if entered is State.ACTIVE]
+    stretches = [
+        (at, end)
+        for (_, left), (at, entered), (end, _) in zip(changes, changes[1:], changes[2:], strict=False)
+        if left is State.ARMED and entered is State.ACTIVE
+    ]
     return answers, stretches, faults
 
 

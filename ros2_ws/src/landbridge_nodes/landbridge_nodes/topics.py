@@ -81,9 +81,11 @@ def publish(node: Any, topic: Topic) -> Any:
     return node.create_publisher(topic.message, topic.name, qos(topic))
 
 
-def subscribe(node: Any, topic: Topic, callback: Callable[[Any], None], raw: bool = False) -> Any:
-    """A subscription of `node` to `topic`; `raw` hands over the serialised bytes."""
-    return node.create_subscription(topic.message, topic.name, callback, qos(topic), raw=raw)
+def subscribe(node: Any, topic: Topic, callback: Callable[[Any], None], raw: bool = False, depth: int = 0) -> Any:
+    """A subscription of `node` to `topic`; `raw` hands over the serialised bytes, `depth` keeps more than `qos`."""
+    profile = qos(topic)
+    profile.depth = max(profile.depth, depth)
+    return node.create_subscription(topic.message, topic.name, callback, profile, raw=raw)
 
 
 def qos(topic: Topic) -> QoSProfile:

@@ -60,6 +60,8 @@ def up(
     seed: int = 0,
     hardware: str = "",
     port: str = "",
+    black_box: Path | None = None,
+    black_box_seconds: int = 30,
 ) -> dict[str, Any] | None:
     """Start the ROS 2 nodes of a bring-up; run episodes and report, or stay up until Ctrl-C.
 
@@ -76,14 +78,16 @@ def up(
         seed: Of start states and noise.
         hardware: twin or mcu, in place of the robot's own line (deploy).
         port: Serial port, in place of the robot's own; one alone asks for mcu (deploy).
+        black_box: Folder that gets a bag of the last seconds before every fault, named after it (deploy).
+        black_box_seconds: How far back such a bag reaches.
     """
     loaded, on_twin = _check(robot, scenario, hardware, port)
     scenario = scenario if on_twin else "hardware"
     if mode == "twin":
-        if bundle or record or require_signature or episodes or hardware or port:
+        if bundle or record or require_signature or episodes or hardware or port or black_box:
             raise InputError(
                 "up twin",
-                "takes no --bundle, --record, --require-signature, --episodes, --hardware or --port",
+                "takes no --bundle, --record, --require-signature, --episodes, --hardware, --port or --black-box",
                 "use `up deploy`",
             )
         specs = bringup.twin(_name(robot), scenario, seed)
@@ -96,9 +100,11 @@ def up(
         read.require_robot(loaded.spec)
         if record is not None:
             _require_new(record)
-        out = "" if record is None else str(record.resolve())
-        key = "" if require_signature is None else str(require_signature.resolve())
-        specs = bringup.deploy(_name(robot), scenario, seed, str(bundle.resolve()), out, key, hardware, port)
+        if black_box_seconds <= 0:
+            raise InputError("--black-box-seconds", f"is {black_box_seconds}", "ask for more than 0")
+        out, key, box = ("" if path is None else str(path.resolve()) for path in (record, require_signature, black_box))
+        loading = _name(robot), scenario, seed, str(bundle.resolve())
+        specs = bringup.deploy(*loading, out, key, hardware, port, box, black_box_seconds)
     if not episodes:
         _stay(specs)
     return {"bundle": str(bundle), "scenario": scenario, **_run(loaded, specs, on_twin, episodes=episodes)}
