@@ -19,7 +19,24 @@ from landbridge.robot import load_robot
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from . import stalls
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Tests in real time: see `stalls`."""
+    if item.path.relative_to(REPOSITORY / "tests").parts[0] not in stalls.FOLDERS:
+        return None
+    stalls.run(item, nextitem)
+    return True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests were repeated."""
+    for line in stalls.repeated:
+        terminalreporter.write_line(f"REPEATED {line}")
 
 
 @pytest.fixture(scope="session")
