@@ -53,6 +53,7 @@ class Base(NamedTuple):
 
 
 AXES = ("x", "y", "z")
+COPIED = {"joint_pos", "joint_vel", "action_history"}  # kinds that are what was measured or sent, but for the scale
 KNOWN = {"action_history", "gait_phase"}  # kinds whose next value is known before the plant has moved
 
 
@@ -97,6 +98,10 @@ class Observer:
             ]
         self._index = {column.name: i for i, column in enumerate(self.columns)}
         self._kinds = {kind: self._of_kind(kind) for kind in {c.kind for c in self.columns}}
+        self._computed = {kind: at for kind, at in self._kinds.items() if kind not in COPIED}
+        joints = len(spec.joints)
+        starts = {"joint_pos": 0, "joint_sin": 0, "joint_cos": 0, "joint_vel": joints, "action_history": 2 * joints}
+        self._gather = np.array([starts[c.kind] + c.source if c.kind in starts else 0 for c in self.columns], np.intp)
         self._scale = np.array([c.scale for c in self.columns])
         self._clip = np.array([c.clip for c in self.columns])
 
@@ -126,23 +131,20 @@ class Observer:
             base: State of the base; only a floating one has it, and must give it.
             tick: Control ticks since the episode began, for the gait clock.
         """
-        raw = np.empty((len(joint_pos), self.size))
-        for kind, (at, source) in self._kinds.items():
-            if kind == "joint_pos":
-                raw[:, at] = joint_pos[:, source]
-            elif kind == "joint_sin":
-                raw[:, at] = np.sin(joint_pos[:, source])
+        # All of it in one indexing, since a robot pays for every call of numpy once in a control tick.
+        state = np.concatenate([joint_pos, joint_vel, actions.reshape(len(joint_pos), -1)], axis=1)
+        raw = np.take(state, self._gather, axis=1)
+        for kind, (at, source) in self._computed.items():
+            if kind == "joint_sin":
+                raw[:, at] = np.sin(raw[:, at])
             elif kind == "joint_cos":
-                raw[:, at] = np.cos(joint_pos[:, source])
-            elif kind == "joint_vel":
-                raw[:, at] = joint_vel[:, source]
-            elif kind == "action_history":
-                raw[:, at] = actions.reshape(len(raw), -1)[:, source]
+                raw[:, at] = np.cos(raw[:, at])
             elif kind == "gait_phase":
                 raw[:, at] = np.array([np.sin(tick * self.gait_step), np.cos(tick * self.gait_step)])[source]
             else:
                 raw[:, at] = self._of_base(kind, base)[:, source]
-        return np.clip(raw * self._scale, -self._clip, self._clip).astype(np.float32)
+        raw *= self._scale
+        return np.minimum(np.maximum(raw, -self._clip), self._clip).astype(np.float32)
 
     def _of_base(self, kind: str, base: Base | None) -> Array:
         if base is None:

@@ -45,6 +45,8 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         self._command = self.create_publisher(topics.COMMAND.message, topics.COMMAND.name, topics.command_qos(lease))
         self._action = topics.publish(self, topics.ACTION)
         self._observation = topics.publish(self, topics.OBSERVATION)
+        self._names: list[str] = []  # of the joints in the last measurement, and where the robot's own are among them
+        self._order: list[int] = []
         self._ticks = 0  # measurements answered since then
         self._arriving: dict[int, dict[topics.Topic, Any]] = {}  # parts of the newest measurements, by stamp
         self._parts = topics.measured(self.spec)
@@ -106,10 +108,10 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         received = time.perf_counter()
         message = parts[topics.JOINT_STATES]
         base = read_base(parts[topics.IMU], parts[topics.ODOM]) if topics.IMU in parts else None
-        at = {name: i for i, name in enumerate(message.name)}
-        order = [at[name] for name in self.spec.joint_names]
-        joint_pos = np.array([[message.position[i] for i in order]])
-        joint_vel = np.array([[message.velocity[i] for i in order]])
+        if message.name != self._names:
+            at = {name: i for i, name in enumerate(message.name)}
+            self._names, self._order = message.name, [at[name] for name in self.spec.joint_names]
+        joint_pos, joint_vel = (np.array([values])[:, self._order] for values in (message.position, message.velocity))
         obs = self.observer(joint_pos, joint_vel, self._history, base, self._ticks)
         started = time.perf_counter()
         action = np.array(self.act(obs[0]), np.float64)
