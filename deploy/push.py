@@ -38,7 +38,7 @@ ln -sfn "$1" current.new && mv -T current.new current
 [ -z "$old" ] || { ln -sfn "$old" previous.new && mv -T previous.new previous; }"""
 
 
-class Robot:
+class Remote:
     """The robot's computer: commands over ssh, in a shell that is not a login shell.
 
     Args:
@@ -58,7 +58,10 @@ class Robot:
     def landbridge(self, *arguments: str, remedy: str) -> dict[str, Any]:
         """Figures of a `landbridge` command there."""
         text = self.run(f"{self.root}/python", "-m", "landbridge", *arguments, "--json", remedy=remedy)
-        return dict(json.loads(text))
+        try:
+            return dict(json.loads(text))
+        except ValueError as error:
+            raise InputError(self.host, f"answered {text[:80]!r}", "let its shell print nothing of its own") from error
 
     def send(self, folder: Path, release: str) -> None:
         """Make `release` there equal to a folder here."""
@@ -119,7 +122,7 @@ def push(
     if (bundle is None) != rollback:
         problem = "is of no use to --rollback" if rollback else "is missing"
         raise InputError("BUNDLE", problem, "name a bundle to push, or ask for --rollback")
-    there = Robot(host, root, ssh)
+    there = Remote(host, root, ssh)
     if bundle is not None:
         read = read_bundle(bundle)
         if public_key is not None:
@@ -149,7 +152,7 @@ def push(
     }
 
 
-def _refuse_in_motion(there: Robot) -> str:
+def _refuse_in_motion(there: Remote) -> str:
     """The supervisor's state there, or why it is not known; raises InputError if the robot may move."""
     there.run("test", "-x", f"{there.root}/python", remedy=f"set up {there.root} as deploy/jetson/README.md says")
     try:
@@ -161,7 +164,7 @@ def _refuse_in_motion(there: Robot) -> str:
     return state
 
 
-def _send(there: Robot, bundle: Bundle, public_key: Path | None, release: str) -> None:
+def _send(there: Remote, bundle: Bundle, public_key: Path | None, release: str) -> None:
     """The bytes that were verified here, and the units of this version."""
     with tempfile.TemporaryDirectory(prefix="landbridge-") as scratch:
         folder = Path(scratch)
@@ -174,7 +177,7 @@ def _send(there: Robot, bundle: Bundle, public_key: Path | None, release: str) -
         there.send(folder, release)
 
 
-def _verify(there: Robot, release: str, robot: str | None, key: Path | None, provider: str) -> dict[str, Any]:
+def _verify(there: Remote, release: str, robot: str | None, key: Path | None, provider: str) -> dict[str, Any]:
     path = f"{there.root}/{release}"
     named = ["--robot", robot] if robot is not None else []
     signed = ["--public-key", f"{path}/key.pub"] if key is not None else []

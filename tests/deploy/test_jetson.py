@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -17,7 +18,7 @@ import yaml
 
 from landbridge_nodes import bringup
 from landbridge_nodes.bridge import PARK_SECONDS
-from landbridge_nodes.process import BRIDGE_PRIORITY
+from landbridge_nodes.process import BRIDGE_PRIORITY, LOCK_MEMORY
 from landbridge_nodes.processes import Processes
 
 SPECS = bringup.deploy("furuta", "hardware", 0, "bundle", black_box="faults")
@@ -80,12 +81,21 @@ def test_systemd_finds_nothing_wrong_with_the_units(folder: Path, tmp_path: Path
 
 
 @pytest.mark.ros
-def test_a_node_tells_systemd_that_it_lives_and_a_stopped_one_does_not(tmp_path: Path, ros_domain: None) -> None:
+def test_a_node_tells_systemd_that_it_lives_and_a_stopped_one_does_not(
+    tmp_path: Path, ros_domain: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And it keeps its pages in memory, as the units ask, or says that it may not."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(30)
-        with Processes([SPECS[-1]], {"NOTIFY_SOCKET": str(tmp_path / "notify")}) as processes:
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), LOCK_MEMORY: "1"}
+        with Processes([SPECS[-1]], environment) as processes:
             assert [systemd.recv(64) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+            status = Path(f"/proc/{processes.pid('monitor')}/status").read_text()
+            if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY or os.geteuid() == 0:
+                assert int(status.split("VmLck:")[1].split()[0]) > 0  # kB
+            else:
+                assert "no right to lock memory" in capfd.readouterr().err
             os.kill(processes.pid("monitor"), signal.SIGSTOP)
             systemd.settimeout(0.5)  # five turns of the loop
             with pytest.raises(TimeoutError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib.util
 import os
@@ -16,6 +17,8 @@ from landbridge.errors import InputError
 # SCHED_FIFO, the shorter the period, the higher: the monitor, at 25 Hz, takes no core from the tick that it watches. A
 # controller that starved it would be stopped by the bridge, which is above both and needs the monitor's heartbeat.
 BRIDGE_PRIORITY, CONTROLLER_PRIORITY, MONITOR_PRIORITY = 70, 60, 50
+LOCK_MEMORY = "LANDBRIDGE_LOCK_MEMORY"  # environment variable: 1 keeps every page of the process in memory
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # linux/mman.h; ONFAULT: not the stacks of threads that never use them
 LOOP_SECONDS = 0.1  # how soon a signal is noticed while nothing else happens
 
 
@@ -59,6 +62,7 @@ def run(make: Callable[[], Any], priority: int = 0) -> int:
     try:
         require_one_ros()
         real_time = _set_priority(priority)  # before rclpy.init: DDS threads inherit it
+        locked = _lock_memory()
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
         stop: Future = Future()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -66,6 +70,8 @@ def run(make: Callable[[], Any], priority: int = 0) -> int:
         node = make()
         if not real_time:
             node.get_logger().warning("no right to real-time priority: a busy machine will delay control")
+        if not locked:
+            node.get_logger().warning(f"{LOCK_MEMORY}=1, and no right to lock memory: see `landbridge doctor`")
         executor = _executor()
         executor.add_node(node)
         gc.collect()
@@ -106,6 +112,13 @@ def _set_priority(priority: int) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def _lock_memory() -> bool:
+    """Whether no page will ever be swapped out, or nobody has asked for that."""
+    if os.environ.get(LOCK_MEMORY, "") != "1":
+        return True
+    return ctypes.CDLL(None).mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0
 
 
 def _executor() -> Any:
