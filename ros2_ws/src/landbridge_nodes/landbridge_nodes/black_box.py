@@ -88,20 +88,21 @@ class BlackBox:
             dump.waiting.append(message)
             dump.take(SLICE)
 
-    def hear(self, source: str, fault: str) -> None:
-        """`source` says what is wrong, "" for nothing; begins a bag unless another source has already said so."""
+    def hear(self, source: str, fault: str) -> Path | None:
+        """`source` says what is wrong, "" for nothing; begins a bag, and returns it, unless that was said before."""
         new = fault and fault not in self._said.values()
         self._said[source] = fault
         if not new:
-            return
+            return None
         name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%fZ}_{_slug(fault)}"
         try:
             bag = Bag(self._folder / name, self._about | {"fault": fault}, self._listed)
         except InputError as error:
             self.fault = str(error)
-            return
+            return None
         past = deque(message for _, message in self._ring)
         self._dumps.append(Dump(bag, past, self._clock() + AFTER_SECONDS))
+        return bag.path
 
     def flush(self) -> None:
         """Hand what the bags have to the operating system, and complete those whose time is up."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +59,9 @@ class Recorder(Node):  # type: ignore[misc]
         if read["black_box"]:
             box = BlackBox(Path(read["black_box"]), read["black_box_seconds"], about, self._topics)
             self._sinks.append(box)
-            heard = {
-                topics.SAFETY_STATE: lambda message: box.hear("monitor", _stop_reason(message)),
-                # the bridge names what the monitor cannot: that the monitor is lost
-                topics.BRIDGE_FAULT: lambda message: box.hear("bridge", message.message),
-            }
-            for topic, hear in heard.items():
-                topics.subscribe(self, topic, hear, depth=DEPTH)
+            # The bridge, too, names faults: the monitor cannot say that it is lost.
+            for topic, fault_in in ((topics.SAFETY_STATE, _stop_reason), (topics.BRIDGE_FAULT, _fault)):
+                topics.subscribe(self, topic, self._hear(box, topic.name, fault_in), depth=DEPTH)
         for topic in self._topics:
             topics.subscribe(self, topic, self._keep(topic.name), raw=True, depth=DEPTH)
         self._reported = ""
@@ -93,6 +89,13 @@ class Recorder(Node):  # type: ignore[misc]
                 sink.write(topic, raw, now)
 
         return keep
+
+    def _hear(self, box: BlackBox, source: str, fault_in: Callable[[Any], str]) -> Any:
+        def hear(message: Any) -> None:
+            if (path := box.hear(source, fault_in(message))) is not None:
+                self.get_logger().info(f"black box: {path}")
+
+        return hear
 
     def _flush(self) -> None:
         for sink in self._sinks:
@@ -125,6 +128,11 @@ def _about(spec: RobotSpec, read: Mapping[str, Any]) -> dict[str, str]:
 def _stop_reason(state: Any) -> str:
     """Why the supervisor has stopped the robot; "" if it has not."""
     return str(state.message) if State(state.name) in STOPPED else ""
+
+
+def _fault(status: Any) -> str:
+    """What is wrong with bridge or hardware; "" while nothing is."""
+    return str(status.message)
 
 
 def main() -> None:
