@@ -219,19 +219,26 @@ def push_action(actions: Array, action: NDArray[np.floating]) -> Array:
     return np.concatenate([np.asarray(action, np.float64)[:, None], actions[:, :-1]], axis=1)
 
 
-def action_to_command(spec: RobotSpec, action: NDArray[np.floating]) -> Array:
-    """Joint command (..., A) in SI units for a policy action (..., A); the action is clipped to [-1, 1]."""
-    scale, origin = _action_affine(spec)
+def action_to_command(
+    spec: RobotSpec, action: NDArray[np.floating], affine: tuple[Array, Array] | None = None
+) -> Array:
+    """Joint command (..., A) in SI units for a policy action (..., A); the action is clipped to [-1, 1].
+
+    Args:
+        affine: What `action_affine(spec)` gave, from a control loop that does not want to compute it in every tick.
+    """
+    scale, origin = action_affine(spec) if affine is None else affine
     return origin + scale * np.clip(np.asarray(action, np.float64), -1.0, 1.0)
 
 
 def command_to_action(spec: RobotSpec, command: NDArray[np.floating]) -> Array:
     """The action (..., A) that would have produced `command`: the inverse of `action_to_command`."""
-    scale, origin = _action_affine(spec)
+    scale, origin = action_affine(spec)
     return (np.asarray(command, np.float64) - origin) / scale
 
 
-def _action_affine(spec: RobotSpec) -> tuple[Array, Array]:
+def action_affine(spec: RobotSpec) -> tuple[Array, Array]:
+    """Scale and origin (A,): a command is `origin + scale * action`."""
     scale = np.array([spec.action.scale[name] for name in spec.actuated])
     relative = spec.action.kind == "position" and spec.action.relative
     origin = np.array([spec.joint(name).default_joint_pos if relative else 0.0 for name in spec.actuated])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import time
-from array import array
 from collections import deque
 from typing import Any
 
@@ -65,6 +64,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._latency_ms: deque[float] = deque(maxlen=4096)
         self._refused = ""  # why the hardware could not be opened
         self._reported: tuple[str, str, int] | None = None
+        self._measurement = JointState(name=self.spec.joint_names)
         self._joint_states = topics.publish(self, topics.JOINT_STATES)
         self._base = [topics.publish(self, t) for t in topics.measured(self.spec) if t is not topics.JOINT_STATES]
         self._commands = topics.publish(self, topics.GUARD_COMMAND)
@@ -143,10 +143,8 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         now = time.monotonic()
         self._stamp = time.time_ns()
         self.guard.measure(self._stamp, now, position, velocity, self._measure_base())
-        message = JointState(name=self.spec.joint_names)
-        message.header.stamp = topics.to_time(self._stamp)
-        message.position, message.velocity = array("d", position), array("d", velocity)
-        self._joint_states.publish(message)
+        topics.joint_message_again(self._measurement, self._stamp, position=position, velocity=velocity)
+        self._joint_states.publish(self._measurement)
         return now
 
     def _measure_base(self) -> float:

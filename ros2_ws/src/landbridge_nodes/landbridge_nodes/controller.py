@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from landbridge.deploy.supervisor import State
-from landbridge.observation import Observer, action_to_command, push_action
+from landbridge.observation import Observer, action_affine, action_to_command, push_action
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
 from landbridge_nodes.base import read_base
@@ -40,6 +40,9 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         self.fault = ""
         self._active = False  # this node's lifecycle
         self._moving = False  # the supervisor is ACTIVE
+        self._affine = action_affine(self.spec)
+        kind, actuated = self.spec.action.kind, self.spec.actuated
+        self._message = topics.joint_message(0, actuated, kind, [0.0] * len(actuated))
         self._action_names = (*self.spec.actuated, *topics.INFERENCE)
         lease = self.spec.safety.heartbeat_timeout_ms / 1000
         self._command = self.create_publisher(topics.COMMAND.message, topics.COMMAND.name, topics.command_qos(lease))
@@ -111,13 +114,14 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         if message.name != self._names:
             at = {name: i for i, name in enumerate(message.name)}
             self._names, self._order = message.name, [at[name] for name in self.spec.joint_names]
-        joint_pos, joint_vel = (np.array([values])[:, self._order] for values in (message.position, message.velocity))
-        obs = self.observer(joint_pos, joint_vel, self._history, base, self._ticks)
+        joint_pos, joint_vel = np.asarray(message.position)[self._order], np.asarray(message.velocity)[self._order]
+        obs = self.observer(joint_pos[None], joint_vel[None], self._history, base, self._ticks)
         started = time.perf_counter()
         action = np.array(self.act(obs[0]), np.float64)
         ended = time.perf_counter()
-        command = action_to_command(self.spec, action)
-        self._command.publish(topics.joint_message(stamp, self.spec.actuated, self.spec.action.kind, command.tolist()))
+        command = action_to_command(self.spec, action, self._affine)
+        fields = {self.spec.action.kind: command.tolist()}
+        self._command.publish(topics.joint_message_again(self._message, stamp, **fields))
         if self._moving:
             self._history, self._ticks = push_action(self._history, action[None]), self._ticks + 1
         timing = [(started - received) * 1000, (ended - received) * 1000]
