@@ -1,7 +1,7 @@
 """The study behind README's table: ways to a policy, scored on the twin, several seeds, each with its own data.
 
     python benchmarks/sim2real.py --work /tmp/study
-    python benchmarks/sim2real.py --work /tmp/study --robot quadruped --target-steps 5000
+    python benchmarks/sim2real.py --work /tmp/study --robot quadruped --target-steps 1000
     python benchmarks/sim2real.py --work /tmp/tuning --tuning --seeds 100 101 102 --arms none tabb dynamics oracle
 
 Per seed: source data (MuJoCo, nominal), target data (Bullet, the rung, a minute or so of robot time), what other source
@@ -9,7 +9,7 @@ data the arms need, and one run of each arm with equal steps and equal source ro
 Bullet at the rung, the same for every arm, and on MuJoCo at the rung and nominal, so that engine and parameters are
 seen apart. Seeds 100 and up were used for choosing ladders and hyperparameters: `--tuning` takes them, and only them.
 What is complete in --work is not made again. Writes `results/sim2real_<robot>.json`, `.md` and `.png`, with
-`_<rung>` if that is not `severe` and `_tuning` for tuning seeds.
+`_<rung>` if that is not `severe`, `_<rows>` if the robot gave other than 3000, and `_tuning` for tuning seeds.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class Study:
     def name(self) -> str:
         """Of the files with the results."""
         rung = "" if self.rung == "severe" else f"_{self.rung}"
-        return f"sim2real_{self.robot}{rung}{'_tuning' if self.tuning else ''}"
+        rows = "" if self.target_steps == Study.target_steps else f"_{self.target_steps}"
+        return f"sim2real_{self.robot}{rung}{rows}{'_tuning' if self.tuning else ''}"
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -137,7 +138,7 @@ class Study:
 
     def folder(self, seed: int) -> Path:
         """Data and runs of a seed."""
-        return self.work / f"{self.robot}_{self.rung}" / f"seed{seed}"
+        return self.work / f"{self.robot}_{self.rung}_{self.target_steps}" / f"seed{seed}"
 
 
 def main(study: Study) -> None:
