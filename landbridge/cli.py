@@ -43,7 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "engine": ("landbridge.deploy.accept:engine", "build a TensorRT engine and accept it by a closed loop"),
     "replay": ("landbridge_nodes.replay:replay", "re-run a recorded log through bundle and guard, bit for bit"),
     "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, twin) without `ros2 launch`"),
-    "hil": ("landbridge.deploy.hil.command:hil", "emulate a robot's microcontroller, print its C headers"),
+    "hil run": ("landbridge_nodes.hil:run", "accept a robot's hardware, stage by stage, with a page and junit.xml"),
+    "hil emulate": ("landbridge.deploy.hil.command:emulate", "be a robot's microcontroller, on a pty"),
+    "hil joints": ("landbridge.deploy.hil.command:joints", "the C table of joints that a board is built with"),
+    "hil protocol": ("landbridge.deploy.hil.command:protocol", "the C header of the protocol"),
     "doctor": ("landbridge.doctor:doctor", "what this machine can do, and what to install for the rest"),
 }
 INPUT_ERROR = 2
