@@ -10,7 +10,7 @@ from landbridge.deploy.hil.loop import Loop, Tick
 DISTANCE = 0.1  # rad: that much is a move
 RAMP_SECONDS = 2.0  # from nothing to the largest command
 LINGER_SECONDS = 1.0  # at the largest command
-STILL_SECONDS = 0.3  # before the move, to see what moves without it
+STILL_SECONDS = 1.0  # before the move, to see what swings without it: a period of a free link of 0.3 m
 OTHERS = 0.5  # of the joint's own way: how far another driven joint may go
 LOOSE = 1.0  # the same of a passive one, which hangs on what is moved
 

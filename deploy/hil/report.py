@@ -45,7 +45,7 @@ def write_junit(path: Path, account: Account) -> Path:
             ET.SubElement(case, "failure", {"message": result.reason}).text = result.reason
         elif result.verdict != "pass":
             ET.SubElement(case, "skipped", {"message": result.reason or result.verdict})
-        lines = [*(f"{key}: {value}" for key, value in result.figures.items()), *map(str, result.rows)]
+        lines = [", ".join(f"{key}: {value}" for key, value in row.items()) for row in [*result.rows, result.figures]]
         ET.SubElement(case, "system-out").text = "\n".join(lines)
     ET.indent(root)
     ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
