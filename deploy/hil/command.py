@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 
 from landbridge.deploy.hil.headers import protocol_header, robot_header
-from landbridge.errors import InputError
 from landbridge.robot import load_robot
 
 PRIORITY = 75  # SCHED_FIFO, above the bridge's: a board does not wait for the host's other work
@@ -36,8 +35,6 @@ def emulate(
         baud: Baud rate of the board.
     """
     loaded = load_robot(robot)
-    if link is not None and link.exists() and not link.is_symlink():
-        raise InputError(link, "exists and is no link", "choose another name")
     from landbridge.deploy.hil.emulator import Emulator
 
     emulator = Emulator(loaded, scenario, seed, link, baud)

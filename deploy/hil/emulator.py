@@ -41,7 +41,8 @@ class Emulator:
         version: Protocol version of the firmware.
 
     Raises:
-        InputError: A robot whose drives or sensors are not emulated, an unknown scenario, or no C compiler.
+        InputError: A robot whose drives or sensors are not emulated, an unknown scenario, a link that is something
+            else, or no C compiler.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Emulator:
         if robot.spec.action.kind != "effort" or robot.spec.base != "fixed":
             problem = f"is {robot.spec.action.kind}-commanded with a {robot.spec.base} base"
             raise InputError(robot.folder / "robot.yaml", problem, "only effort-commanded fixed robots are emulated")
+        if link is not None and link.exists() and not link.is_symlink():
+            raise InputError(link, "exists and is no link", "choose another name")
         self._link, self._baud = link, getattr(termios, f"B{baud}")
         self._rng = np.random.default_rng(seed)
         self._task = load_task(robot)

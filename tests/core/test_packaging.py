@@ -82,7 +82,7 @@ def test_colcon_build_installs_what_ros_looks_for(repository: Path, tmp_path: Pa
     nodes = sorted(p.name for p in (install / "landbridge_nodes/lib/landbridge_nodes").iterdir())
     assert nodes == ["bridge", "excite", "monitor", "policy", "recorder"]
     launch_files = {p.name for p in (install / "landbridge/share/landbridge/launch").iterdir()}
-    assert launch_files == {"record.launch.py", "deploy.launch.py", "twin.launch.py"}
+    assert launch_files == {"record.launch.py", "deploy.launch.py", "hil.launch.py", "twin.launch.py"}
     if not layout:
         library = install / f"landbridge/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
         for part in ("robot.py", "deploy/guard.py", "robots/furuta/robot.yaml", "deploy/firmware/firmware.c"):

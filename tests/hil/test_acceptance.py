@@ -23,7 +23,7 @@ from landbridge.deploy.hil import acceptance, nudge, stages
 from landbridge.deploy.hil.acceptance import Account, accept, plan_for, reduced
 from landbridge.deploy.hil.board import FIRMWARE
 from landbridge.deploy.hil.stages import Plan, Result
-from landbridge.robot import Robot, TwinHardware, load_robot
+from landbridge.robot import Robot, load_robot
 
 from .rig import FURUTA, PATIENT_MS, Emulated, real_time
 
@@ -199,7 +199,7 @@ def test_joints_commanded_in_position(tmp_path: Path, monkeypatch: pytest.Monkey
     servo = "rate_limit: 30\n    acceleration_limit: 60\n    jerk_limit: 3000\n    stiffness: 0.5 # "
     changes = ("rate_limit: 20", servo), ("damping: 0.004", "damping: 0.02"), ("kind: effort", "kind: position")
     robot = altered(tmp_path / "servo", *changes)
-    account = accept(robot, open_hardware(robot, TwinHardware(), "none", 0), BRIEF, "tester")
+    account = accept(robot, open_hardware(robot, choose_hardware(robot.spec), "none", 0), BRIEF, "tester")
     assert account.failure is None
     stopped = account.results[2].rows[0]
     assert abs(stopped["from_rad_s"]) <= robot.spec.safety.parking_speed

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PACKAGE = "landbridge_nodes"
+BOARD_LINK = "/tmp/landbridge-board"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,24 @@ def deploy(
     ]
 
 
+def hil(
+    robot: str,
+    scenario: str,
+    seed: int,
+    bundle: str,
+    out: str = "",
+    require_signature: str = "",
+    link: str = BOARD_LINK,
+    port: str = "",
+) -> list[NodeSpec]:
+    """As `deploy`, on a microcontroller: the one on `port`, or an emulated one, which puts its port at `link`."""
+    rest = bundle, out, require_signature
+    if port:
+        return deploy(robot, "hardware", seed, *rest, port=port)
+    board = {"robot": robot, "scenario": scenario, "seed": seed, "link": link}
+    return [NodeSpec("board", "board", board, lifecycle=False), *deploy(robot, scenario, seed, *rest, port=link)]
+
+
 def twin(robot: str, scenario: str, seed: int) -> list[NodeSpec]:
     """The robot's side alone: the twin and the monitor, for a policy node that is started elsewhere."""
     return [_bridge(robot, scenario, seed, "twin", ""), _monitor(robot, "policy")]
@@ -79,6 +98,11 @@ def twin(robot: str, scenario: str, seed: int) -> list[NodeSpec]:
 ROBOT = Argument("robot", "furuta", "robot that ships with landbridge, or folder of one")
 SCENARIO = Argument("scenario", "severe", "rung of the robot's scenarios.yaml (twin)")
 SEED = Argument("seed", 0, "of start states, noise and behaviour")
+BUNDLE = (
+    Argument("bundle", None, "bundle to run"),
+    Argument("out", "", "bag folder to write"),
+    Argument("require_signature", "", "public key that must have signed the bundle"),
+)
 HARDWARE = (
     Argument("hardware", "", "twin or mcu, in place of the robot's own line"),
     Argument("port", "", "serial port, in place of the robot's own"),
@@ -86,16 +110,16 @@ HARDWARE = (
 
 MODES: dict[str, tuple[Callable[..., list[NodeSpec]], Sequence[Argument]]] = {
     "record": (record, (ROBOT, SCENARIO, SEED, Argument("out", None, "bag folder to write"), *HARDWARE)),
-    "deploy": (
-        deploy,
+    "deploy": (deploy, (ROBOT, SCENARIO, SEED, *BUNDLE, *HARDWARE)),
+    "hil": (
+        hil,
         (
             ROBOT,
             SCENARIO,
             SEED,
-            Argument("bundle", None, "bundle to run"),
-            Argument("out", "", "bag folder to write"),
-            Argument("require_signature", "", "public key that must have signed the bundle"),
-            *HARDWARE,
+            *BUNDLE,
+            Argument("link", BOARD_LINK, "where to put the emulated board's port"),
+            Argument("port", "", "serial port of a real board, in place of the emulated one"),
         ),
     ),
     "twin": (twin, (ROBOT, SCENARIO, SEED)),

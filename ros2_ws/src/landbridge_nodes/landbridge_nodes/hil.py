@@ -23,7 +23,7 @@ from landbridge.deploy.hil.report import write_junit, write_report
 from landbridge.deploy.hil.stages import Plan, Result
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
-from landbridge.robot import Robot, TwinHardware, load_robot
+from landbridge.robot import Robot, load_robot
 from landbridge_nodes import bringup
 from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.process import BRIDGE_PRIORITY, require_one_ros
@@ -90,8 +90,7 @@ def run(
         result = Result("closed loop")
         if account.failure is None:
             deployed = str(loaded.folder.resolve()), "none", 0, str(bundle.resolve()), "", "", hardware, port
-            on_twin = isinstance(settings, TwinHardware)
-            _close_the_loop(loaded, bringup.deploy(*deployed), result, by_hand=not on_twin, ask=not yes)
+            _close_the_loop(loaded, bringup.deploy(*deployed), result, by_hand=settings.kind != "twin", ask=not yes)
             _tell(result)
         account.results.append(result)
     return _written(account, out)
@@ -107,14 +106,18 @@ def _close_the_loop(robot: Robot, specs: list[NodeSpec], result: Result, by_hand
 
     place = (ask_for_start if ask else (lambda: None)) if by_hand else None
     started = time.monotonic()
-    with Processes(specs) as processes, Operator(robot, processes.check, place) as graph:
-        graph.wait_ready(recorded=False)
-        ticks = graph.task.episode_steps + 1
-        outcome = graph.episode(ticks)
-        graph.refresh_diagnostics()
+    try:
+        with Processes(specs) as processes, Operator(robot, processes.check, place) as graph:
+            graph.wait_ready(recorded=False)
+            ticks = graph.task.episode_steps + 1
+            outcome = graph.episode(ticks)
+            graph.refresh_diagnostics()
+    except InputError as error:
+        result.verdict, result.reason = "fail", str(error)
+        return
     p50, p99, top = np.percentile(graph.latency_ms or [math.nan], [50, 99, 100]).tolist()
-    missed = int(graph.diagnostics["missed_ticks"])
-    result.figures |= {"ticks": outcome.ticks, "success": outcome.success, "missed": missed}
+    result.figures |= {"ticks": outcome.ticks, "success": outcome.success}
+    result.figures |= {"missed": int(graph.diagnostics["missed_ticks"])}
     result.figures |= {"latency_p50_ms": p50, "latency_p99_ms": p99, "latency_max_ms": top}
     ended = outcome.ticks == ticks and outcome.ended == State.STANDBY.value
     result.verdict = "pass" if ended else "fail"

@@ -50,7 +50,7 @@ def record(
 
 
 def up(
-    mode: Positional[Literal["deploy", "twin"]],
+    mode: Positional[Literal["deploy", "hil", "twin"]],
     bundle: Path | None = None,
     robot: str = "furuta",
     scenario: str = "severe",
@@ -66,18 +66,21 @@ def up(
     Example: landbridge up deploy --bundle runs/tabb/bundle --episodes 20
 
     Args:
-        mode: `deploy` runs a bundle; `twin` is the robot's side alone, for a policy started elsewhere.
-        bundle: Bundle to run (deploy).
+        mode: `deploy` runs a bundle, `hil` likewise on an emulated board; `twin` is the robot's side alone, for a
+            policy started elsewhere.
+        bundle: Bundle to run (deploy, hil).
         robot: Robot that ships with landbridge, or folder of one.
-        scenario: Rung of the robot's scenarios.yaml (twin).
+        scenario: Rung of the robot's scenarios.yaml (twin, emulated board).
         episodes: Number of episodes to run; 0 leaves arming to you (`/monitor/arm`) and stays up.
-        record: Bag folder to write (deploy).
-        require_signature: Public key that must have signed the bundle (deploy).
+        record: Bag folder to write (deploy, hil).
+        require_signature: Public key that must have signed the bundle (deploy, hil).
         seed: Of start states and noise.
         hardware: twin or mcu, in place of the robot's own line (deploy).
         port: Serial port, in place of the robot's own; one alone asks for mcu (deploy).
     """
-    loaded, on_twin = _check(robot, scenario, hardware, port)
+    if mode == "hil" and (hardware or port):
+        raise InputError("up hil", "has a board of its own and takes no --hardware or --port", "use `up deploy`")
+    loaded, on_twin = _check(robot, scenario, "twin" if mode == "hil" else hardware, port)
     scenario = scenario if on_twin else "hardware"
     if mode == "twin":
         if bundle or record or require_signature or episodes or hardware or port:
@@ -98,10 +101,15 @@ def up(
             _require_new(record)
         out = "" if record is None else str(record.resolve())
         key = "" if require_signature is None else str(require_signature.resolve())
-        specs = bringup.deploy(_name(robot), scenario, seed, str(bundle.resolve()), out, key, hardware, port)
+        deployed = _name(robot), scenario, seed, str(bundle.resolve()), out, key
+        specs = bringup.hil(*deployed) if mode == "hil" else bringup.deploy(*deployed, hardware, port)
     if not episodes:
         _stay(specs)
-    return {"bundle": str(bundle), "scenario": scenario, **_run(loaded, specs, on_twin, episodes=episodes)}
+    return {
+        "bundle": str(bundle),
+        "scenario": scenario,
+        **_run(loaded, specs, on_twin and mode != "hil", episodes=episodes),
+    }
 
 
 def _check(robot: str, scenario: str, hardware: str, port: str) -> tuple[Robot, bool]:
