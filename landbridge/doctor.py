@@ -23,6 +23,7 @@ EXTRAS = {
     "training": ("torch", "onnx", "onnxscript", "tensorboard", "mcap", "rosbags", "matplotlib"),
     "calibration": ("scipy", "matplotlib"),
     "serial": ("serial", "cobs"),
+    "hil": ("serial", "cobs", "matplotlib"),
     "signing": ("model_signing", "OpenSSL"),
 }
 RT_PRIORITY = 50  # what a control loop would ask of SCHED_FIFO; above most kernel threads' default of 50 is unwise

@@ -105,11 +105,8 @@ def up(
         specs = bringup.hil(*deployed) if mode == "hil" else bringup.deploy(*deployed, hardware, port)
     if not episodes:
         _stay(specs)
-    return {
-        "bundle": str(bundle),
-        "scenario": scenario,
-        **_run(loaded, specs, on_twin and mode != "hil", episodes=episodes),
-    }
+    resettable = on_twin and mode != "hil"
+    return {"bundle": str(bundle), "scenario": scenario, **_run(loaded, specs, resettable, episodes=episodes)}
 
 
 def _check(robot: str, scenario: str, hardware: str, port: str) -> tuple[Robot, bool]:
