@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "collect": ("landbridge.simulation.collect:collect", "simulate behaviour policies into a source dataset"),
     "record": ("landbridge_nodes.up:record", "record target rollouts over ROS 2 into an MCAP bag"),
     "ingest": ("landbridge.training.ingest:ingest", "turn a bag or a D4RL file into a dataset"),
+    "calibrate excite": ("landbridge.calibration.excite:excite", "design the motion that tells most, and preview it"),
     "calibrate delay": ("landbridge.calibration.delay:delays", "estimate the robot's command delay from its rollouts"),
     "calibrate identify": ("landbridge.calibration.identify:identify", "gain, masses, friction, latency from rollouts"),
     "calibrate report": ("landbridge.calibration.report:report", "one page on a calibration and its limits"),
