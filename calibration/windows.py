@@ -50,14 +50,20 @@ def open_rollouts(path: Path, robot: Robot) -> Dataset:
     """The dataset at `path`, checked to be of this robot at its rate."""
     dataset, spec = open_dataset(path), robot.spec
     found = dataset.metadata
-    if spec.base != "fixed":
-        raise InputError(spec.name, "has a floating base, whose height no observation holds", "identify fixed bases")
+    require_fixed_base(robot)
     if found.robot_hash != spec.digest():
         raise InputError(path, f"was recorded on another {found.robot!r} than {spec.name!r}", "name its robot folder")
     if not abs(found.measured_rate_hz / spec.control_rate_hz - 1) <= RATE_TOLERANCE:
         problem = f"was recorded at {found.measured_rate_hz:g} Hz, {spec.name} runs at {spec.control_rate_hz:g} Hz"
         raise InputError(path, problem, "record again at the robot's rate")
     return dataset
+
+
+def require_fixed_base(robot: Robot) -> None:
+    """Raise InputError for a robot whose state the observation does not hold."""
+    if robot.spec.base != "fixed":
+        problem = "has a floating base, whose height no observation holds"
+        raise InputError(robot.spec.name, problem, "identify fixed bases")
 
 
 def digest(dataset: Dataset) -> str:

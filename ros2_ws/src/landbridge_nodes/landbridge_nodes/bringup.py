@@ -42,12 +42,14 @@ class Argument:
         return int(text) if isinstance(self.default, int) else text
 
 
-def record(robot: str, scenario: str, seed: int, out: str, hardware: str = "", port: str = "") -> list[NodeSpec]:
-    """The robot, its exciting behaviour, the monitor, and the recorder."""
+def record(
+    robot: str, scenario: str, seed: int, out: str, excitation: str = "", hardware: str = "", port: str = ""
+) -> list[NodeSpec]:
+    """The robot, its exciting behaviour or a designed excitation, the monitor, and the recorder."""
     return [
         _recorder(robot, scenario, "excite", out),
         _bridge(robot, scenario, seed, hardware, port),
-        NodeSpec("excite", "excite", {"robot": robot, "seed": seed}, lifecycle=True),
+        NodeSpec("excite", "excite", {"robot": robot, "seed": seed, "excitation": excitation}, lifecycle=True),
         _monitor(robot, "excite"),
     ]
 
@@ -109,7 +111,17 @@ HARDWARE = (
 )
 
 MODES: dict[str, tuple[Callable[..., list[NodeSpec]], Sequence[Argument]]] = {
-    "record": (record, (ROBOT, SCENARIO, SEED, Argument("out", None, "bag folder to write"), *HARDWARE)),
+    "record": (
+        record,
+        (
+            ROBOT,
+            SCENARIO,
+            SEED,
+            Argument("out", None, "bag folder to write"),
+            Argument("excitation", "", "file of `landbridge calibrate excite`, in place of the robot's behaviour"),
+            *HARDWARE,
+        ),
+    ),
     "deploy": (deploy, (ROBOT, SCENARIO, SEED, *BUNDLE, *HARDWARE)),
     "hil": (
         hil,

@@ -26,6 +26,7 @@ def record(
     scenario: str = "severe",
     seconds: float = 60.0,
     seed: int = 0,
+    excitation: Path | None = None,
     hardware: str = "",
     port: str = "",
 ) -> dict[str, Any]:
@@ -39,13 +40,19 @@ def record(
         scenario: Rung of the robot's scenarios.yaml (twin).
         seconds: Robot time at most: the sum of all episodes; the last one is cut short if need be.
         seed: Of start states, noise and behaviour.
+        excitation: File of `landbridge calibrate excite`, in place of the robot's behaviour `excite`.
         hardware: twin or mcu, in place of the robot's own line.
         port: Serial port, in place of the robot's own; one alone asks for mcu.
     """
     loaded, on_twin = _check(robot, scenario, hardware, port)
     _require_new(out)
+    if excitation is not None:
+        from landbridge.simulation.excitation import read_excitation
+
+        read_excitation(excitation, loaded)
+    designed = "" if excitation is None else str(excitation.resolve())
     scenario = scenario if on_twin else "hardware"
-    specs = bringup.record(_name(robot), scenario, seed, str(out.resolve()), hardware, port)
+    specs = bringup.record(_name(robot), scenario, seed, str(out.resolve()), designed, hardware, port)
     return {"bag": str(out), "scenario": scenario, **_run(loaded, specs, on_twin, seconds=seconds)}
 
 
