@@ -3,7 +3,7 @@
     landbridge calibrate excite --out /tmp/excitation.yaml --known link_mass_scale.arm_link --preview none severe
     python benchmarks/excitation.py /tmp/excitation.yaml [--rungs moderate severe] [--episodes 4]
 
-A Bullet furuta under each rung, with the rung's sensor noise, is identified in MuJoCo from as many whole episodes of each
+A Bullet furuta under each rung, with the rung's sensor noise, is identified in MuJoCo from as many episodes of each
 motion, the arm's mass known. Printed for every motion: the geometric mean of the 95 % intervals' widths (in prior
 standard deviations) over that of the designed one, rungs and parameters pooled; how many intervals hold the truth; how
 many parameters were identified. An episode that runs into the arm's limit is shorter. Writes `results/excitation.json`.
@@ -35,6 +35,7 @@ from landbridge.simulation.scenario import Scenario, load_scenario
 RESULTS = Path(__file__).parent / "results"
 KNOWN = ("link_mass_scale.arm_link",)
 SEED, HORIZON = 7, 25  # control periods of a window
+NARROWEST = 1e-6  # prior standard deviations: an interval at a bound may have no width
 
 console = Console(stderr=True, highlight=False)
 
@@ -55,7 +56,7 @@ class Study:
 
 
 def main(study: Study) -> None:
-    """Identify every draw from every motion, print and write the figures."""
+    """Identify every rung from every motion, print and write the figures."""
     robot = load_robot("furuta")
     own = load_behaviours(robot)
     designed = behaviour_of(robot, read_excitation(study.excitation, robot))
@@ -79,7 +80,7 @@ def _identified(robot: Robot, rung: Scenario, motion: Behaviour, episodes: int) 
     estimates = calibration(robot, free, windows, rng, "the twin", "").estimates
     rows = [
         {
-            "width": p.coordinate(max(estimates[p.name].high, 1e-9)) - p.coordinate(max(estimates[p.name].low, 1e-9)),
+            "width": max(p.coordinate(estimates[p.name].high) - p.coordinate(estimates[p.name].low), NARROWEST),
             "covered": bool(estimates[p.name].low <= hidden[p.name] <= estimates[p.name].high),
             "identified": estimates[p.name].identifiable,
         }

@@ -63,7 +63,7 @@ def plan_for(robot: Robot, joints: Sequence[str], soak_s: float, latency_s: floa
 def accept(
     robot: Robot, hardware: Hardware, plan: Plan, operator: str, tell: Callable[[Result], None] = lambda _: None
 ) -> Account:
-    """Every stage until one fails; the rest is `not run`. Closes the hardware, without torque if it can be taken off.
+    """Every stage until one fails; the rest is `not run`. Leaves torque off, if it can be taken off.
 
     Args:
         hardware: Open; nothing else may use it.
@@ -71,16 +71,12 @@ def accept(
     """
     loop = Loop(reduced(robot.spec, SHARE), hardware)
     results = [Result(stage) for stage in STAGES]
-    try:
-        for result in results:
-            _run(loop, plan, result)
-            tell(result)
-            if result.verdict == "fail":
-                break
-        identity = {str(k): str(v) for k, v in results[0].figures.items()}
-    finally:
-        hardware.close()
-    signed = signatures(robot, operator) | identity
+    for result in results:
+        _run(loop, plan, result)
+        tell(result)
+        if result.verdict == "fail":
+            break
+    signed = signatures(robot, operator) | {key: str(value) for key, value in results[0].figures.items()}
     return Account(signed, plan, robot.spec.latency_budget_ms, robot.spec.joint_names, results)
 
 

@@ -40,7 +40,6 @@ class Tick:
         late: Whether it began a period or more after it was due.
         position: Of all joints [rad]; NaN while the hardware is faulty.
         velocity: [rad/s]
-        written: The command in effect after it, in `spec.actuated` order.
         written_at: When the guard's answer to the command was written [s, monotonic]; None: nothing was.
         verdict: The guard's answer to the command, if there was one.
     """
@@ -49,7 +48,6 @@ class Tick:
     late: bool
     position: tuple[float, ...]
     velocity: tuple[float, ...]
-    written: tuple[float, ...]
     written_at: float | None
     verdict: Verdict | None
 
@@ -127,7 +125,7 @@ class Loop:
         self._apply(self._guard.tick(now))
         verdict, written_at = (None, None) if wanted is None else self.send(self._stamp, self.spec.actuated, wanted)
         self._judge(now)
-        tick = Tick(now, late, tuple(position), tuple(velocity), self._guard.written, written_at, verdict)
+        tick = Tick(now, late, tuple(position), tuple(velocity), written_at, verdict)
         limits = [joint.velocity_limit for joint in self.spec.joints if joint.actuated]
         speeds = [speed for speed, joint in zip(velocity, self.spec.joints, strict=True) if joint.actuated]
         self._resting.append(all(abs(v) <= REST_SHARE * limit for v, limit in zip(speeds, limits, strict=True)))
@@ -162,11 +160,11 @@ class Loop:
         lower, upper = self.spec.joint(joint).position_limit or (-1.0, 1.0)
         return 1 if self.last.position[self.spec.joint_names.index(joint)] < (lower + upper) / 2 else -1
 
-    def run(self, seconds: float, wanted: Callable[[], Sequence[float]] | None = None) -> list[Tick]:
-        """Control periods for `seconds`, commanding `wanted()` (`idle` if None); raises Failed at a fault."""
+    def wait(self, seconds: float) -> list[Tick]:
+        """Control periods of `idle` for `seconds`; raises Failed at a fault."""
         count = len(self.ticks)
         for _ in range(max(1, round(seconds * self.spec.control_rate_hz))):
-            self.step((wanted or self.idle)())
+            self.step(self.idle())
         return self.ticks[count:]
 
     def step(self, wanted: Sequence[float]) -> Tick:
@@ -196,11 +194,17 @@ class Loop:
         return time.monotonic() - started
 
     def stop(self) -> list[Tick]:
-        """What the robot does when its controller is lost: HOLD or DAMP until it rests; leaves it in FAULT."""
-        count = len(self.ticks)
+        """What the robot does when its controller is lost, HOLD or DAMP until it rests, which leaves it in FAULT.
+
+        Raises:
+            Failed: It does not come to rest.
+        """
+        count, started = len(self.ticks), time.monotonic()
         self._handle(Event.CONTROLLER_LOST)
         while self.state in RECOVERIES:
             self.tick()
+            if time.monotonic() - started > REST_SECONDS:
+                raise Failed(f"{self.state.value} does not end in {REST_SECONDS:g} s")
         return self.ticks[count:]
 
     def reset(self) -> None:

@@ -85,7 +85,7 @@ def nudge(loop: Loop, joint: str, sign: int) -> Move:
     """
     spec = loop.spec
     at, own = spec.joint_names.index(joint), spec.actuated.index(joint)
-    still = loop.run(STILL_SECONDS)
+    still = loop.wait(STILL_SECONDS)
     swing = [max(xs) - min(xs) for xs in zip(*(tick.position for tick in still), strict=True)]
     share = {True: OTHERS, False: LOOSE}
     allowed = [share[j.actuated] * DISTANCE + drift for j, drift in zip(spec.joints, swing, strict=True)]

@@ -85,11 +85,11 @@ def _evidence(account: Account, result: Result) -> str:
     parts = [table(result.rows)] if result.rows else []
     if result.figures:
         parts.append(table([{"figure": key, "value": value} for key, value in result.figures.items()]))
-    parts += [chart(_move(account, trace), trace.title) for trace in result.traces]
+    plots = [chart(_move(account, trace), trace.title) for trace in result.traces]
     if result.latency_ms:
         caption = f"Write of a command to the report that shows it in effect, {len(result.latency_ms)} commands."
-        parts.append(chart(_histogram(result.latency_ms, account.latency_budget_ms), caption))
-    return f"<div class=row>{''.join(parts)}</div>"
+        plots.append(chart(_histogram(result.latency_ms, account.latency_budget_ms), caption))
+    return f"<div class=row>{''.join(parts)}<div class=row>{''.join(plots)}</div></div>"
 
 
 def _histogram(latency_ms: Sequence[float], budget_ms: float) -> Figure:

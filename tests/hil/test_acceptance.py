@@ -13,6 +13,7 @@ import sys
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -107,8 +108,8 @@ def accepted(robot: Robot, emulated: Emulated, unplug_after: str = "") -> Accoun
         if result.stage == unplug_after:
             emulated.order("unplug")
 
-    with real_time():
-        hardware = open_hardware(robot, choose_hardware(robot.spec, port=emulated.port), "none", 0)
+    settings = choose_hardware(robot.spec, port=emulated.port)
+    with real_time(), closing(open_hardware(robot, settings, "none", 0)) as hardware:
         return accept(robot, hardware, BRIEF, "tester", tell)
 
 
@@ -199,7 +200,8 @@ def test_joints_commanded_in_position(tmp_path: Path, monkeypatch: pytest.Monkey
     servo = "rate_limit: 30\n    acceleration_limit: 60\n    jerk_limit: 3000\n    stiffness: 0.5 # "
     changes = ("rate_limit: 20", servo), ("damping: 0.004", "damping: 0.02"), ("kind: effort", "kind: position")
     robot = altered(tmp_path / "servo", *changes)
-    account = accept(robot, open_hardware(robot, choose_hardware(robot.spec), "none", 0), BRIEF, "tester")
+    with closing(open_hardware(robot, choose_hardware(robot.spec), "none", 0)) as hardware:
+        account = accept(robot, hardware, BRIEF, "tester")
     assert account.failure is None
     stopped = account.results[2].rows[0]
     assert abs(stopped["from_rad_s"]) <= robot.spec.safety.parking_speed

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +78,11 @@ def run(
     if bundle is not None:
         require_one_ros()
         read_bundle(bundle).require_robot(loaded.spec)
-    opened = open_hardware(loaded, settings, "none", 0)
-    try:
+    with closing(open_hardware(loaded, settings, "none", 0)) as opened:
         if not yes:
             _ask(loaded, plan)
         with _in_real_time():
             account = accept(loaded, opened, plan, operator, _tell)
-    finally:
-        opened.close()
     if bundle is not None:
         result = Result("closed loop")
         if account.failure is None:
@@ -115,6 +112,8 @@ def _close_the_loop(robot: Robot, specs: list[NodeSpec], result: Result, by_hand
     except InputError as error:
         result.verdict, result.reason = "fail", str(error)
         return
+    finally:
+        result.seconds = time.monotonic() - started
     p50, p99, top = np.percentile(graph.latency_ms or [math.nan], [50, 99, 100]).tolist()
     result.figures |= {"ticks": outcome.ticks, "success": outcome.success}
     result.figures |= {"missed": int(graph.diagnostics["missed_ticks"])}
@@ -122,7 +121,6 @@ def _close_the_loop(robot: Robot, specs: list[NodeSpec], result: Result, by_hand
     ended = outcome.ticks == ticks and outcome.ended == State.STANDBY.value
     result.verdict = "pass" if ended else "fail"
     result.reason = "" if ended else f"{outcome.ended} after {outcome.ticks} of {ticks} ticks: {outcome.reason}"
-    result.seconds = time.monotonic() - started
 
 
 def _ask(robot: Robot, plan: Plan) -> None:
