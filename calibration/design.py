@@ -83,9 +83,15 @@ class Design:
     def of_series(self, series: Array, starts: int, seed: int) -> Array:
         """The information (B, P, P) of an episode along each of B series: the mean over start states."""
         every = np.repeat(series, starts, axis=0)
-        policy = Following(self._robot, self._frequencies, self._centres, every[:, 0], every[:, 1])
-        found = self.information(policy, len(every), seed)
+        found = self.information(self._follow(every), len(every), seed)
         return found.reshape(len(series), starts, *found.shape[1:]).mean(1)
+
+    def following(self, series: Array, batch: int) -> Policy:
+        """The policy of a batch of episodes along `series`."""
+        return self._follow(np.repeat(series[None], batch, axis=0))
+
+    def _follow(self, every: Array) -> Policy:
+        return Following(self._robot, self._frequencies, self._centres, every[:, 0], every[:, 1])
 
     def information(self, policy: Policy, batch: int, seed: int) -> Array:
         """(B, P, P) about z in each episode of a batch, prior included."""

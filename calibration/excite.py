@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from landbridge.calibration.design import Design, middle, run_episodes
 from landbridge.calibration.identify import free_parameters
@@ -15,11 +17,14 @@ from landbridge.episode import Episode, commit, now
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
-from landbridge.simulation.behaviour import load_behaviours
-from landbridge.simulation.excitation import Excitation, Preview, behaviour_of
+from landbridge.simulation.behaviour import Policy, load_behaviours
+from landbridge.simulation.excitation import Excitation, Preview
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
 
+Array = NDArray[np.float64]
+
 FREQUENCIES = 6  # of each series, spread evenly on a logarithmic scale
+SMALLER = (1.0, 0.85, 0.7)  # shares of a design that are previewed, until one keeps the limits
 PREVIEWED = 3  # episodes of each scenario
 BESIDE = ("random", "excite")  # the robot's own behaviours, for comparison
 
@@ -64,20 +69,18 @@ def excite(
         raise InputError("--generations", f"{generations}", "give one or more")
     rungs = {name: load_scenario(machine, name) for name in preview}
     design = Design(machine, free_parameters(machine, known), frequencies, reach, seed)
-    series = design.search(generations)
+    series, previews = _within_limits(machine, design, design.search(generations), rungs, seed)
     designed = design.deviations(series)
-    found = Excitation(
+    Excitation(
         robot=machine.spec.name,
         robot_hash=machine.spec.digest(),
         frequencies_hz=frequencies,
         joints=design.named(series),
-        previews=(),
+        previews=previews,
         expected_sd=dict(zip((p.name for p in design.free), designed.tolist(), strict=True)),
         commit=commit(),
         created=now(),
-    )
-    previews = tuple(check(machine, found, name, rung, seed) for name, rung in rungs.items())
-    found.model_copy(update={"previews": previews}).write(out)
+    ).write(out)
     own = load_behaviours(machine)
     beside = {name: design.deviations_of(own[name]) for name in BESIDE if name in own}
     ratios = {f"over_{name}": float(np.exp(np.log(designed / sd).mean())) for name, sd in beside.items()}
@@ -90,18 +93,24 @@ def excite(
     return {"excitation": str(out), **ratios, "parameters": rows, "preview": shown}
 
 
-def check(robot: Robot, excitation: Excitation, name: str, scenario: Scenario, seed: int) -> Preview:
-    """The shares of the limits that the twin comes to.
+def _within_limits(
+    robot: Robot, design: Design, series: Array, rungs: Mapping[str, Scenario], seed: int
+) -> tuple[Array, tuple[Preview, ...]]:
+    """`series`, made smaller if need be, with the previews that it has passed; raises InputError if none passes."""
+    for share in SMALLER:
+        start = partial(design.following, share * series)
+        previews = tuple(preview_on(robot, start, name, rung, seed) for name, rung in rungs.items())
+        if all(preview.kept for preview in previews):
+            return share * series, previews
+    worst = max(previews, key=lambda preview: max(preview.position, preview.velocity))
+    problem = f"the twin comes to {worst.position:.2f} of its position and {worst.velocity:.2f} of its velocity limits"
+    raise InputError(f"preview on {worst.scenario}", problem, "lower --reach or the upper end of --band-hz")
 
-    Raises:
-        InputError: A limit is not kept.
-    """
-    policy = behaviour_of(robot, excitation)(PREVIEWED, np.random.default_rng(seed))
-    episodes = run_episodes(robot, "bullet", scenario, policy, PREVIEWED, seed)
+
+def preview_on(robot: Robot, start: Callable[[int], Policy], name: str, scenario: Scenario, seed: int) -> Preview:
+    """The shares of the limits that the twin comes to in some episodes of a policy."""
+    episodes = run_episodes(robot, "bullet", scenario, start(PREVIEWED), PREVIEWED, seed)
     position, velocity = _shares(robot, episodes)
-    if position >= 1 or velocity >= 1 or any(episode.terminated.any() for episode in episodes):
-        problem = f"the twin comes to {position:.2f} of its position and {velocity:.2f} of its velocity limits"
-        raise InputError(f"preview on {name}", problem, "lower --reach or the upper end of --band-hz")
     effort = max(float(np.abs(episode.actions).max()) for episode in episodes)
     return Preview(scenario=name, position=position, velocity=velocity, effort=effort)
 

@@ -23,7 +23,8 @@ from landbridge.simulation.behaviour import Behaviour, Policy
 FADE_SECONDS = 0.5  # from standstill into the series
 EFFORT_ERROR = 0.4  # rad behind the reference at which an effort-commanded joint gets its whole action
 LEAD_SECONDS = 0.1  # of the speed error that counts as position error; damps for what the drives are late
-EDGE, EDGE_SECONDS = 0.85, 0.2  # share of the range that a joint is about to pass when it is driven back at full action
+EDGE = 0.85  # of the range: a joint that is about to pass it is driven back at full action
+EDGE_SECONDS = 0.25  # how far ahead that is seen
 
 Array = NDArray[np.float64]
 
@@ -49,6 +50,11 @@ class Preview(Spec):
     position: NonNegative
     velocity: NonNegative
     effort: NonNegative
+
+    @property
+    def kept(self) -> bool:
+        """Whether it stayed inside the limits."""
+        return self.position < 1 and self.velocity < 1
 
 
 class Excitation(Spec):

@@ -10,13 +10,13 @@ import pytest
 from landbridge.calibration import design as design_module
 from landbridge.calibration import excite as excite_module
 from landbridge.calibration.design import Design
-from landbridge.calibration.excite import check, excite
+from landbridge.calibration.excite import _within_limits, excite
 from landbridge.calibration.identify import free_parameters
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation import excitation as excitation_module
-from landbridge.simulation.excitation import EDGE, Following, Series, behaviour_of, read_excitation
+from landbridge.simulation.excitation import EDGE, Following, behaviour_of, read_excitation
 from landbridge.simulation.scenario import Scenario
 
 ROBOT = load_robot("furuta")
@@ -104,14 +104,16 @@ def test_another_robots_design_and_a_missing_one_are_refused(designed: tuple[Pat
         read_excitation(path.with_name("none.yaml"), ROBOT)
 
 
-def test_a_motion_that_leaves_the_limits_is_refused(
-    designed: tuple[Path, dict[str, object]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wild = {"arm": Series(centre=0.0, sine=(4.0, 0.0), cosine=(0.0, 4.0))}
-    found = read_excitation(designed[0], ROBOT).model_copy(update={"joints": wild})
+def test_a_motion_that_leaves_the_limits_is_made_smaller_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, series, rungs = design(), np.full((2, 1, 2), 1.0), {"none": Scenario()}
+    monkeypatch.setattr(excite_module, "PREVIEWED", 1)
     monkeypatch.setattr(excitation_module, "EDGE", 100.0)  # nothing drives the arm back
     with pytest.raises(InputError, match=r"preview on none: the twin comes to 1\.\d+ .* lower --reach"):
-        check(ROBOT, found, "none", Scenario(), 0)
+        _within_limits(ROBOT, made, 4 * series, rungs, 0)
+    monkeypatch.setattr(excite_module, "SMALLER", (4.0, 0.1))
+    kept, previews = _within_limits(ROBOT, made, series, rungs, 0)
+    np.testing.assert_allclose(kept, 0.1 * series)
+    assert previews[0].kept
 
 
 @pytest.mark.parametrize(
