@@ -87,13 +87,13 @@ def run(
         result = Result("closed loop")
         if account.failure is None:
             deployed = str(loaded.folder.resolve()), "none", 0, str(bundle.resolve()), "", "", hardware, port
-            _close_the_loop(loaded, bringup.deploy(*deployed), result, by_hand=settings.kind != "twin", ask=not yes)
+            close_the_loop(loaded, bringup.deploy(*deployed), result, by_hand=settings.kind != "twin", ask=not yes)
             _tell(result)
         account.results.append(result)
     return _written(account, out)
 
 
-def _close_the_loop(robot: Robot, specs: list[NodeSpec], result: Result, by_hand: bool, ask: bool) -> None:
+def close_the_loop(robot: Robot, specs: list[NodeSpec], result: Result, by_hand: bool, ask: bool) -> None:
     """One episode of the policy over ROS 2, with all of the robot's limits: it ends on time and without a fault.
 
     A robot that is placed `by_hand` starts from where it is if nobody is asked.
