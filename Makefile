@@ -17,8 +17,12 @@ $(STAMP): pyproject.toml constraints.txt ros2_ws/src/landbridge_nodes/setup.cfg
 demo: setup
 	$(BIN)/landbridge demo
 
+# What runs in real time, ROS graphs and boards on a pty, has the machine to itself; the rest shares its cores.
+REAL_TIME := tests/ros tests/faults tests/hil
+
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile $(REAL_TIME:%=--ignore %)
+	$(BIN)/pytest $(REAL_TIME)
 
 check: setup
 	$(BIN)/ruff check .
@@ -30,6 +34,7 @@ bench: setup
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/guard_cost.py
 	$(BIN)/python benchmarks/link.py
+	$(BIN)/python benchmarks/recorder.py
 
 clean:
 	rm -rf $(VENV) demo build install log ros2_ws/build ros2_ws/install ros2_ws/log

@@ -302,6 +302,8 @@ FAULTS = (
     Fault("sensors", "encoder jumps by a quarter turn", shifted(math.pi / 2), "position_jump"),
     Fault("sensors", "encoder wraps by a turn", shifted(-2 * math.pi), "position_jump"),
     Fault("sensors", "speed over the limit", sensed(lambda p, v: (p, [31.0, *v[1:]])), "velocity_limit", STOP),
+    Fault("sensors", "tilted by 60 degrees", setting(tilt=math.pi / 3), "tilt", robots=POSITION),
+    Fault("sensors", "IMU gives NaN", setting(tilt=math.nan), "measurement_not_finite", STOP, robots=POSITION),
     Fault(
         "actuation",
         "one servo drops off the bus",

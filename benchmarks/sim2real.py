@@ -1,19 +1,23 @@
-"""The study behind README's table: every alignment on the twin, several seeds, each with its own data.
+"""The study behind README's table: ways to a policy, scored on the twin, several seeds, each with its own data.
 
     python benchmarks/sim2real.py --work /tmp/study
+    python benchmarks/sim2real.py --work /tmp/study --robot quadruped --target-steps 5000
     python benchmarks/sim2real.py --work /tmp/tuning --tuning --seeds 100 101 102 --arms none tabb dynamics oracle
 
-Per seed: source data (MuJoCo, nominal), target data (Bullet, `severe`, at most 60 s of robot time), a calibration from
-the target data and source data of the calibrated simulator, one run of each arm with equal steps and equal source rows
-per step; then 50 episodes each on Bullet `severe`, the same for every arm,
-and on MuJoCo `severe` and nominal, so that engine and parameters are seen apart. Seeds 100 and up were used for
-choosing the ladder and the hyperparameters: `--tuning` takes them, and only them. Runs that are complete in --work are
-not made again. Writes `results/sim2real.json`, `.md` and `.png`, or `results/sim2real_tuning.*`.
+Per seed: source data (MuJoCo, nominal), target data (Bullet, the rung, a minute or so of robot time), what other source
+data the arms need, and one run of each arm with equal steps and equal source rows per step; then 50 episodes each on
+Bullet at the rung, the same for every arm, and on MuJoCo at the rung and nominal, so that engine and parameters are
+seen apart. Seeds 100 and up were used for choosing ladders and hyperparameters: `--tuning` takes them, and only them.
+What is complete in --work is not made again. Writes `results/sim2real_<robot>.json`, `.md` and `.png`, with
+`_<rung>` if that is not `severe` and `_tuning` for tuning seeds.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ import matplotlib as mpl
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from landbridge.calibration.identify import identify
 from landbridge.demo.report import ARMS as SHOWN
@@ -33,11 +38,12 @@ from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
 from landbridge.training.evaluate import resolve, score, summary
+from landbridge.training.run import CONFIG, DIAGNOSTICS
 from landbridge.training.statistics import paired_difference
-from landbridge.training.trainer import CHECKPOINT
 
 RESULTS = Path(__file__).parent / "results"
 TUNING_SEEDS = 100
+RANDOMISED_TO = "extreme"  # rung up to which the randomised source reaches: the robot lies within
 
 
 @dataclass(frozen=True)
@@ -48,22 +54,37 @@ class Arm:
         label: In tables.
         colour: In plots.
         alignment: Of the training.
-        source: Which source data: `source` or `calibrated`.
+        source: Which source data, one of SOURCES.
+        agent: Of the training.
+        fixed_base: Whether only robots with a fixed base can have it: calibration and the twin's own dynamics need the
+            whole state.
     """
 
     label: str
     colour: str
     alignment: str
     source: str = "source"
+    agent: str = "iql"
+    fixed_base: bool = False
 
 
 ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items()} | {
     "dynamics": Arm("dynamics error", "#8c6bb1", "dynamics"),
-    "oracle": Arm("weights of the twin's own dynamics", "#525252", "oracle"),
-    "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated"),
-    "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated"),
+    "shuffled": Arm("tabb's weights on the wrong rows", "#9ecae1", "shuffled"),
+    "oracle": Arm("weights of the twin's own dynamics", "#525252", "oracle", fixed_base=True),
+    "cql": Arm("CQL, naive mix", "#e7298a", "none", agent="cql"),
+    "bc": Arm("BC, robot data only", "#a6761d", "target_only", agent="bc"),
+    "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated", fixed_base=True),
+    "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated", fixed_base=True),
+    "randomised": Arm("randomised simulator only", "#41b6c4", "source_only", "randomised"),
+    "randomised_mix": Arm("randomised, naive mix", "#1d91c0", "none", "randomised"),
+    "randomised_dynamics": Arm("randomised, dynamics error", "#0c2c84", "dynamics", "randomised"),
+    "dara": Arm("DARA", "#bdbdbd", "dara"),
+    "igdf": Arm("IGDF", "#bdbdbd", "igdf"),
+    "otdf": Arm("OTDF, without its policy regulariser", "#bdbdbd", "otdf"),
+    "vgdf": Arm("VGDF", "#bdbdbd", "vgdf"),
+    "density_ratio": Arm("density ratio", "#bdbdbd", "density_ratio"),
 }
-PLACES: tuple[tuple[Engine, str], ...] = (("bullet", "severe"), ("mujoco", "severe"), ("mujoco", "none"))
 
 
 @dataclass(frozen=True)
@@ -72,23 +93,51 @@ class Study:
 
     Attributes:
         work: Folder for data and runs.
+        robot: Robot that ships with landbridge.
+        rung: Scenario that the twin stands in.
         seeds: Training seeds, each with data of its own.
         steps: Gradient steps per run.
         source_steps: Simulator transitions.
         target_steps: Robot transitions; 3000 are 60 s.
         episodes: Evaluation episodes per run and place.
-        arms: Which of the ways to a policy; `none` among them, which the others are compared with.
+        arms: Which of the ways to a policy; `none` among them, which the others are compared with. All that the robot
+            can have, if not given.
         tuning: Whether these are tuning seeds.
     """
 
     work: Path
+    robot: str = "furuta"
+    rung: str = "severe"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     steps: int = 10_000
     source_steps: int = 100_000
     target_steps: int = 3_000
     episodes: int = 50
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = ()
     tuning: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the files with the results."""
+        rung = "" if self.rung == "severe" else f"_{self.rung}"
+        return f"sim2real_{self.robot}{rung}{'_tuning' if self.tuning else ''}"
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The arms, in the order of ARMS."""
+        fixed = load_robot(self.robot).spec.base == "fixed"
+        return tuple(
+            name for name, arm in ARMS.items() if (name in self.arms if self.arms else fixed >= arm.fixed_base)
+        )
+
+    @property
+    def places(self) -> tuple[tuple[Engine, str], ...]:
+        """Engine and scenario of the evaluations; the first is the robot's."""
+        return ("bullet", self.rung), ("mujoco", self.rung), ("mujoco", "none")
+
+    def folder(self, seed: int) -> Path:
+        """Data and runs of a seed."""
+        return self.work / f"{self.robot}_{self.rung}" / f"seed{seed}"
 
 
 def main(study: Study) -> None:
@@ -96,96 +145,150 @@ def main(study: Study) -> None:
     if reserved := [seed for seed in study.seeds if (seed >= TUNING_SEEDS) is not study.tuning]:
         remedy = f"seeds from {TUNING_SEEDS} on are for tuning, those below for the study"
         raise InputError("--seeds", f"{reserved} {'with' if study.tuning else 'without'} --tuning", remedy)
-    if unknown := set(study.arms) - set(ARMS) or {"none"} - set(study.arms):
-        raise InputError(
-            "--arms", f"unknown or missing: {sorted(unknown)}", f"name none, and some of {', '.join(ARMS)}"
-        )
+    if study.arms and (wrong := set(study.arms) - set(ARMS) or {"none"} - set(study.arms)):
+        raise InputError("--arms", f"unknown or missing: {sorted(wrong)}", f"name none, and some of {', '.join(ARMS)}")
     for seed in study.seeds:
         _train(study, seed)
-    scores = {place: _scores(study, *place) for place in PLACES}
-    _write(study, scores)
+        _score(study, seed)
+    _write(study)
+
+
+def _sources(study: Study, seed: int) -> dict[str, Callable[[Path], object]]:
+    """How each kind of source data is made."""
+    folder = study.folder(seed)
+    of: dict[str, Any] = {"robot": study.robot, "steps": study.source_steps, "seed": seed}
+
+    def calibrated(out: Path) -> None:
+        identify(folder / "target", folder / "calibration.yaml", robot=study.robot, seed=seed)
+        collect(out, calibration=folder / "calibration.yaml", **of)
+
+    return {
+        "source": lambda out: collect(out, **of),
+        "calibrated": calibrated,
+        "randomised": lambda out: collect(out, scenario=RANDOMISED_TO, randomise=True, batch=32, **of),
+    }
 
 
 def _train(study: Study, seed: int) -> None:
-    folder = study.work / f"seed{seed}"
-    source, target, calibrated = folder / "source", folder / "target", folder / "calibrated"
-    if not source.exists():
-        collect(source, steps=study.source_steps, seed=seed)
+    folder, target = study.folder(seed), study.folder(seed) / "target"
     if not target.exists():
-        twin: dict[str, Any] = {"engine": "bullet", "scenario": "severe", "domain": "target", "mix": {"excite": 1.0}}
-        collect(target, steps=study.target_steps, seed=seed, **twin)
-    if not calibrated.exists() and any(ARMS[arm].source == "calibrated" for arm in study.arms):
-        identify(target, folder / "calibration.yaml", seed=seed)
-        collect(calibrated, steps=study.source_steps, seed=seed, calibration=folder / "calibration.yaml")
-    options = ["--compile", "--target", str(target), "--steps", str(study.steps), "--seed", str(seed)]
-    missing = {
-        arm: (
-            *("train", "--out", str(folder / "runs" / arm), "--alignment", ARMS[arm].alignment),
-            *("--source", str(folder / ARMS[arm].source), *options),
-        )
-        for arm in study.arms
-        if not (folder / "runs" / arm / CHECKPOINT).is_file()
-    }
+        twin: dict[str, Any] = {"engine": "bullet", "scenario": study.rung, "domain": "target", "mix": {"excite": 1.0}}
+        collect(target, robot=study.robot, steps=study.target_steps, seed=seed, **twin)
+    for name, make in _sources(study, seed).items():
+        if not (folder / name).exists() and any(ARMS[arm].source == name for arm in study.chosen):
+            make(folder / name)
+    runs = {name: folder / "runs" / name for name in study.chosen}
+    missing = {name: _command(study, seed, ARMS[name], run) for name, run in runs.items() if not _complete(study, run)}
     if missing:
-        figures = Stages(folder).train(f"seed {seed}", missing, study.steps)
-        (folder / "figures.json").write_text(json.dumps(figures, indent=2))
+        Stages(folder).train(f"seed {seed}", missing, study.steps)
 
 
-def _scores(study: Study, engine: Engine, scenario: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Success and return (seeds, episodes) per arm."""
-    robot = load_robot("furuta")
-    found = {}
-    for arm in study.arms:
-        rows = []
-        for seed in study.seeds:
-            policy = resolve(str(study.work / f"seed{seed}/runs/{arm}"), robot)
-            rows.append(score(policy, robot, engine, load_scenario(robot, scenario), study.episodes, seed))
-        found[arm] = (np.stack([success for success, _ in rows]), np.stack([returns for _, returns in rows]))
-        console.print(f"{engine} {scenario} {arm}: success {found[arm][0].mean():.2f}")
-    return found
+def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
+    """The command line of a run; one that was cut off is gone on with."""
+    if (run / CONFIG).is_file():
+        return ("train", "--out", str(run), "--resume")
+    data = study.folder(seed)
+    return (
+        *("train", "--out", str(run), "--robot", study.robot, "--agent", arm.agent, "--alignment", arm.alignment),
+        *("--source", str(data / arm.source), "--target", str(data / "target")),
+        *("--compile", "--steps", str(study.steps), "--seed", str(seed)),
+        *(("--oracle.scenario", study.rung) if arm.alignment == "oracle" else ()),
+    )
 
 
-def _write(study: Study, scores: dict[tuple[Engine, str], dict[str, tuple[np.ndarray, np.ndarray]]]) -> None:
+def _complete(study: Study, run: Path) -> bool:
+    path = run / DIAGNOSTICS
+    return path.is_file() and json.loads(path.read_text())["step"] == study.steps
+
+
+def _score(study: Study, seed: int) -> None:
+    """Score the runs of a seed that have no scores yet, one process a core."""
+    missing = [
+        (study, seed, arm, place)
+        for arm in study.chosen
+        for place in study.places
+        if not _scores_file(study, seed, arm, place).is_file()
+    ]
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for line in pool.map(_score_run, missing):
+            console.print(line)
+
+
+def _scores_file(study: Study, seed: int, arm: str, place: tuple[Engine, str]) -> Path:
+    return study.folder(seed) / "scores" / f"{arm}_{place[0]}_{place[1]}_{study.episodes}.npy"
+
+
+def _score_run(task: tuple[Study, int, str, tuple[Engine, str]]) -> str:
+    study, seed, arm, place = task
+    robot = load_robot(study.robot)
+    policy = resolve(str(study.folder(seed) / "runs" / arm), robot)
+    found = np.stack(score(policy, robot, place[0], load_scenario(robot, place[1]), study.episodes, seed))
+    path = _scores_file(study, seed, arm, place)
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, found)
+    return f"seed {seed} {arm} {' '.join(place)}: success {found[0].mean():.2f}, return {found[1].mean():.1f}"
+
+
+def _write(study: Study) -> None:
+    scores: dict[tuple[Engine, str], dict[str, NDArray[np.float64]]] = {  # (2, seeds, episodes): success and return
+        place: {
+            arm: np.stack([np.load(_scores_file(study, seed, arm, place)) for seed in study.seeds], axis=1)
+            for arm in study.chosen
+        }
+        for place in study.places
+    }
     places = {
-        f"{engine} {scenario}": {arm: summary(*values) | {"by_seed": values[0].mean(1).tolist()}
-                                 for arm, values in arms.items()}
-        for (engine, scenario), arms in scores.items()
-    }  # fmt: skip
-    robot = scores[PLACES[0]]
-    paired = {arm: paired_difference(robot[arm][0], robot["none"][0]) for arm in study.arms if arm != "none"}
-    config = {key: value for key, value in vars(study).items() if key != "work"}
+        f"{engine} {rung}": {
+            arm: summary(*both) | {"by_seed": both[0].mean(1).tolist(), "return_by_seed": both[1].mean(1).tolist()}
+            for arm, both in arms.items()
+        }
+        for (engine, rung), arms in scores.items()
+    }
+    robot = scores[study.places[0]]
+    paired = {
+        arm: {name: paired_difference(robot[arm][i], robot["none"][i]) for i, name in enumerate(("success", "return"))}
+        for arm in study.chosen
+        if arm != "none"
+    }
+    config = {key: value for key, value in vars(study).items() if key != "work"} | {"arms": study.chosen}
     results = {"commit": commit(), "study": config, "places": places, "minus_mix": paired}
     RESULTS.mkdir(exist_ok=True)
-    name = "sim2real_tuning" if study.tuning else "sim2real"
-    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
-    (RESULTS / f"{name}.md").write_text(_markdown(study, places, paired))
-    _plot(places).savefig(RESULTS / f"{name}.png", dpi=150)
+    (RESULTS / f"{study.name}.json").write_text(json.dumps(results, indent=2) + "\n")
+    (RESULTS / f"{study.name}.md").write_text(_markdown(study, places, paired))
+    _plot(places).savefig(RESULTS / f"{study.name}.png", dpi=150)
 
 
-def _markdown(study: Study, places: dict[str, Any], paired: dict[str, tuple[float, float, float]]) -> str:
-    seeds, option = ("tuning seeds", " --tuning") if study.tuning else ("seeds", "")
+def _markdown(study: Study, places: dict[str, Any], paired: dict[str, Any]) -> str:
+    robot = next(iter(places))
     lines = [
-        f"Success on `furuta`, {len(study.seeds)} {seeds} x {study.episodes} episodes, mean and 95 % bootstrap "
-        f"interval over seeds and episodes (`python benchmarks/sim2real.py{option}`).",
+        f"Success on `{study.robot}`, {len(study.seeds)} {'tuning ' if study.tuning else ''}seeds x {study.episodes} "
+        "episodes: mean and 95 % bootstrap interval over seeds and episodes, interquartile mean over seeds. The last "
+        f"two columns: {robot}, paired with the naive mix.",
         "",
-        "| arm | " + " | ".join(places) + " | minus the naive mix, paired, on the first |",
-        "|---|" + "---|" * (len(places) + 1),
+        f"| arm | {robot} | IQM | " + " | ".join(list(places)[1:]) + " | return | success - mix | return - mix |",
+        "|---|" + "---|" * (len(places) + 4),
     ]
-    for arm in study.arms:
-        cells = ["{success:.2f} ({success_low:.2f} .. {success_high:.2f})".format(**p[arm]) for p in places.values()]
-        difference = "{:+.2f} ({:+.2f} .. {:+.2f})".format(*paired[arm]) if arm in paired else ""
-        lines.append(f"| {ARMS[arm].label} | " + " | ".join([*cells, difference]) + " |")
+    for arm in study.chosen:
+        means = ["{success:.2f} ({success_low:.2f} .. {success_high:.2f})".format(**p[arm]) for p in places.values()]
+        middle, total = (f"{places[robot][arm].get(key, np.nan):{form}}" for key, form in
+                         (("success_iqm", ".2f"), ("return", ".0f")))  # fmt: skip
+        differences = [
+            form.format(*paired[arm][key]) if arm in paired else ""
+            for key, form in (("success", "{:+.2f} ({:+.2f} .. {:+.2f})"), ("return", "{:+.0f} ({:+.0f} .. {:+.0f})"))
+        ]
+        lines.append(f"| {ARMS[arm].label} | " + " | ".join([means[0], middle, *means[1:], total, *differences]) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _plot(places: dict[str, Any]) -> Figure:
     mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
-    figure = Figure((8, 3.6), layout="constrained")
-    for axes, (place, arms) in zip(figure.subplots(1, len(places), sharey=True), places.items(), strict=True):
-        for i, (arm, found) in enumerate(arms.items()):
-            error = [[found["success"] - found["success_low"]], [found["success_high"] - found["success"]]]
-            axes.barh(i, found["success"], color=ARMS[arm].colour, xerr=np.maximum(error, 0), capsize=3)
-            axes.plot(found["by_seed"], [i] * len(found["by_seed"]), "k.", markersize=4)
+    arms = list(next(iter(places.values())))
+    figure = Figure((9, 1.0 + 0.32 * len(arms)), layout="constrained")
+    for axes, (place, found) in zip(figure.subplots(1, len(places), sharey=True), places.items(), strict=True):
+        for i, (arm, scores) in enumerate(found.items()):
+            error = [[scores["success"] - scores["success_low"]], [scores["success_high"] - scores["success"]]]
+            axes.barh(i, scores["success"], color=ARMS[arm].colour, xerr=np.maximum(error, 0), capsize=3)
+            axes.plot(scores["by_seed"], [i] * len(scores["by_seed"]), "k.", markersize=4)
         axes.set(title=place, xlim=(0, 1.02), xlabel="success")
         axes.set_yticks(range(len(arms)), [ARMS[arm].label for arm in arms])
     figure.axes[0].invert_yaxis()

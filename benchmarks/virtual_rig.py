@@ -44,6 +44,7 @@ class Rig:
         gain: Share of the wanted torque that the motor of joint LAME gives.
         load: Torque on it from outside [N m].
         stuck: Whether it cannot move.
+        tilt: Of the base [rad].
         writes: (step, verdict, whether the policy asked for it) of everything that reached the motors.
         outside: How many of them lay outside the limits of the robot.
         torque: Whether the motors are powered.
@@ -76,7 +77,7 @@ class Rig:
         )
         self.stamp: Callable[[int], int] = lambda step: step * 10_000_000
         self.bridge_runs = self.monitor_runs = self.policy_runs = True
-        self.gain, self.load, self.stuck = 1.0, 0.0, False
+        self.gain, self.load, self.stuck, self.tilt = 1.0, 0.0, False, 0.0
 
     def answer(self, stamp: int, position: Numbers) -> list[Command]:
         """The healthy policy: sways a little about the default pose."""
@@ -135,7 +136,7 @@ class Rig:
     def _tick(self) -> None:
         position, velocity = self.sense(list(self.position), list(self.velocity))
         stamp = self.stamp(self.step)
-        self.guard.measure(stamp, self.now, position, velocity)
+        self.guard.measure(stamp, self.now, position, velocity, self.tilt)
         self._write(self.guard.tick(self.now))
         guard, state = self.guard, self.guard.state
         fault = "" if guard.fault is None else guard.fault.value

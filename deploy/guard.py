@@ -99,9 +99,14 @@ class Guard:
             if left is not State.ARMED:
                 self._latch(Reason.NOT_ARMED)
 
-    def measure(self, stamp: int, now: float, position: Sequence[float], velocity: Sequence[float]) -> None:
-        """Take a measurement of all joints in `spec.joint_names` order, which commands answer by its stamp."""
-        if (broken := self._motion.take(position, velocity, now)) is not None:
+    def measure(
+        self, stamp: int, now: float, position: Sequence[float], velocity: Sequence[float], tilt: float = 0.0
+    ) -> None:
+        """Take a measurement, which commands answer by its stamp.
+
+        Joints are in `spec.joint_names` order; `tilt` [rad] is the angle of a floating base from the vertical.
+        """
+        if (broken := self._motion.take(position, velocity, now, tilt)) is not None:
             self._latch_if(WATCHED, broken)
             return  # nothing may answer it; the last sane measurement stays the anchor of the stop
         self._number += 1

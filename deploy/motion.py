@@ -1,4 +1,4 @@
-"""What the encoders say of the robot, as far as it can be believed."""
+"""What the sensors say of the robot, as far as it can be believed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Motion:
     Attributes:
         position: [rad]
         velocity: As the encoders report it [rad/s].
+        tilt: Of a floating base [rad].
     """
 
     def __init__(self, spec: RobotSpec) -> None:
@@ -26,12 +27,14 @@ class Motion:
         self._fastest = [joint.velocity_limit for joint in spec.joints]
         self._rest = [REST_SHARE * limit for limit in self._fastest]
         self._range = [joint.position_limit or (-math.inf, math.inf) for joint in spec.joints]
+        self._max_tilt = math.inf if spec.safety.max_tilt is None else spec.safety.max_tilt
         self._passive = [not joint.actuated for joint in spec.joints]
         self._at = -math.inf
         self._frozen = [0] * len(spec.joints)
         self._resting = 0
         self.position: Sequence[float] = [joint.default_joint_pos for joint in spec.joints]
         self.velocity: Sequence[float] = [0.0] * len(spec.joints)
+        self.tilt = 0.0
         self._before: Sequence[float] = self.position
         self._elapsed = math.inf
 
@@ -40,14 +43,16 @@ class Motion:
         """Whether every actuated joint has been at rest for `REST_PERIODS` sane measurements in a row."""
         return self._resting >= REST_PERIODS
 
-    def take(self, position: Sequence[float], velocity: Sequence[float], now: float) -> Reason | None:
+    def take(
+        self, position: Sequence[float], velocity: Sequence[float], now: float, tilt: float = 0.0
+    ) -> Reason | None:
         """Take a measurement, or say what makes it useless, even to stop by, and keep the last one."""
         elapsed = max(now - self._at, self._dt)  # a late measurement may be followed soon by one on time
-        if (broken := self._broken(position, velocity, elapsed)) is not None:
+        if (broken := self._broken(position, velocity, tilt, elapsed)) is not None:
             self._resting = 0
             return broken
         self._before, self._elapsed = self.position, elapsed
-        self.position, self.velocity, self._at = tuple(position), tuple(velocity), now
+        self.position, self.velocity, self.tilt, self._at = tuple(position), tuple(velocity), tilt, now
         still = [abs(speed) <= rest for speed, rest in zip(velocity, self._rest, strict=True)]
         self._frozen = [
             0 if rests or new != old else count + 1
@@ -76,16 +81,20 @@ class Motion:
         for position, (lower, upper) in zip(self.position, self._range, strict=True):
             if not lower - beyond <= position <= upper + beyond:
                 return Reason.POSITION_LIMIT
+        if self.tilt > self._max_tilt:
+            return Reason.TILT
         return Reason.FROZEN_ENCODER if max(self._frozen) >= FROZEN_PERIODS else None
 
     def forget(self) -> None:
         """The robot may have been put elsewhere: the next measurement follows from nothing."""
         self._at = -math.inf
 
-    def _broken(self, position: Sequence[float], velocity: Sequence[float], elapsed: float) -> Reason | None:
+    def _broken(
+        self, position: Sequence[float], velocity: Sequence[float], tilt: float, elapsed: float
+    ) -> Reason | None:
         if not len(position) == len(velocity) == len(self._fastest):
             return Reason.MEASUREMENT_INCOMPLETE
-        if not (all(map(math.isfinite, position)) and all(map(math.isfinite, velocity))):
+        if not (all(map(math.isfinite, position)) and all(map(math.isfinite, velocity)) and math.isfinite(tilt)):
             return Reason.MEASUREMENT_NOT_FINITE
         for new, old, speed, limit in zip(position, self.position, velocity, self._fastest, strict=True):
             if abs(new - old) > limit * elapsed and abs(speed) <= limit:  # it cannot have come so far

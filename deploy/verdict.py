@@ -31,6 +31,7 @@ class Reason(str, Enum):
     POSITION_JUMP = "position_jump"
     FROZEN_ENCODER = "frozen_encoder"
     TRACKING_ERROR = "tracking_error"
+    TILT = "tilt"
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "engine": ("landbridge.deploy.accept:engine", "build a TensorRT engine and accept it by a closed loop"),
     "replay": ("landbridge_nodes.replay:replay", "re-run a recorded log through bundle and guard, bit for bit"),
     "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, twin) without `ros2 launch`"),
+    "state": ("landbridge_nodes.state:state", "what the supervisor of a running robot says"),
+    "deploy push": ("landbridge.deploy.push:push", "put a bundle on a robot's computer, verify it there, switch to it"),
     "hil run": ("landbridge_nodes.hil:run", "accept a robot's hardware, stage by stage, with a page and junit.xml"),
     "hil emulate": ("landbridge.deploy.hil.command:emulate", "be a robot's microcontroller, on a pty"),
     "hil joints": ("landbridge.deploy.hil.command:joints", "the C table of joints that a board is built with"),

@@ -26,7 +26,7 @@ EXTRAS = {
     "hil": ("serial", "cobs", "matplotlib"),
     "signing": ("model_signing", "OpenSSL"),
 }
-RT_PRIORITY = 50  # what a control loop would ask of SCHED_FIFO; above most kernel threads' default of 50 is unwise
+RT_PRIORITY = 70  # what the bridge asks of SCHED_FIFO
 
 
 @dataclass(frozen=True)

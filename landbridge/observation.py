@@ -47,6 +47,10 @@ class Base(NamedTuple):
         w, x, y, z = self.quat.T
         return np.stack([2 * (w * y - x * z), -2 * (y * z + w * x), 2 * (x * x + y * y) - 1], -1)
 
+    def tilt(self) -> Array:
+        """Angle (B,) between the body's z axis and the vertical [rad]."""
+        return np.arccos(np.clip(-self.projected_gravity()[:, 2], -1, 1))
+
 
 AXES = ("x", "y", "z")
 KNOWN = {"action_history", "gait_phase"}  # kinds whose next value is known before the plant has moved

@@ -171,6 +171,7 @@ class SafetyEnvelope(Spec):
         max_silence_periods: Control periods without an admissible command before the bridge stops on its own; at least
             2, since the newest measurement has always yet to be answered.
         heartbeat_timeout_ms: Silence of the monitor that counts as its loss.
+        max_tilt: Angle of a floating base's z axis from the vertical [rad]; None: not checked.
         max_tracking_error: |commanded - measured position| [rad] of a position-commanded joint; None: not checked.
         parking_pose: Where PARK leads position-commanded joints before torque is taken off [rad], by name; those it
             does not name go to `default_joint_pos`.
@@ -180,6 +181,7 @@ class SafetyEnvelope(Spec):
     max_command_age_ms: Positive
     max_silence_periods: Annotated[int, Field(ge=2)] = 3
     heartbeat_timeout_ms: Positive = 200.0
+    max_tilt: Positive | None = None
     max_tracking_error: Positive | None = None
     parking_pose: dict[str, Finite] = {}
     parking_speed: Positive = 0.5
@@ -269,6 +271,8 @@ class RobotSpec(Spec):
     def _base_is_complete(self) -> Self:
         if (self.base == "floating") != (self.base_height is not None):
             raise ValueError(f"base is {self.base} and base_height is {self.base_height}")
+        if self.base == "fixed" and self.safety.max_tilt is not None:
+            raise ValueError(f"safety.max_tilt is {self.safety.max_tilt}, and a fixed base does not tilt")
         kinds = [term.kind for term in self.observation]
         if self.base == "fixed" and (found := sorted(set(kinds) & BASE_KINDS)):
             raise ValueError(f"observation has {found}, which a fixed base does not have")
@@ -312,7 +316,7 @@ class RobotSpec(Spec):
         later: dict[str, Any] = dict.fromkeys(_unset(self, "base", "base_height", "friction_smoothing"), True)
         later["observation"] = {i: _unset(term, "period_s") for i, term in enumerate(self.observation)}
         later["joints"] = {i: _unset(joint, "acceleration_limit", "jerk_limit") for i, joint in enumerate(self.joints)}
-        later["safety"] = _unset(self.safety, "parking_pose", "parking_speed")
+        later["safety"] = _unset(self.safety, "max_tilt", "parking_pose", "parking_speed")
         later["hardware"] = True
         return hashlib.sha256(self.model_dump_json(exclude=later).encode()).hexdigest()
 

@@ -19,10 +19,12 @@ from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.calibrated import CALIBRATED, choose_scenario, read_calibration
 from landbridge.simulation.plant import Engine, Plant, make_plant
+from landbridge.simulation.randomised import draw_between
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, Scenario
 from landbridge.task import Task, load_task
 
+RANDOMISED = "-randomised"  # after the scenario, in a dataset's metadata
 EXPLORING = {"source": 0.5, "target": 0.0}  # share of the rollouts that start from anywhere: no robot can
 
 
@@ -68,7 +70,8 @@ def collect(
         batch: Episodes run in lockstep.
         seed: The same seed gives the same arrays.
         calibration: File of `landbridge calibrate identify`; simulates that robot in place of a rung.
-        randomise: Draw the parameters of each of the `batch` simulators from the calibration's posterior.
+        randomise: Draw the parameters of each of the `batch` simulators: from the calibration's posterior, or between
+            the nominal robot's and the scenario's.
 
     Returns:
         Path, steps, episodes, rate [control steps/s, writing included] by wall clock and by processor time, and the
@@ -88,7 +91,7 @@ def collect(
     tally, started, started_cpu = Tally(), time.perf_counter(), time.process_time()
     try:
         # Behaviours' shares are met exactly, so the metadata can be written before the first episode is.
-        place = scenario if calibration is None else CALIBRATED
+        place = (scenario if calibration is None else CALIBRATED) + (RANDOMISED if randomise else "")
         metadata = _metadata(machine, task, plants[0], engine, place, domain, quota := _quota(shares, steps), seed)
         episodes = _episodes(machine, task, plants, quota, np.random.default_rng(streams[0]), tally, explored)
         dataset = write_dataset(out, _with_progress(episodes, steps), metadata)
@@ -109,15 +112,18 @@ def collect(
 def _scenarios(
     robot: Robot, rung: str, calibration: Path | None, draws: list[np.random.Generator] | None, batch: int
 ) -> list[Scenario]:
-    """The scenario of each of `batch` plants, drawn from the posterior of a calibration if there are `draws`."""
-    if calibration is None and draws is not None:
-        raise InputError("--randomise", "draws from a calibration, and there is none", "name one with --calibration")
+    """The scenario of each of `batch` plants, one of its own for each of `draws` if there are any."""
     if calibration is not None and rung != NOMINAL:
         raise InputError("--scenario", f"is {rung!r} beside a calibration", "give one of the two")
-    if calibration is None or draws is None:
+    if draws is None:
         return [choose_scenario(robot, rung, calibration)] * batch
-    found = read_calibration(calibration, robot)
-    return [found.draw(robot, rng) for rng in draws]
+    if calibration is not None:
+        found = read_calibration(calibration, robot)
+        return [found.draw(robot, rng) for rng in draws]
+    if rung == NOMINAL:
+        problem = "draws between the nominal robot and a scenario, or from a calibration, and neither is named"
+        raise InputError("--randomise", problem, "add --scenario RUNG or --calibration FILE")
+    return [draw_between(robot, rung, rng) for rng in draws]
 
 
 def _shares(robot: Robot, mix: dict[str, float]) -> dict[str, float]:

@@ -19,7 +19,24 @@ from landbridge.robot import load_robot
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from . import stalls
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Tests in real time: see `stalls`."""
+    if item.path.relative_to(REPOSITORY / "tests").parts[0] not in stalls.FOLDERS:
+        return None
+    stalls.run(item, nextitem)
+    return True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests were repeated."""
+    for line in stalls.repeated:
+        terminalreporter.write_line(f"REPEATED {line}")
 
 
 @pytest.fixture(scope="session")
@@ -56,23 +73,27 @@ def ros_domain(new_ros_domain: Callable[[pytest.MonkeyPatch], None], monkeypatch
 _DOMAINS = itertools.count(os.getpid() * 7)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def linear_bundle() -> Callable[..., Path]:
-    """`_linear_bundle`: writes a bundle for the furuta whose policy is tanh(obs @ weight)."""
+    """`_linear_bundle`: writes a bundle whose policy is tanh(obs @ weight)."""
     return _linear_bundle
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def linear_graph() -> Callable[..., bytes]:
     """`_linear_graph`: the ONNX graph of such a policy."""
     return _linear_graph
 
 
 def _linear_bundle(
-    path: Path, weight: NDArray[np.float32], graph: bytes | None = None, golden_shift: float = 0.0
+    path: Path,
+    weight: NDArray[np.float32],
+    graph: bytes | None = None,
+    golden_shift: float = 0.0,
+    robot: str = "furuta",
 ) -> Path:
     """`graph` replaces the policy's own; `golden_shift` is added to the golden actions."""
-    spec = load_robot("furuta").spec
+    spec = load_robot(robot).spec
     names = Observer(spec).names
     obs = np.random.default_rng(0).normal(size=(16, len(names))).astype(np.float32)
     model = _linear_graph(weight) if graph is None else graph

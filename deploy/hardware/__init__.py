@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from landbridge.errors import InputError
+from landbridge.observation import Base
 from landbridge.robot import McuHardware, Robot, RobotSpec, TwinHardware
 
 KINDS = {"twin": TwinHardware, "mcu": McuHardware}
@@ -72,6 +73,14 @@ class Reporting(Protocol):
         """Whether the newest report shows a command in effect that was written at `written` [s, monotonic] or later."""
 
 
+@runtime_checkable
+class BaseSensing(Protocol):
+    """Hardware that also measures its floating base: an IMU, and an estimate of the velocity."""
+
+    def base(self) -> Base:
+        """The base as of the last `read`, one row; NaN while there is a fault."""
+
+
 def choose_hardware(spec: RobotSpec, kind: str = "", port: str = "") -> TwinHardware | McuHardware:
     """What drives the joints: the robot's own line, unless `kind` names another back end, with `port` for its own.
 
@@ -96,8 +105,13 @@ def open_hardware(robot: Robot, settings: TwinHardware | McuHardware, scenario: 
     """The driver that `settings` ask for; drivers are imported only when used. Scenario and seed are the twin's.
 
     Raises:
-        InputError: It cannot be opened.
+        InputError: It cannot be opened, or does not measure the base of a robot that has a floating one.
     """
+    if robot.spec.base == "floating" and not isinstance(settings, TwinHardware):
+        problem = f"driver {settings.kind!r} does not measure the floating base of {robot.spec.name}"
+        raise InputError(
+            "hardware", problem, "give the driver a `base()` from IMU and state estimator: see BaseSensing"
+        )
     if isinstance(settings, McuHardware):
         try:
             from landbridge.deploy.hardware.mcu import Mcu

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from landbridge.observation import Base
 from landbridge.robot import Robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import load_scenario
@@ -67,6 +68,12 @@ class Twin:
         self._read_at = self._clock()
         joint_pos, joint_vel = self._plant.measure()
         return joint_pos.tolist(), joint_vel.tolist()
+
+    def base(self) -> Base:
+        """See `BaseSensing`; only of a robot whose base floats."""
+        base = self._plant.measure_base()
+        assert base is not None
+        return base
 
     def write(self, command: Sequence[float]) -> None:
         """Take effect from now on, after the scenario's latency."""

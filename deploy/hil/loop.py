@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from landbridge.deploy.guard import Guard
-from landbridge.deploy.hardware import Hardware, Reporting, Resettable
+from landbridge.deploy.hardware import BaseSensing, Hardware, Reporting, Resettable
 from landbridge.deploy.motion import REST_PERIODS, REST_SHARE
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, Event, State, Supervisor
 from landbridge.deploy.verdict import Reason, Verdict
@@ -121,7 +121,7 @@ class Loop:
         self._supervisor.tick(now)
         self._stamp += 1
         self._supervise(now)
-        self._guard.measure(self._stamp, now, position, velocity)
+        self._guard.measure(self._stamp, now, position, velocity, self._tilt())
         self._apply(self._guard.tick(now))
         verdict, written_at = (None, None) if wanted is None else self.send(self._stamp, self.spec.actuated, wanted)
         self._judge(now)
@@ -258,6 +258,12 @@ class Loop:
             if (left := deadline - time.monotonic()) <= 0:
                 return False
             time.sleep(min(left, POLL_SECONDS))
+
+    def _tilt(self) -> float:
+        """Of a floating base [rad]."""
+        if self.spec.base == "fixed" or not isinstance(self.hardware, BaseSensing):
+            return 0.0
+        return float(self.hardware.base().tilt()[0])
 
     def _handle(self, event: Event) -> None:
         now = time.monotonic()

@@ -163,13 +163,13 @@ def test_source_data_are_collected_in_the_calibrated_simulator(written: Path, tm
     for name, extra in (("plain", {}), ("again", {}), ("drawn", {"randomise": True})):
         collect(tmp_path / name, steps=150, batch=2, mix={"random": 1.0}, calibration=written, **extra)  # type: ignore[arg-type]
         dataset = open_dataset(tmp_path / name)
-        assert dataset.metadata.scenario == "calibrated"
+        assert dataset.metadata.scenario == ("calibrated-randomised" if extra else "calibrated")
         data[name] = np.concatenate([episode.obs for episode in dataset])
     np.testing.assert_array_equal(data["plain"], data["again"])
     assert not np.array_equal(data["plain"], data["drawn"])
     with pytest.raises(InputError, match="give one of the two"):
         collect(tmp_path / "both", scenario="mild", calibration=written)
-    with pytest.raises(InputError, match="name one with --calibration"):
+    with pytest.raises(InputError, match="add --scenario RUNG or --calibration FILE"):
         collect(tmp_path / "neither", randomise=True)
     assert not (tmp_path / "both").exists()
 

@@ -60,3 +60,8 @@ def test_a_line_that_is_not_understood_is_refused(tmp_path: Path, hardware: str,
 def test_a_board_without_a_port_is_refused_with_the_ports_there_are() -> None:
     with pytest.raises(InputError, match=r"set it in robot\.yaml or with --port; found: "):
         open_hardware(FURUTA, McuHardware(), "none", 0)
+
+
+def test_a_driver_that_does_not_measure_a_floating_base_is_refused() -> None:
+    with pytest.raises(InputError, match="driver 'mcu' does not measure the floating base of quadruped"):
+        open_hardware(load_robot("quadruped"), McuHardware(port="/dev/null"), "none", 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from landbridge.deploy.guard import Guard
@@ -57,6 +59,31 @@ def test_a_jump_at_the_very_speed_limit_is_a_jump() -> None:
     motion.take((0.0, 0.0), (0.0, 0.0), 0.0)
     assert motion.take((0.7, 0.0), (30.0, 0.0), 0.02) is Reason.POSITION_JUMP
     assert motion.position == (0.0, 0.0)
+
+
+def test_a_tilt_that_is_no_number_is_no_measurement() -> None:
+    motion = Motion(QUADRUPED)
+    assert motion.take(STANCE, [0.0] * 12, 0.0, math.nan) is Reason.MEASUREMENT_NOT_FINITE
+    assert motion.take(STANCE, [0.0] * 12, 0.0, QUADRUPED.safety.max_tilt or 0.0) is None
+    assert motion.outside(0.0) is None
+
+
+def test_a_robot_that_tips_over_is_stopped_where_its_joints_are() -> None:
+    guard, beyond = Guard(QUADRUPED), math.nextafter(QUADRUPED.safety.max_tilt or 0.0, math.inf)
+    guard.measure(1, 0.0, STANCE, [0.0] * 12, beyond)
+    assert guard.fault is None  # nobody has armed it: it may lie on its side
+    guard.supervise(State.ARMED, 0, 0.0)
+    assert guard.fault is Reason.TILT
+    guard.supervise(State.STANDBY, 1, 0.01)
+    guard.measure(2, 0.02, STANCE, [0.0] * 12, 0.0)
+    for state in (State.ARMED, State.ACTIVE):
+        guard.supervise(state, 1, 0.03)
+    moved = [pos + 0.05 for pos in STANCE]
+    guard.measure(3, 0.04, moved, [0.0] * 12, beyond)
+    stop = guard.tick(0.04)
+    assert guard.fault is Reason.TILT
+    assert stop is None or stop.command == pytest.approx(moved)
+    assert not guard.admit(3, QUADRUPED.actuated, STANCE, 0.045).write
 
 
 def test_a_position_command_ends_at_the_position_limit() -> None:

@@ -5,120 +5,21 @@ Times are wall-clock times of measurements and verdicts of one machine; the figu
 
 from __future__ import annotations
 
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 from mcap.exceptions import McapError
 from mcap.stream_reader import StreamReader
 
 from landbridge.deploy.supervisor import State
-from landbridge.errors import InputError
-from landbridge.observation import Observer
-from landbridge.robot import load_robot
 from landbridge_nodes import bringup, topics
-from landbridge_nodes.operator import START_TIMEOUT, Operator
 from landbridge_nodes.process import LOOP_SECONDS
 from landbridge_nodes.processes import Processes
 
+from .rig import BUSY_MS, DT_MS, FURUTA, HEARTBEAT_MS, SILENCE, Rig, report
+
 pytestmark = pytest.mark.ros
-FURUTA = load_robot("furuta")
-DT_MS = 1000 * FURUTA.spec.control_dt
-SILENCE = FURUTA.spec.safety.max_silence_periods
-HEARTBEAT_MS = FURUTA.spec.safety.heartbeat_timeout_ms
-BUSY_MS = 20  # allowed for a scheduler that is late on a busy machine
-
-WEIGHT = np.zeros((Observer(FURUTA.spec).size, 1), np.float32)
-WEIGHT[0] = -0.5  # pulls the arm softly back to the middle: an episode that could go on for ever
-
-
-class Verdict(NamedTuple):
-    stamp: int  # of the measurement it answers, ns
-    seen: int  # when it arrived here, ns
-    reason: str
-    effort: float
-
-
-class Rig(NamedTuple):
-    processes: Processes
-    operator: Operator
-    verdicts: list[Verdict]
-    bag: Path
-    specs: dict[str, bringup.NodeSpec]
-
-    def activate(self) -> None:
-        self.verdicts.clear()
-        self.operator.call("/monitor/arm")
-        self.operator.wait(lambda: sum(v.reason == "ok" for v in self.verdicts) > 25, 10)
-        assert self.operator.state is State.ACTIVE
-
-    def strike(self, name: str, number: signal.Signals) -> int:
-        os.kill(self.processes.pid(name), number)
-        return time.time_ns()
-
-    def reset(self) -> None:
-        """As an operator does who has started a process anew; a busy machine may need long to start it."""
-        self.operator.wait(self._is_reset, START_TIMEOUT)
-        self.operator.wait(lambda: self.operator.state is State.STANDBY, START_TIMEOUT)
-
-    def _is_reset(self) -> bool:
-        try:
-            self.operator.call("/monitor/reset")
-        except InputError:
-            return False
-        return True
-
-    def await_fault(self, reason: str) -> None:
-        self.operator.wait(lambda: self.operator.state is State.FAULT, 5)
-        assert self.operator.reason == reason
-
-    def stop_after(self, struck: int, *reasons: str) -> tuple[float, float]:
-        """Ms from the blow to the bridge's first stop for one of `reasons`, and to the last admitted command before."""
-        self.operator.wait(lambda: any(v.reason in reasons and v.seen > struck for v in self.verdicts), 5)
-        at = next(i for i, v in enumerate(self.verdicts) if v.reason in reasons and v.seen > struck)
-        admitted = [v for v in self.verdicts if v.reason in ("ok", "limited")]
-        assert admitted[-1].stamp <= self.verdicts[at].stamp, "a command was admitted after the stop"
-        return (self.verdicts[at].seen - struck) / 1e6, (admitted[-1].seen - struck) / 1e6
-
-
-@pytest.fixture
-def rig(
-    tmp_path: Path, ros_domain: None, linear_bundle: Callable[..., Path], request: pytest.FixtureRequest
-) -> Iterator[Rig]:
-    """Recorder, bridge, policy and monitor in STANDBY; a parameter (executable, source) replaces one executable."""
-    bag = tmp_path / "bag"
-    bundle = linear_bundle(tmp_path / "bundle", WEIGHT)
-    specs = bringup.deploy("furuta", "none", 0, str(bundle), str(bag))
-    name, source = getattr(request, "param", ("", ""))
-    (tmp_path / "replaced").mkdir()
-    (tmp_path / "replaced" / f"{name}.py").write_text(source)
-    specs = [replace(spec, package="replaced") if spec.name == name else spec for spec in specs]
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with Processes(specs, {"PYTHONPATH": path}) as processes, Operator(FURUTA, lambda: None) as operator:
-        verdicts: list[Verdict] = []
-
-        def keep(message: Any) -> None:
-            stamp = topics.to_ns(message.header.stamp)
-            verdicts.append(Verdict(stamp, time.time_ns(), message.header.frame_id, message.effort[0]))
-
-        topics.subscribe(operator.node, topics.GUARD_COMMAND, keep)
-        operator.wait_ready(recorded=True)
-        yield Rig(processes, operator, verdicts, bag, {spec.name: spec for spec in specs})
-        for spec in specs:  # a stopped process does not hear SIGTERM
-            if (Path("/proc") / str(processes.pid(spec.name))).exists():
-                os.kill(processes.pid(spec.name), signal.SIGCONT)
-
-
-def report(what: str, stopped_ms: float, last_ms: float) -> None:
-    print(
-        f"{what}: last admitted command {last_ms:+.1f} ms, stop {stopped_ms:.1f} ms = {stopped_ms / DT_MS:.1f} periods"
-    )
 
 
 @pytest.mark.parametrize(

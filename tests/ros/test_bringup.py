@@ -23,7 +23,14 @@ from landbridge_nodes.processes import arguments, parameters_yaml
 HAS_LAUNCH_ROS = importlib.util.find_spec("launch_ros") is not None
 VALUES = {
     "record": {"robot": "furuta", "scenario": "mild", "seed": "7", "out": "/tmp/bag"},
-    "deploy": {"robot": "/robots/mine", "scenario": "none", "seed": "0", "bundle": "b.zip", "out": "x"},
+    "deploy": {
+        "robot": "/robots/mine",
+        "scenario": "none",
+        "seed": "0",
+        "bundle": "b.zip",
+        "black_box": "x",
+        "black_box_seconds": "9",
+    },
     "hil": {"robot": "furuta", "scenario": "mild", "bundle": "b.zip", "link": "/tmp/board"},
     "twin": {"scenario": "extreme"},
 }

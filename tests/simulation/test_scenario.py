@@ -12,6 +12,7 @@ from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.bullet_plant import BulletPlant
 from landbridge.simulation.mujoco_plant import MujocoPlant, compile_model
+from landbridge.simulation.randomised import draw_between
 from landbridge.simulation.scenario import Scenario, apply, load_scenario
 
 RUNGS = ["none", "mild", "moderate", "severe", "extreme"]
@@ -119,3 +120,25 @@ def test_malformed_urdf_is_refused(robot: Robot) -> None:
     robot.urdf.write_text(robot.urdf.read_text().replace("</robot>", ""))
     with pytest.raises(InputError, match=r"furuta.urdf: URDF is not XML"):
         MujocoPlant(robot, Scenario())
+
+
+@pytest.mark.parametrize("name", ["furuta", "quadruped"])
+def test_randomised_scenarios_lie_between_the_nominal_robot_and_the_rung(name: str) -> None:
+    machine, rng = load_robot(name), np.random.default_rng(0)
+    none, severe = load_scenario(machine, "none"), load_scenario(machine, "severe")
+    drawn = [draw_between(machine, "severe", rng) for _ in range(50)]
+    for field in ("actuator_gain", "latency_ms", "ground_friction"):
+        values, ends = [getattr(s, field) for s in drawn], sorted(getattr(s, field) for s in (none, severe))
+        assert ends[0] <= min(values) and max(values) <= ends[1]
+        assert ends[0] == ends[1] or np.ptp(values) > 0.7 * (ends[1] - ends[0])
+    joint = machine.spec.joints[0]
+    for scenario in drawn:
+        assert scenario.push == none.push
+        shares = [
+            (getattr(scenario.friction[joint.name], key) - low) / (getattr(severe.friction[joint.name], key) - low)
+            for key in ("frictionloss", "viscous")
+            if (low := getattr(joint.friction, key)) != getattr(severe.friction[joint.name], key)
+        ]
+        assert shares == pytest.approx([shares[0]] * len(shares)) and 0 <= shares[0] <= 1
+        assert all(0 < load.mass < severe.payload[link].mass for link, load in scenario.payload.items())
+        apply(machine.urdf.read_text(), scenario)

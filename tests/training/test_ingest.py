@@ -21,7 +21,7 @@ from landbridge.task import load_task
 from landbridge.training.bag import read_bag
 from landbridge.training.ingest import ingest
 from landbridge_nodes import topics
-from landbridge_nodes.recorder import Bag
+from landbridge_nodes.bag import Bag
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 ROBOT = load_robot("furuta")
@@ -55,9 +55,7 @@ def write(
 
     `verdicts` are the guard's on the ticks where it is not `ok`.
     """
-    bag = Bag(path, ABOUT | about)
-    for topic in topics.TOPICS:
-        bag.add(topic)
+    bag = Bag(path, ABOUT | about, topics.TOPICS)
 
     def put(topic: topics.Topic, message: object, now: int) -> None:
         bag.write(topic.name, as_on_the_wire(serialize_message(message), topic.type_name), now)

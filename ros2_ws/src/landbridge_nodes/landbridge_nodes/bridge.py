@@ -21,7 +21,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from landbridge.deploy.guard import Guard
-from landbridge.deploy.hardware import Hardware, Resettable, choose_hardware, open_hardware
+from landbridge.deploy.hardware import BaseSensing, Hardware, Resettable, choose_hardware, open_hardware
 from landbridge.deploy.supervisor import RECOVERIES, State
 from landbridge.deploy.verdict import Verdict
 from landbridge.errors import InputError
@@ -66,6 +66,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._refused = ""  # why the hardware could not be opened
         self._reported: tuple[str, str, int] | None = None
         self._joint_states = topics.publish(self, topics.JOINT_STATES)
+        self._base = [topics.publish(self, t) for t in topics.measured(self.spec) if t is not topics.JOINT_STATES]
         self._commands = topics.publish(self, topics.GUARD_COMMAND)
         self._timings = topics.publish(self, topics.GUARD_TIMING)
         self._faults = topics.publish(self, topics.BRIDGE_FAULT)
@@ -131,17 +132,32 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             time.sleep(max(0.0, now + self.spec.control_dt - time.monotonic()))
 
     def _tick(self) -> None:
+        now = self._measure()
+        self._count_tick(now)
+        self._apply(self.guard.tick(now))
+
+    def _measure(self) -> float:
+        """Take and publish one measurement; returns its time."""
         assert self.hardware is not None
         position, velocity = self.hardware.read()
         now = time.monotonic()
         self._stamp = time.time_ns()
-        self._count_tick(now)
-        self.guard.measure(self._stamp, now, position, velocity)
+        self.guard.measure(self._stamp, now, position, velocity, self._measure_base())
         message = JointState(name=self.spec.joint_names)
         message.header.stamp = topics.to_time(self._stamp)
         message.position, message.velocity = array("d", position), array("d", velocity)
         self._joint_states.publish(message)
-        self._apply(self.guard.tick(now))
+        return now
+
+    def _measure_base(self) -> float:
+        """Publish the state of a floating base; returns its tilt [rad], 0 for a fixed one."""
+        if self.spec.base == "fixed":
+            return 0.0
+        assert isinstance(self.hardware, BaseSensing)  # `open_hardware` opens nothing else for such a robot
+        base = self.hardware.base()
+        for publisher, message in zip(self._base, topics.base_messages(self._stamp, base), strict=True):
+            publisher.publish(message)
+        return float(base.tilt()[0])
 
     def _count_tick(self, now: float) -> None:
         if self._last_tick is not None:
@@ -215,6 +231,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         else:
             self.hardware.reset()
             self.guard.release()
+            self._measure()  # arming may come before the next tick: it must not start from where the robot was
             response.success, response.message = True, "held at the next start state until ACTIVE"
         return response
 

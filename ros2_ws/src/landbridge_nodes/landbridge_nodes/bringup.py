@@ -47,7 +47,7 @@ def record(
 ) -> list[NodeSpec]:
     """The robot, its exciting behaviour or a designed excitation, the monitor, and the recorder."""
     return [
-        _recorder(robot, scenario, "excite", out),
+        _recorder(robot, scenario, "excite", out=out),
         _bridge(robot, scenario, seed, hardware, port),
         NodeSpec("excite", "excite", {"robot": robot, "seed": seed, "excitation": excitation}, lifecycle=True),
         _monitor(robot, "excite"),
@@ -63,11 +63,14 @@ def deploy(
     require_signature: str = "",
     hardware: str = "",
     port: str = "",
+    black_box: str = "",
+    black_box_seconds: int = 30,
 ) -> list[NodeSpec]:
-    """The robot, a policy from a bundle, the monitor, and, if `out` names a bag, the recorder."""
+    """The robot, a policy from a bundle, the monitor, and, if `out` or `black_box` names a folder, the recorder."""
     policy = {"robot": robot, "bundle": bundle, "require_signature": require_signature}
+    sinks: dict[str, str | int] = {"out": out, "black_box": black_box, "black_box_seconds": black_box_seconds}
     return [
-        *([_recorder(robot, scenario, "policy", out, bundle)] if out else []),
+        *([_recorder(robot, scenario, "policy", bundle=bundle, **sinks)] if out or black_box else []),
         _bridge(robot, scenario, seed, hardware, port),
         NodeSpec("policy", "policy", policy, lifecycle=True),
         _monitor(robot, "policy"),
@@ -120,6 +123,8 @@ MODES: dict[str, tuple[Callable[..., list[NodeSpec]], Sequence[Argument]]] = {
             Argument("out", None, "bag folder to write"),
             Argument("excitation", "", "file of `landbridge calibrate excite`, in place of the robot's behaviour"),
             *HARDWARE,
+            Argument("black_box", "", "folder for a bag of the last seconds before every fault"),
+            Argument("black_box_seconds", 30, "that such a bag reaches back"),
         ),
     ),
     "deploy": (deploy, (ROBOT, SCENARIO, SEED, *BUNDLE, *HARDWARE)),
@@ -147,6 +152,6 @@ def _monitor(robot: str, controller: str) -> NodeSpec:
     return NodeSpec("monitor", "monitor", {"robot": robot, "controller": controller}, lifecycle=False)
 
 
-def _recorder(robot: str, scenario: str, controller: str, out: str, bundle: str = "") -> NodeSpec:
-    parameters = {"robot": robot, "scenario": scenario, "controller": controller, "out": out, "bundle": bundle}
+def _recorder(robot: str, scenario: str, controller: str, **rest: str | int) -> NodeSpec:
+    parameters = {"robot": robot, "scenario": scenario, "controller": controller, **rest}
     return NodeSpec("recorder", "recorder", parameters, lifecycle=False)

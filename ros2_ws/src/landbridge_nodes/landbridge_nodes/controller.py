@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,20 @@ from landbridge.deploy.supervisor import State
 from landbridge.observation import Observer, action_to_command, push_action
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
+from landbridge_nodes.base import read_base
+
+PENDING = 4  # measurements that may be incomplete at a time: their parts come on topics that do not wait for each other
 
 
 class Controller(LifecycleNode):  # type: ignore[misc]
     """A lifecycle node that answers every measurement while active.
 
-    The history of actions in the observation holds what was asked for since the supervisor became ACTIVE: what was
-    asked before never reached the motors.
+    The observation's history of actions holds what was asked for since the supervisor became ACTIVE, what was asked
+    before never reached the motors, and its gait clock counts the measurements answered since then. A controller that
+    cannot answer falls silent until it is activated again; the bridge stops the robot meanwhile.
+
+    Attributes:
+        fault: Why it fell silent; "" while it answers.
     """
 
     def __init__(self, name: str) -> None:
@@ -29,6 +37,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         self.spec = self.robot.spec
         self.observer = Observer(self.spec)
         self._history = self.observer.initial_history(1)
+        self.fault = ""
         self._active = False  # this node's lifecycle
         self._moving = False  # the supervisor is ACTIVE
         self._action_names = (*self.spec.actuated, *topics.INFERENCE)
@@ -36,7 +45,11 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         self._command = self.create_publisher(topics.COMMAND.message, topics.COMMAND.name, topics.command_qos(lease))
         self._action = topics.publish(self, topics.ACTION)
         self._observation = topics.publish(self, topics.OBSERVATION)
-        topics.subscribe(self, topics.JOINT_STATES, self._on_measurement)
+        self._ticks = 0  # measurements answered since then
+        self._arriving: dict[int, dict[topics.Topic, Any]] = {}  # parts of the newest measurements, by stamp
+        self._parts = topics.measured(self.spec)
+        for part in self._parts:
+            topics.subscribe(self, part, partial(self._on_part, part))
         topics.subscribe(self, topics.SAFETY_STATE, self._on_state)
 
     @abstractmethod
@@ -49,14 +62,10 @@ class Controller(LifecycleNode):  # type: ignore[misc]
     def begin(self) -> None:
         """A new stretch of ACTIVE begins."""
 
-    def start(self) -> None:
-        """Prepare for a new run; called when the node is activated."""
-
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Answer measurements from now on."""
-        self.start()
         self._history = self.observer.initial_history(1)
-        self._active = True
+        self.fault, self._active = "", True
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -70,27 +79,45 @@ class Controller(LifecycleNode):  # type: ignore[misc]
     def _on_state(self, message: Any) -> None:
         moving = message.name == State.ACTIVE.value
         if moving and not self._moving:
-            self._history = self.observer.initial_history(1)
+            self._history, self._ticks = self.observer.initial_history(1), 0
             self.begin()
         self._moving = moving
 
-    def _on_measurement(self, message: Any) -> None:
-        if not self._active:
-            return
+    def _on_part(self, topic: topics.Topic, message: Any) -> None:
+        """A measurement is complete with its last part; one that stays incomplete is dropped and not answered."""
+        stamp = topics.to_ns(message.header.stamp)
+        parts = self._arriving.setdefault(stamp, {})
+        parts[topic] = message
+        if len(parts) == len(self._parts):
+            del self._arriving[stamp]
+            if self._active:
+                self._try_to_answer(stamp, parts)
+        elif len(self._arriving) > PENDING:
+            del self._arriving[next(iter(self._arriving))]
+
+    def _try_to_answer(self, stamp: int, parts: dict[topics.Topic, Any]) -> None:
+        try:
+            self._answer(stamp, parts)
+        except Exception as error:  # a control loop never raises, and onnxruntime's errors share no other base
+            self.fault, self._active = f"no answer: {error!r}", False
+            self.get_logger().error(f"{self.fault}; silent until activated again")
+
+    def _answer(self, stamp: int, parts: dict[topics.Topic, Any]) -> None:
         received = time.perf_counter()
+        message = parts[topics.JOINT_STATES]
+        base = read_base(parts[topics.IMU], parts[topics.ODOM]) if topics.IMU in parts else None
         at = {name: i for i, name in enumerate(message.name)}
         order = [at[name] for name in self.spec.joint_names]
         joint_pos = np.array([[message.position[i] for i in order]])
         joint_vel = np.array([[message.velocity[i] for i in order]])
-        obs = self.observer(joint_pos, joint_vel, self._history)
+        obs = self.observer(joint_pos, joint_vel, self._history, base, self._ticks)
         started = time.perf_counter()
         action = np.array(self.act(obs[0]), np.float64)
         ended = time.perf_counter()
-        stamp = topics.to_ns(message.header.stamp)
         command = action_to_command(self.spec, action)
         self._command.publish(topics.joint_message(stamp, self.spec.actuated, self.spec.action.kind, command.tolist()))
         if self._moving:
-            self._history = push_action(self._history, action[None])
+            self._history, self._ticks = push_action(self._history, action[None]), self._ticks + 1
         timing = [(started - received) * 1000, (ended - received) * 1000]
         self._action.publish(topics.array_message(stamp, self._action_names, [*action.tolist(), *timing]))
         self._observation.publish(topics.array_message(stamp, self.observer.names, obs[0].tolist()))

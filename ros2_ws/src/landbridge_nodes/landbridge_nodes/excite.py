@@ -20,7 +20,7 @@ BEHAVIOUR = "excite"
 class ExciteNode(Controller):
     """Lifecycle node `excite`. Parameters: robot; seed; excitation, a file of `landbridge calibrate excite`.
 
-    Each activation draws a new variant of the behaviour; a designed motion begins with each stretch of ACTIVE.
+    Each episode draws a new variant of the behaviour; a designed motion begins with each.
 
     Raises:
         InputError: The robot has no behaviour `excite`, or the excitation is another robot's.
@@ -28,14 +28,13 @@ class ExciteNode(Controller):
 
     def __init__(self) -> None:
         super().__init__("excite")
-        self._designed: str = self.declare_parameter("excitation", "").value
+        self._make = self._made(self.declare_parameter("excitation", "").value)
         self._rng = np.random.default_rng(self.declare_parameter("seed", 0).value)
-        self._make = self._made()
-        self.start()
+        self.begin()
 
-    def _made(self) -> Behaviour:
-        if self._designed:
-            return behaviour_of(self.robot, read_excitation(Path(self._designed), self.robot))
+    def _made(self, excitation: str) -> Behaviour:
+        if excitation:
+            return behaviour_of(self.robot, read_excitation(Path(excitation), self.robot))
         behaviours = load_behaviours(self.robot)
         if BEHAVIOUR not in behaviours:
             where, known = self.robot.folder / "behaviour.py", sorted(behaviours)
@@ -43,11 +42,6 @@ class ExciteNode(Controller):
         return behaviours[BEHAVIOUR]
 
     def begin(self) -> None:
-        """Begin a designed motion at its beginning."""
-        if self._designed:
-            self.start()
-
-    def start(self) -> None:
         """Draw the behaviour anew."""
         self._behaviour: Policy = self._make(1, self._rng)
 

@@ -19,6 +19,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import LivelinessPolicy
+from rclpy.serialization import deserialize_message
 from std_srvs.srv import Trigger
 
 from landbridge.deploy.supervisor import COMMANDED, Event, State, Supervisor
@@ -100,7 +101,7 @@ class Monitor(Node):  # type: ignore[misc]
         for event in (Event.ARM, Event.DISARM, Event.PARK, Event.ESTOP, Event.RESET):
             self.create_service(Trigger, f"~/{event.value}", self._service(event))
         topics.subscribe(self, topics.JOINT_STATES, self._on_measurement, raw=True)
-        topics.subscribe(self, topics.GUARD_COMMAND, self._on_verdict)
+        topics.subscribe(self, topics.GUARD_COMMAND, self._on_verdict, raw=True)
         topics.subscribe(self, topics.BRIDGE_FAULT, self._on_fault)
         self.create_subscription(
             topics.COMMAND.message,
@@ -129,10 +130,12 @@ class Monitor(Node):  # type: ignore[misc]
     def _on_measurement(self, raw: bytes) -> None:
         self.supervisor.bridge_seen(time.monotonic())
 
-    def _on_verdict(self, message: Any) -> None:
-        reason = message.header.frame_id
-        if reason in ADMISSIBLE or self.supervisor.state is not State.ARMED:
-            self.supervisor.command_judged(reason in ADMISSIBLE, time.monotonic())
+    def _on_verdict(self, raw: bytes) -> None:
+        """Only ARMED waits for verdicts; the stops in between, which the bridge writes itself, say nothing."""
+        if self.supervisor.state is not State.ARMED:
+            return
+        if deserialize_message(raw, topics.GUARD_COMMAND.message).header.frame_id in ADMISSIBLE:
+            self.supervisor.command_judged(True, time.monotonic())
             self._settle()
 
     def _on_fault(self, message: Any) -> None:

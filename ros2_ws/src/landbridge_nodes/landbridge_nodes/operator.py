@@ -114,6 +114,7 @@ class Operator:
             self._place()
         self._observations.clear()
         self._admitted.clear()
+        self._active_seconds = 0.0  # a fault in ARMED leaves it
         self.call("/monitor/arm")
         self.wait(lambda: self.state in (State.ACTIVE, State.FAULT, State.ESTOP), ARM_TIMEOUT + ANSWER_TIMEOUT)
         self.wait(lambda: len(self._admitted) >= ticks or self.state is not State.ACTIVE, 60 + ticks)

@@ -66,14 +66,14 @@ class PolicyNode(Controller):
             self._watch.restart()
 
     def _diagnose(self) -> None:
-        """What the monitors say; WARN once an alarm is raised, until the process is started anew."""
+        """ERROR for a policy that fell silent; WARN once a monitor has raised an alarm, until the process ends."""
         alarms = {} if self._watch is None else self._watch.alarms
         raised = [name for name, alarm in alarms.items() if alarm.raised]
         values: dict[str, object] = {"bundle": self._digest, "provider": self._policy.provider}
         for name, alarm in alarms.items():
             values |= {f"{name}.mean": alarm.mean, f"{name}.limit": alarm.limit, f"{name}.raised": alarm.raised}
-        level = b"\x01" if raised else b"\x00"
-        text = f"drift: {', '.join(raised)}" if raised else ""
+        level = b"\x02" if self.fault else b"\x01" if raised else b"\x00"
+        text = self.fault or (f"drift: {', '.join(raised)}" if raised else "")
         message = DiagnosticArray(status=[topics.status_message("policy", text, values, level)])
         message.header.stamp = topics.to_time(time.time_ns())
         self._diagnostics.publish(message)

@@ -1,207 +1,130 @@
-"""The recorder: every topic of the graph, raw, into a rosbag2 folder with MCAP storage.
+"""The recorder: every topic of the graph, raw, into a bag, a black box, or both.
 
 Messages are never decoded. Chunks are closed and handed to the operating system every `FLUSH_PERIOD`, so `kill -9`
 loses no more than that; what it leaves is a bag without `metadata.yaml` and summary, which `landbridge ingest` reads.
+A disk that takes no more is named in `/diagnostics` and ends nothing: the robot does without its recorder.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from mcap.writer import CompressionType, Writer
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rosbags.typesys import Stores, get_typestore
 from std_srvs.srv import Trigger
 
 from landbridge import __version__
 from landbridge.bundle import read_bundle
-from landbridge.errors import InputError
-from landbridge.robot import load_robot
+from landbridge.deploy.supervisor import STOPPED, State
+from landbridge.robot import RobotSpec, load_robot
 from landbridge_nodes import topics
+from landbridge_nodes.bag import Bag
+from landbridge_nodes.black_box import BlackBox
 from landbridge_nodes.process import run
 
 FLUSH_PERIOD = 0.2  # s
-CHUNK_SIZE = 64 * 1024  # bytes
-METADATA_VERSION = 8  # read by the rosbag2 of Humble and of Jazzy
-
-
-class Bag:
-    """One rosbag2 folder being written: `<name>/<name>_0.mcap`, and `metadata.yaml` when it is closed.
-
-    Args:
-        about: Stored in the MCAP file as metadata record `landbridge`, and as the bag's custom data.
-
-    Raises:
-        InputError: `path` exists.
-    """
-
-    def __init__(self, path: Path, about: dict[str, str]) -> None:
-        if path.exists():
-            raise InputError(path, "already exists", "choose another --out or remove it")
-        path.mkdir(parents=True)
-        self.path, self.about = path, about
-        self.file = path / f"{path.name}_0.mcap"
-        self._stream = self.file.open("wb")
-        self._writer = Writer(self._stream, CHUNK_SIZE, CompressionType.NONE)
-        self._writer.start(profile="ros2", library=f"landbridge {__version__}")
-        self._writer.add_metadata("landbridge", about)
-        self._types = get_typestore(Stores.ROS2_JAZZY)
-        self._schemas: dict[str, int] = {}
-        self._channels: dict[str, tuple[int, topics.Topic]] = {}
-        self.counts: dict[str, int] = {}
-        self._first = self._last = 0
-
-    def add(self, topic: topics.Topic) -> None:
-        """Register a topic."""
-        name = topic.type_name
-        if name not in self._schemas:
-            definition, _ = self._types.generate_msgdef(name, ros_version=2)
-            self._schemas[name] = self._writer.register_schema(name, "ros2msg", definition.encode())
-        metadata = {
-            "offered_qos_profiles": _yaml(_qos(topic)),
-            "topic_type_hash": self._types.hash_rihs01(name),
-        }
-        channel = self._writer.register_channel(topic.name, "cdr", self._schemas[name], metadata)
-        self._channels[topic.name] = (channel, topic)
-        self.counts[topic.name] = 0
-
-    def write(self, topic: str, raw: bytes, now: int) -> None:
-        """Append one serialised message that was received at `now` [ns]."""
-        self._first, self._last = self._first or now, now
-        self.counts[topic] += 1
-        self._writer.add_message(self._channels[topic][0], now, raw, now, self.counts[topic])
-
-    def flush(self) -> None:
-        """Hand everything to the operating system."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Write summary and `metadata.yaml`; a bag without any message is removed."""
-        self._writer.finish()
-        self._stream.close()
-        if not self._first:
-            shutil.rmtree(self.path)
-            return
-        partial = self.path / "metadata.yaml.partial"
-        partial.write_text(_yaml(self._metadata()))
-        partial.rename(self.path / "metadata.yaml")
-
-    def _metadata(self) -> dict[str, Any]:
-        start, duration = {"nanoseconds_since_epoch": self._first}, {"nanoseconds": self._last - self._first}
-        count = sum(self.counts.values())
-        listed = [
-            {
-                "topic_metadata": {
-                    "name": topic.name,
-                    "type": topic.type_name,
-                    "serialization_format": "cdr",
-                    "offered_qos_profiles": _yaml(_qos(topic)),
-                    "type_description_hash": self._types.hash_rihs01(topic.type_name),
-                },
-                "message_count": self.counts[topic.name],
-            }
-            for _, topic in self._channels.values()
-        ]
-        return {
-            "rosbag2_bagfile_information": {
-                "version": METADATA_VERSION,
-                "storage_identifier": "mcap",
-                "duration": duration,
-                "starting_time": start,
-                "message_count": count,
-                "topics_with_message_count": listed,
-                "compression_format": "",
-                "compression_mode": "",
-                "relative_file_paths": [self.file.name],
-                "files": [
-                    {"path": self.file.name, "starting_time": start, "duration": duration, "message_count": count}
-                ],
-                "custom_data": self.about,
-                "ros_distro": "jazzy",
-            }
-        }
-
-
-class _Dumper(yaml.SafeDumper):
-    """Without anchors, which not every reader of bags knows."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _yaml(data: Any) -> str:
-    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False))
-
-
-def _qos(topic: topics.Topic) -> list[dict[str, Any]]:
-    """The profile in the form of rosbag2's version 8: policies as the numbers of rmw's enumerations."""
-    profile = topics.qos(topic)
-    forever = {"sec": 9223372036, "nsec": 854775807}
-    return [
-        {
-            "history": int(profile.history),
-            "depth": profile.depth,
-            "reliability": int(profile.reliability),
-            "durability": int(profile.durability),
-            "deadline": forever,
-            "lifespan": forever,
-            "liveliness": int(profile.liveliness),
-            "liveliness_lease_duration": forever,
-            "avoid_ros_namespace_conventions": False,
-        }
-    ]
+DIAGNOSTICS_PERIOD = 1.0  # s
+DEPTH = 1000  # messages of a topic that may wait while the disk is slow
 
 
 class Recorder(Node):  # type: ignore[misc]
-    """Node `recorder`. Parameters: robot, out (the new bag folder); noted in the bag: scenario, controller, bundle."""
+    """Node `recorder`.
+
+    Parameters: robot; out (the new bag folder), black_box (folder for a bag per fault) or both; black_box_seconds (that
+    such a bag reaches back); noted in the bags: scenario, controller, bundle.
+    """
 
     def __init__(self) -> None:
         super().__init__("recorder")
-        robot, out, scenario, controller, bundle = (
-            self.declare_parameter(name, default).value
+        read = {
+            name: self.declare_parameter(name, default).value
             for name, default in (
                 ("robot", "furuta"),
                 ("out", ""),
+                ("black_box", ""),
+                ("black_box_seconds", 30),
                 ("scenario", "real"),
                 ("controller", ""),
                 ("bundle", ""),
             )
-        )
-        spec = load_robot(robot).spec
-        about = {
-            "robot": spec.name,
-            "robot_hash": spec.digest(),
-            "control_rate_hz": repr(spec.control_rate_hz),
-            "scenario": scenario,
-            "controller": controller,
-            "landbridge": __version__,
-            **({"bundle": read_bundle(Path(bundle)).digest} if bundle else {}),
         }
-        self.bag = Bag(Path(out), about)
-        for topic in topics.TOPICS:
-            self.bag.add(topic)
-            topics.subscribe(self, topic, self._keep(topic.name), raw=True)
+        spec = load_robot(read["robot"]).spec
+        about, self._topics = _about(spec, read), topics.every(spec)
+        self._sinks: list[Bag | BlackBox] = [Bag(Path(read["out"]), about, self._topics)] if read["out"] else []
+        if read["black_box"]:
+            box = BlackBox(Path(read["black_box"]), read["black_box_seconds"], about, self._topics)
+            self._sinks.append(box)
+            heard = {
+                topics.SAFETY_STATE: lambda message: box.hear("monitor", _stop_reason(message)),
+                # the bridge names what the monitor cannot: that the monitor is lost
+                topics.BRIDGE_FAULT: lambda message: box.hear("bridge", message.message),
+            }
+            for topic, hear in heard.items():
+                topics.subscribe(self, topic, hear, depth=DEPTH)
+        for topic in self._topics:
+            topics.subscribe(self, topic, self._keep(topic.name), raw=True, depth=DEPTH)
+        self._reported = ""
+        self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
         self.create_service(Trigger, "~/ready", self._on_ready)
-        self.create_timer(FLUSH_PERIOD, self.bag.flush, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(FLUSH_PERIOD, self._flush, clock=steady)
+        self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=steady)
 
     def close(self) -> None:
-        """Complete the bag."""
-        self.bag.close()
+        """Complete the bags."""
+        for sink in self._sinks:
+            sink.close()
 
     def _on_ready(self, request: Any, response: Any) -> Any:
         """Whether every topic has been found: what is published before is not recorded."""
-        missing = [topic.name for topic in topics.TOPICS if not self.count_publishers(topic.name)]
+        missing = [topic.name for topic in self._topics if not self.count_publishers(topic.name)]
         response.success, response.message = not missing, f"no publisher of {missing}" if missing else "recording"
         return response
 
     def _keep(self, topic: str) -> Any:
-        return lambda raw: self.bag.write(topic, raw, time.time_ns())
+        def keep(raw: bytes) -> None:
+            now = time.time_ns()
+            for sink in self._sinks:
+                sink.write(topic, raw, now)
+
+        return keep
+
+    def _flush(self) -> None:
+        for sink in self._sinks:
+            sink.flush()
+
+    def _diagnose(self) -> None:
+        fault = "; ".join(sink.fault for sink in self._sinks if sink.fault)
+        if fault and fault != self._reported:
+            self.get_logger().error(f"not recorded any more: {fault}")
+        self._reported = fault
+        level = b"\x02" if fault else b"\x00"
+        message = DiagnosticArray(status=[topics.status_message("recorder", fault, {}, level)])
+        message.header.stamp = topics.to_time(time.time_ns())
+        self._diagnostics.publish(message)
+
+
+def _about(spec: RobotSpec, read: Mapping[str, Any]) -> dict[str, str]:
+    """What is noted in every bag."""
+    return {
+        "robot": spec.name,
+        "robot_hash": spec.digest(),
+        "control_rate_hz": repr(spec.control_rate_hz),
+        "scenario": read["scenario"],
+        "controller": read["controller"],
+        "landbridge": __version__,
+        **({"bundle": read_bundle(Path(read["bundle"])).digest} if read["bundle"] else {}),
+    }
+
+
+def _stop_reason(state: Any) -> str:
+    """Why the supervisor has stopped the robot; "" if it has not."""
+    return str(state.message) if State(state.name) in STOPPED else ""
 
 
 def main() -> None:

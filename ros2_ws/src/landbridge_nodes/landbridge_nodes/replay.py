@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from landbridge.errors import InputError
 from landbridge.observation import Base, Observer, action_to_command, by_name
 from landbridge.robot import RobotSpec
 from landbridge.training.bag import BagReader, named_values, require_robot, to_ns
+from landbridge_nodes.base import read_base
 
 END = 2  # last measurements of a bag, whose answers may not have been recorded any more
-LEVEL = Base(np.array([[1.0, 0.0, 0.0, 0.0]]), np.zeros((1, 3)), np.zeros((1, 3)))
 Judged = tuple[str, tuple[float, ...]]  # the guard's reason and the command in effect
 
 
@@ -36,6 +36,7 @@ class Log:
 
     Attributes:
         measured: Positions and velocities of all joints.
+        imu, odometry: Messages of a floating base's sensors.
         obs: What the policy saw.
         action: What it asked for, in [-1, 1].
         command: The same in the command's unit, once per message.
@@ -44,11 +45,19 @@ class Log:
     """
 
     measured: dict[int, tuple[list[float], list[float]]] = field(default_factory=dict)
+    imu: dict[int, Any] = field(default_factory=dict)
+    odometry: dict[int, Any] = field(default_factory=dict)
     obs: dict[int, tuple[float, ...]] = field(default_factory=dict)
     action: dict[int, tuple[float, ...]] = field(default_factory=dict)
     command: dict[int, tuple[float, ...]] = field(default_factory=dict)
     verdict: dict[int, list[Judged]] = field(default_factory=lambda: defaultdict(list))
     inputs: list[tuple[int, str, Any]] = field(default_factory=list)
+
+    def base(self, stamp: int) -> Base | None:
+        """The floating base of a measurement; None where a sensor's message is missing, as for every fixed one."""
+        if stamp not in self.imu or stamp not in self.odometry:
+            return None
+        return read_base(self.imu[stamp], self.odometry[stamp])
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,15 @@ def read_log(reader: BagReader, spec: RobotSpec) -> Log:
         judged = message.header.frame_id, _ordered(spec.actuated, message, spec.action.kind)
         log.verdict[stamp].append(judged)
 
+    def imu(stamp: int, at: int, message: Any) -> None:
+        log.imu[stamp] = message
+
+    def odometry(stamp: int, at: int, message: Any) -> None:
+        log.odometry[stamp] = message
+
     take: dict[str, Callable[[int, int, Any], None]] = {
+        "/imu/data": imu,
+        "/odom": odometry,
         "/joint_states": joint_states,
         "/policy/command": command,
         "/guard/command": verdict,
@@ -170,15 +187,15 @@ def read_log(reader: BagReader, spec: RobotSpec) -> Log:
 
 
 def replay_policy(log: Log, spec: RobotSpec, policy: Policy) -> Iterator[Comparison]:
-    """Observation from measurement (its columns of joints), action from observation, command from action."""
+    """Observation from measurement (the columns that it decides), action from observation, command from action."""
     observer = Observer(spec)
-    of_joints = np.array([column.kind.startswith("joint_") for column in observer.columns])
-    history = observer.initial_history(1)
+    measured, history = observer.measured, observer.initial_history(1)
     for stamp in sorted(log.obs.keys() & log.action.keys()):
-        if stamp in log.measured:
+        base = log.base(stamp)
+        if stamp in log.measured and (base is not None or spec.base == "fixed"):
             position, velocity = (np.array([values]) for values in log.measured[stamp])
-            seen = observer(position, velocity, history, LEVEL)[0]
-            yield _compare(stamp, "observation", np.array(log.obs[stamp])[of_joints], seen[of_joints])
+            seen = observer(position, velocity, history, base)[0]
+            yield _compare(stamp, "observation", np.array(log.obs[stamp])[measured], seen[measured])
         action = np.array(policy(np.array(log.obs[stamp], np.float32)), np.float64)
         yield _compare(stamp, "action", log.action[stamp], action)
         if stamp in log.command:
@@ -188,6 +205,7 @@ def replay_policy(log: Log, spec: RobotSpec, policy: Policy) -> Iterator[Compari
 def replay_guard(log: Log, spec: RobotSpec) -> Iterator[Comparison]:
     """The guard's answers during ACTIVE, each stretch by a guard of its own, from ARMED on.
 
+    A stretch whose ARMED the log does not reach back to is left out: what the guard had in mind then is unknown.
     When the bridge heard of a change of state is not in the log to less than some milliseconds, so of the ticks beside
     one nothing is compared but a fault that the measurement itself raised.
     """
@@ -211,7 +229,8 @@ def _judge(log: Log, spec: RobotSpec) -> tuple[dict[int, list[Judged]], list[tup
         now, stop = (at - log.inputs[0][0]) * 1e-9, None
         if kind == "measurement":
             stamp = carried
-            guard.measure(stamp, now, *log.measured[stamp])
+            base = log.base(stamp)
+            guard.measure(stamp, now, *log.measured[stamp], 0.0 if base is None else float(base.tilt()[0]))
             stop = guard.tick(now)
             if stop is not None and state is State.ACTIVE:
                 faults.add(stamp)
@@ -230,7 +249,11 @@ def _judge(log: Log, spec: RobotSpec) -> tuple[dict[int, list[Judged]], list[tup
         if stop is not None:
             answers[stamp].append((stop.reason.value, stop.command))
     changes.append((sorted(log.measured)[-END:][0], State.UNCONFIGURED))
-    stretches = [(at, end) for (at, entered), (end, _) in pairwise(changes) if entered is State.ACTIVE]
+    stretches = [
+        (at, end)
+        for (_, left), (at, entered), (end, _) in zip(changes, changes[1:], changes[2:], strict=False)
+        if left is State.ARMED and entered is State.ACTIVE
+    ]
     return answers, stretches, faults
 
 

@@ -13,11 +13,17 @@ from typing import Any, NamedTuple
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Quaternion, Vector3
+from nav_msgs.msg import Odometry
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
+from landbridge.observation import Base
+from landbridge.robot import RobotSpec
+
+BASE_FRAME = "base_link"  # REP 105
 STAMP = ("stamp_sec", "stamp_nanosec")
 INFERENCE = ("inference_start_ms", "inference_end_ms")  # after receipt of the measurement by the controller
 TIMING = ("received_ms", "gated_ms", "written_ms")  # after the measurement, on the bridge's monotonic clock
@@ -37,6 +43,8 @@ class Topic(NamedTuple):
 
 
 JOINT_STATES = Topic("/joint_states", JointState)
+IMU = Topic("/imu/data", Imu)
+ODOM = Topic("/odom", Odometry)
 OBSERVATION = Topic("/policy/observation", Float64MultiArray)
 ACTION = Topic("/policy/action", Float64MultiArray)
 COMMAND = Topic("/policy/command", JointState)
@@ -58,14 +66,26 @@ TOPICS = (
 )
 
 
+def measured(spec: RobotSpec) -> tuple[Topic, ...]:
+    """The topics that make up one measurement of a robot, all with one stamp."""
+    return (JOINT_STATES, IMU, ODOM) if spec.base == "floating" else (JOINT_STATES,)
+
+
+def every(spec: RobotSpec) -> tuple[Topic, ...]:
+    """All topics of a robot's graph."""
+    return (*measured(spec), *(topic for topic in TOPICS if topic is not JOINT_STATES))
+
+
 def publish(node: Any, topic: Topic) -> Any:
     """A publisher of `topic` on `node`."""
     return node.create_publisher(topic.message, topic.name, qos(topic))
 
 
-def subscribe(node: Any, topic: Topic, callback: Callable[[Any], None], raw: bool = False) -> Any:
-    """A subscription of `node` to `topic`; `raw` hands over the serialised bytes."""
-    return node.create_subscription(topic.message, topic.name, callback, qos(topic), raw=raw)
+def subscribe(node: Any, topic: Topic, callback: Callable[[Any], None], raw: bool = False, depth: int = 0) -> Any:
+    """A subscription of `node` to `topic`; `raw` hands over the serialised bytes, `depth` keeps more than `qos`."""
+    profile = qos(topic)
+    profile.depth = max(profile.depth, depth)
+    return node.create_subscription(topic.message, topic.name, callback, profile, raw=raw)
 
 
 def qos(topic: Topic) -> QoSProfile:
@@ -100,6 +120,27 @@ def joint_message(ns: int, names: Sequence[str], kind: str, values: Sequence[flo
     message.header.frame_id = frame_id
     setattr(message, kind, array("d", values))
     return message
+
+
+def base_messages(ns: int, base: Base) -> tuple[Imu, Odometry]:
+    """A floating base (one row): orientation and turning as of an IMU, velocity as of a state estimator (REP 145, 105).
+
+    What is not measured has covariance -1, as REP 145 asks for; the pose in the odometry stays empty.
+    """
+    (w, x, y, z), turning, velocity = (values[0].tolist() for values in base)
+    imu = Imu(orientation=Quaternion(x=x, y=y, z=z, w=w), angular_velocity=_vector(turning))
+    imu.linear_acceleration_covariance[0] = -1.0
+    odometry = Odometry(child_frame_id=BASE_FRAME)
+    odometry.twist.twist.linear, odometry.twist.twist.angular = _vector(velocity), _vector(turning)
+    odometry.pose.covariance[0] = -1.0
+    imu.header.stamp = odometry.header.stamp = to_time(ns)
+    imu.header.frame_id, odometry.header.frame_id = BASE_FRAME, "odom"
+    return imu, odometry
+
+
+def _vector(values: Sequence[float]) -> Vector3:
+    x, y, z = values
+    return Vector3(x=x, y=y, z=z)
 
 
 def array_message(ns: int, names: Sequence[str], values: Sequence[float]) -> Float64MultiArray:

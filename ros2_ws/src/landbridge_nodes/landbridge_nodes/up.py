@@ -67,6 +67,8 @@ def up(
     seed: int = 0,
     hardware: str = "",
     port: str = "",
+    black_box: Path | None = None,
+    black_box_seconds: int = 30,
 ) -> dict[str, Any] | None:
     """Start the ROS 2 nodes of a bring-up; run episodes and report, or stay up until Ctrl-C.
 
@@ -84,16 +86,19 @@ def up(
         seed: Of start states and noise.
         hardware: twin or mcu, in place of the robot's own line (deploy).
         port: Serial port, in place of the robot's own; one alone asks for mcu (deploy).
+        black_box: Folder that gets a bag of the last seconds before every fault, named after it (deploy).
+        black_box_seconds: How far back such a bag reaches.
     """
-    if mode == "hil" and (hardware or port):
-        raise InputError("up hil", "has a board of its own and takes no --hardware or --port", "use `up deploy`")
+    if mode == "hil" and (hardware or port or black_box):
+        problem = "has a board of its own and takes no --hardware, --port or --black-box"
+        raise InputError("up hil", problem, "use `up deploy`")
     loaded, on_twin = _check(robot, scenario, "twin" if mode == "hil" else hardware, port)
     scenario = scenario if on_twin else "hardware"
     if mode == "twin":
-        if bundle or record or require_signature or episodes or hardware or port:
+        if bundle or record or require_signature or episodes or hardware or port or black_box:
             raise InputError(
                 "up twin",
-                "takes no --bundle, --record, --require-signature, --episodes, --hardware or --port",
+                "takes no --bundle, --record, --require-signature, --episodes, --hardware, --port or --black-box",
                 "use `up deploy`",
             )
         specs = bringup.twin(_name(robot), scenario, seed)
@@ -106,10 +111,14 @@ def up(
         read.require_robot(loaded.spec)
         if record is not None:
             _require_new(record)
-        out = "" if record is None else str(record.resolve())
-        key = "" if require_signature is None else str(require_signature.resolve())
-        deployed = _name(robot), scenario, seed, str(bundle.resolve()), out, key
-        specs = bringup.hil(*deployed) if mode == "hil" else bringup.deploy(*deployed, hardware, port)
+        if black_box_seconds <= 0:
+            raise InputError("--black-box-seconds", f"is {black_box_seconds}", "ask for more than 0")
+        out, key, box = ("" if path is None else str(path.resolve()) for path in (record, require_signature, black_box))
+        loading = _name(robot), scenario, seed, str(bundle.resolve()), out, key
+        if mode == "hil":
+            specs = bringup.hil(*loading)
+        else:
+            specs = bringup.deploy(*loading, hardware, port, box, black_box_seconds)
     if not episodes:
         _stay(specs)
     resettable = on_twin and mode != "hil"

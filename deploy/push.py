@@ -1,0 +1,182 @@
+"""`landbridge deploy push`: a bundle onto a robot's computer, checked there, and only then the one that runs next.
+
+    ROOT/python                 starts Python with ROS 2 and landbridge, for the units and for the checks made here
+    ROOT/releases/<digest>/     bundle/, systemd/ and, if the bundle must be signed, key.pub
+    ROOT/current, ROOT/previous symbolic links to releases/<digest>
+
+`deploy/jetson` says how ROOT comes to be. Everything goes through ssh and rsync; nothing here needs to be root there.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from landbridge.bundle import Bundle, read_bundle
+from landbridge.deploy.runtime import CPU
+from landbridge.deploy.supervisor import COMMANDED, RECOVERIES
+from landbridge.errors import InputError
+from landbridge.signature import require_signature
+
+UNITS = Path(__file__).parent / "jetson" / "systemd"
+MOVING = {state.value for state in (*COMMANDED, *RECOVERIES)}
+CONNECT_SECONDS = 10
+LISTEN_SECONDS = 5.0  # for the supervisor's state, on a computer that is busy
+NO_CONNECTION = 255  # ssh's own exit code
+# Each link is replaced by a rename, so that at every moment it leads to one whole release.
+SWITCH = """set -e
+old=$(readlink current || true)
+[ "$old" = "$1" ] && exit
+ln -sfn "$1" current.new && mv -T current.new current
+[ -z "$old" ] || { ln -sfn "$old" previous.new && mv -T previous.new previous; }"""
+
+
+class Robot:
+    """The robot's computer: commands over ssh, in a shell that is not a login shell.
+
+    Args:
+        host: As ssh takes it.
+        root: Absolute folder there.
+        ssh: The ssh command with its options.
+    """
+
+    def __init__(self, host: str, root: str, ssh: str) -> None:
+        self.host, self.root = host, root
+        self._ssh = [*shlex.split(ssh), "-o", f"ConnectTimeout={CONNECT_SECONDS}"]
+
+    def run(self, *command: str, remedy: str) -> str:
+        """Standard output of a command there; raises InputError with its message if it fails."""
+        return self._local([*self._ssh, self.host, shlex.join(command)], remedy)
+
+    def landbridge(self, *arguments: str, remedy: str) -> dict[str, Any]:
+        """Figures of a `landbridge` command there."""
+        text = self.run(f"{self.root}/python", "-m", "landbridge", *arguments, "--json", remedy=remedy)
+        return dict(json.loads(text))
+
+    def send(self, folder: Path, release: str) -> None:
+        """Make `release` there equal to a folder here."""
+        self.run("mkdir", "-p", f"{self.root}/releases", remedy=f"make {self.root} there, owned by that user")
+        options = ["--archive", "--checksum", "--delete", "--chmod=D755,F644", "--rsh", shlex.join(self._ssh)]
+        there = f"{self.host}:{self.root}/{release}/"
+        self._local(["rsync", *options, f"{folder}/", there], "install rsync on both machines")
+
+    def link(self, name: str) -> str:
+        """Where the link `name` in ROOT leads; "" if there is none."""
+        return self.run("sh", "-c", f"readlink {shlex.quote(f'{self.root}/{name}')} || true", remedy="").strip()
+
+    def switch(self, release: str) -> None:
+        """Make `release` the current one."""
+        script = f"cd {shlex.quote(self.root)}\n{SWITCH}"
+        self.run("sh", "-c", script, "sh", release, remedy=f"look at {self.root} there")
+
+    def _local(self, command: list[str], remedy: str) -> str:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError as error:
+            raise InputError(command[0], "is not installed here", f"install {command[0]}") from error
+        if done.returncode == NO_CONNECTION:
+            raise InputError(self.host, " ".join(done.stderr.split()), "check the name, the key, and --ssh")
+        if done.returncode:
+            said = " ".join(done.stderr.split()) or f"{command[-1]} failed with {done.returncode}"
+            raise InputError(self.host, said.rstrip("."), remedy)
+        return done.stdout
+
+
+def push(
+    host: Positional[str],
+    bundle: Positional[Path | None] = None,
+    robot: str | None = None,
+    public_key: Path | None = None,
+    provider: str = CPU,
+    rollback: bool = False,
+    root: str = "/opt/landbridge",
+    ssh: str = "ssh",
+) -> dict[str, Any]:
+    """Copy a bundle to a robot's computer, verify it there, and make it the current one; or go back to the last.
+
+    Example: landbridge deploy push landbridge@robot policy.bundle --robot furuta
+
+    Refused while the robot moves or is armed, as far as its supervisor can be heard. If any check there fails, nothing
+    is switched. A running policy keeps the bundle that it has read until it is started anew.
+
+    Args:
+        host: USER@HOST of the robot's computer, set up as deploy/jetson/README.md says.
+        bundle: Folder or zip written by `landbridge export`.
+        robot: Robot it is to run on, by name or by its folder there; by default only the copy in the bundle is checked.
+        public_key: Refuse the bundle unless the private half of this key has signed it.
+        provider: onnxruntime execution provider that must reproduce the golden vectors there.
+        rollback: Make the previous release the current one instead of sending a bundle.
+        root: Folder of landbridge there.
+        ssh: The ssh command with its options.
+    """
+    if (bundle is None) != rollback:
+        problem = "is of no use to --rollback" if rollback else "is missing"
+        raise InputError("BUNDLE", problem, "name a bundle to push, or ask for --rollback")
+    there = Robot(host, root, ssh)
+    if bundle is not None:
+        read = read_bundle(bundle)
+        if public_key is not None:
+            require_signature(read, public_key)
+        release = f"releases/{read.digest[:12]}"
+    else:
+        release = there.link("previous")
+        if not release:
+            raise InputError(host, "has no previous release", "push a bundle twice before you go back")
+    state = _refuse_in_motion(there)
+    if bundle is not None:
+        _send(there, read, public_key, release)
+    verified = _verify(there, release, robot, public_key, provider)
+    checks = there.landbridge("doctor", remedy="install landbridge there")["checks"]
+    there.switch(release)
+    return {
+        "host": host,
+        "current": f"{root}/{release}",
+        "previous": there.link("previous") or "none",
+        "digest": verified["digest"],
+        "provider": verified["provider"],
+        "golden_error": verified["golden_error"],
+        "inference_p99_us": verified["inference_p99_us"],
+        "robot": state,
+        "next": "restart landbridge@policy there, reset, arm",
+        "missing there": [check for check in checks if check["remedy"]],
+    }
+
+
+def _refuse_in_motion(there: Robot) -> str:
+    """The supervisor's state there, or why it is not known; raises InputError if the robot may move."""
+    there.run("test", "-x", f"{there.root}/python", remedy=f"set up {there.root} as deploy/jetson/README.md says")
+    try:
+        state = str(there.landbridge("state", "--seconds", str(LISTEN_SECONDS), remedy="")["state"])
+    except InputError as error:
+        return f"state not known: {error.problem}"
+    if state in MOVING:
+        raise InputError(there.host, f"the robot is {state}", "disarm it (/monitor/disarm), then push again")
+    return state
+
+
+def _send(there: Robot, bundle: Bundle, public_key: Path | None, release: str) -> None:
+    """The bytes that were verified here, and the units of this version."""
+    with tempfile.TemporaryDirectory(prefix="landbridge-") as scratch:
+        folder = Path(scratch)
+        (folder / "bundle").mkdir()
+        for name, content in bundle.files.items():
+            (folder / "bundle" / name).write_bytes(content)
+        shutil.copytree(UNITS, folder / "systemd")
+        if public_key is not None:
+            shutil.copy(public_key, folder / "key.pub")
+        there.send(folder, release)
+
+
+def _verify(there: Robot, release: str, robot: str | None, key: Path | None, provider: str) -> dict[str, Any]:
+    path = f"{there.root}/{release}"
+    named = ["--robot", robot] if robot is not None else []
+    signed = ["--public-key", f"{path}/key.pub"] if key is not None else []
+    asked = [f"{path}/bundle", *named, *signed, "--provider", provider, "--strict"]
+    return there.landbridge("verify", *asked, remedy="nothing was switched; mend that and push again")

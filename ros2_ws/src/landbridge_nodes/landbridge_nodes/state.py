@@ -1,0 +1,42 @@
+"""`landbridge state`: what the supervisor of a running robot says."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from landbridge_nodes.process import require_one_ros
+
+
+def state(seconds: float = 5.0) -> dict[str, Any]:
+    """Say in which state the robot is, and what led to it; `unknown` if no monitor is heard.
+
+    Example: landbridge state --json
+
+    Args:
+        seconds: To listen at most.
+    """
+    require_one_ros()
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+
+    from landbridge_nodes import topics
+
+    heard: list[Any] = []
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("state", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    topics.subscribe(node, topics.SAFETY_STATE, heard.append)
+    deadline = time.monotonic() + seconds
+    while not heard and time.monotonic() < deadline:
+        executor.spin_once(timeout_sec=0.1)
+    executor.shutdown()
+    node.destroy_node()
+    context.try_shutdown()
+    if not heard:
+        return {"state": "unknown", "reason": f"no monitor was heard in {seconds:g} s"}
+    return {"state": heard[-1].name, "reason": heard[-1].message}
