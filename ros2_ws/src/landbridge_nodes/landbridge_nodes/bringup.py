@@ -123,11 +123,20 @@ MODES: dict[str, tuple[Callable[..., list[NodeSpec]], Sequence[Argument]]] = {
             Argument("out", None, "bag folder to write"),
             Argument("excitation", "", "file of `landbridge calibrate excite`, in place of the robot's behaviour"),
             *HARDWARE,
+        ),
+    ),
+    "deploy": (
+        deploy,
+        (
+            ROBOT,
+            SCENARIO,
+            SEED,
+            *BUNDLE,
+            *HARDWARE,
             Argument("black_box", "", "folder for a bag of the last seconds before every fault"),
             Argument("black_box_seconds", 30, "that such a bag reaches back"),
         ),
     ),
-    "deploy": (deploy, (ROBOT, SCENARIO, SEED, *BUNDLE, *HARDWARE)),
     "hil": (
         hil,
         (
