@@ -52,11 +52,10 @@ def measure(robot: Robot, port: str, rate_hz: float, seconds: float) -> dict[str
         written = time.monotonic()
         link.write([0.0])
         due = max(due + dt, written - dt)  # what was missed is not made up for
-        stamp = int(1e6 * written) & 0xFFFFFFFF
         while (left := due - time.monotonic()) > 0:
             time.sleep(min(left, POLL_SECONDS))
             link.read()
-            if (link.telemetry["command_us"] - stamp) % 2**32 < 2**31:
+            if link.in_effect(written):
                 latency_ms.append(1000 * (time.monotonic() - written))
                 break
     fault, counters = link.fault, dict(link.counters)

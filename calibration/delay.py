@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.episode import Dataset, Episode, open_dataset
+from landbridge.calibration.windows import open_recording
+from landbridge.episode import Dataset, Episode
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
@@ -40,7 +41,8 @@ def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any
     Returns:
         Delay per joint [ms] with a 95 % bootstrap interval over episodes.
     """
-    machine, dataset = load_robot(robot), open_dataset(data)
+    machine = load_robot(robot)
+    dataset = open_recording(data, machine)
     rows = joint_delays(machine, _usable(dataset, Observer(machine.spec)), np.random.default_rng(seed))
     return {"dataset": str(data), "episodes": len(dataset), "delays": rows}
 

@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 
 RATE_TOLERANCE = 0.05
 JITTER = 0.5  # control periods: a window with a larger step between stamps is left out
+TURNING, STUCK = 0.5, 0.02  # rad/s: faster is no noise; share of the rows in which a turning joint may stand still
 STILL = 1e-3  # rad or units of action: a joint or an action that varies less was not excited
 
 
@@ -48,16 +49,27 @@ class Windows:
 
 def open_rollouts(path: Path, robot: Robot) -> Dataset:
     """The dataset at `path`, checked to be of this robot at its rate."""
+    require_fixed_base(robot)
+    return open_recording(path, robot)
+
+
+def open_recording(path: Path, robot: Robot) -> Dataset:
+    """The same, whatever the base."""
     dataset, spec = open_dataset(path), robot.spec
     found = dataset.metadata
-    if spec.base != "fixed":
-        raise InputError(spec.name, "has a floating base, whose height no observation holds", "identify fixed bases")
     if found.robot_hash != spec.digest():
         raise InputError(path, f"was recorded on another {found.robot!r} than {spec.name!r}", "name its robot folder")
     if not abs(found.measured_rate_hz / spec.control_rate_hz - 1) <= RATE_TOLERANCE:
         problem = f"was recorded at {found.measured_rate_hz:g} Hz, {spec.name} runs at {spec.control_rate_hz:g} Hz"
         raise InputError(path, problem, "record again at the robot's rate")
     return dataset
+
+
+def require_fixed_base(robot: Robot) -> None:
+    """Raise InputError for a robot whose state the observation does not hold."""
+    if robot.spec.base != "fixed":
+        problem = "has a floating base, whose height no observation holds"
+        raise InputError(robot.spec.name, problem, "identify fixed bases")
 
 
 def digest(dataset: Dataset) -> str:
@@ -119,6 +131,11 @@ def measured_state(observer: Observer, episode: Episode, where: str) -> Array:
     if missing := [joint for joint in joints if f"joint_vel.{joint}" not in names]:
         raise InputError(observer.spec.name, f"its observation lacks joint_vel of {missing}", "add it")
     positions, velocities = observer.joint_state(episode.obs)
+    stuck = ((np.diff(positions, axis=0) == 0) & (np.abs(velocities[1:]) > TURNING)).mean(0)
+    if stuck.max(initial=0.0) > STUCK:
+        worst = int(np.argmax(stuck))
+        problem = f"joint {joints[worst]} reads the same position while it turns, in {stuck[worst]:.0%} of the rows"
+        raise InputError(where, problem, "its encoder is saturated or frozen: mend it and record again")
     positions[:, turning] = np.unwrap(positions[:, turning], axis=0)
     return np.concatenate([positions, velocities], axis=-1)
 

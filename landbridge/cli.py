@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "collect": ("landbridge.simulation.collect:collect", "simulate behaviour policies into a source dataset"),
     "record": ("landbridge_nodes.up:record", "record target rollouts over ROS 2 into an MCAP bag"),
     "ingest": ("landbridge.training.ingest:ingest", "turn a bag or a D4RL file into a dataset"),
+    "calibrate excite": ("landbridge.calibration.excite:excite", "design the motion that tells most, and preview it"),
     "calibrate delay": ("landbridge.calibration.delay:delays", "estimate the robot's command delay from its rollouts"),
     "calibrate identify": ("landbridge.calibration.identify:identify", "gain, masses, friction, latency from rollouts"),
     "calibrate report": ("landbridge.calibration.report:report", "one page on a calibration and its limits"),
@@ -42,10 +43,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("landbridge.deploy.bench:bench", "measure inference on every back end of this machine"),
     "engine": ("landbridge.deploy.accept:engine", "build a TensorRT engine and accept it by a closed loop"),
     "replay": ("landbridge_nodes.replay:replay", "re-run a recorded log through bundle and guard, bit for bit"),
-    "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, twin) without `ros2 launch`"),
+    "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, hil, twin)"),
     "state": ("landbridge_nodes.state:state", "what the supervisor of a running robot says"),
     "deploy push": ("landbridge.deploy.push:push", "put a bundle on a robot's computer, verify it there, switch to it"),
-    "hil": ("landbridge.deploy.hil.command:hil", "emulate a robot's microcontroller, print its C headers"),
+    "hil run": ("landbridge_nodes.hil:run", "accept a robot's hardware, stage by stage, with a page and junit.xml"),
+    "hil emulate": ("landbridge.deploy.hil.command:emulate", "be a robot's microcontroller, on a pty"),
+    "hil joints": ("landbridge.deploy.hil.command:joints", "the C table of joints that a board is built with"),
+    "hil protocol": ("landbridge.deploy.hil.command:protocol", "the C header of the protocol"),
     "doctor": ("landbridge.doctor:doctor", "what this machine can do, and what to install for the rest"),
 }
 INPUT_ERROR = 2

@@ -23,6 +23,7 @@ EXTRAS = {
     "training": ("torch", "onnx", "onnxscript", "tensorboard", "mcap", "rosbags", "matplotlib"),
     "calibration": ("scipy", "matplotlib"),
     "serial": ("serial", "cobs"),
+    "hil": ("serial", "cobs", "matplotlib"),
     "signing": ("model_signing", "OpenSSL"),
 }
 RT_PRIORITY = 70  # what the bridge asks of SCHED_FIFO

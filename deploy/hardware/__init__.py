@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from landbridge.errors import InputError
@@ -51,6 +51,26 @@ class Resettable(Protocol):
 
     def release(self) -> None:
         """Let go of the joints; without effect on a twin that is not held."""
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """Hardware whose device tells of itself: what `landbridge hil run` holds against what it has asked for."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Who answers: device, version, port and the like, by name."""
+
+    @property
+    def watchdog(self) -> float:
+        """Seconds of silence after which the device stops by itself, with a `fault` that has "watchdog" in its name."""
+
+    @property
+    def torque(self) -> bool:
+        """Whether the drives are powered, by the newest report."""
+
+    def in_effect(self, written: float) -> bool:
+        """Whether the newest report shows a command in effect that was written at `written` [s, monotonic] or later."""
 
 
 @runtime_checkable

@@ -26,6 +26,7 @@ from landbridge.deploy.hardware.protocol import (
     Kind,
     Mode,
     Receiver,
+    State,
     encode,
     name_text,
     read,
@@ -100,6 +101,28 @@ class Mcu:
     def disable(self) -> None:
         """Take torque off; the next write brings it back."""
         self._send(Kind.DISABLE)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Port, and what the board has said of itself."""
+        device = self._device or {}
+        robot = name_text(device.get("robot", b""))
+        return {"port": self._name, "baud": str(self._settings.baud), "board of": robot, "protocol": f"{VERSION}"}
+
+    @property
+    def watchdog(self) -> float:
+        """What the board was told at the start [s]."""
+        return self._settings.watchdog_ms / 1000
+
+    @property
+    def torque(self) -> bool:
+        """Whether the board's output is on, by its newest telemetry."""
+        return bool(self.telemetry["torque"])
+
+    def in_effect(self, written: float) -> bool:
+        """By the time that the command in effect carries; it wraps after 71 minutes."""
+        since = (self.telemetry["command_us"] - int(1e6 * written)) % 2**32
+        return self.telemetry["state"] == State.RUNNING and since < 2**31
 
     def recover(self) -> None:
         """Clear the faults of board and link. What is still wrong comes back with the next read."""

@@ -1,4 +1,4 @@
-"""`landbridge hil`: a board to test against, and what a real one is built with."""
+"""`landbridge hil emulate`, `joints` and `protocol`: a board to test against, and what a real one is built with."""
 
 from __future__ import annotations
 
@@ -6,52 +6,35 @@ import gc
 import os
 import sys
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
-from tyro.conf import Positional
 
 from landbridge.deploy.hil.headers import protocol_header, robot_header
-from landbridge.errors import InputError
 from landbridge.robot import load_robot
 
 PRIORITY = 75  # SCHED_FIFO, above the bridge's: a board does not wait for the host's other work
 
 
-def hil(
-    action: Positional[Literal["emulate", "joints", "protocol"]],
-    robot: str = "furuta",
-    scenario: str = "none",
-    seed: int = 0,
-    link: Path | None = None,
-    baud: int = 1_000_000,
+def emulate(
+    robot: str = "furuta", scenario: str = "none", seed: int = 0, link: Path | None = None, baud: int = 1_000_000
 ) -> None:
-    """Emulate a robot's microcontroller on a pty, or print the C headers that a real one is built with.
+    """Emulate a robot's microcontroller on a pty until standard input ends.
 
     Example: landbridge hil emulate --robot furuta --scenario none
 
     The emulated board runs the firmware of `deploy/firmware` itself, built for this machine. Its port is the first
-    line printed; `landbridge up deploy --port PORT ...` connects to it. Orders on standard input act on the wire, one a
-    line: `flip to_board 3` damages the next three frames to the board; `status` shows the robot; any other word lists
-    them all.
+    line printed; `landbridge up deploy --port PORT ...` connects to it. Orders on standard input act on wire and
+    wiring, one a line: `flip to_board 3` damages the next three frames to the board; `status` shows the robot; any
+    other word lists them all.
 
     Args:
-        action: `emulate` is a board until standard input ends; `joints` and `protocol` print headers.
         robot: Robot that ships with landbridge, or folder of one.
-        scenario: Rung of the robot's scenarios.yaml (emulate).
-        seed: Of start states, measurement noise and damage (emulate).
-        link: Symbolic link to keep at the port, for a name that outlives a reconnection (emulate).
-        baud: Baud rate of the board (emulate).
+        scenario: Rung of the robot's scenarios.yaml.
+        seed: Of start states, measurement noise and damage.
+        link: Symbolic link to keep at the port, for a name that outlives a reconnection.
+        baud: Baud rate of the board.
     """
-    if action == "protocol":
-        print(protocol_header(), end="")
-        return
     loaded = load_robot(robot)
-    if action == "joints":
-        print(robot_header(loaded), end="")
-        return
-    if link is not None and link.exists() and not link.is_symlink():
-        raise InputError(link, "exists and is no link", "choose another name")
     from landbridge.deploy.hil.emulator import Emulator
 
     emulator = Emulator(loaded, scenario, seed, link, baud)
@@ -66,3 +49,22 @@ def hil(
         emulator.run(sys.stdin.fileno(), sys.stdout)
     finally:
         emulator.close()
+
+
+def joints(robot: str = "furuta") -> None:
+    """Print the C table of a robot's joints that its board is built with.
+
+    Example: landbridge hil joints --robot furuta > robot.h
+
+    Args:
+        robot: Robot that ships with landbridge, or folder of one.
+    """
+    print(robot_header(load_robot(robot)), end="")
+
+
+def protocol() -> None:
+    """Print the C header of the protocol, `deploy/firmware/protocol.h`.
+
+    Example: landbridge hil protocol > deploy/firmware/protocol.h
+    """
+    print(protocol_header(), end="")

@@ -41,7 +41,8 @@ class Emulator:
         version: Protocol version of the firmware.
 
     Raises:
-        InputError: A robot whose drives or sensors are not emulated, an unknown scenario, or no C compiler.
+        InputError: A robot whose drives or sensors are not emulated, an unknown scenario, a link that is something
+            else, or no C compiler.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Emulator:
         if robot.spec.action.kind != "effort" or robot.spec.base != "fixed":
             problem = f"is {robot.spec.action.kind}-commanded with a {robot.spec.base} base"
             raise InputError(robot.folder / "robot.yaml", problem, "only effort-commanded fixed robots are emulated")
+        if link is not None and link.exists() and not link.is_symlink():
+            raise InputError(link, "exists and is no link", "choose another name")
         self._link, self._baud = link, getattr(termios, f"B{baud}")
         self._rng = np.random.default_rng(seed)
         self._task = load_task(robot)
@@ -65,6 +68,8 @@ class Emulator:
         self._dt = spec.control_dt
         self._ends: tuple[int, int] | None = None
         self.to_board, self.to_host = Wire(self._rng), Wire(self._rng)
+        self._names = spec.joint_names
+        self._straight()
         self._arrived = b""
         self.torque, self.command = False, [0.0] * len(spec.actuated)
         self._outputs: deque[tuple[float, bool, list[float]]] = deque(maxlen=KEPT)
@@ -143,6 +148,12 @@ class Emulator:
             case ["clear"]:
                 self.to_board.clear()
                 self.to_host.clear()
+                self._straight()
+            case ["reverse", joint] if joint in self._names:
+                self._signs[self._names.index(joint)] *= -1
+            case ["swap", *pair] if len(pair) == 2 and set(pair) <= set(self._names):
+                a, b = (self._names.index(joint) for joint in pair)
+                self._channels[a], self._channels[b] = self._channels[b], self._channels[a]
             case ["latency", ms]:
                 self.to_board.latency = self.to_host.latency = float(ms) / 1000
             case [fault, ("to_board" | "to_host") as direction, *frames] if fault in FAULTS:
@@ -150,7 +161,8 @@ class Emulator:
             case _:
                 faults = f"{'|'.join(FAULTS)} to_board|to_host [FRAMES]"
                 return (
-                    f"no such order; known: status, outputs, plug, unplug, reset, reboot, clear, latency MS, {faults}"
+                    "no such order; known: status, outputs, plug, unplug, reset, reboot, clear, latency MS, "
+                    f"reverse JOINT, swap JOINT JOINT, {faults}"
                 )
         return "done"
 
@@ -213,7 +225,12 @@ class Emulator:
 
     def measure(self) -> tuple[Sequence[float], Sequence[float]]:
         """See `Pins`."""
-        return self._measured[0].tolist(), self._measured[1].tolist()
+        position, velocity = (self._signs * values[self._channels] for values in self._measured)
+        return position.tolist(), velocity.tolist()
+
+    def _straight(self) -> None:
+        """Every encoder on its own channel, counting in its joint's direction."""
+        self._channels, self._signs = list(range(len(self._names))), np.ones(len(self._names))
 
     def actuate(self, torque: bool, command: Sequence[float]) -> None:
         """See `Pins`; without torque the command is zero."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from landbridge.calibration.delay import delays
 from landbridge.calibration.identify import calibration, free_parameters, identify
 from landbridge.calibration.report import report
 from landbridge.calibration.windows import cut, open_rollouts
@@ -211,6 +212,12 @@ def frozen(episode: Episode) -> Episode:
     return replace(episode, obs=np.repeat(episode.obs[:1], len(episode.obs), axis=0))
 
 
+def saturated(episode: Episode) -> Episode:
+    obs = episode.obs.copy()
+    obs[:, 0] = np.clip(obs[:, 0], -0.1, 0.1)  # joint_pos.arm
+    return replace(episode, obs=obs)
+
+
 def with_lost_ticks(episode: Episode) -> Episode:
     return replace(episode, stamps=episode.stamps * np.where(np.arange(len(episode.stamps)) % 2, 1.0, 1.5))
 
@@ -226,6 +233,7 @@ def cut_short(episode: Episode) -> Episode:
         (not_a_number, r"episode 0: observation joint_vel.pendulum of row 7 is nan"),
         (idle, r"the commands of joints \['arm'\] never vary"),
         (frozen, r"joints \['arm', 'pendulum'\] never move"),
+        (saturated, r"joint arm reads the same position while it turns, in \d+% of the rows. its encoder is saturated"),
         (cut_short, r"has 16 usable windows. record at least 20"),
         (with_lost_ticks, r"no episode holds 30 steady control periods"),
     ],
@@ -253,6 +261,8 @@ def test_rollouts_of_another_robot_or_rate_are_refused(
     write_dataset(path, dataset, dataset.metadata.model_copy(update=update))
     with pytest.raises(InputError, match=message):
         open_rollouts(path, ROBOT)
+    with pytest.raises(InputError, match=message):
+        delays(path)
 
 
 def test_a_floating_base_and_an_unknown_parameter_are_refused(recorded: Path) -> None:

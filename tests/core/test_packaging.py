@@ -80,9 +80,9 @@ def test_colcon_build_installs_what_ros_looks_for(repository: Path, tmp_path: Pa
         assert (install / package / "share" / package / "package.xml").is_file()
         assert (install / package / "share/ament_index/resource_index/packages" / package).is_file()
     nodes = sorted(p.name for p in (install / "landbridge_nodes/lib/landbridge_nodes").iterdir())
-    assert nodes == ["bridge", "excite", "monitor", "policy", "recorder"]
+    assert nodes == ["board", "bridge", "excite", "monitor", "policy", "recorder"]
     launch_files = {p.name for p in (install / "landbridge/share/landbridge/launch").iterdir()}
-    assert launch_files == {"record.launch.py", "deploy.launch.py", "twin.launch.py"}
+    assert launch_files == {"record.launch.py", "deploy.launch.py", "hil.launch.py", "twin.launch.py"}
     if not layout:
         library = install / f"landbridge/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
         for part in ("robot.py", "deploy/guard.py", "robots/furuta/robot.yaml", "deploy/firmware/firmware.c"):

@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from landbridge.deploy.hil.stages import Result
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
+from landbridge.observation import Observer
 from landbridge_nodes import bringup
+from landbridge_nodes.hil import close_the_loop
 from landbridge_nodes.operator import Operator
 from landbridge_nodes.processes import Processes
 
@@ -82,3 +87,16 @@ def test_plugs_pulled_before_and_while_the_robot_moves(emulated: Emulated, graph
     os.kill(processes.pid("bridge"), signal.SIGKILL)
     emulated.order("flip to_board 0")
     operator.wait(lambda: abs(emulated.order("status")["command"][0]) < 0.01, 2)
+
+
+def test_the_closed_loop_of_an_acceptance_run_on_the_board_of_its_bring_up(
+    linear_bundle: Callable[..., Path], tmp_path: Path, ros_domain: None
+) -> None:
+    still = np.zeros((Observer(FURUTA.spec).size, 1), np.float32)
+    bundle, link, result = linear_bundle(tmp_path / "bundle", still), tmp_path / "board", Result("closed loop")
+    specs = bringup.hil("furuta", "none", 0, str(bundle), link=str(link))
+    close_the_loop(FURUTA, specs, result, by_hand=True, ask=False)
+    assert (result.verdict, result.reason) == ("pass", "")
+    assert result.figures["ticks"] == SWING_UP_TICKS
+    assert result.figures["success"] is False  # it hangs
+    assert not link.is_symlink()  # unplugged

@@ -31,6 +31,7 @@ VALUES = {
         "black_box": "x",
         "black_box_seconds": "9",
     },
+    "hil": {"robot": "furuta", "scenario": "mild", "bundle": "b.zip", "link": "/tmp/board"},
     "twin": {"scenario": "extreme"},
 }
 
@@ -124,10 +125,19 @@ def test_both_front_ends_start_identical_argument_lists(
     launched = expand(repository / "launch" / f"{mode}.launch.py", dict(VALUES[mode]), monkeypatch)
     typed = {a.name: a.read(VALUES[mode].get(a.name, str(a.default))) for a in declared}
     assert launched == [as_started_by_up(spec) for spec in make(**typed)]
-    assert len(launched) == {"record": 4, "deploy": 4, "twin": 2}[mode]
+    assert len(launched) == {"record": 4, "deploy": 4, "hil": 4, "twin": 2}[mode]
 
 
 def test_the_recorder_starts_first_and_the_monitor_last() -> None:
     for specs in (bringup.record("r", "s", 0, "o"), bringup.deploy("r", "s", 0, "b", "o")):
         assert (specs[0].name, specs[-1].name) == ("recorder", "monitor")
     assert "recorder" not in [spec.name for spec in bringup.deploy("r", "s", 0, "b")]
+
+
+def test_hil_stands_on_an_emulated_board_or_on_a_real_one() -> None:
+    board, bridge, *_ = bringup.hil("r", "mild", 3, "b", link="/tmp/board")
+    assert board.parameters == {"robot": "r", "scenario": "mild", "seed": 3, "link": "/tmp/board"}
+    assert bridge.parameters["port"] == "/tmp/board"
+    specs = bringup.hil("r", "mild", 3, "b", port="/dev/ttyACM0")
+    assert [spec.name for spec in specs] == ["bridge", "policy", "monitor"]
+    assert specs[0].parameters["port"] == "/dev/ttyACM0"

@@ -16,6 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command, push_action
 from landbridge.robot import load_robot
+from landbridge.simulation.excitation import Excitation, Series, behaviour_of
 from landbridge_nodes.up import record
 
 pytestmark = pytest.mark.ros
@@ -131,3 +132,25 @@ def test_bad_input_is_refused_before_anything_starts(tmp_path: Path, monkeypatch
     with pytest.raises(InputError, match="no SROS2"):
         record(tmp_path / "bag")
     assert not (tmp_path / "bag").exists()
+
+
+def test_a_designed_excitation_is_followed_from_its_beginning(tmp_path: Path, ros_domain: None) -> None:
+    series = {"arm": Series(centre=0.0, sine=(0.8,), cosine=(0.0,))}
+    about = {"robot": "furuta", "robot_hash": SPEC.digest(), "commit": "", "created": ""}
+    found = Excitation(frequencies_hz=(1.0,), joints=series, previews=(), expected_sd={}, **about)  # type: ignore[arg-type]
+    found.write(tmp_path / "excitation.yaml")
+    record(tmp_path / "bag", scenario="none", seconds=1.0, excitation=tmp_path / "excitation.yaml")
+    messages = read(tmp_path / "bag")
+    observations, actions = by_stamp(messages["/policy/observation"]), by_stamp(messages["/policy/action"])
+    admitted = [header_ns(m) for m in messages["/guard/command"] if m.header.frame_id in ("ok", "limited")]
+    asked = np.array([actions[stamp][0] for stamp in admitted])
+    obs = np.array([observations[stamp] for stamp in admitted], np.float32)
+    follow = behaviour_of(load_robot("furuta"), found)
+
+    def followed(late: int) -> np.ndarray:
+        policy = follow(1, np.random.default_rng(0))
+        return np.array([policy(row[None])[0, 0] for row in np.concatenate([obs[:late], obs])][late:])
+
+    errors = [float(np.abs(followed(late) - asked)[1:].max()) for late in range(3)]  # beside the change of state
+    assert len(asked) > 30
+    assert min(errors) < 1e-6

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PACKAGE = "landbridge_nodes"
+BOARD_LINK = "/tmp/landbridge-board"
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,14 @@ class Argument:
         return int(text) if isinstance(self.default, int) else text
 
 
-def record(robot: str, scenario: str, seed: int, out: str, hardware: str = "", port: str = "") -> list[NodeSpec]:
-    """The robot, its exciting behaviour, the monitor, and the recorder."""
+def record(
+    robot: str, scenario: str, seed: int, out: str, excitation: str = "", hardware: str = "", port: str = ""
+) -> list[NodeSpec]:
+    """The robot, its exciting behaviour or a designed excitation, the monitor, and the recorder."""
     return [
         _recorder(robot, scenario, "excite", out=out),
         _bridge(robot, scenario, seed, hardware, port),
-        NodeSpec("excite", "excite", {"robot": robot, "seed": seed}, lifecycle=True),
+        NodeSpec("excite", "excite", {"robot": robot, "seed": seed, "excitation": excitation}, lifecycle=True),
         _monitor(robot, "excite"),
     ]
 
@@ -74,6 +77,24 @@ def deploy(
     ]
 
 
+def hil(
+    robot: str,
+    scenario: str,
+    seed: int,
+    bundle: str,
+    out: str = "",
+    require_signature: str = "",
+    link: str = BOARD_LINK,
+    port: str = "",
+) -> list[NodeSpec]:
+    """As `deploy`, on a microcontroller: the one on `port`, or an emulated one, which puts its port at `link`."""
+    rest = bundle, out, require_signature
+    if port:
+        return deploy(robot, "hardware", seed, *rest, port=port)
+    board = {"robot": robot, "scenario": scenario, "seed": seed, "link": link}
+    return [NodeSpec("board", "board", board, lifecycle=False), *deploy(robot, scenario, seed, *rest, port=link)]
+
+
 def twin(robot: str, scenario: str, seed: int) -> list[NodeSpec]:
     """The robot's side alone: the twin and the monitor, for a policy node that is started elsewhere."""
     return [_bridge(robot, scenario, seed, "twin", ""), _monitor(robot, "policy")]
@@ -82,25 +103,49 @@ def twin(robot: str, scenario: str, seed: int) -> list[NodeSpec]:
 ROBOT = Argument("robot", "furuta", "robot that ships with landbridge, or folder of one")
 SCENARIO = Argument("scenario", "severe", "rung of the robot's scenarios.yaml (twin)")
 SEED = Argument("seed", 0, "of start states, noise and behaviour")
+BUNDLE = (
+    Argument("bundle", None, "bundle to run"),
+    Argument("out", "", "bag folder to write"),
+    Argument("require_signature", "", "public key that must have signed the bundle"),
+)
 HARDWARE = (
     Argument("hardware", "", "twin or mcu, in place of the robot's own line"),
     Argument("port", "", "serial port, in place of the robot's own"),
 )
 
 MODES: dict[str, tuple[Callable[..., list[NodeSpec]], Sequence[Argument]]] = {
-    "record": (record, (ROBOT, SCENARIO, SEED, Argument("out", None, "bag folder to write"), *HARDWARE)),
+    "record": (
+        record,
+        (
+            ROBOT,
+            SCENARIO,
+            SEED,
+            Argument("out", None, "bag folder to write"),
+            Argument("excitation", "", "file of `landbridge calibrate excite`, in place of the robot's behaviour"),
+            *HARDWARE,
+        ),
+    ),
     "deploy": (
         deploy,
         (
             ROBOT,
             SCENARIO,
             SEED,
-            Argument("bundle", None, "bundle to run"),
-            Argument("out", "", "bag folder to write"),
-            Argument("require_signature", "", "public key that must have signed the bundle"),
+            *BUNDLE,
             *HARDWARE,
             Argument("black_box", "", "folder for a bag of the last seconds before every fault"),
             Argument("black_box_seconds", 30, "that such a bag reaches back"),
+        ),
+    ),
+    "hil": (
+        hil,
+        (
+            ROBOT,
+            SCENARIO,
+            SEED,
+            *BUNDLE,
+            Argument("link", BOARD_LINK, "where to put the emulated board's port"),
+            Argument("port", "", "serial port of a real board, in place of the emulated one"),
         ),
     ),
     "twin": (twin, (ROBOT, SCENARIO, SEED)),

@@ -34,7 +34,7 @@ def run_episodes(
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
     with (
         Processes(specs) as processes,
-        Operator(robot, processes.check, _ask if by_hand else None) as operator,
+        Operator(robot, processes.check, ask_for_start if by_hand else None) as operator,
         Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
     ):
         bar = progress.add_task("starting", total=episodes or seconds)
@@ -52,7 +52,8 @@ def run_episodes(
     return _figures(outcomes, operator)
 
 
-def _ask() -> None:
+def ask_for_start() -> None:
+    """Have a person put the robot into a start state."""
     Console(stderr=True).input("\nput the robot into a start state, step back, then press Enter: it will move ")
 
 

@@ -1,14 +1,16 @@
-"""The excite node: the robot's own classical behaviour with exploration noise, to record target rollouts with."""
+"""The excite node: the robot's own behaviour with exploration noise, or a designed motion, to record rollouts with."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.errors import InputError
-from landbridge.simulation.behaviour import Policy, load_behaviours
+from landbridge.simulation.behaviour import Behaviour, Policy, load_behaviours
+from landbridge.simulation.excitation import behaviour_of, read_excitation
 from landbridge_nodes.controller import Controller
 from landbridge_nodes.process import CONTROLLER_PRIORITY, run
 
@@ -16,21 +18,28 @@ BEHAVIOUR = "excite"
 
 
 class ExciteNode(Controller):
-    """Lifecycle node `excite`. Parameters: robot, seed. Each episode draws a new variant of the behaviour.
+    """Lifecycle node `excite`. Parameters: robot; seed; excitation, a file of `landbridge calibrate excite`.
+
+    Each episode draws a new variant of the behaviour; a designed motion begins with each.
 
     Raises:
-        InputError: The robot has no behaviour `excite`.
+        InputError: The robot has no behaviour `excite`, or the excitation is another robot's.
     """
 
     def __init__(self) -> None:
         super().__init__("excite")
+        self._make = self._made(self.declare_parameter("excitation", "").value)
+        self._rng = np.random.default_rng(self.declare_parameter("seed", 0).value)
+        self.begin()
+
+    def _made(self, excitation: str) -> Behaviour:
+        if excitation:
+            return behaviour_of(self.robot, read_excitation(Path(excitation), self.robot))
         behaviours = load_behaviours(self.robot)
         if BEHAVIOUR not in behaviours:
             where, known = self.robot.folder / "behaviour.py", sorted(behaviours)
             raise InputError(where, f"no behaviour {BEHAVIOUR!r} among {known}", "add one to make_behaviours")
-        self._make = behaviours[BEHAVIOUR]
-        self._rng = np.random.default_rng(self.declare_parameter("seed", 0).value)
-        self.begin()
+        return behaviours[BEHAVIOUR]
 
     def begin(self) -> None:
         """Draw the behaviour anew."""

@@ -26,6 +26,7 @@ def record(
     scenario: str = "severe",
     seconds: float = 60.0,
     seed: int = 0,
+    excitation: Path | None = None,
     hardware: str = "",
     port: str = "",
 ) -> dict[str, Any]:
@@ -39,18 +40,24 @@ def record(
         scenario: Rung of the robot's scenarios.yaml (twin).
         seconds: Robot time at most: the sum of all episodes; the last one is cut short if need be.
         seed: Of start states, noise and behaviour.
+        excitation: File of `landbridge calibrate excite`, in place of the robot's behaviour `excite`.
         hardware: twin or mcu, in place of the robot's own line.
         port: Serial port, in place of the robot's own; one alone asks for mcu.
     """
     loaded, on_twin = _check(robot, scenario, hardware, port)
     _require_new(out)
+    if excitation is not None:
+        from landbridge.simulation.excitation import read_excitation
+
+        read_excitation(excitation, loaded)
+    designed = "" if excitation is None else str(excitation.resolve())
     scenario = scenario if on_twin else "hardware"
-    specs = bringup.record(_name(robot), scenario, seed, str(out.resolve()), hardware, port)
+    specs = bringup.record(_name(robot), scenario, seed, str(out.resolve()), designed, hardware, port)
     return {"bag": str(out), "scenario": scenario, **_run(loaded, specs, on_twin, seconds=seconds)}
 
 
 def up(
-    mode: Positional[Literal["deploy", "twin"]],
+    mode: Positional[Literal["deploy", "hil", "twin"]],
     bundle: Path | None = None,
     robot: str = "furuta",
     scenario: str = "severe",
@@ -68,20 +75,24 @@ def up(
     Example: landbridge up deploy --bundle runs/tabb/bundle --episodes 20
 
     Args:
-        mode: `deploy` runs a bundle; `twin` is the robot's side alone, for a policy started elsewhere.
-        bundle: Bundle to run (deploy).
+        mode: `deploy` runs a bundle, `hil` likewise on an emulated board; `twin` is the robot's side alone, for a
+            policy started elsewhere.
+        bundle: Bundle to run (deploy, hil).
         robot: Robot that ships with landbridge, or folder of one.
-        scenario: Rung of the robot's scenarios.yaml (twin).
+        scenario: Rung of the robot's scenarios.yaml (twin, emulated board).
         episodes: Number of episodes to run; 0 leaves arming to you (`/monitor/arm`) and stays up.
-        record: Bag folder to write (deploy).
-        require_signature: Public key that must have signed the bundle (deploy).
+        record: Bag folder to write (deploy, hil).
+        require_signature: Public key that must have signed the bundle (deploy, hil).
         seed: Of start states and noise.
         hardware: twin or mcu, in place of the robot's own line (deploy).
         port: Serial port, in place of the robot's own; one alone asks for mcu (deploy).
         black_box: Folder that gets a bag of the last seconds before every fault, named after it (deploy).
         black_box_seconds: How far back such a bag reaches.
     """
-    loaded, on_twin = _check(robot, scenario, hardware, port)
+    if mode == "hil" and (hardware or port or black_box):
+        problem = "has a board of its own and takes no --hardware, --port or --black-box"
+        raise InputError("up hil", problem, "use `up deploy`")
+    loaded, on_twin = _check(robot, scenario, "twin" if mode == "hil" else hardware, port)
     scenario = scenario if on_twin else "hardware"
     if mode == "twin":
         if bundle or record or require_signature or episodes or hardware or port or black_box:
@@ -103,11 +114,15 @@ def up(
         if black_box_seconds <= 0:
             raise InputError("--black-box-seconds", f"is {black_box_seconds}", "ask for more than 0")
         out, key, box = ("" if path is None else str(path.resolve()) for path in (record, require_signature, black_box))
-        loading = _name(robot), scenario, seed, str(bundle.resolve())
-        specs = bringup.deploy(*loading, out, key, hardware, port, box, black_box_seconds)
+        loading = _name(robot), scenario, seed, str(bundle.resolve()), out, key
+        if mode == "hil":
+            specs = bringup.hil(*loading)
+        else:
+            specs = bringup.deploy(*loading, hardware, port, box, black_box_seconds)
     if not episodes:
         _stay(specs)
-    return {"bundle": str(bundle), "scenario": scenario, **_run(loaded, specs, on_twin, episodes=episodes)}
+    resettable = on_twin and mode != "hil"
+    return {"bundle": str(bundle), "scenario": scenario, **_run(loaded, specs, resettable, episodes=episodes)}
 
 
 def _check(robot: str, scenario: str, hardware: str, port: str) -> tuple[Robot, bool]:

@@ -1,0 +1,294 @@
+"""Bridge, monitor and operator of an acceptance run, in one thread: the same supervisor, guard and driver, without ROS.
+
+Nothing reaches the hardware but what the guard has admitted or does itself; the guard is that of `reduced`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from landbridge.deploy.guard import Guard
+from landbridge.deploy.hardware import BaseSensing, Hardware, Reporting, Resettable
+from landbridge.deploy.motion import REST_PERIODS, REST_SHARE
+from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, Event, State, Supervisor
+from landbridge.deploy.verdict import Reason, Verdict
+from landbridge.robot import Joint, RobotSpec
+
+REPORT_SECONDS = 0.5  # for a report of the device to come
+RESET_SECONDS = 3.0  # for link and device to be taken up again
+REST_SECONDS = 5.0  # for a slow joint to come to rest
+POLL_SECONDS = 0.0002  # how finely reports of the device are seen
+
+
+class Failed(Exception):  # noqa: N818  the outcome of a stage, not an error of the program
+    """A stage has found something wrong; the message says what."""
+
+
+class Skipped(Exception):  # noqa: N818
+    """A stage cannot be done on this hardware; the message says why."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One control period.
+
+    Attributes:
+        time: When the measurement was taken [s, monotonic].
+        late: Whether it began a period or more after it was due.
+        position: Of all joints [rad]; NaN while the hardware is faulty.
+        velocity: [rad/s]
+        written_at: When the guard's answer to the command was written [s, monotonic]; None: nothing was.
+        verdict: The guard's answer to the command, if there was one.
+    """
+
+    time: float
+    late: bool
+    position: tuple[float, ...]
+    velocity: tuple[float, ...]
+    written_at: float | None
+    verdict: Verdict | None
+
+
+def reduced(spec: RobotSpec, share: float) -> RobotSpec:
+    """`spec` for a robot whose wiring is not proven: actuated joints have `share` of their effort and velocity limits.
+
+    Commanded positions change by no more than the parking speed. Reduced speed is what ISO 10218-1 asks of a robot that
+    a person stands beside; the limits here are those of the task, not of that standard.
+    """
+
+    def slower(joint: Joint) -> Joint:
+        if not joint.actuated:
+            return joint
+        rate = spec.safety.parking_speed if spec.action.kind == "position" else joint.rate_limit
+        limits = {"effort_limit": share * joint.effort_limit, "velocity_limit": share * joint.velocity_limit}
+        return joint.model_copy(update=limits | {"rate_limit": rate})
+
+    return spec.model_copy(update={"joints": tuple(slower(joint) for joint in spec.joints)})
+
+
+class Loop:
+    """The control loop of one robot.
+
+    Attributes:
+        spec: Reduced.
+        hardware: Open; this loop is the only one that writes to it.
+        ticks: Every control period since `clear`.
+        trusted: Whether directions are proven; before, a stop takes torque off, since damping could drive a joint.
+    """
+
+    def __init__(self, spec: RobotSpec, hardware: Hardware) -> None:
+        self.spec, self.hardware, self.trusted = spec, hardware, False
+        self.ticks: list[Tick] = []
+        self._guard, self._supervisor = Guard(spec), Supervisor(spec)
+        self._stamp, self._due = 0, time.monotonic()
+        self._resting: deque[bool] = deque(maxlen=REST_PERIODS)
+
+    @property
+    def state(self) -> State:
+        """Of the supervisor."""
+        return self._supervisor.state
+
+    @property
+    def fault(self) -> str:
+        """What is wrong: with the hardware, else by the guard; "" while nothing is."""
+        return self.hardware.fault or ("" if self._guard.fault is None else self._guard.fault.value)
+
+    @property
+    def last(self) -> Tick:
+        """The newest control period."""
+        return self.ticks[-1]
+
+    @property
+    def due(self) -> float:
+        """When the next control period begins [s, monotonic]."""
+        return self._due
+
+    def clear(self) -> None:
+        """Forget the control periods so far, but the newest."""
+        self.ticks = self.ticks[-1:]
+
+    def tick(self, wanted: Sequence[float] | None = None) -> Tick:
+        """One control period: measure, stop if need be, and let `wanted` through the guard."""
+        time.sleep(max(0.0, self._due - time.monotonic()))
+        position, velocity = self.hardware.read()
+        now = time.monotonic()
+        late = now > self._due + self.spec.control_dt
+        self._due = max(self._due + self.spec.control_dt, now)  # what was missed is not made up for
+        self._supervisor.bridge_seen(now)
+        self._supervisor.tick(now)
+        self._stamp += 1
+        self._supervise(now)
+        self._guard.measure(self._stamp, now, position, velocity, self._tilt())
+        self._apply(self._guard.tick(now))
+        verdict, written_at = (None, None) if wanted is None else self.send(self._stamp, self.spec.actuated, wanted)
+        self._judge(now)
+        tick = Tick(now, late, tuple(position), tuple(velocity), written_at, verdict)
+        limits = [joint.velocity_limit for joint in self.spec.joints if joint.actuated]
+        speeds = [speed for speed, joint in zip(velocity, self.spec.joints, strict=True) if joint.actuated]
+        self._resting.append(all(abs(v) <= REST_SHARE * limit for v, limit in zip(speeds, limits, strict=True)))
+        self.ticks.append(tick)
+        return tick
+
+    def send(self, stamp: int, names: Sequence[str], values: Sequence[float]) -> tuple[Verdict, float | None]:
+        """A command as the bridge takes one from a policy: the guard's verdict, and when its answer was written."""
+        now = time.monotonic()
+        verdict = self._guard.admit(stamp, names, values, now)
+        written_at = None
+        if verdict.write:
+            written_at = time.monotonic()
+            self.hardware.write(verdict.command)
+        self._supervisor.command_judged(verdict.reason in (Reason.OK, Reason.LIMITED, Reason.ARMED), now)
+        return verdict, written_at
+
+    @property
+    def stamp(self) -> int:
+        """Of the newest measurement."""
+        return self._stamp
+
+    def idle(self) -> tuple[float, ...]:
+        """The command that keeps the joints where they are: damping, no speed, or the position last commanded."""
+        if self.spec.action.kind != "effort":
+            return self._guard.written if self.spec.action.kind == "position" else (0.0,) * len(self.spec.actuated)
+        speeds = dict(zip(self.spec.joint_names, self.last.velocity, strict=True)) if self.ticks else {}
+        return tuple(-self.spec.joint(name).damping * speeds.get(name, 0.0) for name in self.spec.actuated)
+
+    def inwards(self, joint: str) -> int:
+        """The direction in which a joint has more room: away from the nearer limit; towards 0 if it has none."""
+        lower, upper = self.spec.joint(joint).position_limit or (-1.0, 1.0)
+        return 1 if self.last.position[self.spec.joint_names.index(joint)] < (lower + upper) / 2 else -1
+
+    def wait(self, seconds: float) -> list[Tick]:
+        """Control periods of `idle` for `seconds`; raises Failed at a fault."""
+        count = len(self.ticks)
+        for _ in range(max(1, round(seconds * self.spec.control_rate_hz))):
+            self.step(self.idle())
+        return self.ticks[count:]
+
+    def step(self, wanted: Sequence[float]) -> Tick:
+        """One control period of ACTIVE; raises Failed when it is left."""
+        tick = self.tick(wanted)
+        if self.state is not State.ACTIVE:
+            raise Failed(f"stopped by {self.fault or self._supervisor.reason}")
+        return tick
+
+    def arm(self) -> None:
+        """From STANDBY to ACTIVE; raises Failed at a fault."""
+        self._handle(Event.ARM)
+        while self.state in COMMANDED and self.state is not State.ACTIVE:
+            self.tick(self.idle())
+        if isinstance(self.hardware, Resettable):
+            self.hardware.release()
+        self.step(self.idle())
+
+    def rest(self) -> float:
+        """Brake until every actuated joint rests; returns the time it took [s]."""
+        started = time.monotonic()
+        self._resting.clear()
+        while not (len(self._resting) == REST_PERIODS and all(self._resting)):
+            self.step(self.idle())
+            if time.monotonic() - started > REST_SECONDS:
+                raise Failed(f"does not come to rest in {REST_SECONDS:g} s")
+        return time.monotonic() - started
+
+    def stop(self) -> list[Tick]:
+        """What the robot does when its controller is lost, HOLD or DAMP until it rests, which leaves it in FAULT.
+
+        Raises:
+            Failed: It does not come to rest.
+        """
+        count, started = len(self.ticks), time.monotonic()
+        self._handle(Event.CONTROLLER_LOST)
+        while self.state in RECOVERIES:
+            self.tick()
+            if time.monotonic() - started > REST_SECONDS:
+                raise Failed(f"{self.state.value} does not end in {REST_SECONDS:g} s")
+        return self.ticks[count:]
+
+    def reset(self) -> None:
+        """Leave FAULT for STANDBY; raises Failed if the fault stays."""
+        deadline = time.monotonic() + RESET_SECONDS
+        while self.state is not State.STANDBY or self.fault:
+            if time.monotonic() > deadline:
+                raise Failed(f"a reset does not clear {self.fault or self._supervisor.reason}")
+            self.tick()
+            if self.hardware.fault:
+                self.hardware.recover()
+            if self.state is State.FAULT and not self.hardware.fault:
+                self._handle(Event.RESET)
+
+    def park(self) -> None:
+        """To rest, to the parking pose, torque off; raises Failed unless that ends in STANDBY."""
+        if self.state is State.FAULT:
+            self.reset()
+        self._handle(Event.DISARM if self.state in COMMANDED else Event.PARK)
+        while self.state in RECOVERIES:
+            self.tick()
+        if self.state is not State.STANDBY or self.fault:
+            raise Failed(f"not parked: {self.fault or self._supervisor.reason}")
+        self.require_no_torque()
+
+    def end(self) -> None:
+        """After a failure: stop in the way that can be trusted, then take torque off; raises Failed if it stays on."""
+        if self.trusted and self.state in (*COMMANDED, *RECOVERIES):
+            if self.state in COMMANDED:
+                self._handle(Event.DISARM)
+            while self.state in RECOVERIES:
+                self.tick()
+        self._handle(Event.ESTOP)
+        self.hardware.disable()
+        self._guard.release()
+        self.require_no_torque()
+
+    def require_no_torque(self) -> None:
+        """Raise Failed unless the device says that torque is off; hardware that does not report is believed."""
+        hardware = self.hardware
+        if isinstance(hardware, Reporting) and not self.listen(lambda: not hardware.torque, REPORT_SECONDS):
+            raise Failed("the device still reports torque: cut its power")
+
+    def listen(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Take reports without writing anything until `condition` holds; False if it does not in `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.hardware.read()
+            if condition():
+                return True
+            if (left := deadline - time.monotonic()) <= 0:
+                return False
+            time.sleep(min(left, POLL_SECONDS))
+
+    def _tilt(self) -> float:
+        """Of a floating base [rad]."""
+        if self.spec.base == "fixed" or not isinstance(self.hardware, BaseSensing):
+            return 0.0
+        return float(self.hardware.base().tilt()[0])
+
+    def _handle(self, event: Event) -> None:
+        now = time.monotonic()
+        answer = self._supervisor.handle(event, now)
+        if not answer.accepted:
+            raise Failed(answer.message)
+        self._supervise(now)
+
+    def _supervise(self, now: float) -> None:
+        self._guard.supervise(self.state, self._supervisor.epoch, now)
+
+    def _apply(self, stop: Verdict | None) -> None:
+        if stop is None:
+            return
+        if stop.release:
+            self.hardware.disable()
+        else:
+            self.hardware.write(stop.command)
+
+    def _judge(self, now: float) -> None:
+        """Tell the supervisor of faults, and of the end of a recovery; hardware that is gone stops by itself."""
+        if self.fault and self._supervisor.handle(Event.BRIDGE_FAULT, now, self.fault).accepted:
+            pass
+        elif self.state in RECOVERIES and (self.hardware.fault or self._guard.settled(now)):
+            self._supervisor.settled(self.state.value, now)
+        elif self.state is State.UNCONFIGURED and not self.fault:
+            self._supervisor.handle(Event.CONFIGURED, now)
+        self._supervise(now)
