@@ -31,7 +31,8 @@ from rich.table import Table
 from landbridge.deploy.hardware.mcu import Mcu
 from landbridge.deploy.hil.fuzz import fuzz
 from landbridge.episode import commit, now
-from landbridge.robot import McuHardware, Robot, load_robot
+from landbridge.hardware_spec import McuHardware
+from landbridge.robot import Robot, load_robot
 from landbridge_nodes.process import BRIDGE_PRIORITY
 
 RESULTS = Path(__file__).parent / "results" / "link.json"

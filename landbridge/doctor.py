@@ -22,7 +22,7 @@ EXTRAS = {
     "sim": ("mujoco", "pybullet", "gymnasium", "minari"),
     "training": ("torch", "onnx", "onnxscript", "tensorboard", "mcap", "rosbags", "matplotlib"),
     "calibration": ("scipy", "matplotlib"),
-    "serial": ("serial", "cobs"),
+    "serial": ("serial", "cobs", "dynamixel_sdk", "scservo_sdk"),
     "signing": ("model_signing", "OpenSSL"),
 }
 RT_PRIORITY = 50  # what a control loop would ask of SCHED_FIFO; above most kernel threads' default of 50 is unwise

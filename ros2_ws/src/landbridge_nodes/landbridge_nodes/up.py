@@ -12,7 +12,8 @@ from tyro.conf import Positional
 from landbridge.bundle import read_bundle
 from landbridge.deploy.hardware import choose_hardware
 from landbridge.errors import InputError
-from landbridge.robot import Robot, TwinHardware, load_robot
+from landbridge.hardware_spec import TwinHardware
+from landbridge.robot import Robot, load_robot
 from landbridge.signature import require_signature as check_signature
 from landbridge_nodes import bringup
 from landbridge_nodes.bringup import NodeSpec
