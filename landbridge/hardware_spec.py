@@ -48,7 +48,7 @@ class ServoHardware(Spec):
 
     port: str | None = None
     baud: Baud = 1_000_000
-    ids: dict[str, ServoId] = {}
+    ids: dict[str, ServoId] = Field(default={})
     max_temperature_c: Positive
     min_voltage: Positive
 

@@ -172,7 +172,7 @@ class SafetyEnvelope(Spec):
     max_silence_periods: Annotated[int, Field(ge=2)] = 3
     heartbeat_timeout_ms: Positive = 200.0
     max_tracking_error: Positive | None = None
-    parking_pose: dict[str, Finite] = {}
+    parking_pose: dict[str, Finite] = Field(default={})
     parking_speed: Positive = 0.5
 
 

@@ -105,6 +105,8 @@ class Servos:
             self._fast = self._answers_fast(bus)
             self._bus = bus
             self._measure(self._clock())
+            if math.isnan(self._position[self._missing]):
+                raise NoAnswerError(self._missing)
             self._begin_here()
         except BaseException as error:
             bus.close()
@@ -255,6 +257,7 @@ class Servos:
             for id in self._joints:
                 self._restart_if_broken(id)
         self._begin_here()
+        self._torque = None  # the next write brings it back where it was lost
         self.fault = ""
 
     def _restart_if_broken(self, id: int) -> None:
