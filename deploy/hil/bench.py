@@ -111,7 +111,8 @@ class Bench(ABC):
         rest = b""
         while True:
             ends = [] if self._ends is None else [self._ends[0]]
-            readable, _, _ = select.select([*ends, orders], [], [], POLL_SECONDS)
+            due = min(self.to_board.due, self.to_host.due) - time.monotonic()
+            readable, _, _ = select.select([*ends, orders], [], [], min(max(due, 0.0), POLL_SECONDS))
             if orders in readable:
                 data = os.read(orders, 4096)
                 if not data:

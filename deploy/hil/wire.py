@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -103,6 +104,11 @@ class Wire:
                 damage = self._framing.wrong_length if self._fault == "length" else FAULTS[self._fault]
                 frame = damage(frame, self._rng)
             self._passing.append((now + self.latency, frame))
+
+    @property
+    def due(self) -> float:
+        """When the next bytes come through; infinite if none are on their way."""
+        return self._passing[0][0] if self._passing else math.inf
 
     def pop(self, now: float) -> bytes:
         """What has come through by now."""
