@@ -11,9 +11,11 @@ from typing import Literal
 from rich.console import Console
 from tyro.conf import Positional
 
+from landbridge.deploy.hil.bench import Bench
 from landbridge.deploy.hil.headers import protocol_header, robot_header
 from landbridge.errors import InputError
-from landbridge.robot import load_robot
+from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, ServoHardware
+from landbridge.robot import Robot, load_robot
 
 PRIORITY = 75  # SCHED_FIFO, above the bridge's: a board does not wait for the host's other work
 
@@ -25,13 +27,14 @@ def hil(
     seed: int = 0,
     link: Path | None = None,
     baud: int = 1_000_000,
+    hardware: Literal["mcu", "dynamixel", "feetech"] = "mcu",
 ) -> None:
-    """Emulate a robot's microcontroller on a pty, or print the C headers that a real one is built with.
+    """Emulate a robot's microcontroller or servo bus on a pty, or print the C headers that a real board is built with.
 
-    Example: landbridge hil emulate --robot furuta --scenario none
+    Example: landbridge hil emulate --robot arm --hardware dynamixel
 
-    The emulated board runs the firmware of `deploy/firmware` itself, built for this machine. Its port is the first
-    line printed; `landbridge up deploy --port PORT ...` connects to it. Orders on standard input act on the wire, one a
+    The emulated board runs the firmware of `deploy/firmware` itself, built for this machine; emulated servos answer the
+    vendor's SDK register by register. The port is the first line printed; `landbridge up deploy --port PORT ...` connects to it. Orders on standard input act on the wire, one a
     line: `flip to_board 3` damages the next three frames to the board; `status` shows the robot; any other word lists
     them all.
 
@@ -41,7 +44,8 @@ def hil(
         scenario: Rung of the robot's scenarios.yaml (emulate).
         seed: Of start states, measurement noise and damage (emulate).
         link: Symbolic link to keep at the port, for a name that outlives a reconnection (emulate).
-        baud: Baud rate of the board (emulate).
+        baud: Baud rate of the board or the servos (emulate).
+        hardware: What to emulate.
     """
     if action == "protocol":
         print(protocol_header(), end="")
@@ -52,9 +56,7 @@ def hil(
         return
     if link is not None and link.exists() and not link.is_symlink():
         raise InputError(link, "exists and is no link", "choose another name")
-    from landbridge.deploy.hil.emulator import Emulator
-
-    emulator = Emulator(loaded, scenario, seed, link, baud)
+    emulator = _bench(loaded, hardware, scenario, seed, link, baud)
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     except PermissionError:
@@ -66,3 +68,16 @@ def hil(
         emulator.run(sys.stdin.fileno(), sys.stdout)
     finally:
         emulator.close()
+
+
+def _bench(robot: Robot, hardware: str, scenario: str, seed: int, link: Path | None, baud: int) -> Bench:
+    if hardware == "mcu":
+        from landbridge.deploy.hil.emulator import Emulator
+
+        return Emulator(robot, scenario, seed, link, baud)
+    from landbridge.deploy.hil.servo_bench import ServoBench
+
+    own = robot.spec.hardware
+    kind = DynamixelHardware if hardware == "dynamixel" else FeetechHardware
+    settings = kind(baud=baud, ids=own.ids if isinstance(own, ServoHardware) else {})
+    return ServoBench(robot, settings, scenario, seed, link)

@@ -25,7 +25,9 @@ FAMILIES: dict[str, tuple[Family, Framing, Answer, int]] = {  # and the model nu
     "dynamixel": (DYNAMIXEL, dynamixel.FRAMING, dynamixel.answer, 1060),
     "feetech": (FEETECH, feetech.FRAMING, feetech.answer, 777),
 }
-FAULTS: dict[str, Callable[[Servo, float], None]] = {  # orders about one servo: what they do, with a number where they take one
+FAULTS: dict[
+    str, Callable[[Servo, float], None]
+] = {  # orders about one servo: what they do, with a number where they take one
     "gone": lambda servo, _: setattr(servo, "gone", True),
     "torque_lost": lambda servo, _: servo.force("torque_enable", 0),
     "overload": lambda servo, _: servo.fail("overload"),
