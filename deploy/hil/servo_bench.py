@@ -20,6 +20,7 @@ from landbridge.deploy.hil.wire import Framing
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Robot
 
+PAUSE_S = 0.005  # after which a packet that has not come to its end is forgotten
 Answer = Callable[[bytes, Sequence[Servo], float], list[bytes]]
 FAMILIES: dict[str, tuple[Family, Framing, Answer, int]] = {  # and the model number of the servos
     "dynamixel": (DYNAMIXEL, dynamixel.FRAMING, dynamixel.answer, 1060),
@@ -64,7 +65,7 @@ class ServoBench(Bench):
         family, framing, self._answer, model = FAMILIES[settings.kind]
         self.servos = [Servo(family, joint, id, settings.baud, model) for id, joint in by_id(robot, settings).items()]
         super().__init__(robot, scenario, seed, link, settings.baud, framing)
-        self._split, self._rest = framing.split, b""
+        self._split, self._rest, self._came_at = framing.split, b"", 0.0
         self.plug()
 
     def reboot(self) -> None:
@@ -112,7 +113,13 @@ class ServoBench(Bench):
             servo.live(q, v, now)
 
     def _serve(self, data: bytes, now: float) -> None:
-        frames, self._rest = self._split(self._rest + data)
+        if data:
+            kept = self._rest if now - self._came_at < PAUSE_S else b""
+            frames, self._rest = self._split(kept + data)
+            self._came_at = now
+            self._take(frames, now)
+
+    def _take(self, frames: Sequence[bytes], now: float) -> None:
         rate = self._line_rate()
         listening = [servo for servo in self.servos if servo.listens(rate, now)]
         for frame in frames:

@@ -1,0 +1,334 @@
+"""The drivers of servo buses against emulated ones: every fault named, the arm safe, and a reset that finds it well."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from landbridge.deploy.guard import Guard
+from landbridge.deploy.hardware import choose_hardware
+from landbridge.deploy.hardware.servos import Servos
+from landbridge.deploy.supervisor import State
+from landbridge.errors import InputError
+from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
+from landbridge.robot import Robot, load_robot
+
+from .rig import FURUTA, Emulated, real_time
+
+ARM = load_robot("arm")
+DT = ARM.spec.control_dt
+HOME = [joint.default_joint_pos for joint in ARM.spec.joints]
+AWAY = [0.3, -0.3, 0.4, 0.3, 0.5, 0.2]  # rad
+SETTINGS: dict[str, type[DynamixelHardware | FeetechHardware]] = {
+    "dynamixel": DynamixelHardware,
+    "feetech": FeetechHardware,
+}
+PATIENT_MS = 150.0  # where time is not what is tested: a busy machine may be this late
+BUSY_MS = 40
+
+FAULTS = {  # order: the faults that it may be named
+    "gone elbow": {"servo_silent:elbow"},
+    "wrong_id elbow 77": {"servo_silent:elbow"},
+    "torque_lost elbow": {"torque_lost:elbow"},
+    "overload elbow": {"servo_overload:elbow"},
+    "temperature elbow 68": {"servo_temperature:elbow"},  # hot for us, not yet for the servo
+    "temperature elbow 75": {"servo_overheated:elbow", "servo_temperature:elbow"},
+    "voltage elbow 5.5": {"servo_voltage:elbow"},
+    "lost to_host": {f"servo_silent:{joint}" for joint in ARM.spec.joint_names},
+    "lost to_board": {"servo_silent:shoulder_pan", "bus_watchdog:shoulder_pan"},
+    "flip to_host": {f"servo_silent:{joint}" for joint in ARM.spec.joint_names},
+    "length to_host": {f"servo_silent:{joint}" for joint in ARM.spec.joint_names},
+    "half to_host": {f"servo_silent:{joint}" for joint in ARM.spec.joint_names},
+    "unplug": {"port_lost"},
+}
+
+
+@pytest.fixture(scope="session", params=SETTINGS)
+def bus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Emulated]]:
+    link = tmp_path_factory.mktemp("by-id") / f"landbridge-{request.param}"
+    started = Emulated(link, "--robot", "arm", "--hardware", request.param)
+    yield request.param, started
+    assert started.end() == 0
+
+
+@pytest.fixture
+def kind(bus: tuple[str, Emulated]) -> str:
+    return bus[0]
+
+
+@pytest.fixture
+def emulated(bus: tuple[str, Emulated]) -> Emulated:
+    for words in ("plug", "clear", "reset"):
+        bus[1].order(words)
+    return bus[1]
+
+
+@pytest.fixture
+def servos(kind: str, emulated: Emulated) -> Iterator[Servos]:
+    """A driver in order, patient; afterwards there must be no fault left, and no torque."""
+    safety = ARM.spec.safety.model_copy(update={"max_command_age_ms": PATIENT_MS})
+    patient = Robot(ARM.spec.model_copy(update={"safety": safety}), ARM.folder)
+    with real_time():
+        driver = connect(kind, emulated, patient)
+        try:
+            yield driver
+            emulated.order("plug")
+            emulated.order("clear")
+            recover(driver)
+            driver.disable()
+            until(driver, lambda: not any(emulated.order("status")["torque"]))
+            assert driver.fault == ""
+        finally:
+            driver.close()
+
+
+def connect(kind: str, emulated: Emulated, robot: Robot = ARM, **changes: object) -> Servos:
+    return Servos(robot, SETTINGS[kind](port=emulated.port, **changes))
+
+
+def until(
+    servos: Servos, condition: Callable[[], bool], command: Sequence[float] | None = None, seconds: float = 4.0
+) -> None:
+    """A control loop, commanding positions, until `condition` holds."""
+    deadline, next_tick = time.monotonic() + seconds, time.monotonic()
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s; fault {servos.fault!r}, {dict(servos.counters)}"
+        servos.read()
+        if command is not None:
+            servos.write(command)
+        next_tick += DT
+        time.sleep(max(0.0, next_tick - time.monotonic()))
+
+
+def recover(servos: Servos) -> None:
+    """What an operator's reset does, until the servos stay well."""
+
+    def healthy() -> bool:
+        if servos.fault:
+            servos.recover()
+            well.clear()
+        well.append(not servos.fault)
+        return len(well) > 8  # more than one round of all that is watched
+
+    well: list[bool] = []
+    until(servos, healthy)
+
+
+def at(pose: Sequence[float], emulated: Emulated, joint: int = 0, within: float = 0.1) -> bool:
+    return abs(emulated.order("status")["position"][joint] - pose[joint]) < within
+
+
+@pytest.mark.filterwarnings("ignore:feetech")
+class TestServos:
+    def test_positions_and_velocities_by_name(self, servos: Servos, emulated: Emulated) -> None:
+        until(servos, lambda: at(AWAY, emulated, 4, 0.01), AWAY)
+        position, velocity = servos.read()
+        seen = emulated.order("status")
+        assert position == pytest.approx(seen["position"], abs=0.01)
+        assert velocity == pytest.approx(seen["velocity"], abs=0.1)
+        until(servos, lambda: servos.read()[1][0] < -0.3, [-1.0, *AWAY[1:]])
+
+    @pytest.mark.parametrize("order", FAULTS)
+    def test_a_fault_is_named_and_left_by_a_reset(self, servos: Servos, emulated: Emulated, order: str) -> None:
+        until(servos, lambda: at(AWAY, emulated), AWAY)
+        struck = time.monotonic()
+        emulated.order(order)
+        until(servos, lambda: bool(servos.fault), AWAY)
+        print(f"{order}: {servos.fault} after {1000 * (time.monotonic() - struck):.0f} ms")
+        assert servos.fault in FAULTS[order]
+        assert all(map(math.isnan, servos.read()[0]))
+        emulated.order("plug" if order == "unplug" else "clear")
+        recover(servos)
+        until(servos, lambda: at(HOME, emulated), HOME)
+
+    @pytest.mark.parametrize("order", ["gone elbow", "temperature elbow 68", "voltage elbow 5.5", "unplug"])
+    def test_a_reset_does_not_help_while_the_cause_lasts(self, servos: Servos, emulated: Emulated, order: str) -> None:
+        emulated.order(order)
+        until(servos, lambda: bool(servos.fault), HOME)
+        servos.recover()
+        until(servos, lambda: bool(servos.fault), HOME)
+        assert servos.fault in FAULTS[order]
+
+    @pytest.mark.parametrize("damage", ["flip", "drop", "insert", "half", "length", "lost", "noise", "garbled"])
+    @pytest.mark.parametrize("direction", ["to_board", "to_host"])
+    def test_one_damaged_packet_is_no_fault(
+        self, servos: Servos, emulated: Emulated, damage: str, direction: str
+    ) -> None:
+        until(servos, lambda: at(AWAY, emulated), AWAY)
+        emulated.order(f"{damage} {direction} 1")
+        until(servos, lambda: at(HOME, emulated), HOME)
+        assert servos.fault == ""
+
+    def test_one_damaged_answer_is_asked_for_again_in_the_same_period(self, servos: Servos, emulated: Emulated) -> None:
+        until(servos, lambda: at(HOME, emulated), HOME)
+        before, told = _missed(servos), servos._told_at
+        emulated.order("flip to_host 1")
+        servos.read()
+        assert _missed(servos) == before + 1
+        assert servos._told_at > told
+
+    def test_a_torque_off_that_is_lost_is_repeated(self, servos: Servos, emulated: Emulated) -> None:
+        until(servos, lambda: at(HOME, emulated), HOME)
+        emulated.order("lost to_board 1")
+        servos.disable()
+        assert all(emulated.order("status")["torque"])
+        until(servos, lambda: not any(emulated.order("status")["torque"]))
+
+    def test_a_servo_that_jams_under_load_reports_its_overload(self, servos: Servos, emulated: Emulated) -> None:
+        emulated.order("stuck gripper")
+        until(servos, lambda: bool(servos.fault), [*HOME[:5], 1.4])
+        assert servos.fault == "servo_overload:gripper"
+
+    def test_the_readings_of_each_servo_are_told(self, servos: Servos, emulated: Emulated) -> None:
+        emulated.order("temperature wrist_roll 41")
+        emulated.order("voltage gripper 11.1")
+        until(servos, lambda: servos.counters["wrist_roll.temperature_c"] == 41, HOME)
+        until(servos, lambda: servos.counters["gripper.voltage_mv"] == 11_100, HOME)
+        assert servos.counters["elbow.temperature_c"] == 35
+
+    def test_a_second_program_finds_the_port_taken(self, servos: Servos, kind: str, emulated: Emulated) -> None:
+        with pytest.raises(InputError, match="another program uses this port"):
+            connect(kind, emulated)
+
+    def test_a_write_while_the_port_vanishes(self, servos: Servos, emulated: Emulated) -> None:
+        until(servos, lambda: at(HOME, emulated), HOME)
+        emulated.order("unplug")
+        servos.write(HOME)
+        servos.read()
+        assert servos.fault == "port_lost"
+        servos.write(HOME)
+        servos.disable()
+
+    @pytest.mark.parametrize(
+        ("order", "expected"),
+        [
+            ("frozen shoulder_pan", {"frozen_encoder", "tracking_error"}),
+            ("jump shoulder_pan 90", {"position_jump"}),
+            ("wrap shoulder_pan", {"position_jump"}),
+            ("stuck shoulder_pan", {"tracking_error"}),
+        ],
+    )
+    def test_what_only_the_guard_can_see(
+        self, servos: Servos, emulated: Emulated, order: str, expected: set[str]
+    ) -> None:
+        """Read and written as the bridge does it, while a policy swings the joint."""
+        guard, stamp = Guard(ARM.spec), 0
+        for state in (State.STANDBY, State.ARMED):
+            guard.supervise(state, 1, time.monotonic())
+        started = time.monotonic()
+        next_tick = started
+        while guard.fault is None and (age := time.monotonic() - started) < 8:
+            stamp += 1
+            guard.measure(stamp, time.monotonic(), *servos.read())
+            if age > 2:
+                guard.supervise(State.ACTIVE, 1, time.monotonic())
+                if age > 2.7 and order:
+                    emulated.order(order)
+                    order = ""
+                swing = [1.2 * math.sin(2 * (age - 2)), *HOME[1:]]
+                guard.admit(stamp, ARM.spec.actuated, swing, time.monotonic())
+                servos.write(guard.written)
+            else:
+                guard.supervise(State.ARMED, 1, time.monotonic())
+            if (stop := guard.tick(time.monotonic())) is not None and stop.write:
+                servos.write(stop.command)
+            next_tick += DT
+            time.sleep(max(0.0, next_tick - time.monotonic()))
+        assert guard.fault is not None and guard.fault.value in expected
+        assert order == ""
+
+    def test_servos_that_are_not_the_robots(self, kind: str, emulated: Emulated) -> None:
+        emulated.order("model elbow 350")
+        with pytest.raises(InputError, match=r"servo 3 \(elbow\) has model number 350; known to the"):
+            connect(kind, emulated)
+        emulated.order("clear")
+        emulated.order("mode elbow 1")
+        with pytest.raises(InputError, match=r"servo 3 \(elbow\) is in operating mode 1.*servo setup"):
+            connect(kind, emulated)
+        emulated.order("clear")
+        with pytest.raises(InputError, match=r"no answer at 1000000 baud from elbow \(9\)\. .*servo scan"):
+            connect(kind, emulated, ids={**{n: i for i, n in enumerate(ARM.spec.joint_names, 1)}, "elbow": 9})
+        with pytest.raises(InputError, match="no answer at 57600 baud from shoulder_pan"):
+            connect(kind, emulated, baud=57_600)
+        other = next(name for name in SETTINGS if name != kind)
+        with pytest.raises(InputError, match="no answer at 1000000 baud"):
+            connect(other, emulated)
+        assert not any(emulated.order("status")["torque"])
+        connect(kind, emulated).close()
+
+
+def _missed(servos: Servos) -> int:
+    return sum(count for name, count in servos.counters.items() if name.endswith(".no_answer"))
+
+
+@pytest.mark.filterwarnings("ignore:feetech")
+def test_a_silent_host(bus: tuple[str, Emulated]) -> None:
+    """Dynamixel stops by its bus watchdog, and obeys again after a reset; Feetech, which has none, goes on to its goal."""
+    kind, emulated = bus
+    for words in ("plug", "clear", "reset"):
+        emulated.order(words)
+    with real_time():
+        servos = connect(kind, emulated)
+        far = [1.8, *HOME[1:]]
+        until(servos, lambda: emulated.order("status")["velocity"][0] > 1.0, far)
+        silent = time.monotonic()
+        while emulated.order("status")["velocity"][0] > 0.05:  # the host says nothing
+            assert time.monotonic() < silent + 3
+        stopped = 1000 * (time.monotonic() - silent)
+        position = emulated.order("status")["position"][0]
+        print(f"{kind}: silent host, arm at {position:.2f} of 1.8 rad at rest after {stopped:.0f} ms")
+        if kind == "feetech":
+            assert position == pytest.approx(1.8, abs=0.1)
+        else:
+            assert emulated.order("status")["watchdog"] == [-1] * 6
+            assert position < 1.2
+            until(servos, lambda: servos.fault.startswith("bus_watchdog"), far)
+            assert at([position], emulated)  # what is written meanwhile moves nothing
+        recover(servos)
+        until(servos, lambda: at(HOME, emulated), HOME)
+        servos.disable()
+        until(servos, lambda: not any(emulated.order("status")["torque"]))
+        servos.close()
+
+
+def test_feetech_warns_that_it_has_no_watchdog(bus: tuple[str, Emulated]) -> None:
+    kind, emulated = bus
+    if kind != "feetech":
+        return
+    with pytest.warns(UserWarning, match="no bus watchdog"):
+        connect(kind, emulated).close()
+
+
+def test_a_port_is_asked_for_by_name() -> None:
+    with pytest.raises(InputError, match=r"set it in robot\.yaml or with --port"):
+        Servos(ARM, DynamixelHardware())
+    assert choose_hardware(ARM.spec, "dynamixel", "/dev/x") == DynamixelHardware(port="/dev/x")
+
+
+def test_robots_that_servos_cannot_be() -> None:
+    def changed(name: str, **changes: object) -> Robot:
+        joints = [j.model_copy(update=changes) if j.name == name else j for j in ARM.spec.joints]
+        return Robot(ARM.spec.model_copy(update={"joints": tuple(joints)}), ARM.folder)
+
+    with pytest.raises(InputError, match="is effort-commanded"):
+        Servos(FURUTA, DynamixelHardware())
+    with pytest.raises(InputError, match="not within one turn of its encoder"):
+        Servos(changed("elbow", position_limit=(-4.0, 1.0)), DynamixelHardware())
+    with pytest.raises(InputError, match="less than two control periods"):
+        Servos(ARM, DynamixelHardware(watchdog_ms=39))
+    with pytest.raises(InputError, match=r"hardware\.ids names \['elbow'\]"):
+        Servos(ARM, DynamixelHardware(ids={"elbow": 1}))
+    with pytest.raises(ValueError, match="two joints share a bus id"):
+        DynamixelHardware(ids={"elbow": 1, "gripper": 1})
+
+
+def test_a_bus_where_nobody_answers() -> None:
+    ends = os.openpty()
+    with pytest.raises(InputError, match="no answer at 1000000 baud from shoulder_pan"):
+        Servos(ARM, DynamixelHardware(port=os.ttyname(ends[1])))
+    for end in ends:
+        os.close(end)
