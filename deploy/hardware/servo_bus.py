@@ -22,6 +22,7 @@ from landbridge.deploy.hardware.port import open_port
 
 TURNAROUND_MS = 4.0  # return delay (0.5 ms by default) + USB frame or latency timer (1 ms) + a scheduler's hiccup
 QUIET_S = 0.001  # longer than any pause within or between the answers to one packet
+TRIES = 5  # of a question to one servo, which is asked outside of any control loop
 BITS_PER_BYTE = 10  # start, 8, stop
 
 
@@ -182,16 +183,25 @@ class Bus(ABC):
         """Release the port."""
         self.port.close()
 
-    def ping(self, id: int) -> int | None:
+    def ping(self, id: int, tries: int = TRIES) -> int | None:
         """Model number of servo `id`; None if it does not answer."""
-        number, result, _ = self._sent(self._handler.ping, id)
-        return int(number) if result == 0 else None
+        for _ in range(tries):
+            number, result, _error = self._sent(self._handler.ping, id)
+            if result == 0:
+                return int(number)
+        return None
 
-    def read(self, id: int, register: str) -> int:
+    def read(self, id: int, register: str, tries: int = TRIES) -> int:
         """Value of a register of one servo; raises NoAnswerError or RefusedError."""
         found = self.family.table[register]
-        self._check(id, self._sent(self._handler.readTx, id, found.address, found.size))
-        error, data = self._answer(id, found.size)
+        try:
+            self._check(id, self._sent(self._handler.readTx, id, found.address, found.size))
+            error, data = self._answer(id, found.size)
+        except NoAnswerError:
+            self.port.settle()
+            if tries <= 1:
+                raise
+            return self.read(id, register, tries - 1)
         if self.refusal(error):
             raise RefusedError(id, error)
         return found.decode(data)

@@ -9,7 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from landbridge.deploy.hardware.servo_bus import Bus, NoAnswerError, RefusedError
+from landbridge.deploy.hardware.servo_bus import TRIES, Bus, NoAnswerError, RefusedError
 from landbridge.deploy.hardware.servo_joints import by_id, to_position, to_ticks
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
@@ -31,8 +31,8 @@ class Servos:
 
     Attributes:
         fault: What is wrong with servos or bus, "" while nothing is; latched until `recover`.
-        counters: Answers missed, by joint, and what each servo last said of its load (in its own unit), temperature
-            [deg C] and voltage [mV].
+        counters: Answers that were missing or damaged, and what each servo last said of its load (in its
+            own unit), temperature [deg C] and voltage [mV].
 
     Args:
         clock: Monotonic seconds.
@@ -54,7 +54,9 @@ class Servos:
         self._position = dict.fromkeys(self._joints, math.nan)
         self._velocity = dict(self._position)
         self._told_at = self._watched_at = self._asked_at = -math.inf
-        self._missing = next(iter(self._joints))
+        self._missing = next(iter(self._joints))  # who was asked in vain the last time
+        self._whole = True  # whether the last answer was one
+        self._broken: set[int] = set()  # have reported an error of their own
         self._bus: Bus | None = None
         self._open()
         if isinstance(settings, FeetechHardware):
@@ -104,9 +106,7 @@ class Servos:
             self._groups: Iterator[Sequence[str]] = itertools.cycle(bus.family.watched)
             self._fast = self._answers_fast(bus)
             self._bus = bus
-            self._measure(self._clock())
-            if math.isnan(self._position[self._missing]):
-                raise NoAnswerError(self._missing)
+            self._await_measurement()
             self._begin_here()
         except BaseException as error:
             bus.close()
@@ -115,6 +115,15 @@ class Servos:
                 problem = f"failed while opening: {error}"
                 raise InputError(str(self._settings.port), problem, "check wiring and power") from error
             raise
+
+    def _await_measurement(self) -> None:
+        """The first one, without which no goal may be set; raises NoAnswerError."""
+        before = self._told_at
+        for _ in range(TRIES):
+            self._measure(self._clock())
+            if self._told_at > before:
+                return
+        raise NoAnswerError(self._missing)
 
     def _check(self, bus: Bus) -> None:
         """Every servo is there, of a known model, and takes positions."""
@@ -176,18 +185,21 @@ class Servos:
         if found is not None and now - self._watched_at >= WATCH_S and self._clock() < self._bus.port.deadline:
             self._watched_at = now
             for id, values in (self._asked(next(self._groups)) or {}).items():
-                self._judge(self._joints[id].name, values)
+                self._judge(id, values)
 
     def _asked(self, registers: Sequence[str]) -> dict[int, dict[str, int]] | None:
         """The answers of all servos, asked again while there is time; None if there is none left."""
         assert self._bus is not None
-        fast = self._fast
         while True:
+            fast = self._fast and self._whole
             try:
-                return self._bus.sync_read(registers, list(self._joints), fast)
+                answers = self._bus.sync_read(registers, list(self._joints), fast)
+                self._whole = True
+                return answers
             except NoAnswerError as error:
-                self._missing, fast = error.id, False  # servo by servo, to see who is missing
-                self.counters[f"{self._joints[error.id].name}.no_answer"] += 1
+                self._whole = False  # next servo by servo, to see who is missing
+                self.counters["bad_answers"] += 1
+                self._missing = self._missing if fast else error.id
             if self._clock() >= self._bus.port.deadline:
                 return None
 
@@ -198,13 +210,14 @@ class Servos:
         self._position[id] = to_position(joint, values["present_position"])
         self._velocity[id] = joint.encoder.sign * speed / joint.encoder.gear
         self.counters[f"{joint.name}.load"] = values["present_load"]
-        self._judge(joint.name, values)
+        self._judge(id, values)
 
-    def _judge(self, name: str, values: Mapping[str, int]) -> None:
+    def _judge(self, id: int, values: Mapping[str, int]) -> None:
         """What a servo says of itself, whichever of it has been read."""
         assert self._bus is not None
-        fault = ""
+        fault, name = "", self._joints[id].name
         if error := values.get("hardware_error", 0):
+            self._broken.add(id)
             bit = error & -error
             fault = f"servo_{self._bus.family.errors.get(bit, f'error_{bit}')}"
         elif values.get("bus_watchdog", 0) < 0:
@@ -253,21 +266,13 @@ class Servos:
         assert self._bus is not None
         if self._clock() - self._told_at > self._stale:
             return
-        if self.fault.startswith("servo_"):
-            for id in self._joints:
-                self._restart_if_broken(id)
+        self._bus.port.deadline = self._clock() + self._spec.control_dt
+        for id in self._broken:  # it has switched itself off, and obeys again after a reboot only, silent for a while
+            self._bus.reboot(id)
+        self._broken.clear()
         self._begin_here()
         self._torque = None  # the next write brings it back where it was lost
         self.fault = ""
-
-    def _restart_if_broken(self, id: int) -> None:
-        """A servo that has switched itself off obeys again after a reboot only, for which it is silent for a while."""
-        assert self._bus is not None
-        try:
-            if self._bus.read(id, "hardware_error"):
-                self._bus.reboot(id)
-        except (NoAnswerError, RefusedError):
-            self.counters[f"{self._joints[id].name}.no_answer"] += 1
 
 
 def make_bus(settings: DynamixelHardware | FeetechHardware) -> Bus:

@@ -34,9 +34,9 @@ def hil(
     Example: landbridge hil emulate --robot arm --hardware dynamixel
 
     The emulated board runs the firmware of `deploy/firmware` itself, built for this machine; emulated servos answer the
-    vendor's SDK register by register. The port is the first line printed; `landbridge up deploy --port PORT ...` connects to it. Orders on standard input act on the wire, one a
-    line: `flip to_board 3` damages the next three frames to the board; `status` shows the robot; any other word lists
-    them all.
+    vendor's SDK register by register. The port is the first line printed; `landbridge up deploy --port PORT ...`
+    connects to it. Orders on standard input act on the wire, one a line: `flip to_board 3` damages the next three
+    frames to the board; `status` shows the robot; any other word lists them all.
 
     Args:
         action: `emulate` is a board until standard input ends; `joints` and `protocol` print headers.

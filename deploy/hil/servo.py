@@ -29,7 +29,6 @@ class Servo:
         wrapped: What it reports is off by [ticks]; it moves by what is right.
         stuck: Its gears are blocked.
         alias: The id that it puts into its answers; None: its own.
-        effort: Share of the largest effort that it makes.
 
     Args:
         model: Model number.
@@ -38,7 +37,9 @@ class Servo:
     def __init__(self, family: Family, joint: Joint, id: int, baud: int, model: int) -> None:
         self.family, self.joint = family, joint
         self._memory = bytearray(MEMORY)
-        self._silent_until = self._heard_at = self._strained_at = -math.inf
+        self._driven, self._goal = False, 0.0  # what registers say, at hand for every physics step
+        self._silent_until = self._heard_at = -math.inf
+        self._strained_at = math.inf
         self._default = {"model_number": model, "id": id, "operating_mode": family.position_mode}
         self._default["baud_rate"] = next(code for code, rate in family.bauds.items() if rate == baud)
         for name, value in self._default.items():
@@ -54,7 +55,6 @@ class Servo:
         self.frozen: int | None = None
         self.alias: int | None = None
         self.shift = self.wrapped = 0
-        self.effort = 0.0
         for name, value in self._default.items():
             self._put(name, value)
         self._put("hardware_error", 0)
@@ -132,6 +132,7 @@ class Servo:
         for name in ("torque_enable", "hardware_error", "bus_watchdog"):
             if name in self.family.table:
                 self._put(name, 0)
+        self._driven, self._goal = False, 0.0  # what registers say, at hand for every physics step
         self._silent_until = now + REBOOT_S
 
     def force(self, name: str, value: int) -> None:
@@ -142,28 +143,26 @@ class Servo:
         """Ticks of its encoder at a joint position [rad]."""
         return self.frozen if self.frozen is not None else round(TICKS * turns(self.joint, position)) + self.shift
 
-    def goal(self, position: float, velocity: float) -> float:
-        """Where its drive pulls the joint [rad] that is at `position`: nowhere, without torque.
+    def pull(self, position: float, velocity: float) -> float:
+        """Where its drive pulls the joint [rad] that truly is at `position`: nowhere, without torque.
 
         The drive is the plant's: stiffness * (goal - position) - damping * velocity.
         """
-        if not self.torque:
+        if not self._driven:
             return position + self.joint.damping / self.joint.stiffness * velocity
-        goal = to_position(self.joint, self.get("goal_position"))
         if self.frozen is None and not self.shift:
-            return goal
-        return position + goal - to_position(self.joint, self.seen(position))
+            return self._goal
+        return position + self._goal - to_position(self.joint, self.seen(position))
 
     def live(self, position: float, velocity: float, now: float) -> None:
-        """Measure and watch itself. Joint units."""
-        ticks, encoder = self.seen(position), self.joint.encoder
-        joint, goal = self.joint, self.goal(position, velocity)
-        self.effort = (joint.stiffness * (goal - position) - joint.damping * velocity) / joint.effort_limit
-        self.effort = min(max(self.effort, -1.0), 1.0)
+        """Measure, and watch itself."""
+        ticks, encoder, joint = self.seen(position), self.joint.encoder, self.joint
+        effort = joint.stiffness * (self.pull(position, velocity) - position) - joint.damping * velocity
+        share = min(max(effort / joint.effort_limit, -1.0), 1.0)
         self._put("present_position", ticks + self.wrapped)
         self._put("present_velocity", round(encoder.sign * encoder.gear * velocity / self.family.velocity_unit))
-        self._put("present_load", round(1000 * encoder.sign * self.effort))
-        if abs(self.effort) < OVERLOAD_SHARE:
+        self._put("present_load", round(1000 * encoder.sign * share))
+        if abs(share) < OVERLOAD_SHARE:
             self._strained_at = now
         if now - self._strained_at > OVERLOAD_S:
             self.fail("overload")
@@ -171,7 +170,10 @@ class Servo:
             self.fail("overheated")
         if not self.get("min_voltage_limit") <= self.get("present_voltage") <= self.get("max_voltage_limit"):
             self.fail("voltage")
-        self._watch(ticks, now)
+        limit = self.get("bus_watchdog") * WATCHDOG_UNIT_S
+        if self.torque and limit > 0 and now - self._heard_at > limit:
+            self._put("goal_position", min(max(ticks, 0), TICKS - 1))
+            self._put("bus_watchdog", -1)
 
     def fail(self, error: str) -> None:
         """Set a bit of the error register; torque goes off with all but a wrong voltage."""
@@ -180,13 +182,10 @@ class Servo:
         if error != "voltage":
             self._put("torque_enable", 0)
 
-    def _watch(self, ticks: int, now: float) -> None:
-        """The bus watchdog: stop where it is."""
-        limit = self.get("bus_watchdog") * WATCHDOG_UNIT_S
-        if self.torque and limit > 0 and now - self._heard_at > limit:
-            self._put("goal_position", min(max(ticks, 0), TICKS - 1))
-            self._put("bus_watchdog", -1)
-
     def _put(self, name: str, value: int) -> None:
         register = self.family.table[name]
         self._memory[register.address : register.address + register.size] = register.encode(value)
+        if name == "torque_enable":
+            self._driven = bool(value)
+        if name == "goal_position":
+            self._goal = to_position(self.joint, value)

@@ -20,6 +20,7 @@ from landbridge.deploy.hil.wire import Framing
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Robot
 
+LIVE_S = 0.005  # between two looks of a servo at itself; it looks before each answer, too
 PAUSE_S = 0.005  # after which a packet that has not come to its end is forgotten
 Answer = Callable[[bytes, Sequence[Servo], float], list[bytes]]
 FAMILIES: dict[str, tuple[Family, Framing, Answer, int]] = {  # and the model number of the servos
@@ -66,6 +67,7 @@ class ServoBench(Bench):
         self.servos = [Servo(family, joint, id, settings.baud, model) for id, joint in by_id(robot, settings).items()]
         super().__init__(robot, scenario, seed, link, settings.baud, framing)
         self._split, self._rest, self._came_at = framing.split, b"", 0.0
+        self._lived_at = 0.0
         self.plug()
 
     def reboot(self) -> None:
@@ -101,18 +103,20 @@ class ServoBench(Bench):
         return f"{super()._order(words)}, {'|'.join(FAULTS)} JOINT [NUMBER]"
 
     def _move(self) -> None:
-        now, (position, velocity) = self._stepped_at, self._plant.state()
+        position, velocity = self._plant.state()
+        pulls = [s.pull(q, v) for s, q, v in zip(self.servos, position, velocity, strict=True)]
+        self._plant.step([(0.0, np.array(pulls))])
         stuck = [servo.stuck for servo in self.servos]
-        goals = [s.goal(q, v) for s, q, v in zip(self.servos, position, velocity, strict=True)]
-        self._plant.step([(0.0, np.array(goals))])
-        after, speed = (np.array(values) for values in self._plant.state())
         if any(stuck):
-            after, speed = np.where(stuck, position, after), np.where(stuck, 0.0, speed)
-            self._plant.place(after, speed)
-        for servo, q, v in zip(self.servos, after.tolist(), speed.tolist(), strict=True):
-            servo.live(q, v, now)
+            after, speed = self._plant.state()
+            self._plant.place(np.where(stuck, position, after), np.where(stuck, 0.0, speed))
 
     def _serve(self, data: bytes, now: float) -> None:
+        if data or now - self._lived_at > LIVE_S:
+            self._lived_at = now
+            position, velocity = (values.tolist() for values in self._measured)
+            for servo, q, v in zip(self.servos, position, velocity, strict=True):
+                servo.live(q, v, now)
         if data:
             kept = self._rest if now - self._came_at < PAUSE_S else b""
             frames, self._rest = self._split(kept + data)
