@@ -1,4 +1,4 @@
-"""A bus of servos through the vendor's SDK: ping, read, write, sync read and sync write by register.
+"""A bus of servos through the vendor's SDK: read, write, sync read and sync write by register.
 
 ROBOTIS' `dynamixel_sdk` and Feetech's `scservo_sdk` (a descendant of it) share one shape. Their packet handlers are
 used as they are; their port handlers are not: those open the port for everybody, take the wall clock, spin while they
@@ -183,13 +183,12 @@ class Bus(ABC):
         """Release the port."""
         self.port.close()
 
-    def ping(self, id: int, tries: int = TRIES) -> int | None:
-        """Model number of servo `id`; None if it does not answer."""
-        for _ in range(tries):
-            number, result, _error = self._sent(self._handler.ping, id)
-            if result == 0:
-                return int(number)
-        return None
+    def model(self, id: int, tries: int = TRIES) -> int | None:
+        """Model number of servo `id`; None if it does not answer. The SDKs' own pings trip over short answers."""
+        try:
+            return self.read(id, "model_number", tries)
+        except NoAnswerError:
+            return None
 
     def read(self, id: int, register: str, tries: int = TRIES) -> int:
         """Value of a register of one servo; raises NoAnswerError or RefusedError."""

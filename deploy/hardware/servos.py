@@ -54,7 +54,7 @@ class Servos:
         self._position = dict.fromkeys(self._joints, math.nan)
         self._velocity = dict(self._position)
         self._told_at = self._watched_at = self._asked_at = -math.inf
-        self._missing = next(iter(self._joints))  # who was asked in vain the last time
+        self._missed: Counter[int] = Counter()  # who has been asked in vain since the last measurement
         self._whole = True  # whether the last answer was one
         self._broken: set[int] = set()  # have reported an error of their own
         self._bus: Bus | None = None
@@ -72,7 +72,7 @@ class Servos:
         else:
             self._safely(self._measure, now)
         if not self.fault and self._clock() - self._told_at > self._stale:
-            self.fault = f"servo_silent:{self._joints[self._missing].name}"
+            self.fault = f"servo_silent:{self._joints[self._silent].name}"
         if self.fault:
             nothing = [math.nan] * len(self._joints)
             return nothing, nothing
@@ -123,12 +123,12 @@ class Servos:
             self._measure(self._clock())
             if self._told_at > before:
                 return
-        raise NoAnswerError(self._missing)
+        raise NoAnswerError(self._silent)
 
     def _check(self, bus: Bus) -> None:
         """Every servo is there, of a known model, and takes positions."""
         port, family = str(self._settings.port), bus.family
-        models = {id: bus.ping(id) for id in self._joints}
+        models = {id: bus.model(id) for id in self._joints}
         if missing := [f"{self._joints[id].name} ({id})" for id, model in models.items() if model is None]:
             problem = f"no answer at {self._settings.baud} baud from {', '.join(missing)}"
             raise InputError(
@@ -178,6 +178,7 @@ class Servos:
         self._bus.port.deadline = now + READ_SHARE * self._spec.control_dt
         if (found := self._asked(self._bus.family.measured)) is not None:
             self._told_at = now
+            self._missed.clear()
             for id, values in found.items():
                 self._take(id, values)
             if any(values.get("alert") for values in found.values()):
@@ -199,9 +200,14 @@ class Servos:
             except NoAnswerError as error:
                 self._whole = False  # next servo by servo, to see who is missing
                 self.counters["bad_answers"] += 1
-                self._missing = self._missing if fast else error.id
+                self._missed[error.id] += not fast
             if self._clock() >= self._bus.port.deadline:
                 return None
+
+    @property
+    def _silent(self) -> int:
+        """The servo that has been asked in vain most often."""
+        return max(self._joints, key=lambda id: self._missed[id])
 
     def _take(self, id: int, values: Mapping[str, int]) -> None:
         assert self._bus is not None

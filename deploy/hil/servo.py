@@ -159,9 +159,9 @@ class Servo:
         ticks, encoder, joint = self.seen(position), self.joint.encoder, self.joint
         effort = joint.stiffness * (self.pull(position, velocity) - position) - joint.damping * velocity
         share = min(max(effort / joint.effort_limit, -1.0), 1.0)
-        self._put("present_position", ticks + self.wrapped)
-        self._put("present_velocity", round(encoder.sign * encoder.gear * velocity / self.family.velocity_unit))
-        self._put("present_load", round(1000 * encoder.sign * share))
+        self._report("present_position", ticks + self.wrapped)
+        self._report("present_velocity", round(encoder.sign * encoder.gear * velocity / self.family.velocity_unit))
+        self._report("present_load", round(1000 * encoder.sign * share))
         if abs(share) < OVERLOAD_SHARE:
             self._strained_at = now
         if now - self._strained_at > OVERLOAD_S:
@@ -181,6 +181,13 @@ class Servo:
         self._put("hardware_error", self.get("hardware_error") | bit)
         if error != "voltage":
             self._put("torque_enable", 0)
+
+    def _report(self, name: str, value: int) -> None:
+        """Set a register of either sign, as far as it goes."""
+        register = self.family.table[name]
+        bits = register.sign_bit if register.sign_bit > 0 else 8 * register.size - 1
+        most = (1 << bits) - 1
+        self._put(name, min(max(value, -most), most))
 
     def _put(self, name: str, value: int) -> None:
         register = self.family.table[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ class Follow:
 
     def __init__(self, observer: Observer, parameters: dict[str, float]) -> None:
         self.observer, self.p = observer, parameters
-        self.task = load_task(load_robot(Path(__file__).parent))
+        self.task: Any = load_task(load_robot(Path(__file__).parent))
 
     def __call__(self, obs: NDArray[np.float32], gain: Floats | float = 1.0) -> Floats:
         """Action (B, 6) for obs (B, n); `gain` (B, 1) scales the correction."""

@@ -17,6 +17,7 @@ from landbridge.deploy.hardware.feetech import FEETECH
 from landbridge.deploy.hardware.servo_bus import Register
 from landbridge.deploy.hardware.servo_joints import CENTRE, to_position, to_ticks
 from landbridge.deploy.hil import dynamixel, feetech
+from landbridge.deploy.hil.servo import Servo
 from landbridge.deploy.hil.wire import Wire
 from landbridge.robot import Encoder, load_robot
 
@@ -75,6 +76,24 @@ def test_a_packet_after_noise_is_found(name: str, noise: bytes, packet: tuple[in
     frames, rest = protocol.split(noise + protocol.encode(*packet))
     assert [protocol.decode(frame) for frame in frames if protocol.decode(frame)] == [packet]
     assert rest == b""
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@given(
+    id=st.sampled_from([1, 2, 3, 0xFE]),
+    instruction=st.sampled_from([1, 2, 3, 8, 0x82, 0x83, 0x8A]) | st.integers(0, 255),
+    parameters=st.binary(max_size=40),
+)
+def test_no_instruction_upsets_a_servo(name: str, id: int, instruction: int, parameters: bytes) -> None:
+    """Whatever it is told, it answers with packets or not at all, and still knows its model afterwards."""
+    family, model = {"dynamixel": (DYNAMIXEL, 1060), "feetech": (FEETECH, 777)}[name]
+    protocol = PROTOCOLS[name]
+    servos = [Servo(family, joint, i, 1_000_000, model) for i, joint in enumerate(ARM.spec.joints[:2], 1)]
+    for reply in protocol.answer(protocol.encode(id, instruction, parameters), servos, 0.0):
+        assert reply.startswith(b"\xff\xff")
+    for servo in servos:
+        servo.live(0.1, 60.0, 1.0)
+        assert servo.get("model_number") == model
 
 
 @given(data=st.binary(max_size=60))

@@ -207,7 +207,7 @@ class TestServos:
         ("order", "expected"),
         [
             ("frozen shoulder_pan", {"frozen_encoder", "tracking_error"}),
-            ("jump shoulder_pan 90", {"position_jump"}),
+            ("jump shoulder_pan 90", {"position_jump", "velocity_limit"}),
             ("wrap shoulder_pan", {"position_jump"}),
             ("stuck shoulder_pan", {"tracking_error"}),
         ],
@@ -222,8 +222,9 @@ class TestServos:
         started = time.monotonic()
         next_tick = started
         while guard.fault is None and (age := time.monotonic() - started) < 8:
-            stamp += 1
-            guard.measure(stamp, time.monotonic(), *servos.read())
+            stamp, told, measured = stamp + 1, servos._told_at, servos.read()
+            if servos._told_at > told:  # a busy machine may have no news in a period
+                guard.measure(stamp, time.monotonic(), *measured)
             if age > 2:
                 guard.supervise(State.ACTIVE, 1, time.monotonic())
                 if age > 2.7 and order:
