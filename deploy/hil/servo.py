@@ -143,13 +143,17 @@ class Servo:
         """Ticks of its encoder at a joint position [rad]."""
         return self.frozen if self.frozen is not None else round(TICKS * turns(self.joint, position)) + self.shift
 
+    def slack(self, position: float, velocity: float) -> float:
+        """The goal [rad] at which the drive makes no effort."""
+        return position + self.joint.damping / self.joint.stiffness * velocity
+
     def pull(self, position: float, velocity: float) -> float:
         """Where its drive pulls the joint [rad] that truly is at `position`: nowhere, without torque.
 
         The drive is the plant's: stiffness * (goal - position) - damping * velocity.
         """
         if not self._driven:
-            return position + self.joint.damping / self.joint.stiffness * velocity
+            return self.slack(position, velocity)
         if self.frozen is None and not self.shift:
             return self._goal
         return position + self._goal - to_position(self.joint, self.seen(position))

@@ -104,9 +104,12 @@ class ServoBench(Bench):
 
     def _move(self) -> None:
         position, velocity = self._plant.state()
-        pulls = [s.pull(q, v) for s, q, v in zip(self.servos, position, velocity, strict=True)]
+        stuck = [servo.stuck for servo in self.servos]  # their effort ends in their own gears
+        pulls = [
+            servo.slack(q, v) if servo.stuck else servo.pull(q, v)
+            for servo, q, v in zip(self.servos, position, velocity, strict=True)
+        ]
         self._plant.step([(0.0, np.array(pulls))])
-        stuck = [servo.stuck for servo in self.servos]
         if any(stuck):
             after, speed = self._plant.state()
             self._plant.place(np.where(stuck, position, after), np.where(stuck, 0.0, speed))
