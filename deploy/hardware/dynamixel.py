@@ -102,7 +102,8 @@ class DynamixelBus(Bus):
         size = length + 4
         packet, result = self._handler.rxPacket(self.port, True)
         if result != 0 or packet[4] != robotis_def.BROADCAST_ID or len(packet) != 8 + size * len(ids):
-            raise NoAnswerError(ids[0])
+            came = max(len(packet) - 8, 0) // size  # servos answer in turn, each after the one before it
+            raise NoAnswerError(ids[min(came, len(ids) - 1)])
         blocks = [packet[at : at + size] for at in range(8, len(packet), size)]
         found = {block[1]: (block[0], bytes(block[2 : 2 + length])) for block in blocks}
         if missing := [id for id in ids if id not in found]:

@@ -198,9 +198,9 @@ class Servos:
                 self._whole = True
                 return answers
             except NoAnswerError as error:
-                self._whole = False  # next servo by servo, to see who is missing
+                self._whole = False  # next servo by servo: each packet has a chance of its own
                 self.counters["bad_answers"] += 1
-                self._missed[error.id] += not fast
+                self._missed[error.id] += 1
             if self._clock() >= self._bus.port.deadline:
                 return None
 

@@ -65,6 +65,8 @@ class ServoBench(Bench):
     ) -> None:
         family, framing, self._answer, model = FAMILIES[settings.kind]
         self.servos = [Servo(family, joint, id, settings.baud, model) for id, joint in by_id(robot, settings).items()]
+        limits = [joint.position_limit or (-np.inf, np.inf) for joint in robot.spec.joints]
+        self._ends_at = np.array(limits).T  # mechanical stops: an arm without torque falls into them
         super().__init__(robot, scenario, seed, link, settings.baud, framing)
         self._split, self._rest, self._came_at = framing.split, b"", 0.0
         self._lived_at = 0.0
@@ -110,9 +112,12 @@ class ServoBench(Bench):
             for servo, q, v in zip(self.servos, position, velocity, strict=True)
         ]
         self._plant.step([(0.0, np.array(pulls))])
-        if any(stuck):
-            after, speed = self._plant.state()
-            self._plant.place(np.where(stuck, position, after), np.where(stuck, 0.0, speed))
+        after, speed = (np.asarray(values) for values in self._plant.state())
+        lower, upper = self._ends_at
+        halted = np.array(stuck) | (after < lower) | (after > upper)
+        if halted.any():
+            held = np.where(stuck, position, np.clip(after, lower, upper))
+            self._plant.place(held, np.where(halted, 0.0, speed))
 
     def _serve(self, data: bytes, now: float) -> None:
         if data or now - self._lived_at > LIVE_S:

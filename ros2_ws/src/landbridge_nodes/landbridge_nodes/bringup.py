@@ -80,7 +80,7 @@ ROBOT = Argument("robot", "furuta", "robot that ships with landbridge, or folder
 SCENARIO = Argument("scenario", "severe", "rung of the robot's scenarios.yaml (twin)")
 SEED = Argument("seed", 0, "of start states, noise and behaviour")
 HARDWARE = (
-    Argument("hardware", "", "twin or mcu, in place of the robot's own line"),
+    Argument("hardware", "", "twin, mcu, dynamixel or feetech, in place of the robot's own line"),
     Argument("port", "", "serial port, in place of the robot's own"),
 )
 

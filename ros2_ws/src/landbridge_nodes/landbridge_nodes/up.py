@@ -40,7 +40,7 @@ def record(
         scenario: Rung of the robot's scenarios.yaml (twin).
         seconds: Robot time at most: the sum of all episodes; the last one is cut short if need be.
         seed: Of start states, noise and behaviour.
-        hardware: twin or mcu, in place of the robot's own line.
+        hardware: twin, mcu, dynamixel or feetech, in place of the robot's own line.
         port: Serial port, in place of the robot's own; one alone asks for mcu.
     """
     loaded, on_twin = _check(robot, scenario, hardware, port)
@@ -75,7 +75,7 @@ def up(
         record: Bag folder to write (deploy).
         require_signature: Public key that must have signed the bundle (deploy).
         seed: Of start states and noise.
-        hardware: twin or mcu, in place of the robot's own line (deploy).
+        hardware: twin, mcu, dynamixel or feetech, in place of the robot's own line (deploy).
         port: Serial port, in place of the robot's own; one alone asks for mcu (deploy).
     """
     loaded, on_twin = _check(robot, scenario, hardware, port)
