@@ -43,7 +43,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "engine": ("landbridge.deploy.accept:engine", "build a TensorRT engine and accept it by a closed loop"),
     "replay": ("landbridge_nodes.replay:replay", "re-run a recorded log through bundle and guard, bit for bit"),
     "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, twin) without `ros2 launch`"),
-    "hil": ("landbridge.deploy.hil.command:hil", "emulate a robot's microcontroller, print its C headers"),
+    "hil": ("landbridge.deploy.hil.command:hil", "emulate a robot's microcontroller or servos, print C headers"),
+    "servo scan": ("landbridge.deploy.hardware.servo_setup:scan", "list the servos that answer on a port"),
+    "servo setup": ("landbridge.deploy.hardware.servo_setup:setup", "give a servo its id, baud rate and mode"),
     "doctor": ("landbridge.doctor:doctor", "what this machine can do, and what to install for the rest"),
 }
 INPUT_ERROR = 2

@@ -22,7 +22,7 @@ from landbridge.deploy.hardware.port import open_port
 
 TURNAROUND_MS = 4.0  # return delay (0.5 ms by default) + USB frame or latency timer (1 ms) + a scheduler's hiccup
 QUIET_S = 0.001  # longer than any pause within or between the answers to one packet
-TRIES = 5  # of a question to one servo, which is asked outside of any control loop
+TRIES = 10  # of a question to one servo, which is asked outside of any control loop
 BITS_PER_BYTE = 10  # start, 8, stop
 
 
@@ -244,6 +244,11 @@ class Bus(ABC):
         found = self.family.table[register]
         data = [byte for id, value in values.items() for byte in (id, *found.encode(value))]
         self._sent(self._handler.syncWriteTxOnly, found.address, found.size, data, len(data))
+
+    def errors(self, bits: int) -> str:
+        """Names of the bits of register `hardware_error`."""
+        names = [self.family.errors.get(1 << i, f"bit {i}") for i in range(8) if bits >> i & 1]
+        return ", ".join(names)
 
     @abstractmethod
     def refusal(self, error: int) -> bool:

@@ -40,10 +40,9 @@ class Servo:
         self._driven, self._goal = False, 0.0  # what registers say, at hand for every physics step
         self._silent_until = self._heard_at = -math.inf
         self._strained_at = math.inf
-        self._default = {"model_number": model, "id": id, "operating_mode": family.position_mode}
+        self._default = {"model_number": model, "id": id, "operating_mode": family.position_mode, "return_delay": 0}
         self._default["baud_rate"] = next(code for code, rate in family.bauds.items() if rate == baud)
-        for name, value in self._default.items():
-            self._put(name, value)
+        self._restore()
         self._put("temperature_limit", 70)
         self._put("max_voltage_limit", 140)
         self._put("min_voltage_limit", 60)
@@ -55,8 +54,7 @@ class Servo:
         self.frozen: int | None = None
         self.alias: int | None = None
         self.shift = self.wrapped = 0
-        for name, value in self._default.items():
-            self._put(name, value)
+        self._restore()
         self._put("hardware_error", 0)
         self._put("present_temperature", 35)
         self._put("present_voltage", 120)
@@ -123,7 +121,7 @@ class Servo:
         if name == "bus_watchdog" or (name == "torque_enable" and value and not self.torque):
             self._heard_at = now
         self._put(name, value)
-        if name in self._default:
+        if name in self._default and not self.get("lock"):
             self._default[name] = value
         return 0
 
@@ -185,6 +183,13 @@ class Servo:
         self._put("hardware_error", self.get("hardware_error") | bit)
         if error != "voltage":
             self._put("torque_enable", 0)
+
+    def _restore(self) -> None:
+        """What survives a loss of power: with Feetech, what was written while the lock was open."""
+        for name, value in self._default.items():
+            self._put(name, value)
+        if "lock" in self.family.table:
+            self._put("lock", 1)
 
     def _report(self, name: str, value: int) -> None:
         """Set a register of either sign, as far as it goes."""

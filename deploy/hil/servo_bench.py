@@ -140,7 +140,7 @@ class ServoBench(Bench):
             for reply in self._answer(frame, listening, now):
                 delay = self.servos[0].get("return_delay") * self.servos[0].family.return_delay_us * 1e-6
                 at += delay + len(reply) * byte_s
-                self.to_host.push(reply, at)
+                self.to_host.send(reply, at)
 
     def _line_rate(self) -> int:
         """The host's baud rate; 0 if no servo can have it."""

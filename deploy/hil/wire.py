@@ -99,11 +99,15 @@ class Wire:
         """Bytes enter; they go on frame by frame."""
         frames, self._rest = self._framing.split(self._rest + data)
         for frame in frames:
-            if frame != DELIMITER and self._left > 0:
-                self._left -= 1
-                damage = self._framing.wrong_length if self._fault == "length" else FAULTS[self._fault]
-                frame = damage(frame, self._rng)
-            self._passing.append((now + self.latency, frame))
+            self.send(frame, now)
+
+    def send(self, frame: bytes, now: float) -> None:
+        """One frame enters, or as much of it as its sender had to say."""
+        if frame != DELIMITER and self._left > 0:
+            self._left -= 1
+            damage = self._framing.wrong_length if self._fault == "length" else FAULTS[self._fault]
+            frame = damage(frame, self._rng)
+        self._passing.append((now + self.latency, frame))
 
     @property
     def due(self) -> float:
