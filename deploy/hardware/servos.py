@@ -15,7 +15,7 @@ from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Robot
 
-READ_SHARE = 0.6  # of a control period in which an answer may be waited for and asked for again
+READ_SHARE = 0.7  # of a control period in which an answer may be waited for and asked for again
 WATCH_S = 0.03  # between two looks at one of the groups of `Family.watched`
 RETRY_S = 0.1  # between two attempts to open a lost port
 
@@ -33,6 +33,7 @@ class Servos:
         fault: What is wrong with servos or bus, "" while nothing is; latched until `recover`.
         counters: Answers that were missing or damaged, and what each servo last said of its load (in its
             own unit), temperature [deg C] and voltage [mV].
+        told_at: When the newest measurement was asked for, on `clock`.
 
     Args:
         clock: Monotonic seconds.
@@ -53,7 +54,7 @@ class Servos:
         self._torque: bool | None = None  # as asked for; None: left as it was found
         self._position = dict.fromkeys(self._joints, math.nan)
         self._velocity = dict(self._position)
-        self._told_at = self._watched_at = self._asked_at = -math.inf
+        self.told_at = self._watched_at = self._asked_at = -math.inf
         self._missed: Counter[int] = Counter()  # who has been asked in vain since the last measurement
         self._whole = True  # whether the last answer was one
         self._broken: set[int] = set()  # have reported an error of their own
@@ -71,7 +72,7 @@ class Servos:
             self._reopen(now)
         else:
             self._safely(self._measure, now)
-        if not self.fault and self._clock() - self._told_at > self._stale:
+        if not self.fault and self._clock() - self.told_at > self._stale:
             self.fault = f"servo_silent:{self._joints[self._silent].name}"
         if self.fault:
             nothing = [math.nan] * len(self._joints)
@@ -118,10 +119,10 @@ class Servos:
 
     def _await_measurement(self) -> None:
         """The first one, without which no goal may be set; raises NoAnswerError."""
-        before = self._told_at
+        before = self.told_at
         for _ in range(TRIES):
             self._measure(self._clock())
-            if self._told_at > before:
+            if self.told_at > before:
                 return
         raise NoAnswerError(self._silent)
 
@@ -177,7 +178,7 @@ class Servos:
         assert self._bus is not None
         self._bus.port.deadline = now + READ_SHARE * self._spec.control_dt
         if (found := self._asked(self._bus.family.measured)) is not None:
-            self._told_at = now
+            self.told_at = now
             self._missed.clear()
             for id, values in found.items():
                 self._take(id, values)
@@ -270,7 +271,7 @@ class Servos:
 
     def _recover(self) -> None:
         assert self._bus is not None
-        if self._clock() - self._told_at > self._stale:
+        if self._clock() - self.told_at > self._stale:
             return
         self._bus.port.deadline = self._clock() + self._spec.control_dt
         for id in self._broken:  # it has switched itself off, and obeys again after a reboot only, silent for a while
