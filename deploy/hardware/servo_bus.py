@@ -131,9 +131,8 @@ class SdkPort:
 
     def settle(self) -> None:
         """Wait until the line is quiet: who speaks while others still answer is not heard."""
-        while self._serial.read(256) or self._readable(QUIET_S):
-            if time.monotonic() > self.deadline:
-                return
+        while time.monotonic() < self.deadline and (self._serial.read(256) or self._readable(QUIET_S)):
+            pass
 
     def _readable(self, seconds: float) -> bool:
         return bool(select.select([self._serial], [], [], max(seconds, 0.0))[0])
@@ -147,7 +146,9 @@ class SdkPort:
 
     def readPort(self, length: int) -> bytes:  # noqa: N802
         """At most `length` bytes; waits for the first one until the packet's timeout."""
-        return self._serial.read(length) if self._readable(self._until - time.monotonic()) else b""
+        if length <= 0 or not self._readable(self._until - time.monotonic()):
+            return b""
+        return self._serial.read(length)
 
     def setPacketTimeout(self, length: int) -> None:  # noqa: N802
         """An answer of `length` bytes is expected from now on."""

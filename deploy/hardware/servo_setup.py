@@ -119,16 +119,18 @@ def _wanted(bus: Bus, id: int, new_id: int | None, new_baud: int | None, delay_u
 
 
 def _write(bus: Bus, port: str, id: int, changes: dict[str, int]) -> None:
+    if not changes:
+        return
     locked = "lock" in bus.family.table  # Feetech keeps what is written while its lock is open
     try:
         bus.write(id, "torque_enable", 0)  # and Dynamixel takes these with torque off only
-        if locked and changes:
+        if locked:
             bus.write(id, "lock", 0)
         for name, value in changes.items():
             with contextlib.suppress(*[NoAnswerError] * (name == "baud_rate")):  # it may answer at either rate
                 bus.write(id, name, value)
             id = value if name == "id" else id
-        if locked and changes and "baud_rate" not in changes:
+        if locked and "baud_rate" not in changes:
             bus.write(id, "lock", 1)
     except (NoAnswerError, RefusedError) as error:
         problem = f"stopped while writing {changes}: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -17,7 +18,8 @@ from landbridge.robot import Robot
 
 READ_SHARE = 0.7  # of a control period in which an answer may be waited for and asked for again
 WATCH_S = 0.03  # between two looks at one of the groups of `Family.watched`
-RETRY_S = 0.1  # between two attempts to open a lost port
+RETRY_S = 0.5  # between two attempts to open a lost port
+REOPEN_S = 0.05  # that one of them may take, while the robot is stopped for want of a port
 
 
 class Servos:
@@ -98,32 +100,34 @@ class Servos:
             self._bus.close()
             self._bus = None
 
-    def _open(self) -> None:
-        bus = make_bus(self._settings)
-        try:
-            self._check(bus)
-            for register, value in bus.family.prepared.items():
-                bus.sync_write(register, dict.fromkeys(self._joints, value))
-            self._groups: Iterator[Sequence[str]] = itertools.cycle(bus.family.watched)
-            self._fast = self._answers_fast(bus)
-            self._bus = bus
-            self._await_measurement()
-            self._begin_here()
-        except BaseException as error:
-            bus.close()
-            self._bus = None
-            if isinstance(error, NoAnswerError | RefusedError | OSError):
+    def _open(self, deadline: float = math.inf) -> None:
+        """Open the port, and find the servos in order by `deadline`; raises InputError."""
+        self._bus = bus = make_bus(self._settings)
+        bus.port.deadline = deadline
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            try:
+                self._check(bus)
+                for register, value in bus.family.prepared.items():
+                    bus.sync_write(register, dict.fromkeys(self._joints, value))
+                self._groups: Iterator[Sequence[str]] = itertools.cycle(bus.family.watched)
+                self._fast = self._answers_fast(bus)
+                self._await_measurement(deadline)
+                self._begin_here()
+            except (NoAnswerError, RefusedError, OSError) as error:
                 problem = f"failed while opening: {error}"
                 raise InputError(str(self._settings.port), problem, "check wiring and power") from error
-            raise
+            undo.pop_all()
 
-    def _await_measurement(self) -> None:
+    def _await_measurement(self, deadline: float) -> None:
         """The first one, without which no goal may be set; raises NoAnswerError."""
         before = self.told_at
         for _ in range(TRIES):
             self._measure(self._clock())
             if self.told_at > before:
                 return
+            if self._clock() > deadline:
+                break
         raise NoAnswerError(self._silent)
 
     def _check(self, bus: Bus) -> None:
@@ -157,7 +161,7 @@ class Servos:
             return
         self._asked_at = now
         try:
-            self._open()
+            self._open(now + REOPEN_S)
         except InputError:
             self.counters["reopen_failed"] += 1
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from landbridge.deploy.hil.servo import Servo
+from landbridge.deploy.hil.servo import MEMORY, Servo
 from landbridge.deploy.hil.wire import Framing
 
 HEADER = b"\xff\xff\xfd\x00"
@@ -124,6 +124,8 @@ def answer(frame: bytes, servos: Sequence[Servo], now: float) -> list[bytes]:
         present = asked[: asked.index(None)] if None in asked else asked  # each waits for the one before it
         whole = packet.instruction == SYNC_READ
         chosen = [servo for servo in present if servo is not None]
+        if _pair(parameters)[1] > MEMORY:
+            return []
         return _statuses(chosen, *_pair(parameters)) if whole else _fast(chosen, *_pair(parameters), len(asked))
     if packet.id == BROADCAST:
         return [_ping(servo) for servo in servos] if packet.instruction == PING else []
@@ -134,7 +136,7 @@ def _single(servo: Servo, packet: Packet, now: float) -> bytes:
     parameters = packet.parameters
     if packet.instruction == PING:
         return _ping(servo)
-    if packet.instruction == READ and len(parameters) == 4:
+    if packet.instruction == READ and len(parameters) == 4 and _pair(parameters)[1] <= MEMORY:
         return _statuses([servo], *_pair(parameters))[0]
     says, error = servo.says, INSTRUCTION_ERROR  # an id that is written answers for the last time
     if packet.instruction == WRITE and len(parameters) > 2:

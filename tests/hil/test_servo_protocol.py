@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import time
+import tty
+from collections.abc import Iterator
 from pathlib import Path
 
 import dynamixel_easy_sdk
@@ -12,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landbridge.deploy.hardware.dynamixel import DYNAMIXEL
-from landbridge.deploy.hardware.feetech import FEETECH
-from landbridge.deploy.hardware.servo_bus import Register
+from landbridge.deploy.hardware.dynamixel import DYNAMIXEL, DynamixelBus
+from landbridge.deploy.hardware.feetech import FEETECH, FeetechBus
+from landbridge.deploy.hardware.servo_bus import Bus, NoAnswerError, Register
 from landbridge.deploy.hardware.servo_joints import CENTRE, to_position, to_ticks
 from landbridge.deploy.hil import dynamixel, feetech
 from landbridge.deploy.hil.servo import Servo
@@ -165,3 +170,32 @@ def test_ticks_by_hand() -> None:
 def test_ticks_round_trip(ticks: int, sign: int, offset: float, gear: float) -> None:
     joint = ARM.spec.joint("elbow").model_copy(update={"encoder": Encoder(sign=sign, offset=offset, gear=gear)})
     assert to_ticks(joint, to_position(joint, ticks)) == ticks
+
+
+@pytest.fixture(scope="module", params=[DynamixelBus, FeetechBus])
+def deaf_bus(request: pytest.FixtureRequest) -> Iterator[tuple[Bus, int]]:
+    """A bus, and the other end of its port, where nobody listens."""
+    near, far = os.openpty()
+    tty.setraw(far)
+    bus = request.param(os.ttyname(far), 1_000_000)
+    bus.port.clearPort = lambda: None  # so that what was written before is an answer
+    yield bus, near
+    bus.close()
+    for end in (near, far):
+        os.close(end)
+
+
+@given(
+    answer=st.binary(max_size=40)
+    | st.binary(max_size=30).map(lambda data: dynamixel.encode(1, 0x55, data))
+    | st.binary(max_size=30).map(lambda data: feetech.encode(1, 0, data)),
+    fast=st.booleans(),
+)
+def test_no_answer_upsets_the_driver(deaf_bus: tuple[Bus, int], answer: bytes, fast: bool) -> None:
+    """Through the vendors' parsers: any bytes are a measurement of the right servo and length, or NoAnswerError."""
+    bus, near = deaf_bus
+    bus.port.deadline = time.monotonic() + 0.003
+    os.write(near, answer)
+    with contextlib.suppress(NoAnswerError):
+        assert list(bus.sync_read(bus.family.measured, [1], fast)) == [1]
+    os.read(near, 4096)
