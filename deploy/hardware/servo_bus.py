@@ -20,9 +20,11 @@ import serial
 
 from landbridge.deploy.hardware.port import open_port
 
-TURNAROUND_MS = 4.0  # return delay (0.5 ms by default) + USB frame or latency timer (1 ms) + a scheduler's hiccup
+# How long an answer may begin to come: return delay (0.5 ms by default), USB frame or latency timer (1 ms), and a hiccup
+# of the scheduler. Outside of control loops longer, for one that comes too late is taken for that to the next question.
+TURNAROUND_MS, PATIENT_MS = 4.0, 20.0
 QUIET_S = 0.001  # longer than any pause within or between the answers to one packet
-TRIES = 10  # of a question to one servo, which is asked outside of any control loop
+TRIES = 5  # of a question to one servo, which is asked outside of any control loop
 BITS_PER_BYTE = 10  # start, 8, stop
 
 
@@ -106,6 +108,7 @@ class SdkPort:
     Attributes:
         is_using: The SDKs' own lock.
         deadline: Monotonic seconds after which no answer is waited for.
+        turnaround_ms: How long an answer may begin to come.
 
     Raises:
         InputError: The port cannot be opened.
@@ -115,7 +118,7 @@ class SdkPort:
         self._serial: serial.Serial = open_port(name, baud)
         self._byte_s = BITS_PER_BYTE / baud
         self.is_using = False
-        self.deadline = float("inf")
+        self.deadline, self.turnaround_ms = float("inf"), PATIENT_MS
         self._until = 0.0
 
     def close(self) -> None:
@@ -152,7 +155,7 @@ class SdkPort:
 
     def setPacketTimeout(self, length: int) -> None:  # noqa: N802
         """An answer of `length` bytes is expected from now on."""
-        self.setPacketTimeoutMillis(1000 * length * self._byte_s + TURNAROUND_MS)
+        self.setPacketTimeoutMillis(1000 * length * self._byte_s + self.turnaround_ms)
 
     def setPacketTimeoutMillis(self, milliseconds: float) -> None:  # noqa: N802
         """An answer is expected from now on, within so long."""

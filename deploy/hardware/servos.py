@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from landbridge.deploy.hardware.servo_bus import TRIES, Bus, NoAnswerError, RefusedError
+from landbridge.deploy.hardware.servo_bus import TRIES, TURNAROUND_MS, Bus, NoAnswerError, RefusedError
 from landbridge.deploy.hardware.servo_joints import by_id, to_position, to_ticks
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
@@ -121,6 +121,8 @@ class Servos:
 
     def _await_measurement(self, deadline: float) -> None:
         """The first one, without which no goal may be set; raises NoAnswerError."""
+        assert self._bus is not None
+        self._bus.port.turnaround_ms = TURNAROUND_MS
         before = self.told_at
         for _ in range(TRIES):
             self._measure(self._clock())

@@ -20,6 +20,7 @@ from landbridge.deploy.hil.wire import Framing
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Robot
 
+SPEED_S = 0.02  # time constant of the speed that a servo reports: it counts its encoder over a while
 LIVE_S = 0.005  # between two looks of a servo at itself; it looks before each answer, too
 PAUSE_S = 0.005  # after which a packet that has not come to its end is forgotten
 Answer = Callable[[bytes, Sequence[Servo], float], list[bytes]]
@@ -69,7 +70,7 @@ class ServoBench(Bench):
         self._ends_at = np.array(limits).T  # mechanical stops: an arm without torque falls into them
         super().__init__(robot, scenario, seed, link, settings.baud, framing)
         self._split, self._rest, self._came_at = framing.split, b"", 0.0
-        self._lived_at = 0.0
+        self._lived_at, self._speed = 0.0, np.zeros(len(self.servos))
         self.plug()
 
     def reboot(self) -> None:
@@ -113,6 +114,7 @@ class ServoBench(Bench):
         ]
         self._plant.step([(0.0, np.array(pulls))])
         after, speed = (np.asarray(values) for values in self._plant.state())
+        self._speed += self._dt / SPEED_S * (speed - self._speed)
         lower, upper = self._ends_at
         halted = np.array(stuck) | (after < lower) | (after > upper)
         if halted.any():
@@ -122,8 +124,8 @@ class ServoBench(Bench):
     def _serve(self, data: bytes, now: float) -> None:
         if data or now - self._lived_at > LIVE_S:
             self._lived_at = now
-            position, velocity = (values.tolist() for values in self._measured)
-            for servo, q, v in zip(self.servos, position, velocity, strict=True):
+            position = self._measured[0].tolist()
+            for servo, q, v in zip(self.servos, position, self._speed.tolist(), strict=True):
                 servo.live(q, v, now)
         if data:
             kept = self._rest if now - self._came_at < PAUSE_S else b""

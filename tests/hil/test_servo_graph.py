@@ -31,7 +31,7 @@ def test_the_arm_follows_parks_and_names_a_servo_that_is_lost(tmp_path: Path, ro
 
     folder = shutil.copytree(load_robot("arm").folder, tmp_path / "arm")  # patient: a busy machine is late at times
     text = (folder / "robot.yaml").read_text()
-    (folder / "robot.yaml").write_text(text.replace("max_command_age_ms: 30", "max_command_age_ms: 150"))
+    (folder / "robot.yaml").write_text(text.replace("max_command_age_ms: 30", "max_command_age_ms: 400"))
     arm, emulated = load_robot(folder), Emulated(tmp_path / "bus", "--robot", str(folder), "--hardware", "dynamixel")
     specs = bringup.record(str(folder), "none", 0, "", hardware="dynamixel", port=emulated.port)[
         1:
@@ -39,7 +39,7 @@ def test_the_arm_follows_parks_and_names_a_servo_that_is_lost(tmp_path: Path, ro
     with Processes(specs) as processes, Operator(arm, processes.check, lambda: emulated.order("clear")) as operator:
         operator.wait_ready(recorded=False)
         outcomes = []
-        while not any(outcome.ticks == TICKS and outcome.ended == "STANDBY" for outcome in outcomes):
+        while not any(outcome.ended == "STANDBY" for outcome in outcomes):
             operator.wait(standby, 20)
             outcomes.append(operator.episode(TICKS))
             print(outcomes[-1])

@@ -34,6 +34,14 @@ def test_a_scan_lists_what_answers_at_whatever_rate(kind: Any, arm_bus: Emulated
 
 
 def test_a_servo_gets_another_id_and_rate_and_its_own_back(kind: Any, arm_bus: Emulated) -> None:
+    try:
+        _there_and_back(kind, arm_bus)
+    finally:
+        with contextlib.suppress(InputError):
+            setup(arm_bus.port, 12, kind, baud=57_600, new_id=3, new_baud=1_000_000, yes=True)
+
+
+def _there_and_back(kind: Any, arm_bus: Emulated) -> None:
     done = setup(arm_bus.port, 3, kind, new_id=12, new_baud=57_600, return_delay_us=20, yes=True)
     assert [(row["id"], row["baud"], row["delay_us"]) for row in done["servos"]] == [(12, 57_600, 20)]
     assert [row["id"] for row in scan(arm_bus.port, kind, baud=1_000_000, last_id=12)["servos"]] == [1, 2, 4, 5, 6]

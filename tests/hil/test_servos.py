@@ -27,8 +27,7 @@ SETTINGS: dict[str, type[DynamixelHardware | FeetechHardware]] = {
     "dynamixel": DynamixelHardware,
     "feetech": FeetechHardware,
 }
-PATIENT_MS = 150.0  # where time is not what is tested: a busy machine may be this late
-BUSY_MS = 40
+PATIENT_MS = 400.0  # where time is not what is tested: a busy machine may be this late
 
 FAULTS = {  # order: the faults that it may be named
     "gone elbow": {"servo_silent:elbow"},
