@@ -20,8 +20,8 @@ import serial
 
 from landbridge.deploy.hardware.port import open_port
 
-# How long an answer may begin to come: return delay (0.5 ms by default), USB frame or latency timer (1 ms), and a hiccup
-# of the scheduler. Outside of control loops longer, for one that comes too late is taken for that to the next question.
+# How long an answer may begin to come: return delay (0.5 ms by default), USB frame or latency timer (1 ms), a hiccup of
+# the scheduler. Outside of control loops longer, for one that comes too late is taken for that to the next question.
 TURNAROUND_MS, PATIENT_MS = 4.0, 20.0
 QUIET_S = 0.001  # longer than any pause within or between the answers to one packet
 TRIES = 5  # of a question to one servo, which is asked outside of any control loop
