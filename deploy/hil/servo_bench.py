@@ -135,12 +135,12 @@ class ServoBench(Bench):
 
     def _take(self, frames: Sequence[bytes], now: float) -> None:
         rate = self._line_rate()
+        byte_s = BITS_PER_BYTE / max(rate, 1)
+        delay = self.servos[0].get("return_delay") * self.servos[0].family.return_delay_us * 1e-6
         listening = [servo for servo in self.servos if servo.listens(rate, now)]
         for frame in frames:
-            at, byte_s = now, BITS_PER_BYTE / max(rate, 1)
-            at += len(frame) * byte_s
+            at = now + len(frame) * byte_s
             for reply in self._answer(frame, listening, now):
-                delay = self.servos[0].get("return_delay") * self.servos[0].family.return_delay_us * 1e-6
                 at += delay + len(reply) * byte_s
                 self.to_host.send(reply, at)
 

@@ -50,7 +50,7 @@ def servos(kind: str, arm_bus: Emulated) -> Iterator[Servos]:
     safety = ARM.spec.safety.model_copy(update={"max_command_age_ms": PATIENT_MS})
     patient = Robot(ARM.spec.model_copy(update={"safety": safety}), ARM.folder)
     with real_time():
-        driver = connect(kind, arm_bus, patient)
+        driver = connect(kind, arm_bus, patient, **({"watchdog_ms": PATIENT_MS} if kind == "dynamixel" else {}))
         try:
             yield driver
             arm_bus.order("plug")

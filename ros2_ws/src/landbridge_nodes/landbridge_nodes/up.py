@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from landbridge.bundle import read_bundle
 from landbridge.deploy.hardware import choose_hardware
 from landbridge.errors import InputError
-from landbridge.hardware_spec import TwinHardware
+from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, TwinHardware
 from landbridge.robot import Robot, load_robot
 from landbridge.signature import require_signature as check_signature
 from landbridge_nodes import bringup
@@ -116,7 +116,10 @@ def _check(robot: str, scenario: str, hardware: str, port: str) -> tuple[Robot, 
         load_scenario(loaded, scenario)
         return loaded, True
     from landbridge.deploy.hardware.port import open_port
+    from landbridge.deploy.hardware.servo_joints import by_id
 
+    if isinstance(settings, DynamixelHardware | FeetechHardware):
+        by_id(loaded, settings)
     open_port(settings.port, settings.baud).close()
     return loaded, False
 
