@@ -6,16 +6,18 @@ import gc
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from tyro.conf import Positional
 
-from landbridge.deploy.hil.bench import Bench
 from landbridge.deploy.hil.headers import protocol_header, robot_header
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, ServoHardware
 from landbridge.robot import Robot, load_robot
+
+if TYPE_CHECKING:
+    from landbridge.deploy.hil.bench import Bench
 
 PRIORITY = 75  # SCHED_FIFO, above the bridge's: a board does not wait for the host's other work
 

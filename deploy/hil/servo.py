@@ -16,7 +16,6 @@ WATCHDOG_UNIT_S = 0.02  # e-Manual, Bus Watchdog(98)
 DATA_RANGE_ERROR, DATA_LENGTH_ERROR, ACCESS_ERROR = 4, 5, 7  # e-Manual, Protocol 2.0, Error
 ALERT = 0x80
 READ_ONLY = ("model_number", "hardware_error")  # and all that is called present_...
-SHUTDOWN = ("voltage", "overheated", "encoder", "electric_shock", "overcurrent", "overload")
 
 
 class Servo:
