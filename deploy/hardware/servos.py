@@ -16,7 +16,7 @@ from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Robot
 
-READ_SHARE = 0.7  # of a control period in which an answer may be waited for and asked for again
+READ_SHARE = 0.8  # of a control period in which an answer may be waited for and asked for again
 WATCH_S = 0.03  # between two looks at one of the groups of `Family.watched`
 RETRY_S = 0.5  # between two attempts to open a lost port
 REOPEN_S = 0.05  # that one of them may take, while the robot is stopped for want of a port

@@ -66,8 +66,8 @@ class ServoBench(Bench):
     ) -> None:
         family, framing, self._answer, model = FAMILIES[settings.kind]
         self.servos = [Servo(family, joint, id, settings.baud, model) for id, joint in by_id(robot, settings).items()]
-        limits = [joint.position_limit or (-np.inf, np.inf) for joint in robot.spec.joints]
-        self._ends_at = np.array(limits).T  # mechanical stops: an arm without torque falls into them
+        # mechanical stops: an arm without torque falls into them
+        self._stops = [joint.position_limit or (-np.inf, np.inf) for joint in robot.spec.joints]
         super().__init__(robot, scenario, seed, link, settings.baud, framing)
         self._split, self._rest, self._came_at = framing.split, b"", 0.0
         self._lived_at, self._speed = 0.0, np.zeros(len(self.servos))
@@ -107,19 +107,18 @@ class ServoBench(Bench):
 
     def _move(self) -> None:
         position, velocity = self._plant.state()
-        stuck = [servo.stuck for servo in self.servos]  # their effort ends in their own gears
         pulls = [
-            servo.slack(q, v) if servo.stuck else servo.pull(q, v)
+            servo.slack(q, v) if servo.stuck else servo.pull(q, v)  # a stuck one's effort ends in its own gears
             for servo, q, v in zip(self.servos, position, velocity, strict=True)
         ]
         self._plant.step([(0.0, np.array(pulls))])
-        after, speed = (np.asarray(values) for values in self._plant.state())
-        self._speed += self._dt / SPEED_S * (speed - self._speed)
-        lower, upper = self._ends_at
-        halted = np.array(stuck) | (after < lower) | (after > upper)
-        if halted.any():
-            held = np.where(stuck, position, np.clip(after, lower, upper))
-            self._plant.place(held, np.where(halted, 0.0, speed))
+        self._speed += self._dt / SPEED_S * (np.asarray(velocity) - self._speed)
+        stuck = [servo.stuck for servo in self.servos]
+        if any(stuck) or any(not low <= q <= high for q, (low, high) in zip(position, self._stops, strict=True)):
+            after, speed = (np.asarray(values) for values in self._plant.state())
+            within = np.clip(after, *np.transpose(self._stops))
+            held = np.where(stuck, position, within)
+            self._plant.place(held, np.where(held == after, speed, 0.0))
 
     def _serve(self, data: bytes, now: float) -> None:
         if data or now - self._lived_at > LIVE_S:

@@ -23,15 +23,21 @@ TICKS = 60
 
 def test_the_arm_follows_parks_and_names_a_servo_that_is_lost(tmp_path: Path, ros_domain: None) -> None:
     def standby() -> bool:
-        """An operator's resets, until one helps."""
+        """An operator's resets, until one helps: a busy machine is late at times."""
         if operator.state is State.FAULT:
             with contextlib.suppress(InputError):
                 operator.call("/monitor/reset")
         return operator.state is State.STANDBY
 
+    def active() -> bool:
+        if standby():
+            with contextlib.suppress(InputError):
+                operator.call("/monitor/arm")
+        return operator.state is State.ACTIVE
+
     folder = shutil.copytree(load_robot("arm").folder, tmp_path / "arm")  # patient: a busy machine is late at times
     text = (folder / "robot.yaml").read_text()
-    (folder / "robot.yaml").write_text(text.replace("max_command_age_ms: 30", "max_command_age_ms: 400"))
+    (folder / "robot.yaml").write_text(text.replace("max_command_age_ms: 30", "max_command_age_ms: 60"))
     arm, emulated = load_robot(folder), Emulated(tmp_path / "bus", "--robot", str(folder), "--hardware", "dynamixel")
     specs = bringup.record(str(folder), "none", 0, "", hardware="dynamixel", port=emulated.port)[
         1:
@@ -48,9 +54,7 @@ def test_the_arm_follows_parks_and_names_a_servo_that_is_lost(tmp_path: Path, ro
         assert not any(seen["torque"])  # parked
         operator.refresh_diagnostics()
         assert operator.diagnostics["hardware.elbow.temperature_c"] == "35"
-        operator.wait(standby, 20)
-        operator.call("/monitor/arm")
-        operator.wait(lambda: operator.state is State.ACTIVE, 10)
+        operator.wait(active, 40)
         emulated.order("gone elbow")
         operator.wait(lambda: operator.state is State.FAULT, 10)
         assert operator.reason == "servo_silent:elbow"
