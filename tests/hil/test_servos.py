@@ -143,7 +143,7 @@ class TestServos:
         before, told = servos.counters["bad_answers"], servos.told_at
         arm_bus.order("flip to_host 1")
         servos.read()
-        assert servos.counters["bad_answers"] == before + 1
+        assert servos.counters["bad_answers"] > before
         assert servos.told_at > told
 
     def test_a_torque_off_that_is_lost_is_repeated(self, servos: Servos, arm_bus: Emulated) -> None:
@@ -191,6 +191,7 @@ class TestServos:
         self, servos: Servos, arm_bus: Emulated, order: str, expected: set[str]
     ) -> None:
         """Read and written as the bridge does it, while a policy swings the joint."""
+        until(servos, lambda: max(map(abs, servos.read()[1])) < 0.3, HOME)  # it has begun to fall
         guard, stamp = Guard(ARM.spec), 0
         for state in (State.STANDBY, State.ARMED):
             guard.supervise(state, 1, time.monotonic())
