@@ -1,11 +1,13 @@
-"""Rate, latency and robustness of the microcontroller link, on the emulated board or a real one.
+"""Rate, latency and robustness of the microcontroller link or a servo bus, emulated or real.
 
     python benchmarks/link.py [--seconds 30] [--rates 200 500] [--fuzz-frames 1000000] [--port /dev/serial/by-id/...]
+    python benchmarks/link.py --hardware dynamixel --rates 200
 
 The host's loop reads and writes at each rate through a pty whose other end is the board's firmware, with the furuta in
 Bullet behind it in real time. A tick is missed when it begins a period late, or when the newest telemetry is older than
 a period. Latency is from
-the write of a command to the arrival of the telemetry that reports it in effect, on the host's clock.
+the write of a command to the arrival of the telemetry that reports it in effect, on the host's clock. On a servo bus it
+is the time that a measurement of all six takes, question and answer; the arm holds its default pose meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -29,12 +31,15 @@ from rich.console import Console
 from rich.table import Table
 
 from landbridge.deploy.hardware.mcu import Mcu
+from landbridge.deploy.hardware.servos import Servos
 from landbridge.deploy.hil.fuzz import fuzz
 from landbridge.episode import commit, now
-from landbridge.robot import McuHardware, Robot, load_robot
+from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, McuHardware
+from landbridge.robot import Robot, load_robot
 from landbridge_nodes.process import BRIDGE_PRIORITY
 
-RESULTS = Path(__file__).parent / "results" / "link.json"
+RESULTS = Path(__file__).parent / "results"
+Hardware = Literal["mcu", "dynamixel", "feetech"]
 POLL_SECONDS = 0.0001  # how finely the arrival of telemetry is seen
 
 
@@ -61,6 +66,33 @@ def measure(robot: Robot, port: str, rate_hz: float, seconds: float) -> dict[str
     fault, counters = link.fault, dict(link.counters)
     link.disable()
     link.close()
+    return _row(rate_hz, ticks, late, old, latency_ms) | {"fault": fault, "counters": counters}
+
+
+def measure_servos(robot: Robot, kind: Hardware, port: str, rate_hz: float, seconds: float) -> dict[str, Any]:
+    """Figures of a control loop on a servo bus at one rate."""
+    spec = robot.spec.model_copy(update={"control_rate_hz": rate_hz})
+    settings = DynamixelHardware(port=port) if kind == "dynamixel" else FeetechHardware(port=port)
+    servos = Servos(Robot(spec, robot.folder), settings)
+    dt, read_ms, late, old = spec.control_dt, [], 0, 0
+    due, ticks = time.monotonic(), round(seconds * rate_hz)
+    for _ in range(ticks):
+        time.sleep(max(0.0, due - time.monotonic()))
+        started = time.monotonic()
+        late += started > due + dt
+        servos.read()
+        read_ms.append(1000 * (time.monotonic() - started))
+        old += servos.told_at < started
+        servos.write([joint.default_joint_pos for joint in spec.joints])
+        due = max(due + dt, started)  # what was missed is not made up for
+    fault, bad = servos.fault, servos.counters["bad_answers"]
+    servos.disable()
+    servos.read()
+    servos.close()
+    return _row(rate_hz, ticks, late, old, read_ms) | {"fault": fault, "counters": {"bad_answers": bad}}
+
+
+def _row(rate_hz: float, ticks: int, late: int, old: int, latency_ms: list[float]) -> dict[str, Any]:
     p50, p99, top = (round(float(p), 3) for p in np.percentile(latency_ms, [50, 99, 100]))
     return {
         "rate_hz": rate_hz,
@@ -71,15 +103,13 @@ def measure(robot: Robot, port: str, rate_hz: float, seconds: float) -> dict[str
         "latency_p50_ms": p50,
         "latency_p99_ms": p99,
         "latency_max_ms": top,
-        "fault": fault,
-        "counters": counters,
     }
 
 
 @contextmanager
-def emulated_board() -> Iterator[str]:
+def emulated_board(robot: str, kind: Hardware) -> Iterator[str]:
     """The port of `landbridge hil emulate`."""
-    command = [sys.executable, "-m", "landbridge", "hil", "emulate"]
+    command = [sys.executable, "-m", "landbridge", "hil", "emulate", "--robot", robot, "--hardware", kind]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as board:
         assert board.stdin is not None and board.stdout is not None
         yield board.stdout.readline().strip()
@@ -100,33 +130,43 @@ def main(
     rates: tuple[float, ...] = (200.0, 500.0),
     fuzz_frames: int = 1_000_000,
     port: str | None = None,
+    hardware: Hardware = "mcu",
 ) -> None:
-    """Measure, print a table, and write `benchmarks/results/link.json`.
+    """Measure, print a table, and write it into `benchmarks/results`.
 
     Args:
         seconds: At each rate.
         rates: Of the control loop [Hz]; the board reports twice as often.
-        fuzz_frames: For both parsers, the C side under sanitizers.
-        port: A real board in place of the emulated one; its robot will be held at zero effort.
+        fuzz_frames: For both parsers of the microcontroller's link, the C side under sanitizers.
+        port: A real board in place of the emulated one; its robot will be held at zero effort, or its default pose.
+        hardware: The furuta's microcontroller, or six servos of the arm.
     """
-    robot, load = load_robot("furuta"), os.getloadavg()[0]
-    with emulated_board() if port is None else nullcontext(port) as board:
+    robot, load = load_robot("furuta" if hardware == "mcu" else "arm"), os.getloadavg()[0]
+    with emulated_board(robot.spec.name, hardware) if port is None else nullcontext(port) as board:
         gc.collect()
         gc.freeze()  # as in the bridge
         real_time = scheduled(os.SCHED_FIFO, BRIDGE_PRIORITY)
-        rows = [measure(robot, board, rate, seconds) for rate in rates]
+        rows = [
+            measure(robot, board, rate, seconds)
+            if hardware == "mcu"
+            else measure_servos(robot, hardware, board, rate, seconds)
+            for rate in rates
+        ]
         scheduled(os.SCHED_OTHER, 0)
-    with tempfile.TemporaryDirectory() as folder:
-        fuzzed = fuzz(robot, Path(folder), fuzz_frames, seed=0)
+    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": load, "real_time": real_time}
+    result = {"made": now(), "commit": commit(), "port": port or "emulated", **machine, "rates": rows}
+    if hardware == "mcu":
+        with tempfile.TemporaryDirectory() as folder:
+            result["fuzz"] = fuzz(robot, Path(folder), fuzz_frames, seed=0)
     shown = ("rate_hz", "ticks", "missed_percent", "latency_p50_ms", "latency_p99_ms", "latency_max_ms")
-    table = Table(*shown, title="write to telemetry")
+    table = Table(*shown, title="write to telemetry" if hardware == "mcu" else "measurement of six servos")
     for row in rows:
         table.add_row(*(f"{row[key]:g}" for key in shown))
     Console().print(table)
-    Console().print(f"fuzz: {fuzzed}")
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": load, "real_time": real_time}
-    result = {"made": now(), "commit": commit(), "port": port or "emulated", **machine, "rates": rows, "fuzz": fuzzed}
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    if "fuzz" in result:
+        Console().print(f"fuzz: {result['fuzz']}")
+    name = "link.json" if hardware == "mcu" else f"link_{hardware}.json"
+    (RESULTS / name).write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

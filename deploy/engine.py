@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from landbridge.errors import InputError
-from landbridge.robot import Spec, validated
+from landbridge.spec import Spec, validated
 
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from landbridge.errors import InputError
 from landbridge.manifest import REMEDY, Manifest, parse_manifest
 from landbridge.observation import Observer
-from landbridge.robot import RobotSpec, validated
+from landbridge.robot import RobotSpec
+from landbridge.spec import validated
 
 SUMS = "SHA256SUMS"
 SIGNATURE = "model.sig"  # not listed in SHA256SUMS, which it signs

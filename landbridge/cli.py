@@ -47,9 +47,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "state": ("landbridge_nodes.state:state", "what the supervisor of a running robot says"),
     "deploy push": ("landbridge.deploy.push:push", "put a bundle on a robot's computer, verify it there, switch to it"),
     "hil run": ("landbridge_nodes.hil:run", "accept a robot's hardware, stage by stage, with a page and junit.xml"),
-    "hil emulate": ("landbridge.deploy.hil.command:emulate", "be a robot's microcontroller, on a pty"),
+    "hil emulate": ("landbridge.deploy.hil.command:emulate", "be a robot's microcontroller or servos, on a pty"),
     "hil joints": ("landbridge.deploy.hil.command:joints", "the C table of joints that a board is built with"),
     "hil protocol": ("landbridge.deploy.hil.command:protocol", "the C header of the protocol"),
+    "servo scan": ("landbridge.deploy.hardware.servo_setup:scan", "list the servos that answer on a port"),
+    "servo setup": ("landbridge.deploy.hardware.servo_setup:setup", "give a servo its id, baud rate and mode"),
     "doctor": ("landbridge.doctor:doctor", "what this machine can do, and what to install for the rest"),
 }
 INPUT_ERROR = 2

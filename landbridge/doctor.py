@@ -22,8 +22,8 @@ EXTRAS = {
     "sim": ("mujoco", "pybullet", "gymnasium", "minari"),
     "training": ("torch", "onnx", "onnxscript", "tensorboard", "mcap", "rosbags", "matplotlib"),
     "calibration": ("scipy", "matplotlib"),
-    "serial": ("serial", "cobs"),
-    "hil": ("serial", "cobs", "matplotlib"),
+    "serial": ("serial", "cobs", "dynamixel_sdk", "scservo_sdk"),
+    "hil": ("serial", "cobs", "dynamixel_sdk", "scservo_sdk", "matplotlib"),
     "signing": ("model_signing", "OpenSSL"),
 }
 RT_PRIORITY = 70  # what the bridge asks of SCHED_FIFO

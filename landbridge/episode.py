@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from landbridge.errors import InputError
-from landbridge.robot import Spec
+from landbridge.spec import Spec
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from landbridge.errors import InputError
 from landbridge.observation import Observer
-from landbridge.robot import RobotSpec, Spec, validated
+from landbridge.robot import RobotSpec
+from landbridge.spec import Spec, validated
 
 SCHEMA_VERSION = 2
 REMEDY = "export the bundle again and copy it whole"

@@ -13,27 +13,18 @@ import math
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from landbridge.errors import InputError
+from landbridge.hardware_spec import HardwareSpec, TwinHardware
+from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
 
 ROBOTS = Path(__file__).parent / "robots"
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
 BASE_KINDS = {"projected_gravity", "base_ang_vel", "base_lin_vel"}  # observations of a floating base
-
-
-class Spec(BaseModel):
-    """Base of every model read from disk: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Friction(Spec):
@@ -183,31 +174,8 @@ class SafetyEnvelope(Spec):
     heartbeat_timeout_ms: Positive = 200.0
     max_tilt: Positive | None = None
     max_tracking_error: Positive | None = None
-    parking_pose: dict[str, Finite] = {}
+    parking_pose: dict[str, Finite] = Field(default={})
     parking_speed: Positive = 0.5
-
-
-class TwinHardware(Spec):
-    """The robot in Bullet, inside the bridge."""
-
-    kind: Literal["twin"] = "twin"
-
-
-class McuHardware(Spec):
-    """A board that runs `deploy/firmware`.
-
-    Attributes:
-        port: Serial port, best by the name that udev gives it in /dev/serial/by-id; None: to be named at the start.
-        watchdog_ms: Time without an admissible command after which the board stops the robot; at least two control
-            periods, at most what the firmware allows.
-        telemetry_rate_hz: How often the board reports.
-    """
-
-    kind: Literal["mcu"] = "mcu"
-    port: str | None = None
-    baud: Annotated[int, Field(gt=0)] = 1_000_000
-    watchdog_ms: Annotated[float, Field(gt=0, le=200)] = 60.0
-    telemetry_rate_hz: Annotated[float, Field(ge=20, le=2000)] = 500.0
 
 
 class RobotSpec(Spec):
@@ -221,7 +189,7 @@ class RobotSpec(Spec):
         base_height: Height [m] of a floating root link's frame above the ground at the start of an episode.
         friction_smoothing: v_0 of `Friction` [rad/s]: below it Coulomb friction is a damper c / v_0, which explicit
             integration bears only if c / v_0 * physics_dt is well below twice the joint's inertia.
-        hardware: What drives the joints.
+        hardware: What drives the joints; see `landbridge.hardware_spec`.
     """
 
     schema_version: Literal[1]
@@ -237,7 +205,7 @@ class RobotSpec(Spec):
     base: Literal["fixed", "floating"] = "fixed"
     base_height: Positive | None = None
     friction_smoothing: Positive = 0.1
-    hardware: TwinHardware | McuHardware = Field(default=TwinHardware(), discriminator="kind")
+    hardware: HardwareSpec = TwinHardware()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -395,25 +363,3 @@ def read_spec(path: Path) -> RobotSpec:
         InputError: Not YAML, an unknown key, a missing field or a value out of range; names the first such field.
     """
     return read_model(RobotSpec, path)
-
-
-Model = TypeVar("Model", bound=Spec)
-
-
-def read_model(model: type[Model], path: Path) -> Model:
-    """Parse a YAML file into `model`; raises InputError that names the first bad field and its value."""
-    try:
-        plain = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(path, f"not YAML: {' '.join(str(error).split())}", "correct the file's syntax") from error
-    return validated(model, plain, path, f"correct that field; see robots/furuta/{path.name}")
-
-
-def validated(model: type[Model], plain: Any, path: Path, remedy: str) -> Model:
-    """`plain`, the content of the file `path`, as a `model`; raises InputError that names the first bad field."""
-    try:
-        return model.model_validate(plain)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "file"
-        raise InputError(path, f"{field}: {first['msg']} (got {first['input']!r:.80})", remedy) from error

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from landbridge.errors import InputError
 from landbridge.observation import Observer
-from landbridge.robot import Positive, Robot, Spec, read_model
+from landbridge.robot import Robot
+from landbridge.spec import Positive, Spec, read_model
 
 Policy = Callable[[NDArray[np.float32]], NDArray[np.floating]]
 """Batched: obs (B, n) -> action (B, m) in [-1, 1]."""

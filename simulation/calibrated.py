@@ -9,9 +9,10 @@ import numpy as np
 import yaml
 
 from landbridge.errors import InputError
-from landbridge.robot import Finite, NonNegative, Positive, Robot, Spec, read_model
+from landbridge.robot import Robot
 from landbridge.simulation.parameters import at, parameters, to_scenario
 from landbridge.simulation.scenario import Scenario, load_scenario
+from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
 
 CALIBRATED = "calibrated"  # the scenario of a dataset that was simulated with a calibration
 

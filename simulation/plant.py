@@ -119,6 +119,14 @@ class Plant(ABC):
             joint_vel += self.scenario.joint_vel_noise * self.rng.standard_normal(len(joint_vel))
         return joint_pos, joint_vel
 
+    def state(self) -> tuple[Floats, Floats]:
+        """True joint positions (J,) and velocities (J,)."""
+        return self._state()
+
+    def place(self, joint_pos: Array, joint_vel: Array) -> None:
+        """Put the joints (J,), (J,) there at once, as by force; time and commands go on."""
+        self._set_state(np.asarray(joint_pos, np.float64), np.asarray(joint_vel, np.float64))
+
     def measure_base(self) -> Base | None:
         """State of a floating base, arrays of one row; None for a fixed one."""
         if self.spec.base == "fixed":

@@ -7,20 +7,27 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from landbridge.errors import InputError
+from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, HardwareSpec, McuHardware, TwinHardware
 from landbridge.observation import Base
-from landbridge.robot import McuHardware, Robot, RobotSpec, TwinHardware
+from landbridge.robot import Robot, RobotSpec
 
-KINDS = {"twin": TwinHardware, "mcu": McuHardware}
+KINDS: dict[str, type[HardwareSpec]] = {
+    "twin": TwinHardware,
+    "mcu": McuHardware,
+    "dynamixel": DynamixelHardware,
+    "feetech": FeetechHardware,
+}
 
 
 class Hardware(Protocol):
     """Motors and encoders: joints in `spec.joint_names` order, commands in `spec.actuated` order, SI units.
 
-    Once open, nothing here raises or waits: what goes wrong is named by `fault`.
+    Once open, nothing here raises: what goes wrong is named by `fault`. Nor does it wait, but for a reading that must
+    be asked for, and for that no more than a part of the control period.
 
     Attributes:
         fault: What is wrong with hardware or link, latched until `recover`, read giving NaN; "" while nothing is.
-        counters: Events worth a diagnosis, by name.
+        counters: Events and readings worth a diagnosis, by name.
     """
 
     fault: str
@@ -81,7 +88,7 @@ class BaseSensing(Protocol):
         """The base as of the last `read`, one row; NaN while there is a fault."""
 
 
-def choose_hardware(spec: RobotSpec, kind: str = "", port: str = "") -> TwinHardware | McuHardware:
+def choose_hardware(spec: RobotSpec, kind: str = "", port: str = "") -> HardwareSpec:
     """What drives the joints: the robot's own line, unless `kind` names another back end, with `port` for its own.
 
     A port alone asks for a microcontroller where the robot's own line is the twin.
@@ -101,7 +108,7 @@ def choose_hardware(spec: RobotSpec, kind: str = "", port: str = "") -> TwinHard
     return chosen.model_copy(update={"port": port})
 
 
-def open_hardware(robot: Robot, settings: TwinHardware | McuHardware, scenario: str, seed: int) -> Hardware:
+def open_hardware(robot: Robot, settings: HardwareSpec, scenario: str, seed: int) -> Hardware:
     """The driver that `settings` ask for; drivers are imported only when used. Scenario and seed are the twin's.
 
     Raises:
@@ -112,13 +119,22 @@ def open_hardware(robot: Robot, settings: TwinHardware | McuHardware, scenario: 
         raise InputError(
             "hardware", problem, "give the driver a `base()` from IMU and state estimator: see BaseSensing"
         )
-    if isinstance(settings, McuHardware):
-        try:
-            from landbridge.deploy.hardware.mcu import Mcu
-        except ModuleNotFoundError as error:
-            problem = f"python package {error.name!r} is not installed"
-            raise InputError("hardware mcu", problem, "pip install 'landbridge[serial]'") from error
-        return Mcu(robot, settings)
-    from landbridge.deploy.hardware.twin import Twin
+    try:
+        return _open(robot, settings, scenario, seed)
+    except ModuleNotFoundError as error:
+        problem = f"python package {error.name!r} is not installed"
+        raise InputError(f"hardware {settings.kind}", problem, "pip install 'landbridge[serial]'") from error
 
-    return Twin(robot, scenario, seed)
+
+def _open(robot: Robot, settings: HardwareSpec, scenario: str, seed: int) -> Hardware:
+    if isinstance(settings, McuHardware):
+        from landbridge.deploy.hardware.mcu import Mcu
+
+        return Mcu(robot, settings)
+    if isinstance(settings, TwinHardware):
+        from landbridge.deploy.hardware.twin import Twin
+
+        return Twin(robot, scenario, seed)
+    from landbridge.deploy.hardware.servos import Servos
+
+    return Servos(robot, settings)

@@ -32,7 +32,8 @@ from landbridge.deploy.hardware.protocol import (
     read,
 )
 from landbridge.errors import InputError
-from landbridge.robot import McuHardware, Robot
+from landbridge.hardware_spec import McuHardware
+from landbridge.robot import Robot
 
 OPEN_SECONDS = 2.0  # for a board that restarts when its port is opened
 RETRY_SECONDS = 0.1  # between two HELLOs, STARTs or attempts to open the port

@@ -6,38 +6,49 @@ import gc
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
 from landbridge.deploy.hil.headers import protocol_header, robot_header
-from landbridge.robot import load_robot
+from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, ServoHardware
+from landbridge.robot import Robot, load_robot
+
+if TYPE_CHECKING:
+    from landbridge.deploy.hil.bench import Bench
 
 PRIORITY = 75  # SCHED_FIFO, above the bridge's: a board does not wait for the host's other work
 
 
 def emulate(
-    robot: str = "furuta", scenario: str = "none", seed: int = 0, link: Path | None = None, baud: int = 1_000_000
+    robot: str = "furuta",
+    scenario: str = "none",
+    seed: int = 0,
+    link: Path | None = None,
+    baud: int = 1_000_000,
+    hardware: Literal["mcu", "dynamixel", "feetech"] = "mcu",
 ) -> None:
-    """Emulate a robot's microcontroller on a pty until standard input ends.
+    """Emulate a robot's microcontroller or servo bus on a pty until standard input ends.
 
     Example: landbridge hil emulate --robot furuta --scenario none
 
-    The emulated board runs the firmware of `deploy/firmware` itself, built for this machine. Its port is the first
-    line printed; `landbridge up deploy --port PORT ...` connects to it. Orders on standard input act on wire and
-    wiring, one a line: `flip to_board 3` damages the next three frames to the board; `status` shows the robot; any
-    other word lists them all.
+    Example: landbridge hil emulate --robot arm --hardware dynamixel
+
+    The emulated board runs the firmware of `deploy/firmware` itself, built for this machine; emulated servos answer the
+    vendor's SDK register by register. The port is the first line printed; `landbridge up deploy --port PORT ...`
+    connects to it. Orders on standard input act on wire and wiring, one a line: `flip to_board 3` damages the next
+    three frames to the board; `status` shows the robot; any other word lists them all.
 
     Args:
         robot: Robot that ships with landbridge, or folder of one.
         scenario: Rung of the robot's scenarios.yaml.
         seed: Of start states, measurement noise and damage.
         link: Symbolic link to keep at the port, for a name that outlives a reconnection.
-        baud: Baud rate of the board.
+        baud: Baud rate of the board or the servos.
+        hardware: What to emulate.
     """
     loaded = load_robot(robot)
-    from landbridge.deploy.hil.emulator import Emulator
-
-    emulator = Emulator(loaded, scenario, seed, link, baud)
+    emulator = _bench(loaded, hardware, scenario, seed, link, baud)
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     except PermissionError:
@@ -68,3 +79,16 @@ def protocol() -> None:
     Example: landbridge hil protocol > deploy/firmware/protocol.h
     """
     print(protocol_header(), end="")
+
+
+def _bench(robot: Robot, hardware: str, scenario: str, seed: int, link: Path | None, baud: int) -> Bench:
+    if hardware == "mcu":
+        from landbridge.deploy.hil.emulator import Emulator
+
+        return Emulator(robot, scenario, seed, link, baud)
+    from landbridge.deploy.hil.servo_bench import ServoBench
+
+    own = robot.spec.hardware
+    kind = DynamixelHardware if hardware == "dynamixel" else FeetechHardware
+    settings = kind(baud=baud, ids=own.ids if isinstance(own, ServoHardware) else {})
+    return ServoBench(robot, settings, scenario, seed, link)

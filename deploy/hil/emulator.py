@@ -1,43 +1,30 @@
-"""A board on a pty: its real firmware, the robot in Bullet behind its pins in real time, a bad wire if asked for."""
+"""A microcontroller on a pty: its real firmware, with the robot in Bullet behind its pins."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import select
 import tempfile
-import termios
 import time
-import tty
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from landbridge.deploy.hardware import protocol
+from landbridge.deploy.hil.bench import Bench
 from landbridge.deploy.hil.board import Board, compile_library
-from landbridge.deploy.hil.wire import FAULTS, Wire
 from landbridge.errors import InputError
 from landbridge.robot import Robot
-from landbridge.simulation.plant import make_plant
-from landbridge.simulation.scenario import load_scenario
-from landbridge.task import load_task
 
-POLL_SECONDS = 0.0005
-LOST_SECONDS = 0.1  # of real time, not caught up with after a pause of this process
-FOR_EVER = 2**62
 KEPT = 4096  # newest changes of the output, for `outputs`
 
 
-class Emulator:
-    """The pins of a board (see `hil.board.Pins`) and the loop of its main program.
+class Emulator(Bench):
+    """The pins of a board (see `hil.board.Pins`).
 
     Args:
-        link: Symbolic link to the pty, for a name that stays when the port is plugged in again.
-        baud: What the board speaks; a host at another rate reads and writes garbage.
+        link, baud: See `Bench`.
         version: Protocol version of the firmware.
 
     Raises:
@@ -57,59 +44,15 @@ class Emulator:
         if robot.spec.action.kind != "effort" or robot.spec.base != "fixed":
             problem = f"is {robot.spec.action.kind}-commanded with a {robot.spec.base} base"
             raise InputError(robot.folder / "robot.yaml", problem, "only effort-commanded fixed robots are emulated")
-        if link is not None and link.exists() and not link.is_symlink():
-            raise InputError(link, "exists and is no link", "choose another name")
-        self._link, self._baud = link, getattr(termios, f"B{baud}")
-        self._rng = np.random.default_rng(seed)
-        self._task = load_task(robot)
-        physics_rate = robot.spec.control_rate_hz * robot.spec.decimation
-        spec = robot.spec.model_copy(update={"control_rate_hz": physics_rate, "decimation": 1})
-        self._plant = make_plant(Robot(spec, robot.folder), "bullet", load_scenario(robot, scenario), self._rng)
-        self._dt = spec.control_dt
-        self._ends: tuple[int, int] | None = None
-        self.to_board, self.to_host = Wire(self._rng), Wire(self._rng)
-        self._names = spec.joint_names
+        self._names = robot.spec.joint_names
         self._straight()
+        super().__init__(robot, scenario, seed, link, baud)
         self._arrived = b""
-        self.torque, self.command = False, [0.0] * len(spec.actuated)
+        self.torque, self.command = False, [0.0] * len(robot.spec.actuated)
         self._outputs: deque[tuple[float, bool, list[float]]] = deque(maxlen=KEPT)
         self._folder = tempfile.TemporaryDirectory(prefix="landbridge-hil-")
-        self.reset()
         self._board = Board(robot, self, compile_library(robot, Path(self._folder.name), version))
         self.plug()
-
-    @property
-    def port(self) -> str:
-        """Name of the serial port, "" while unplugged."""
-        return "" if self._ends is None else os.ttyname(self._ends[1])
-
-    def plug(self) -> None:
-        """Put the USB plug in: a new pty, as if under another name."""
-        if self._ends is not None:
-            return
-        self._ends = os.openpty()
-        tty.setraw(self._ends[1])
-        os.set_blocking(self._ends[0], False)
-        if self._link is not None:
-            self._link.unlink(missing_ok=True)
-            self._link.symlink_to(self.port)
-
-    def unplug(self) -> None:
-        """Pull the USB plug; the board goes on with power of its own."""
-        if self._ends is None:
-            return
-        for end in self._ends:
-            os.close(end)
-        self._ends = None
-        if self._link is not None:
-            self._link.unlink(missing_ok=True)
-
-    def reset(self) -> None:
-        """Put the robot into the next start state of its task, as a hand would."""
-        joint_pos, joint_vel = self._task.initial_state(self._rng, 1)
-        self._plant.reset(joint_pos[0], joint_vel[0])
-        self._stepped_at = time.monotonic()
-        self._measured = self._plant.measure()
 
     def reboot(self) -> None:
         """Interrupt the board's power for a moment."""
@@ -117,57 +60,16 @@ class Emulator:
 
     def close(self) -> None:
         """Take everything down."""
-        self.unplug()
-        self._plant.close()
+        super().close()
         self._folder.cleanup()
 
-    def run(self, orders: int, answers: IO[str]) -> None:
-        """Be a board until the descriptor `orders` ends; each line of it is for `obey`, its answer one of `answers`."""
-        rest = b""
-        while True:
-            ends = [] if self._ends is None else [self._ends[0]]
-            readable, _, _ = select.select([*ends, orders], [], [], POLL_SECONDS)
-            if orders in readable:
-                data = os.read(orders, 4096)
-                if not data:
-                    return
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    print(self.obey(line.decode(errors="replace")), file=answers, flush=True)
-            self.poll()
-
-    def obey(self, line: str) -> str:
-        """Do one order: a fault of `wire.FAULTS` with direction and number of frames, or a word of its own."""
-        match line.split():
-            case ["status"]:
-                return json.dumps(self.status())
-            case ["outputs"]:
-                return json.dumps(list(self._outputs))
-            case ["plug" | "unplug" | "reset" | "reboot" as order]:
-                getattr(self, order)()
-            case ["clear"]:
-                self.to_board.clear()
-                self.to_host.clear()
-                self._straight()
-            case ["reverse", joint] if joint in self._names:
-                self._signs[self._names.index(joint)] *= -1
-            case ["swap", *pair] if len(pair) == 2 and set(pair) <= set(self._names):
-                a, b = (self._names.index(joint) for joint in pair)
-                self._channels[a], self._channels[b] = self._channels[b], self._channels[a]
-            case ["latency", ms]:
-                self.to_board.latency = self.to_host.latency = float(ms) / 1000
-            case [fault, ("to_board" | "to_host") as direction, *frames] if fault in FAULTS:
-                getattr(self, direction).inject(fault, int(frames[0]) if frames else FOR_EVER)
-            case _:
-                faults = f"{'|'.join(FAULTS)} to_board|to_host [FRAMES]"
-                return (
-                    "no such order; known: status, outputs, plug, unplug, reset, reboot, clear, latency MS, "
-                    f"reverse JOINT, swap JOINT JOINT, {faults}"
-                )
-        return "done"
+    def clear(self) -> None:
+        """Make good what orders have broken, but for the plug."""
+        super().clear()
+        self._straight()
 
     def status(self) -> dict[str, object]:
-        """What a bystander sees: the robot and its power, not what the board says of them."""
+        """See `Bench`."""
         position, velocity = (list(map(float, values)) for values in self._measured)
         return {
             "port": self.port,
@@ -177,38 +79,25 @@ class Emulator:
             "velocity": velocity,
         }
 
-    def poll(self) -> None:
-        """Carry the bytes, let the robot move up to now, and let the firmware run once."""
-        now = time.monotonic()
-        self._carry_in(now)
-        if now - self._stepped_at > LOST_SECONDS:
-            self._stepped_at = now
-        while self._stepped_at + self._dt <= now:
-            self._plant.step([(0.0, np.array(self.command))])
-            self._stepped_at += self._dt
-            self._measured = self._plant.measure()
+    def _order(self, words: list[str]) -> str:
+        match words:
+            case ["outputs"]:
+                return json.dumps(list(self._outputs))
+            case ["reverse", joint] if joint in self._names:
+                self._signs[self._names.index(joint)] *= -1
+            case ["swap", *pair] if len(pair) == 2 and set(pair) <= set(self._names):
+                a, b = (self._names.index(joint) for joint in pair)
+                self._channels[a], self._channels[b] = self._channels[b], self._channels[a]
+            case _:
+                return f"{super()._order(words)}, outputs, reverse JOINT, swap JOINT JOINT"
+        return "done"
+
+    def _move(self) -> None:
+        self._plant.step([(0.0, np.array(self.command))])
+
+    def _serve(self, data: bytes, now: float) -> None:
+        self._arrived += data
         self._board.poll()
-        self._carry_out(now)
-
-    def _carry_in(self, now: float) -> None:
-        if self._ends is not None:
-            try:
-                data = os.read(self._ends[0], 4096)
-            except BlockingIOError:
-                data = b""
-            if data and termios.tcgetattr(self._ends[1])[5] != self._baud:
-                data = self._rng.bytes(len(data))
-            self.to_board.push(data, now)
-        self._arrived += self.to_board.pop(now)
-
-    def _carry_out(self, now: float) -> None:
-        data = self.to_host.pop(now)
-        if self._ends is None or not data:
-            return
-        if termios.tcgetattr(self._ends[1])[5] != self._baud:
-            data = self._rng.bytes(len(data))
-        with contextlib.suppress(BlockingIOError):  # nobody listens: the bytes are lost, as on a UART
-            os.write(self._ends[0], data)
 
     def time_us(self) -> int:
         """See `Pins`."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,6 +53,26 @@ FAULTS: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
 }
 
 
+class Framing(NamedTuple):
+    """What a wire must know of the protocol on it.
+
+    Attributes:
+        split: Cuts bytes into frames and a rest that is none yet; their sum is what came in.
+        wrong_length: The fault "length" of FAULTS.
+    """
+
+    split: Callable[[bytes], tuple[list[bytes], bytes]]
+    wrong_length: Callable[[bytes, np.random.Generator], bytes]
+
+
+def _split(data: bytes) -> tuple[list[bytes], bytes]:
+    *frames, rest = data.split(DELIMITER)
+    return [frame + DELIMITER for frame in frames], rest
+
+
+DELIMITED = Framing(_split, _wrong_length)  # the microcontroller's link
+
+
 class Wire:
     """One direction of the line. Times are seconds of one monotonic clock.
 
@@ -58,9 +80,9 @@ class Wire:
         latency: From a byte's entry to its exit [s].
     """
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, framing: Framing = DELIMITED) -> None:
         self.latency = 0.0
-        self._rng = rng
+        self._rng, self._framing = rng, framing
         self._rest = b""
         self._fault, self._left = "", 0
         self._passing: deque[tuple[float, bytes]] = deque()
@@ -75,13 +97,22 @@ class Wire:
 
     def push(self, data: bytes, now: float) -> None:
         """Bytes enter; they go on frame by frame."""
-        *frames, self._rest = (self._rest + data).split(DELIMITER)
+        frames, self._rest = self._framing.split(self._rest + data)
         for frame in frames:
-            whole = frame + DELIMITER
-            if frame and self._left > 0:
-                self._left -= 1
-                whole = FAULTS[self._fault](whole, self._rng)
-            self._passing.append((now + self.latency, whole))
+            self.send(frame, now)
+
+    def send(self, frame: bytes, now: float) -> None:
+        """One frame enters, or as much of it as its sender had to say."""
+        if frame != DELIMITER and self._left > 0:
+            self._left -= 1
+            damage = self._framing.wrong_length if self._fault == "length" else FAULTS[self._fault]
+            frame = damage(frame, self._rng)
+        self._passing.append((now + self.latency, frame))
+
+    @property
+    def due(self) -> float:
+        """When the next bytes come through; infinite if none are on their way."""
+        return self._passing[0][0] if self._passing else math.inf
 
     def pop(self, now: float) -> bytes:
         """What has come through by now."""

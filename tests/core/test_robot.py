@@ -70,7 +70,7 @@ def test_duplicate_joints_and_inverted_limits_are_refused(furuta: Path) -> None:
 
 
 def test_a_missing_robot_and_broken_yaml_are_one_line(furuta: Path) -> None:
-    with pytest.raises(InputError, match="name one of \\['furuta'"):
+    with pytest.raises(InputError, match="name one of \\['arm', 'furuta'"):
         load_robot("no_such_robot")
     (furuta / "robot.yaml").write_text("joints: [")
     with pytest.raises(InputError, match="not YAML") as caught:

@@ -8,7 +8,8 @@ import pytest
 
 from landbridge.deploy.hardware import choose_hardware, open_hardware
 from landbridge.errors import InputError
-from landbridge.robot import McuHardware, TwinHardware, load_robot
+from landbridge.hardware_spec import McuHardware, TwinHardware
+from landbridge.robot import load_robot
 
 FURUTA = load_robot("furuta")
 BOARD = "/dev/serial/by-id/usb-board"

@@ -77,3 +77,24 @@ def left_in_order(rig: Rig, link: Mcu) -> Iterator[Mcu]:
             assert rig.emulated.order("status")["torque"] is False
     finally:
         link.close()
+
+
+@pytest.fixture(scope="session", params=["dynamixel", "feetech"])
+def bus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Emulated]]:
+    """Six arm_bus servos: their family, and the process."""
+    link = tmp_path_factory.mktemp("by-id") / f"landbridge-{request.param}"
+    started = Emulated(link, "--robot", "arm", "--hardware", request.param)
+    yield request.param, started
+    assert started.end() == 0
+
+
+@pytest.fixture
+def kind(bus: tuple[str, Emulated]) -> str:
+    return bus[0]
+
+
+@pytest.fixture
+def arm_bus(bus: tuple[str, Emulated]) -> Emulated:
+    for words in ("plug", "clear", "reset"):
+        bus[1].order(words)
+    return bus[1]

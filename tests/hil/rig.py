@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from landbridge.deploy.hardware.mcu import Mcu
-from landbridge.robot import McuHardware, Robot, load_robot
+from landbridge.hardware_spec import McuHardware
+from landbridge.robot import Robot, load_robot
 from landbridge_nodes.process import BRIDGE_PRIORITY
 
 FURUTA = load_robot("furuta")

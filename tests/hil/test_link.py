@@ -25,7 +25,8 @@ from landbridge.deploy.hardware.protocol import State
 from landbridge.deploy.hil.emulator import Emulator
 from landbridge.deploy.hil.wire import FAULTS
 from landbridge.errors import InputError
-from landbridge.robot import McuHardware, load_robot
+from landbridge.hardware_spec import McuHardware
+from landbridge.robot import load_robot
 
 from .rig import DT, FURUTA, WATCHDOG_MS, Emulated, Rig, recover, until
 

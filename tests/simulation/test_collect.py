@@ -119,7 +119,7 @@ def test_excitation_stays_within_the_arms_limit(engine: Engine) -> None:
     assert np.mean(upper) >= 0.9
 
 
-@pytest.mark.parametrize("name", ["furuta", "quadruped"])
+@pytest.mark.parametrize("name", ["furuta", "quadruped", "arm"])
 def test_behaviours_are_within_the_action_box_and_repeatable(name: str) -> None:
     robot = load_robot(name)
     observer = load_task(robot).observer

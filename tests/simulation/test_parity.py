@@ -42,7 +42,7 @@ def frictionless(request: pytest.FixtureRequest, robot: Robot) -> Iterator[Plant
     plant.close()
 
 
-@pytest.mark.parametrize(("name", "bodies", "digits"), [("furuta", 3, 1e-9), ("quadruped", 13, 1e-8)])
+@pytest.mark.parametrize(("name", "bodies", "digits"), [("furuta", 3, 1e-9), ("quadruped", 13, 1e-8), ("arm", 7, 1e-8)])
 def test_urdf_inertias_are_those_of_its_primitives(name: str, bodies: int, digits: float) -> None:
     links = links_of(load_robot(name))
     assert len(links) == bodies

@@ -146,7 +146,7 @@ def test_position_commands_go_through_pd() -> None:
     assert [arm for arm, _ in plant.torques] == pytest.approx([idle] * 5 + [commanded] * 5)
 
 
-@pytest.mark.parametrize("robot", ["furuta", "quadruped"])
+@pytest.mark.parametrize("robot", ["furuta", "quadruped", "arm"])
 def test_torque_off_leaves_friction_alone_after_the_latency(robot: str) -> None:
     shipped = load_robot(robot)
     plant = Recorder(shipped, Scenario(latency_ms=10))

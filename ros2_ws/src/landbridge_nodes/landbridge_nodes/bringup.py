@@ -109,7 +109,7 @@ BUNDLE = (
     Argument("require_signature", "", "public key that must have signed the bundle"),
 )
 HARDWARE = (
-    Argument("hardware", "", "twin or mcu, in place of the robot's own line"),
+    Argument("hardware", "", "twin, mcu, dynamixel or feetech, in place of the robot's own line"),
     Argument("port", "", "serial port, in place of the robot's own"),
 )
 

@@ -12,7 +12,8 @@ from tyro.conf import Positional
 from landbridge.bundle import read_bundle
 from landbridge.deploy.hardware import choose_hardware
 from landbridge.errors import InputError
-from landbridge.robot import Robot, TwinHardware, load_robot
+from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, TwinHardware
+from landbridge.robot import Robot, load_robot
 from landbridge.signature import require_signature as check_signature
 from landbridge_nodes import bringup
 from landbridge_nodes.bringup import NodeSpec
@@ -41,7 +42,7 @@ def record(
         seconds: Robot time at most: the sum of all episodes; the last one is cut short if need be.
         seed: Of start states, noise and behaviour.
         excitation: File of `landbridge calibrate excite`, in place of the robot's behaviour `excite`.
-        hardware: twin or mcu, in place of the robot's own line.
+        hardware: twin, mcu, dynamixel or feetech, in place of the robot's own line.
         port: Serial port, in place of the robot's own; one alone asks for mcu.
     """
     loaded, on_twin = _check(robot, scenario, hardware, port)
@@ -84,7 +85,7 @@ def up(
         record: Bag folder to write (deploy, hil).
         require_signature: Public key that must have signed the bundle (deploy, hil).
         seed: Of start states and noise.
-        hardware: twin or mcu, in place of the robot's own line (deploy).
+        hardware: twin, mcu, dynamixel or feetech, in place of the robot's own line (deploy).
         port: Serial port, in place of the robot's own; one alone asks for mcu (deploy).
         black_box: Folder that gets a bag of the last seconds before every fault, named after it (deploy).
         black_box_seconds: How far back such a bag reaches.
@@ -136,7 +137,10 @@ def _check(robot: str, scenario: str, hardware: str, port: str) -> tuple[Robot, 
         load_scenario(loaded, scenario)
         return loaded, True
     from landbridge.deploy.hardware.port import open_port
+    from landbridge.deploy.hardware.servo_joints import by_id
 
+    if isinstance(settings, DynamixelHardware | FeetechHardware):
+        by_id(loaded, settings)
     open_port(settings.port, settings.baud).close()
     return loaded, False
 

@@ -1,0 +1,187 @@
+"""`landbridge servo`: what answers on a bus of servos, and setting one up."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.prompt import Confirm
+from tyro.conf import Positional
+
+from landbridge.deploy.hardware.dynamixel import DYNAMIXEL, DynamixelBus
+from landbridge.deploy.hardware.feetech import FEETECH, FeetechBus
+from landbridge.deploy.hardware.servo_bus import Bus, NoAnswerError, RefusedError
+from landbridge.errors import InputError
+
+FAMILIES = {"dynamixel": DYNAMIXEL, "feetech": FEETECH}
+BUSES: dict[str, type[DynamixelBus] | type[FeetechBus]] = {"dynamixel": DynamixelBus, "feetech": FeetechBus}
+LAST_ID = 30  # looked for unless told otherwise; each missing one costs 20 ms at each rate
+
+
+def scan(
+    port: Positional[str],
+    family: Literal["dynamixel", "feetech", "any"] = "any",
+    baud: int | None = None,
+    last_id: int = LAST_ID,
+) -> dict[str, Any]:
+    """List the servos that answer on a port, at every baud rate and of both protocols. Nothing is written.
+
+    Example: landbridge servo scan /dev/serial/by-id/usb-FTDI...
+
+    Args:
+        port: Serial port of the bus; no other program may use it.
+        family: Protocol to speak.
+        baud: The one rate to try.
+        last_id: Highest id to ask for.
+    """
+    found, tried = [], []
+    for name in BUSES if family == "any" else [family]:
+        for rate in _rates(name) if baud is None else [baud]:
+            with _bus(name, port, rate) as bus:
+                tried.append(f"{name} {rate}")
+                found += [row for id in range(last_id + 1) if (row := _described(bus, id, rate)) is not None]
+    if not found:
+        problem = f"nothing answers with ids 0 to {last_id}; tried {', '.join(tried)}"
+        raise InputError(port, problem, "check the servos' own power, the wiring, and --last-id")
+    return {"servos": found}
+
+
+def setup(
+    port: Positional[str],
+    id: int,
+    family: Literal["dynamixel", "feetech"],
+    baud: int = 1_000_000,
+    new_id: int | None = None,
+    new_baud: int | None = None,
+    return_delay_us: int = 0,
+    yes: bool = False,
+) -> dict[str, Any]:
+    """Set up one servo: position mode, return delay, and, if asked for, another id and rate. Its torque goes off.
+
+    Example: landbridge servo setup /dev/ttyUSB0 --family dynamixel --id 1 --new-id 3
+
+    Says what it will write, and asks first. Everything is checked before anything is written; each write is read back.
+
+    Args:
+        port: Serial port of the bus; no other program may use it.
+        id: The servo's present id; `landbridge servo scan` finds it.
+        family: Protocol to speak.
+        baud: The servo's present rate.
+        new_id: Id to give it; must be free.
+        new_baud: Rate to give it.
+        return_delay_us: How long it waits before it answers [us].
+        yes: Do not ask.
+    """
+    with _bus(family, port, baud) as bus:
+        before = _described(bus, id, baud)
+        if before is None:
+            problem = f"no {family} servo {id} answers at {baud} baud"
+            raise InputError(port, problem, f"landbridge servo scan {port}")
+        if bus.family.models.get(bus.read(id, "model_number")) is None:
+            problem = f"servo {id} has model {before['model']}; known: {sorted(bus.family.models.values())}"
+            raise InputError(port, problem, "set this one up with its vendor's own tool")
+        wanted = _wanted(bus, id, new_id, new_baud, return_delay_us)
+        changes = {name: value for name, value in wanted.items() if bus.read(id, name) != value}
+        if changes and not yes and not _agreed(id, before["model"], changes):
+            raise InputError(port, "nothing has been written", "answer y, or use --yes")
+        _write(bus, port, id, changes)
+    after = wanted.get("id", id), bus.family.bauds[wanted.get("baud_rate", _code(bus, baud, port))]
+    with _bus(family, port, after[1]) as bus:
+        found = _described(bus, after[0], after[1])
+        if found is None:
+            problem = f"written, but servo {after[0]} does not answer at {after[1]} baud"
+            raise InputError(port, problem, f"landbridge servo scan {port}")
+    return {
+        "written": ", ".join(f"{name} = {value}" for name, value in changes.items()) or "nothing",
+        "servos": [found],
+    }
+
+
+def _wanted(bus: Bus, id: int, new_id: int | None, new_baud: int | None, delay_us: int) -> dict[str, int]:
+    """What registers shall say; id and rate last, for after them the servo is elsewhere."""
+    unit = bus.family.return_delay_us
+    if not 0 <= delay_us <= 254 * unit:
+        raise InputError("--return-delay-us", f"{delay_us} is not in 0 .. {254 * unit}", "0 is the fastest")
+    wanted = {"operating_mode": bus.family.position_mode, "return_delay": delay_us // unit}
+    if new_id is not None and new_id != id:
+        if not 0 <= new_id <= 252:
+            raise InputError("--new-id", f"{new_id} is not in 0 .. 252", "choose another")
+        if bus.model(new_id) is not None:
+            raise InputError("--new-id", f"servo {new_id} is on this bus already", "choose another")
+        wanted["id"] = new_id
+    if new_baud is not None:
+        wanted["baud_rate"] = _code(bus, new_baud, "--new-baud")
+    return wanted
+
+
+def _write(bus: Bus, port: str, id: int, changes: dict[str, int]) -> None:
+    if not changes:
+        return
+    locked = "lock" in bus.family.table  # Feetech keeps what is written while its lock is open
+    try:
+        bus.write(id, "torque_enable", 0)  # and Dynamixel takes these with torque off only
+        if locked:
+            bus.write(id, "lock", 0)
+        for name, value in changes.items():
+            with contextlib.suppress(*[NoAnswerError] * (name == "baud_rate")):  # it may answer at either rate
+                bus.write(id, name, value)
+            id = value if name == "id" else id
+        if locked and "baud_rate" not in changes:
+            bus.write(id, "lock", 1)
+    except (NoAnswerError, RefusedError) as error:
+        problem = f"stopped while writing {changes}: {error}"
+        raise InputError(port, problem, f"see what it has become: landbridge servo scan {port}") from error
+
+
+def _described(bus: Bus, id: int, rate: int) -> dict[str, Any] | None:
+    """One row about servo `id`; None if it does not answer."""
+    number = bus.model(id, tries=1)
+    if number is None:
+        return None
+    row = {"id": id, "baud": rate, "model": bus.family.models.get(number, f"unknown {bus.family.name} {number}")}
+    if number not in bus.family.models:  # nor is its table known: no other register may be asked for
+        return row | dict.fromkeys(("volts", "deg_c", "error", "delay_us"), "")
+    return row | {
+        "volts": bus.read(id, "present_voltage") / 10,
+        "deg_c": bus.read(id, "present_temperature"),
+        "error": bus.errors(bus.read(id, "hardware_error")),
+        "delay_us": bus.read(id, "return_delay") * bus.family.return_delay_us,
+    }
+
+
+def _agreed(id: int, model: str, changes: dict[str, int]) -> bool:
+    written = ", ".join(f"{name} = {value}" for name, value in changes.items())
+    question = f"servo {id} ({model}): torque off, then write {written}?"
+    if not sys.stdin.isatty():
+        raise InputError("landbridge servo setup", f"would ask: {question}", "answer on a terminal, or use --yes")
+    return Confirm.ask(question, console=Console(stderr=True), default=False)
+
+
+def _code(bus: Bus, baud: int, where: str) -> int:
+    for code, rate in bus.family.bauds.items():
+        if rate == baud:
+            return code
+    raise InputError(where, f"a {bus.family.name} servo has no rate {baud}", f"name one of {_rates(bus.family.name)}")
+
+
+def _rates(name: str) -> list[int]:
+    """Its rates, the likeliest first."""
+    return sorted(FAMILIES[name].bauds.values(), key=lambda rate: rate != 1_000_000)
+
+
+@contextmanager
+def _bus(name: str, port: str, baud: int) -> Iterator[Bus]:
+    """The bus, closed afterwards; a port that vanishes on the way is bad input."""
+    bus = BUSES[name](port, baud)
+    try:
+        yield bus
+    except OSError as error:
+        raise InputError(
+            port, f"the port has gone: {error}", "plug it in again; what was written is in the servo"
+        ) from error
+    finally:
+        bus.close()

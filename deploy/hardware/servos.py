@@ -1,0 +1,303 @@
+"""The driver of servos on a bus, Dynamixel or Feetech: joints by name, positions in, positions out."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from landbridge.deploy.hardware.servo_bus import TRIES, TURNAROUND_MS, Bus, NoAnswerError, RefusedError
+from landbridge.deploy.hardware.servo_joints import by_id, to_position, to_ticks
+from landbridge.errors import InputError
+from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
+from landbridge.robot import Robot
+
+READ_SHARE = 0.8  # of a control period in which an answer may be waited for and asked for again
+WATCH_S = 0.03  # between two looks at one of the groups of `Family.watched`
+RETRY_S = 0.5  # between two attempts to open a lost port
+REOPEN_S = 0.05  # that one of them may take, while the robot is stopped for want of a port
+
+
+class Servos:
+    """Servos of one family on one bus.
+
+    Every servo watches its own load, temperature, voltage and encoder; what it reports is a `fault` that names the
+    joint, as `servo_overload:elbow`, and so are `servo_silent`, `torque_lost`, `servo_temperature` and `servo_voltage`.
+    Dynamixel has a watchdog besides: servos that hear nothing for `watchdog_ms` stop where they are, and obey again
+    after a reset (`bus_watchdog`). **Feetech has none**: if this process dies, its servos go on to their last goal and
+    hold it. What limits the harm is that the guard's goals are never far ahead of the joint.
+
+    Attributes:
+        fault: What is wrong with servos or bus, "" while nothing is; latched until `recover`.
+        counters: Answers that were missing or damaged, and what each servo last said of its load (in its
+            own unit), temperature [deg C] and voltage [mV].
+        told_at: When the newest measurement was asked for, on `clock`.
+
+    Args:
+        clock: Monotonic seconds.
+
+    Raises:
+        InputError: The robot is not one of servos, the port cannot be opened, or what answers on it is not its servos.
+    """
+
+    def __init__(
+        self, robot: Robot, settings: DynamixelHardware | FeetechHardware, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.fault = ""
+        self.counters: Counter[str] = Counter()
+        self._spec, self._settings, self._clock = robot.spec, settings, clock
+        self._joints = by_id(robot, settings)
+        self._actuated = [id for id, joint in self._joints.items() if joint.actuated]
+        self._stale = self._spec.safety.max_command_age_ms / 1000
+        self._torque: bool | None = None  # as asked for; None: left as it was found
+        self._position = dict.fromkeys(self._joints, math.nan)
+        self._velocity = dict(self._position)
+        self.told_at = self._watched_at = self._asked_at = -math.inf
+        self._missed: Counter[int] = Counter()  # who has been asked in vain since the last measurement
+        self._whole = True  # whether the last answer was one
+        self._broken: set[int] = set()  # have reported an error of their own
+        self._bus: Bus | None = None
+        self._open()
+        if isinstance(settings, FeetechHardware):
+            warnings.warn(
+                "feetech servos have no bus watchdog: they hold their last goal if this process ends", stacklevel=2
+            )
+
+    def read(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Newest measurement in the order of `spec.joint_names`, at most `max_command_age_ms` old; NaN if faulty."""
+        now = self._clock()
+        if self._bus is None:
+            self._reopen(now)
+        else:
+            self._safely(self._measure, now)
+        if not self.fault and self._clock() - self.told_at > self._stale:
+            self.fault = f"servo_silent:{self._joints[self._silent].name}"
+        if self.fault:
+            nothing = [math.nan] * len(self._joints)
+            return nothing, nothing
+        return list(self._position.values()), list(self._velocity.values())
+
+    def write(self, command: Sequence[float]) -> None:
+        """Set the goals; torque comes on with the first one. Goals go out while faulty, too: then they are a stop."""
+        self._safely(self._write, command)
+
+    def disable(self) -> None:
+        """Take torque off. What a servo has not heard is repeated when its register shows it."""
+        self._torque = False
+        self._safely(self._power_off)
+
+    def recover(self) -> None:
+        """Clear watchdogs and errors, and begin from where the joints are. What is still wrong comes back."""
+        self._safely(self._recover)
+
+    def close(self) -> None:
+        """Release the port. Torque is left as it is: Dynamixel stops by its watchdog, Feetech holds its last goal."""
+        if self._bus is not None:
+            self._bus.close()
+            self._bus = None
+
+    def _open(self, deadline: float = math.inf) -> None:
+        """Open the port, and find the servos in order by `deadline`; raises InputError."""
+        self._bus = bus = make_bus(self._settings)
+        bus.port.deadline = deadline
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            try:
+                self._check(bus)
+                for register, value in bus.family.prepared.items():
+                    bus.sync_write(register, dict.fromkeys(self._joints, value))
+                self._groups: Iterator[Sequence[str]] = itertools.cycle(bus.family.watched)
+                self._fast = self._answers_fast(bus)
+                self._await_measurement(deadline)
+                self._begin_here()
+            except (NoAnswerError, RefusedError, OSError) as error:
+                problem = f"failed while opening: {error}"
+                raise InputError(str(self._settings.port), problem, "check wiring and power") from error
+            undo.pop_all()
+
+    def _await_measurement(self, deadline: float) -> None:
+        """The first one, without which no goal may be set; raises NoAnswerError."""
+        assert self._bus is not None
+        self._bus.port.turnaround_ms = TURNAROUND_MS
+        before = self.told_at
+        for _ in range(TRIES):
+            self._measure(self._clock())
+            if self.told_at > before:
+                return
+            if self._clock() > deadline:
+                break
+        raise NoAnswerError(self._silent)
+
+    def _check(self, bus: Bus) -> None:
+        """Every servo is there, of a known model, and takes positions."""
+        port, family = str(self._settings.port), bus.family
+        models = {id: bus.model(id) for id in self._joints}
+        if missing := [f"{self._joints[id].name} ({id})" for id, model in models.items() if model is None]:
+            problem = f"no answer at {self._settings.baud} baud from {', '.join(missing)}"
+            raise InputError(
+                port, problem, "check power and wiring; `landbridge servo scan` tries every rate and protocol"
+            )
+        for id, model in models.items():
+            who = f"servo {id} ({self._joints[id].name})"
+            if model not in family.models:
+                problem = f"{who} has model number {model}; known to the {family.name} driver: {family.models}"
+                raise InputError(port, problem, "connect the right servo, or choose another hardware.kind")
+            if (mode := bus.read(id, "operating_mode")) != family.position_mode:
+                problem = f"{who} is in operating mode {mode}, not {family.position_mode} (position)"
+                raise InputError(port, problem, f"landbridge servo setup {port} --family {family.name} --id {id}")
+
+    def _answers_fast(self, bus: Bus) -> bool:
+        """Whether the firmware of every servo knows the fast sync read (X series: from 45 on)."""
+        try:
+            bus.sync_read(bus.family.measured, list(self._joints), fast=True)
+        except NoAnswerError:
+            return False
+        return bus.family.name == "dynamixel"
+
+    def _reopen(self, now: float) -> None:
+        if now - self._asked_at < RETRY_S:
+            return
+        self._asked_at = now
+        try:
+            self._open(now + REOPEN_S)
+        except InputError:
+            self.counters["reopen_failed"] += 1
+
+    def _safely(self, step: Callable[..., None], *arguments: object) -> None:
+        """`step`, unless there is no port; what the port raises becomes a fault."""
+        if self._bus is None:
+            return
+        try:
+            step(*arguments)
+        except BlockingIOError:
+            self.fault = self.fault or "port_blocked"
+        except OSError:
+            self.close()
+            self.fault = self.fault or "port_lost"
+
+    def _measure(self, now: float) -> None:
+        """One measurement, and in turn a look at what changes slowly."""
+        assert self._bus is not None
+        self._bus.port.deadline = now + READ_SHARE * self._spec.control_dt
+        if (found := self._asked(self._bus.family.measured)) is not None:
+            self.told_at = now
+            self._missed.clear()
+            for id, values in found.items():
+                self._take(id, values)
+            if any(values.get("alert") for values in found.values()):
+                self._groups, self._watched_at = itertools.cycle(self._bus.family.watched), -math.inf
+        if found is not None and now - self._watched_at >= WATCH_S and self._clock() < self._bus.port.deadline:
+            self._watched_at = now
+            for id, values in (self._asked(next(self._groups)) or {}).items():
+                self._judge(id, values)
+
+    def _asked(self, registers: Sequence[str]) -> dict[int, dict[str, int]] | None:
+        """The answers of all servos, asked again while there is time; None if there is none left."""
+        assert self._bus is not None
+        while True:
+            fast = self._fast and self._whole
+            try:
+                answers = self._bus.sync_read(registers, list(self._joints), fast)
+                self._whole = True
+                return answers
+            except NoAnswerError as error:
+                self._whole = False  # next servo by servo: each packet has a chance of its own
+                self.counters["bad_answers"] += 1
+                self._missed[error.id] += 1
+            if self._clock() >= self._bus.port.deadline:
+                return None
+
+    @property
+    def _silent(self) -> int:
+        """The servo that has been asked in vain most often."""
+        return max(self._joints, key=lambda id: self._missed[id])
+
+    def _take(self, id: int, values: Mapping[str, int]) -> None:
+        assert self._bus is not None
+        joint = self._joints[id]
+        speed = values["present_velocity"] * self._bus.family.velocity_unit
+        self._position[id] = to_position(joint, values["present_position"])
+        self._velocity[id] = joint.encoder.sign * speed / joint.encoder.gear
+        self.counters[f"{joint.name}.load"] = values["present_load"]
+        self._judge(id, values)
+
+    def _judge(self, id: int, values: Mapping[str, int]) -> None:
+        """What a servo says of itself, whichever of it has been read."""
+        assert self._bus is not None
+        fault, name = "", self._joints[id].name
+        if error := values.get("hardware_error", 0):
+            self._broken.add(id)
+            bit = error & -error
+            fault = f"servo_{self._bus.family.errors.get(bit, f'error_{bit}')}"
+        elif values.get("bus_watchdog", 0) < 0:
+            fault = "bus_watchdog"
+        elif self._torque and values.get("torque_enable") == 0:
+            fault = "torque_lost"
+        if (celsius := values.get("present_temperature")) is not None:
+            self.counters[f"{name}.temperature_c"] = celsius
+            fault = fault or ("servo_temperature" if celsius > self._settings.max_temperature_c else "")
+        if (tenths := values.get("present_voltage")) is not None:
+            self.counters[f"{name}.voltage_mv"] = 100 * tenths
+            fault = fault or ("servo_voltage" if tenths < 10 * self._settings.min_voltage else "")
+        if self._torque is False and values.get("torque_enable"):
+            self._power_off()
+        if fault and not self.fault:
+            self.fault = f"{fault}:{name}"
+
+    def _write(self, command: Sequence[float]) -> None:
+        assert self._bus is not None
+        goals = {id: to_ticks(self._joints[id], value) for id, value in zip(self._actuated, command, strict=True)}
+        self._bus.sync_write("goal_position", goals)
+        if not self._torque:
+            self._arm_watchdog()
+            self._bus.sync_write("torque_enable", dict.fromkeys(self._actuated, 1))
+            self._torque = True
+
+    def _power_off(self) -> None:
+        assert self._bus is not None
+        self._bus.sync_write("torque_enable", dict.fromkeys(self._actuated, 0))
+
+    def _arm_watchdog(self) -> None:
+        if self._bus is not None and isinstance(self._settings, DynamixelHardware):
+            units = math.ceil(self._settings.watchdog_ms / 20)
+            self._bus.sync_write("bus_watchdog", dict.fromkeys(self._actuated, units))
+
+    def _begin_here(self) -> None:
+        """Goals at the joints' own places, then watchdogs anew: a servo whose watchdog is cleared may go on."""
+        assert self._bus is not None
+        here = {id: to_ticks(self._joints[id], self._position[id]) for id in self._actuated}
+        if isinstance(self._settings, DynamixelHardware):
+            self._bus.sync_write("bus_watchdog", dict.fromkeys(self._actuated, 0))  # makes goals writable again
+        self._bus.sync_write("goal_position", here)
+        self._arm_watchdog()
+
+    def _recover(self) -> None:
+        assert self._bus is not None
+        if self._clock() - self.told_at > self._stale:
+            return
+        self._bus.port.deadline = self._clock() + self._spec.control_dt
+        for id in self._broken:  # it has switched itself off, and obeys again after a reboot only, silent for a while
+            self._bus.reboot(id)
+        self._broken.clear()
+        self._begin_here()
+        self._torque = None  # the next write brings it back where it was lost
+        self.fault = ""
+
+
+def make_bus(settings: DynamixelHardware | FeetechHardware) -> Bus:
+    """The bus that `settings` speak of; the SDKs are imported only when used.
+
+    Raises:
+        InputError: Its port cannot be opened.
+    """
+    if isinstance(settings, DynamixelHardware):
+        from landbridge.deploy.hardware.dynamixel import DynamixelBus
+
+        return DynamixelBus(settings.port, settings.baud)
+    from landbridge.deploy.hardware.feetech import FeetechBus
+
+    return FeetechBus(settings.port, settings.baud)

@@ -1,0 +1,155 @@
+"""A bus of emulated servos on a pty, with the robot in Bullet behind their horns."""
+
+from __future__ import annotations
+
+import termios
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from landbridge.deploy.hardware.dynamixel import DYNAMIXEL
+from landbridge.deploy.hardware.feetech import FEETECH
+from landbridge.deploy.hardware.servo_bus import BITS_PER_BYTE, Family
+from landbridge.deploy.hardware.servo_joints import TICKS, by_id
+from landbridge.deploy.hil import dynamixel, feetech
+from landbridge.deploy.hil.bench import Bench
+from landbridge.deploy.hil.servo import Servo
+from landbridge.deploy.hil.wire import Framing
+from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
+from landbridge.robot import Robot
+
+SPEED_S = 0.02  # time constant of the speed that a servo reports: it counts its encoder over a while
+LIVE_S = 0.005  # between two looks of a servo at itself; it looks before each answer, too
+PAUSE_S = 0.005  # after which a packet that has not come to its end is forgotten
+Answer = Callable[[bytes, Sequence[Servo], float], list[bytes]]
+FAMILIES: dict[str, tuple[Family, Framing, Answer, int]] = {  # and the model number of the servos
+    "dynamixel": (DYNAMIXEL, dynamixel.FRAMING, dynamixel.answer, 1060),
+    "feetech": (FEETECH, feetech.FRAMING, feetech.answer, 777),
+}
+FAULTS: dict[
+    str, Callable[[Servo, float], None]
+] = {  # orders about one servo: what they do, with a number where they take one
+    "gone": lambda servo, _: setattr(servo, "gone", True),
+    "torque_lost": lambda servo, _: servo.force("torque_enable", 0),
+    "overload": lambda servo, _: servo.fail("overload"),
+    "temperature": lambda servo, celsius: servo.force("present_temperature", int(celsius)),
+    "voltage": lambda servo, volts: servo.force("present_voltage", round(10 * volts)),
+    "frozen": lambda servo, _: setattr(servo, "frozen", servo.get("present_position")),
+    "jump": lambda servo, degrees: setattr(servo, "shift", round(degrees * TICKS / 360)),
+    "wrap": lambda servo, _: setattr(servo, "wrapped", TICKS),
+    "stuck": lambda servo, _: setattr(servo, "stuck", True),
+    "wrong_id": lambda servo, id: setattr(servo, "alias", int(id)),
+    "model": lambda servo, number: servo.force("model_number", int(number)),
+    "mode": lambda servo, number: servo.force("operating_mode", int(number)),
+}
+
+
+class ServoBench(Bench):
+    """One servo for each joint; ids are those of `settings`. Bytes take the time that they take at the baud rate.
+
+    Args:
+        link: See `Bench`.
+
+    Raises:
+        InputError: A robot that servos on a bus cannot drive, or an unknown scenario.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        settings: DynamixelHardware | FeetechHardware,
+        scenario: str,
+        seed: int = 0,
+        link: Path | None = None,
+    ) -> None:
+        family, framing, self._answer, model = FAMILIES[settings.kind]
+        self.servos = [Servo(family, joint, id, settings.baud, model) for id, joint in by_id(robot, settings).items()]
+        # mechanical stops: an arm without torque falls into them
+        self._stops = [joint.position_limit or (-np.inf, np.inf) for joint in robot.spec.joints]
+        super().__init__(robot, scenario, seed, link, settings.baud, framing)
+        self._split, self._rest, self._came_at = framing.split, b"", 0.0
+        self._lived_at, self._speed = 0.0, np.zeros(len(self.servos))
+        self.plug()
+
+    def reboot(self) -> None:
+        """Interrupt the servos' power for a moment."""
+        for servo in self.servos:
+            servo.reboot(time.monotonic())
+
+    def clear(self) -> None:
+        """See `Bench`."""
+        super().clear()
+        for servo in self.servos:
+            servo.repair()
+
+    def status(self) -> dict[str, object]:
+        """See `Bench`."""
+        position, velocity = (list(map(float, values)) for values in self._plant.state())
+        return {
+            "port": self.port,
+            "torque": [servo.torque for servo in self.servos],
+            "goal": [servo.get("goal_position") for servo in self.servos],
+            "watchdog": [servo.get("bus_watchdog") for servo in self.servos],
+            "error": [servo.get("hardware_error") for servo in self.servos],
+            "position": position,
+            "velocity": velocity,
+        }
+
+    def _order(self, words: list[str]) -> str:
+        match words:
+            case [fault, joint, *number] if fault in FAULTS and joint in self._spec.joint_names:
+                servo = self.servos[self._spec.joint_names.index(joint)]
+                FAULTS[fault](servo, float(number[0]) if number else 0.0)
+                return "done"
+        return f"{super()._order(words)}, {'|'.join(FAULTS)} JOINT [NUMBER]"
+
+    def _move(self) -> None:
+        position, velocity = self._plant.state()
+        pulls = [
+            servo.slack(q, v) if servo.stuck else servo.pull(q, v)  # a stuck one's effort ends in its own gears
+            for servo, q, v in zip(self.servos, position, velocity, strict=True)
+        ]
+        self._plant.step([(0.0, np.array(pulls))])
+        self._speed += self._dt / SPEED_S * (np.asarray(velocity) - self._speed)
+        stuck = [servo.stuck for servo in self.servos]
+        if any(stuck) or any(not low <= q <= high for q, (low, high) in zip(position, self._stops, strict=True)):
+            after, speed = (np.asarray(values) for values in self._plant.state())
+            within = np.clip(after, *np.transpose(self._stops))
+            held = np.where(stuck, position, within)
+            self._plant.place(held, np.where(held == after, speed, 0.0))
+
+    def _serve(self, data: bytes, now: float) -> None:
+        if data or now - self._lived_at > LIVE_S:
+            self._lived_at = now
+            position = self._measured[0].tolist()
+            for servo, q, v in zip(self.servos, position, self._speed.tolist(), strict=True):
+                servo.live(q, v, now)
+        if data:
+            kept = self._rest if now - self._came_at < PAUSE_S else b""
+            frames, self._rest = self._split(kept + data)
+            self._came_at = now
+            self._take(frames, now)
+
+    def _take(self, frames: Sequence[bytes], now: float) -> None:
+        rate = self._line_rate()
+        byte_s = BITS_PER_BYTE / max(rate, 1)
+        delay = self.servos[0].get("return_delay") * self.servos[0].family.return_delay_us * 1e-6
+        listening = [servo for servo in self.servos if servo.listens(rate, now)]
+        for frame in frames:
+            at = now + len(frame) * byte_s
+            for reply in self._answer(frame, listening, now):
+                at += delay + len(reply) * byte_s
+                self.to_host.send(reply, at)
+
+    def _line_rate(self) -> int:
+        """The host's baud rate; 0 if no servo can have it."""
+        if self._ends is None:
+            return 0
+        speed = termios.tcgetattr(self._ends[1])[5]
+        rates = {servo.baud for servo in self.servos if servo.baud}
+        return next((rate for rate in rates if getattr(termios, f"B{rate}", None) == speed), 0)
+
+    def _as_heard(self, data: bytes) -> bytes:
+        return data  # each servo has a rate of its own, see `_serve`

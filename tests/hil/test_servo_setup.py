@@ -1,0 +1,82 @@
+"""`landbridge servo scan|setup` against emulated buses: what is right is done, what is wrong is named before."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import pytest
+
+from landbridge.deploy.hardware.servo_setup import scan, setup
+from landbridge.errors import InputError
+
+from .rig import Emulated
+
+OTHER = {"dynamixel": "feetech", "feetech": "dynamixel"}
+MODELS = {"dynamixel": "XL430-W250", "feetech": "STS3215"}
+
+
+def answers(port: str, kind: Any, id: int, baud: int) -> bool:
+    with contextlib.suppress(InputError):
+        return scan(port, kind, baud, id)["servos"][-1]["id"] == id
+    return False
+
+
+def test_a_scan_lists_what_answers_at_whatever_rate(kind: Any, arm_bus: Emulated) -> None:
+    rows = scan(arm_bus.port, last_id=7)["servos"]
+    assert [row["id"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert {row["model"] for row in rows} == {MODELS[kind]}
+    assert {(row["volts"], row["deg_c"], row["error"]) for row in rows} == {(12.0, 35, "")}
+    assert scan(arm_bus.port, kind, baud=1_000_000, last_id=2)["servos"] == rows[:2]
+    with pytest.raises(InputError, match=f"nothing answers with ids 0 to 2; tried {OTHER[kind]} 1000000"):
+        scan(arm_bus.port, OTHER[kind], last_id=2)
+
+
+def test_a_servo_gets_another_id_and_rate_and_its_own_back(kind: Any, arm_bus: Emulated) -> None:
+    try:
+        _there_and_back(kind, arm_bus)
+    finally:
+        with contextlib.suppress(InputError):
+            setup(arm_bus.port, 12, kind, baud=57_600, new_id=3, new_baud=1_000_000, yes=True)
+
+
+def _there_and_back(kind: Any, arm_bus: Emulated) -> None:
+    done = setup(arm_bus.port, 3, kind, new_id=12, new_baud=57_600, return_delay_us=20, yes=True)
+    assert [(row["id"], row["baud"], row["delay_us"]) for row in done["servos"]] == [(12, 57_600, 20)]
+    assert [row["id"] for row in scan(arm_bus.port, kind, baud=1_000_000, last_id=12)["servos"]] == [1, 2, 4, 5, 6]
+    arm_bus.order("reboot")
+    deadline = time.monotonic() + 3
+    while not answers(arm_bus.port, kind, 12, 57_600):
+        assert time.monotonic() < deadline
+    setup(arm_bus.port, 12, kind, baud=57_600, new_id=3, new_baud=1_000_000, yes=True)  # it has survived that
+    assert setup(arm_bus.port, 3, kind, yes=True)["written"] == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"id": 9}, "no (dynamixel|feetech) servo 9 answers at 1000000 baud"),
+        ({"baud": 57_600}, "no (dynamixel|feetech) servo 3 answers at 57600 baud"),
+        ({"new_id": 4}, "servo 4 is on this bus already"),
+        ({"new_id": 300}, "300 is not in 0 .. 252"),
+        ({"new_baud": 12_345}, "has no rate 12345"),
+        ({"return_delay_us": 600}, "600 is not in 0 .. 508"),
+        ({"new_id": 12, "yes": False}, "would ask: servo 3 .*: torque off, then write id = 12"),
+    ],
+)
+def test_a_mistake_is_named_and_nothing_is_written(
+    kind: Any, arm_bus: Emulated, changes: dict[str, Any], said: str
+) -> None:
+    before = scan(arm_bus.port, kind, baud=1_000_000, last_id=12)
+    with pytest.raises(InputError, match=said):
+        setup(arm_bus.port, **({"id": 3, "family": kind, "yes": True} | changes))
+    assert scan(arm_bus.port, kind, baud=1_000_000, last_id=12) == before
+
+
+def test_an_unknown_model_is_shown_and_left_alone(kind: Any, arm_bus: Emulated) -> None:
+    arm_bus.order("model elbow 350")
+    row = scan(arm_bus.port, kind, baud=1_000_000, last_id=3)["servos"][-1]
+    assert row["model"] == f"unknown {kind} 350"
+    with pytest.raises(InputError, match=f"servo 3 has model unknown {kind} 350"):
+        setup(arm_bus.port, 3, kind, new_id=12, yes=True)

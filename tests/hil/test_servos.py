@@ -1,0 +1,309 @@
+"""The drivers of servo buses against emulated ones: every fault named, the arm safe, and a reset that finds it well."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from landbridge.deploy.guard import Guard
+from landbridge.deploy.hardware import choose_hardware
+from landbridge.deploy.hardware.servos import Servos
+from landbridge.deploy.supervisor import State
+from landbridge.errors import InputError
+from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
+from landbridge.robot import Robot, load_robot
+
+from .rig import FURUTA, Emulated, real_time
+
+ARM = load_robot("arm")
+DT = ARM.spec.control_dt
+HOME = [joint.default_joint_pos for joint in ARM.spec.joints]
+AWAY = [0.3, -0.3, 0.4, 0.3, 0.5, 0.2]  # rad
+SETTINGS: dict[str, type[DynamixelHardware | FeetechHardware]] = {
+    "dynamixel": DynamixelHardware,
+    "feetech": FeetechHardware,
+}
+PATIENT_MS = 400.0  # where time is not what is tested: a busy machine may be this late
+
+FAULTS = {  # order: the faults that it may be named
+    "gone elbow": {"servo_silent:elbow"},
+    "wrong_id elbow 77": {"servo_silent:elbow"},
+    "torque_lost elbow": {"torque_lost:elbow"},
+    "overload elbow": {"servo_overload:elbow"},
+    "temperature elbow 68": {"servo_temperature:elbow"},  # hot for us, not yet for the servo
+    "temperature elbow 75": {"servo_overheated:elbow", "servo_temperature:elbow"},
+    "voltage elbow 5.5": {"servo_voltage:elbow"},
+    "lost to_host": {f"servo_silent:{joint}" for joint in ARM.spec.joint_names},
+    "flip to_host": {f"servo_silent:{joint}" for joint in ARM.spec.joint_names},
+    "length to_host": {f"servo_silent:{joint}" for joint in ARM.spec.joint_names},
+    "unplug": {"port_lost"},
+}
+
+
+@pytest.fixture
+def servos(kind: str, arm_bus: Emulated) -> Iterator[Servos]:
+    """A driver in order, patient; afterwards there must be no fault left, and no torque."""
+    safety = ARM.spec.safety.model_copy(update={"max_command_age_ms": PATIENT_MS})
+    patient = Robot(ARM.spec.model_copy(update={"safety": safety}), ARM.folder)
+    with real_time():
+        driver = connect(kind, arm_bus, patient, **({"watchdog_ms": PATIENT_MS} if kind == "dynamixel" else {}))
+        try:
+            yield driver
+            arm_bus.order("plug")
+            arm_bus.order("clear")
+            recover(driver)
+            driver.disable()
+            until(driver, lambda: not any(arm_bus.order("status")["torque"]))
+            assert driver.fault == ""
+        finally:
+            driver.close()
+
+
+def connect(kind: str, arm_bus: Emulated, robot: Robot = ARM, **changes: object) -> Servos:
+    return Servos(robot, SETTINGS[kind](port=arm_bus.port, **changes))
+
+
+def until(
+    servos: Servos, condition: Callable[[], bool], command: Sequence[float] | None = None, seconds: float = 4.0
+) -> None:
+    """A control loop, commanding positions, until `condition` holds."""
+    deadline, next_tick = time.monotonic() + seconds, time.monotonic()
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s; fault {servos.fault!r}, {dict(servos.counters)}"
+        servos.read()
+        if command is not None:
+            servos.write(command)
+        next_tick += DT
+        time.sleep(max(0.0, next_tick - time.monotonic()))
+
+
+def recover(servos: Servos) -> None:
+    """What an operator's reset does, until the servos stay well."""
+
+    def healthy() -> bool:
+        if servos.fault:
+            servos.recover()
+            well.clear()
+        well.append(not servos.fault)
+        return len(well) > 8  # more than one round of all that is watched
+
+    well: list[bool] = []
+    until(servos, healthy)
+
+
+def at(pose: Sequence[float], arm_bus: Emulated, joint: int = 0, within: float = 0.1) -> bool:
+    return abs(arm_bus.order("status")["position"][joint] - pose[joint]) < within
+
+
+@pytest.mark.filterwarnings("ignore:feetech")
+class TestServos:
+    def test_positions_and_velocities_by_name(self, servos: Servos, arm_bus: Emulated) -> None:
+        until(servos, lambda: at(AWAY, arm_bus, 4, 0.01), AWAY)
+        position, velocity = servos.read()
+        seen = arm_bus.order("status")
+        assert position == pytest.approx(seen["position"], abs=0.01)
+        assert velocity == pytest.approx(seen["velocity"], abs=0.1)
+        until(servos, lambda: servos.read()[1][0] < -0.3, [-1.0, *AWAY[1:]])
+
+    @pytest.mark.parametrize("order", FAULTS)
+    def test_a_fault_is_named_and_left_by_a_reset(self, servos: Servos, arm_bus: Emulated, order: str) -> None:
+        until(servos, lambda: at(AWAY, arm_bus), AWAY)
+        struck = time.monotonic()
+        arm_bus.order(order)
+        until(servos, lambda: bool(servos.fault), AWAY)
+        print(f"{order}: {servos.fault} after {1000 * (time.monotonic() - struck):.0f} ms")
+        assert servos.fault in FAULTS[order]
+        assert all(map(math.isnan, servos.read()[0]))
+        arm_bus.order("plug" if order == "unplug" else "clear")
+        recover(servos)
+        until(servos, lambda: at(HOME, arm_bus), HOME)
+
+    @pytest.mark.parametrize("order", ["gone elbow", "temperature elbow 68"])
+    def test_a_reset_does_not_help_while_the_cause_lasts(self, servos: Servos, arm_bus: Emulated, order: str) -> None:
+        arm_bus.order(order)
+        until(servos, lambda: bool(servos.fault), HOME)
+        servos.recover()
+        until(servos, lambda: bool(servos.fault), HOME)
+        assert servos.fault in FAULTS[order] | {"servo_silent:elbow"}  # while it restarts
+
+    @pytest.mark.parametrize("direction", ["to_board", "to_host"])
+    def test_one_damaged_packet_is_no_fault(self, servos: Servos, arm_bus: Emulated, direction: str) -> None:
+        for i, damage in enumerate(["flip", "drop", "insert", "half", "length", "lost", "noise", "garbled"]):
+            arm_bus.order(f"{damage} {direction} 1")
+            pose = AWAY if i % 2 else HOME
+            until(servos, lambda pose=pose: at(pose, arm_bus), pose)
+            assert servos.fault == "", damage
+
+    def test_one_damaged_answer_is_asked_for_again_in_the_same_period(self, servos: Servos, arm_bus: Emulated) -> None:
+        until(servos, lambda: at(HOME, arm_bus), HOME)
+        before, told = servos.counters["bad_answers"], servos.told_at
+        arm_bus.order("flip to_host 1")
+        servos.read()
+        assert servos.counters["bad_answers"] > before
+        assert servos.told_at > told
+
+    def test_a_torque_off_that_is_lost_is_repeated(self, servos: Servos, arm_bus: Emulated) -> None:
+        until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
+        arm_bus.order("lost to_board 1")
+        servos.disable()
+        assert all(arm_bus.order("status")["torque"])
+        until(servos, lambda: not any(arm_bus.order("status")["torque"]))
+
+    def test_a_servo_that_jams_under_load_reports_its_overload(self, servos: Servos, arm_bus: Emulated) -> None:
+        arm_bus.order("stuck gripper")
+        until(servos, lambda: bool(servos.fault), [*HOME[:5], 1.4])
+        assert servos.fault == "servo_overload:gripper"
+
+    def test_the_readings_of_each_servo_are_told(self, servos: Servos, arm_bus: Emulated) -> None:
+        arm_bus.order("temperature wrist_roll 41")
+        arm_bus.order("voltage gripper 11.1")
+        until(servos, lambda: servos.counters["wrist_roll.temperature_c"] == 41, HOME)
+        until(servos, lambda: servos.counters["gripper.voltage_mv"] == 11_100, HOME)
+        assert servos.counters["elbow.temperature_c"] == 35
+
+    def test_a_second_program_finds_the_port_taken(self, servos: Servos, kind: str, arm_bus: Emulated) -> None:
+        with pytest.raises(InputError, match="another program uses this port"):
+            connect(kind, arm_bus)
+
+    def test_a_write_while_the_port_vanishes(self, servos: Servos, arm_bus: Emulated) -> None:
+        until(servos, lambda: at(HOME, arm_bus), HOME)
+        arm_bus.order("unplug")
+        servos.write(HOME)
+        servos.read()
+        assert servos.fault == "port_lost"
+        servos.write(HOME)
+        servos.disable()
+
+    @pytest.mark.parametrize(
+        ("order", "expected"),
+        [
+            ("frozen shoulder_pan", {"frozen_encoder", "tracking_error"}),
+            ("jump shoulder_pan 90", {"position_jump", "velocity_limit"}),
+            ("wrap shoulder_pan", {"position_jump"}),
+            ("stuck shoulder_pan", {"tracking_error"}),
+        ],
+    )
+    def test_what_only_the_guard_can_see(
+        self, servos: Servos, arm_bus: Emulated, order: str, expected: set[str]
+    ) -> None:
+        """Read and written as the bridge does it, while a policy swings the joint."""
+        until(servos, lambda: max(map(abs, servos.read()[1])) < 0.3, HOME)  # it has begun to fall
+        guard, stamp = Guard(ARM.spec), 0
+        for state in (State.STANDBY, State.ARMED):
+            guard.supervise(state, 1, time.monotonic())
+        started = time.monotonic()
+        next_tick = started
+        while guard.fault is None and (age := time.monotonic() - started) < 8:
+            stamp, told, measured = stamp + 1, servos.told_at, servos.read()
+            if servos.told_at > told:  # a busy machine may have no news in a period
+                guard.measure(stamp, time.monotonic(), *measured)
+            if age > 0.6:
+                guard.supervise(State.ACTIVE, 1, time.monotonic())
+                if age > 1.2 and order:
+                    arm_bus.order(order)
+                    order = ""
+                swing = [1.2 * math.sin(2 * (age - 0.6)), *HOME[1:]]
+                guard.admit(stamp, ARM.spec.actuated, swing, time.monotonic())
+                servos.write(guard.written)
+            else:
+                guard.supervise(State.ARMED, 1, time.monotonic())
+            if (stop := guard.tick(time.monotonic())) is not None and stop.write:
+                servos.write(stop.command)
+            next_tick += DT
+            time.sleep(max(0.0, next_tick - time.monotonic()))
+        assert order == "", f"{guard.fault} before anything was broken; {servos.fault} {servos.read()} {age}"
+        assert guard.fault is not None and guard.fault.value in expected, servos.fault
+
+    def test_servos_that_are_not_the_robots(self, kind: str, arm_bus: Emulated) -> None:
+        arm_bus.order("model elbow 350")
+        with pytest.raises(InputError, match=r"servo 3 \(elbow\) has model number 350; known to the"):
+            connect(kind, arm_bus)
+        arm_bus.order("clear")
+        arm_bus.order("mode elbow 1")
+        with pytest.raises(InputError, match=r"servo 3 \(elbow\) is in operating mode 1.*servo setup"):
+            connect(kind, arm_bus)
+        arm_bus.order("clear")
+        with pytest.raises(InputError, match=r"no answer at 1000000 baud from elbow \(9\)\. .*servo scan"):
+            connect(kind, arm_bus, ids={**{n: i for i, n in enumerate(ARM.spec.joint_names, 1)}, "elbow": 9})
+        with pytest.raises(InputError, match="no answer at 57600 baud from shoulder_pan"):
+            connect(kind, arm_bus, baud=57_600)
+        other = next(name for name in SETTINGS if name != kind)
+        with pytest.raises(InputError, match="no answer at 1000000 baud"):
+            connect(other, arm_bus)
+        assert not any(arm_bus.order("status")["torque"])
+        connect(kind, arm_bus).close()
+
+
+@pytest.mark.filterwarnings("ignore:feetech")
+def test_a_silent_host(bus: tuple[str, Emulated]) -> None:
+    """Dynamixel stops by its bus watchdog until a reset; Feetech has none, and goes on to its goal."""
+    kind, arm_bus = bus
+    for words in ("plug", "clear", "reset"):
+        arm_bus.order(words)
+    with real_time():
+        servos = connect(kind, arm_bus, **({"watchdog_ms": 40} if kind == "dynamixel" else {}))
+        recover(servos)
+        servos.write([1.8, *HOME[1:]])  # the last that it says for a while
+        silent = time.monotonic()
+        seen = [0.0, 1.0]
+        while len(seen) < 100 or abs(seen[-1] - seen[-100]) > 0.001:
+            assert time.monotonic() < silent + 3
+            seen.append(arm_bus.order("status")["position"][0])
+        position = arm_bus.order("status")["position"][0]
+        print(f"{kind}: a silent host's joint rests at {position:.2f} rad on the way to 1.8 rad")
+        if kind == "feetech":
+            assert position == pytest.approx(1.8, abs=0.1)
+        else:
+            assert arm_bus.order("status")["watchdog"] == [-1] * 6
+            assert position < 1.7
+            servos.write([1.8, *HOME[1:]])  # is refused
+            until(servos, lambda: servos.fault.startswith("bus_watchdog"))
+            assert at([position], arm_bus, within=0.02)
+        recover(servos)
+        until(servos, lambda: at(HOME, arm_bus), HOME)
+        servos.disable()
+        until(servos, lambda: not any(arm_bus.order("status")["torque"]))
+        servos.close()
+
+
+def test_feetech_warns_that_it_has_no_watchdog(bus: tuple[str, Emulated]) -> None:
+    kind, arm_bus = bus
+    if kind != "feetech":
+        return
+    with pytest.warns(UserWarning, match="no bus watchdog"):
+        connect(kind, arm_bus).close()
+
+
+def test_a_port_is_asked_for_by_name() -> None:
+    with pytest.raises(InputError, match=r"set it in robot\.yaml or with --port"):
+        Servos(ARM, DynamixelHardware())
+    assert choose_hardware(ARM.spec, "dynamixel", "/dev/x") == DynamixelHardware(port="/dev/x")
+
+
+def test_robots_that_servos_cannot_be() -> None:
+    def changed(name: str, **changes: object) -> Robot:
+        joints = [j.model_copy(update=changes) if j.name == name else j for j in ARM.spec.joints]
+        return Robot(ARM.spec.model_copy(update={"joints": tuple(joints)}), ARM.folder)
+
+    with pytest.raises(InputError, match="is effort-commanded"):
+        Servos(FURUTA, DynamixelHardware())
+    with pytest.raises(InputError, match="not within one turn of its encoder"):
+        Servos(changed("elbow", position_limit=(-4.0, 1.0)), DynamixelHardware())
+    with pytest.raises(InputError, match="less than two control periods"):
+        Servos(ARM, DynamixelHardware(watchdog_ms=39))
+    with pytest.raises(InputError, match=r"hardware\.ids names \['elbow'\]"):
+        Servos(ARM, DynamixelHardware(ids={"elbow": 1}))
+    with pytest.raises(ValueError, match="two joints share a bus id"):
+        DynamixelHardware(ids={"elbow": 1, "gripper": 1})
+
+
+def test_a_bus_where_nobody_answers() -> None:
+    ends = os.openpty()
+    with pytest.raises(InputError, match="no answer at 1000000 baud from shoulder_pan"):
+        Servos(ARM, DynamixelHardware(port=os.ttyname(ends[1])))
+    for end in ends:
+        os.close(end)
