@@ -35,6 +35,8 @@ BOUNDS = {
     "velocity": {"a": (-8.0, 8.0), "b": (-4.0, 4.0)},
     "position": {"a": (-2.0, 1.0), "b": (-math.inf, math.inf)},
 }
+MAX_TILT = 1.0  # rad
+TILTS = (MAX_TILT, math.nextafter(MAX_TILT, 2), math.pi, math.nan, math.inf)
 WILD = (math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, -5e-324, 0.0, -0.0)
 EDGES = tuple(
     near
@@ -63,7 +65,7 @@ REFUSALS = set(Reason) - {Reason.OK, Reason.LIMITED}
 
 
 def spec(kind: str) -> RobotSpec:
-    """Two actuated joints, one of them limited in position, and a free one."""
+    """Two actuated joints, one of them limited in position, and a free one; commanded in position, the base floats."""
     common = {"acceleration_limit": 50, "jerk_limit": 2000, "damping": 0.1}
     joints: list[dict[str, Any]] = [
         {"name": "a", "position_limit": [-2, 1], "velocity_limit": 8, "effort_limit": 0.5, "rate_limit": 20, **common},
@@ -72,7 +74,7 @@ def spec(kind: str) -> RobotSpec:
     ]
     safety: dict[str, Any] = {"max_command_age_ms": 1000 * AGE, "heartbeat_timeout_ms": 1000 * HEARTBEAT}
     if kind == "position":
-        safety |= {"max_tracking_error": 1.0, "parking_pose": {"a": 0.5}, "parking_speed": 4.0}
+        safety |= {"max_tracking_error": 1.0, "parking_pose": {"a": 0.5}, "parking_speed": 4.0, "max_tilt": MAX_TILT}
     return RobotSpec.model_validate(
         {
             "schema_version": 1,
@@ -85,6 +87,7 @@ def spec(kind: str) -> RobotSpec:
             "observation": [{"kind": "joint_pos", "joints": ["a"]}],
             "action": {"kind": kind, "scale": {"a": 1.0, "b": 1.0}},
             "safety": safety,
+            **({"base": "floating", "base_height": 0.3} if kind == "position" else {}),
         }
     )
 
@@ -176,8 +179,9 @@ class Fuzz:
             rng.choice((position, velocity)).pop()
         self.stamp += rng.choice((1, 1, 1, 1, 1, 1, 1, 0, -5, 10**9)) if rng.random() < 0.1 else 1
         before = self.guard._number
-        self.guard.measure(self.stamp, self.now, position, velocity)
-        if len(position) == len(velocity) == 3 and all(map(math.isfinite, (*position, *velocity))):
+        tilt = rng.choice(TILTS) if self.kind == "position" and rng.random() < 0.002 else 0.0
+        self.guard.measure(self.stamp, self.now, position, velocity, tilt)
+        if len(position) == len(velocity) == 3 and all(map(math.isfinite, (*position, *velocity, tilt))):
             if self.guard._number > before:
                 self.taken[self.stamp] = (self.guard._number, self.now)
         elif self.guard._number > before:
