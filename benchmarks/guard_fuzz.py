@@ -110,6 +110,7 @@ class Fuzz:
         self.state = State.UNCONFIGURED
         self.position, self.velocity = [0.0, 0.0, 0.25], [0.0, 0.0, 0.0]
         self.last: tuple[float, ...] | None = None
+        self.anew = False  # a reset, and no good measurement since
         self.armed = False  # ARMED was heard after the last fault, and ACTIVE directly after it
         self.taken: dict[int, tuple[int, float]] = {}  # sane measurements: stamp -> (number, time)
         self.answered = 0
@@ -155,6 +156,7 @@ class Fuzz:
             self.armed = self.guard.fault is None
         elif self.state is not State.ACTIVE or (faulty and self.guard.fault is None) or self.guard.fault is not None:
             self.armed = False
+        self.anew = self.anew or (faulty and self.guard.fault is None)
 
     def _measure(self) -> None:
         rng = self.rng
@@ -184,6 +186,9 @@ class Fuzz:
         if len(position) == len(velocity) == 3 and all(map(math.isfinite, (*position, *velocity, tilt))):
             if self.guard._number > before:
                 self.taken[self.stamp] = (self.guard._number, self.now)
+                if self.anew and self.last is not None and self.kind == "position":
+                    self.last = position[0], position[2]
+                self.anew = False
         elif self.guard._number > before:
             self._note("broken", "a measurement that is no good was taken")
         while len(self.taken) > 64:
@@ -244,6 +249,8 @@ class Fuzz:
             self.last = None
             return
         self.counts["stops"] += wanted is None
+        if self.anew and self.kind == "position":
+            self._note("broken", "something written after a reset before a measurement")
         if self.last is None and (self.state not in (State.ARMED, State.ACTIVE) or self.guard.fault is not None):
             self._note("broken", f"torque on in {self.state} with {self.guard.fault}")
         for k, name in enumerate(("a", "b")):

@@ -65,6 +65,7 @@ class Guard:
         self._written: tuple[float, ...] | None = None
         self._written_at = -math.inf
         self._recovery: Hold | Move | None = None
+        self._anew = False  # since a reset no measurement has said where the joints are
 
     @property
     def powered(self) -> bool:
@@ -85,7 +86,7 @@ class Guard:
         """
         self._heartbeat = now
         if self.fault is not None and epoch > self._fault_epoch:
-            self.fault, self.state = None, State.UNCONFIGURED
+            self.fault, self.state, self._anew = None, State.UNCONFIGURED, True
         self.epoch = max(self.epoch, epoch)
         if state is self.state:
             return
@@ -115,6 +116,8 @@ class Guard:
         if len(self._measured) > RING:
             del self._measured[next(iter(self._measured))]
         self._unanswered += 1
+        if self._anew:
+            self._start_anew()
         self._check_measurement()
 
     def measured_at(self, stamp: int) -> float | None:
@@ -148,6 +151,8 @@ class Guard:
             self._latch(self._refusal or Reason.SILENT)
         if self.fault is None and self.state is State.ACTIVE:
             return None
+        if self._anew and self._kind == "position":
+            return None  # where to hold is not known before a measurement has come
         if not self.powered and (self.fault is not None or self.state is not State.ARMED or self._number == 0):
             return None
         command = self._write(self._stop(now), now)
@@ -163,8 +168,14 @@ class Guard:
     def release(self) -> None:
         """Torque is off: the next command starts from where the joints will be then, wherever that is."""
         self._written = self._recovery = None
-        self._written_at = -math.inf
+        self._written_at, self._anew = -math.inf, False
         self._motion.forget()
+
+    def _start_anew(self) -> None:
+        """The robot may have moved during the fault, unseen or without torque: where it was is no place to go."""
+        self._anew, self._recovery = False, None
+        if self._written is not None and self._kind == "position":
+            self._written = self._actuated(self._motion.position)
 
     def _refuse(self, stamp: int, names: Sequence[str], values: Sequence[float], now: float) -> Reason | None:
         if not all(map(math.isfinite, values)):

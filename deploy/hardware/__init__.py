@@ -81,6 +81,17 @@ class Reporting(Protocol):
 
 
 @runtime_checkable
+class Timed(Protocol):
+    """Hardware that knows when what it reads was measured, and may have no news in a control period.
+
+    Attributes:
+        told_at: When the newest measurement was taken [s, monotonic].
+    """
+
+    told_at: float
+
+
+@runtime_checkable
 class BaseSensing(Protocol):
     """Hardware that also measures its floating base: an IMU, and an estimate of the velocity."""
 

@@ -86,6 +86,27 @@ def test_a_robot_that_tips_over_is_stopped_where_its_joints_are() -> None:
     assert not guard.admit(3, QUADRUPED.actuated, STANCE, 0.045).write
 
 
+def test_a_reset_holds_the_robot_where_it_is_by_then() -> None:
+    """Not where it was stopped: without torque it may have fallen while nothing was read."""
+    guard = Guard(QUADRUPED)
+    guard.measure(1, 0.0, STANCE, [0.0] * 12)
+    for state in (State.ARMED, State.ACTIVE):
+        guard.supervise(state, 0, 0.0)
+        guard.tick(0.0)
+    guard.measure(2, 0.02, [math.nan] * 12, [0.0] * 12)
+    stop = guard.tick(0.02)
+    assert stop is not None
+    assert guard.fault is Reason.MEASUREMENT_NOT_FINITE
+    assert stop.command == pytest.approx(STANCE)
+    guard.supervise(State.UNCONFIGURED, 1, 0.5)
+    assert guard.tick(0.5) is None
+    fallen = [pos + 0.4 for pos in STANCE]
+    guard.measure(3, 0.52, fallen, [0.0] * 12)
+    held = guard.tick(0.52)
+    assert held is not None
+    assert held.command == pytest.approx(fallen)
+
+
 def test_a_position_command_ends_at_the_position_limit() -> None:
     lower, upper = QUADRUPED.joints[0].position_limit
     at, rest = [upper - 0.01, *STANCE[1:]], [0.0] * 12

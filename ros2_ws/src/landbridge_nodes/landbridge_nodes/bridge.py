@@ -7,6 +7,7 @@ the measurement that a command answers, on this process's monotonic clock. Befor
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import deque
@@ -20,7 +21,15 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from landbridge.deploy.guard import Guard
-from landbridge.deploy.hardware import BaseSensing, Hardware, Resettable, choose_hardware, open_hardware
+from landbridge.deploy.hardware import (
+    BaseSensing,
+    Hardware,
+    Reporting,
+    Resettable,
+    Timed,
+    choose_hardware,
+    open_hardware,
+)
 from landbridge.deploy.supervisor import RECOVERIES, State
 from landbridge.deploy.verdict import Verdict
 from landbridge.errors import InputError
@@ -59,6 +68,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer: Any = None
         self._stamp = 0
+        self._taken = -math.inf  # when the newest measurement was taken [s, monotonic]
         self._last_tick: float | None = None
         self._ticks = self._missed = 0
         self._latency_ms: deque[float] = deque(maxlen=4096)
@@ -137,12 +147,16 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._apply(self.guard.tick(now))
 
     def _measure(self) -> float:
-        """Take and publish one measurement; returns its time."""
+        """Take one measurement, and publish it unless it is the last one again; returns the time."""
         assert self.hardware is not None
         position, velocity = self.hardware.read()
         now = time.monotonic()
-        self._stamp = time.time_ns()
-        self.guard.measure(self._stamp, now, position, velocity, self._measure_base())
+        taken = self.hardware.told_at if isinstance(self.hardware, Timed) else now
+        if taken <= self._taken and not self.hardware.fault:
+            return now  # old data under a new stamp would pass for fresh
+        self._taken = taken
+        self._stamp = time.time_ns() - round((now - taken) * 1e9)
+        self.guard.measure(self._stamp, taken, position, velocity, self._measure_base())
         topics.joint_message_again(self._measurement, self._stamp, position=position, velocity=velocity)
         self._joint_states.publish(self._measurement)
         return now
@@ -183,9 +197,12 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
     def _on_state(self, message: Any) -> None:
         before, now = self.guard.state, time.monotonic()
         epoch = int(topics.status_value(message, "epoch"))
-        if epoch > self.guard.epoch and self.hardware is not None:
+        reset = epoch > self.guard.epoch
+        if reset and self.hardware is not None:
             self.hardware.recover()
         self.guard.supervise(State(message.name), epoch, now)
+        if reset and isinstance(self.hardware, Reporting) and not self.hardware.torque:
+            self.guard.release()  # drives that have lost their torque get it back in ARMED, not by a reset
         if self.guard.state is State.ACTIVE and isinstance(self.hardware, Resettable):
             self.hardware.release()
         if self.guard.state is not before and self._timer is not None:
