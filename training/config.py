@@ -59,7 +59,7 @@ class TrainConfig:
     """
 
     agent: AgentName = "iql"
-    alignment: AlignmentName = "tabb"
+    alignment: AlignmentName = "dynamics"
     steps: int = 10_000
     seed: int = 0
     rows: int = 256

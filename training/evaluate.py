@@ -42,7 +42,7 @@ def evaluate(
 
     Every policy meets the same start states and measurement noise, so scores may be compared episode by episode.
 
-    Example: landbridge evaluate --policies runs/tabb runs/none behaviour:tuned --scenario severe --json
+    Example: landbridge evaluate --policies runs/first runs/none behaviour:tuned --scenario severe --json
 
     Args:
         policies: Run folders, bundles, or behaviour:NAME.

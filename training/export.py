@@ -47,7 +47,7 @@ ROWS = ("obs", "action", "next_obs")  # inputs of alignment.onnx, in order
 def export(run: Path, out: Path) -> dict[str, Any]:
     """Turn a training run into a bundle: ONNX with the normaliser inside, golden vectors, live monitors, checksums.
 
-    Example: landbridge export --run runs/tabb --out policy.bundle
+    Example: landbridge export --run runs/first --out policy.bundle
 
     Args:
         run: A run folder of `landbridge train`.

@@ -49,7 +49,7 @@ def train(
 ) -> dict[str, Any]:
     """Train an agent on source data aligned to the target.
 
-    Example: landbridge train --source data/source --target data/target --out runs/tabb --alignment tabb --seed 0
+    Example: landbridge train --source data/source --target data/target --out runs/first --seed 0
 
     Args:
         out: New run folder: config.json, checkpoint.pt, metrics.csv, diagnostics, TensorBoard events.

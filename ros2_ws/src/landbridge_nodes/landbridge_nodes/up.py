@@ -73,7 +73,7 @@ def up(
 ) -> dict[str, Any] | None:
     """Start the ROS 2 nodes of a bring-up; run episodes and report, or stay up until Ctrl-C.
 
-    Example: landbridge up deploy --bundle runs/tabb/bundle --episodes 20
+    Example: landbridge up deploy --bundle policy.bundle --episodes 20
 
     Args:
         mode: `deploy` runs a bundle, `hil` likewise on an emulated board; `twin` is the robot's side alone, for a
