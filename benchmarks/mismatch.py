@@ -48,7 +48,7 @@ class Options:
     robot: str = "furuta"
     sizes: tuple[float, ...] = (0.05, 0.15, 0.3)
     draws: int = 20
-    episodes: int = 20
+    episodes: int = 10
     seed: int = 0
 
 
