@@ -19,6 +19,7 @@ from typing_extensions import Self
 
 from landbridge.errors import InputError
 from landbridge_nodes.bringup import NodeSpec
+from landbridge_nodes.process import stay_on_this_machine
 
 GRACE_SECONDS = 5.0  # from SIGTERM to SIGKILL: the recorder completes its bag, the bridge writes its stop
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -87,10 +88,12 @@ class Processes:
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
         file = Path(self._folder.name) / f"{spec.name}.yaml"
         file.write_text(parameters_yaml(spec))
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | self._environment
+        stay_on_this_machine(environment)
         return subprocess.Popen(
             [sys.executable, "-m", f"{spec.package}.{spec.executable}", *arguments(spec, str(file))],
             stdout=sys.stderr,  # standard output belongs to the figures of the command
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | self._environment,
+            env=environment,
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )
