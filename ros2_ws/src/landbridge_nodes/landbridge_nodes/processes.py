@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import yaml
+from rich.console import Console
 from typing_extensions import Self
 
 from landbridge.errors import InputError
@@ -47,6 +48,7 @@ class Processes:
     def __init__(self, specs: Sequence[NodeSpec], environment: dict[str, str] | None = None) -> None:
         self._specs, self._environment = specs, environment or {}
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._lost: dict[str, str] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="landbridge-")
 
     def __enter__(self) -> Self:
@@ -68,13 +70,21 @@ class Processes:
         return self._started[name].pid
 
     def check(self) -> None:
-        """Raise InputError if a process has ended; its own message is on the terminal."""
-        for name, process in self._started.items():
-            if process.poll() is not None:
-                raise InputError(f"node {name}", f"ended with code {process.returncode}", "see its message above")
+        """Raise InputError if an essential process has ended; its own message is on the terminal.
+
+        The end of another one is told there, now and again at the end of all.
+        """
+        for spec in self._specs:
+            name, code = spec.name, self._started[spec.name].poll()
+            if code is None or name in self._lost:
+                continue
+            if spec.essential:
+                raise InputError(f"node {name}", f"ended with code {code}", "see its message above")
+            self._lost[name] = f"node {name} ended with code {code}: nothing of it from then on; the robot went on"
+            self._tell(self._lost[name])
 
     def end(self) -> None:
-        """SIGTERM, then SIGKILL what is left after `GRACE_SECONDS`."""
+        """SIGTERM, then SIGKILL what is left after `GRACE_SECONDS`; says again what had ended before."""
         for process in reversed(self._started.values()):
             _signal(process, signal.SIGTERM)
             deadline = time.monotonic() + GRACE_SECONDS
@@ -84,6 +94,12 @@ class Processes:
                 _signal(process, signal.SIGKILL)
                 process.wait()
         self._folder.cleanup()
+        for news in self._lost.values():
+            self._tell(news)
+
+    @staticmethod
+    def _tell(news: str) -> None:
+        Console(stderr=True, highlight=False).print(f"[bold red]{news}[/]", soft_wrap=True)
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
         file = Path(self._folder.name) / f"{spec.name}.yaml"
