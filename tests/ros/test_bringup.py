@@ -176,7 +176,7 @@ def test_whatever_is_started_stays_on_this_machine(ros_domain: None, monkeypatch
 def test_hil_stands_on_an_emulated_board() -> None:
     board, bridge, *_ = bringup.hil("r", "mild", 3, "b", link="/tmp/board")
     assert board.parameters == {"robot": "r", "scenario": "mild", "seed": 3, "link": "/tmp/board"}
-    assert (bridge.parameters["port"], bridge.parameters["scenario"]) == ("/tmp/board", "mild")
+    assert [bridge.parameters[name] for name in ("hardware", "port", "scenario")] == ["mcu", "/tmp/board", "mild"]
 
 
 @pytest.fixture

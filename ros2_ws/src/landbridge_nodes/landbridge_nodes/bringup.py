@@ -124,7 +124,7 @@ def hil(
     board = {"robot": robot, "scenario": scenario, "seed": seed, "link": link}
     return [
         NodeSpec("board", "board", board, lifecycle=False),
-        *_running(robot, scenario, seed, bundle, require_signature, "", link, {"out": out}),
+        *_running(robot, scenario, seed, bundle, require_signature, "mcu", link, {"out": out}),
     ]
 
 
