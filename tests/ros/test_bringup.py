@@ -6,6 +6,7 @@ from PyPI, so elsewhere minimal modules of its interface take its place.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import shutil
@@ -231,6 +232,10 @@ def test_a_bring_up_goes_on_without_its_recorder_and_says_so_twice(
         said = "node recorder ended with code -9"
         assert capfd.readouterr().err.count(said) == 1
     assert capfd.readouterr().err.count(said) == 1
+    with Processes([dataclasses.replace(recorder, parameters={"robot": "/nowhere"})]) as processes:
+        os.waitid(os.P_PID, processes.pid("recorder"), os.WEXITED | os.WNOWAIT)
+        with pytest.raises(InputError, match="node recorder: ended with code 2"):
+            processes.check()
     recorder = bringup.record("furuta", "none", 0, str(tmp_path / "bag"))[0]
     with Processes([recorder]) as processes:
         os.kill(processes.pid("recorder"), signal.SIGKILL)

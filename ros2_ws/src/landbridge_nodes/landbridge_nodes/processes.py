@@ -23,6 +23,7 @@ from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.process import stay_on_this_machine
 
 GRACE_SECONDS = 5.0  # from SIGTERM to SIGKILL: the recorder completes its bag, the bridge writes its stop
+BAD_INPUT = 2  # exit code of a node that refuses what it was given, before anything moves
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -72,15 +73,15 @@ class Processes:
     def check(self) -> None:
         """Raise InputError if an essential process has ended; its own message is on the terminal.
 
-        The end of another one is told there, now and again at the end of all.
+        So does the end of another one that refuses its input; else it is told there, now and again at the end of all.
         """
         for spec in self._specs:
             name, code = spec.name, self._started[spec.name].poll()
             if code is None or name in self._lost:
                 continue
-            if spec.essential:
+            if spec.essential or code == BAD_INPUT:
                 raise InputError(f"node {name}", f"ended with code {code}", "see its message above")
-            self._lost[name] = f"node {name} ended with code {code}: nothing of it from then on; the robot went on"
+            self._lost[name] = f"node {name} ended with code {code}: the rest goes on without it"
             self._tell(self._lost[name])
 
     def end(self) -> None:
