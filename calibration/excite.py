@@ -111,21 +111,30 @@ def preview_on(robot: Robot, start: Callable[[int], Policy], name: str, scenario
     """The shares of the limits that the twin comes to in some episodes of a policy."""
     episodes = run_episodes(robot, "bullet", scenario, start(PREVIEWED), PREVIEWED, seed)
     position, velocity = _shares(robot, episodes)
-    effort = max(float(np.abs(episode.actions).max()) for episode in episodes)
+    effort = max(_largest(episode.actions) for episode in episodes)
     return Preview(scenario=name, position=position, velocity=velocity, effort=effort)
 
 
 def _shares(robot: Robot, episodes: Sequence[Episode]) -> tuple[float, float]:
-    """The largest shares of position limits (actuated joints) and velocity limits (all joints) in some episodes."""
+    """The largest shares of position limits (actuated joints) and velocity limits (all joints) in some episodes.
+
+    Infinite where the observation is clipped, since nobody knows what is beyond, and where it is not finite.
+    """
     observer, position, velocity = Observer(robot.spec), 0.0, 0.0
+    clip = np.array([c.clip if c.kind in ("joint_pos", "joint_vel") else np.inf for c in observer.columns], np.float32)
     for episode in episodes:
-        positions, velocities = observer.joint_state(episode.obs)
+        positions, velocities = observer.joint_state(np.where(np.abs(episode.obs) >= clip, np.inf, episode.obs))
         for i, joint in enumerate(robot.spec.joints):
             centre, half = middle(joint)
             if joint.actuated and joint.position_limit is not None:
-                position = max(position, float(np.abs(positions[:, i] - centre).max() / half))
-            velocity = max(velocity, float(np.abs(velocities[:, i]).max() / joint.velocity_limit))
+                position = max(position, _largest(positions[:, i] - centre) / half)
+            velocity = max(velocity, _largest(velocities[:, i]) / joint.velocity_limit)
     return position, velocity
+
+
+def _largest(values: NDArray[np.floating]) -> float:
+    top = float(np.abs(values).max())
+    return top if np.isfinite(top) else np.inf  # `max` does not see NaN
 
 
 def _frequencies(robot: Robot, band_hz: tuple[float, float]) -> tuple[float, ...]:

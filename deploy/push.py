@@ -30,12 +30,16 @@ MOVING = {state.value for state in (*COMMANDED, *RECOVERIES)}
 CONNECT_SECONDS = 10
 LISTEN_SECONDS = 5.0  # for the supervisor's state, on a computer that is busy
 NO_CONNECTION = 255  # ssh's own exit code
-# Each link is replaced by a rename, so that at every moment it leads to one whole release.
+# Each link is replaced by a rename, so that at every moment it leads to one whole release. One command a line: `set -e`
+# does not see a failure on the left of `&&`.
 SWITCH = """set -e
 old=$(readlink current || true)
 [ "$old" = "$1" ] && exit
-ln -sfn "$1" current.new && mv -T current.new current
-[ -z "$old" ] || { ln -sfn "$old" previous.new && mv -T previous.new previous; }"""
+ln -sfn "$1" current.new
+mv -T current.new current
+[ -n "$old" ] || exit 0
+ln -sfn "$old" previous.new
+mv -T previous.new previous"""
 
 
 class Remote:
@@ -75,9 +79,11 @@ class Remote:
         return self.run("sh", "-c", f"readlink {shlex.quote(f'{self.root}/{name}')} || true", remedy="").strip()
 
     def switch(self, release: str) -> None:
-        """Make `release` the current one."""
-        script = f"cd {shlex.quote(self.root)}\n{SWITCH}"
-        self.run("sh", "-c", script, "sh", release, remedy=f"look at {self.root} there")
+        """Make `release` the current one; raises InputError unless it is afterwards."""
+        script, remedy = f"cd {shlex.quote(self.root)} || exit\n{SWITCH}", f"look at {self.root} there"
+        self.run("sh", "-c", script, "sh", release, remedy=remedy)
+        if (current := self.link("current")) != release:
+            raise InputError(self.host, f"current is {current or 'missing'} after the switch to {release}", remedy)
 
     def _local(self, command: list[str], remedy: str) -> str:
         try:

@@ -1,4 +1,4 @@
-"""Run a bundle on an emulated board, or on the one on `port`: ros2 launch landbridge hil.launch.py bundle:=BUNDLE"""
+"""Run a bundle on an emulated board: ros2 launch landbridge hil.launch.py bundle:=BUNDLE"""
 
 from launch import LaunchDescription
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import Field
 
 from landbridge.errors import InputError
 from landbridge.observation import Observer, command_to_action
@@ -28,6 +29,7 @@ EDGE = 0.85  # of the range: a joint that is about to pass it is driven back at 
 EDGE_SECONDS = 0.25  # how far ahead that is seen
 
 Array = NDArray[np.float64]
+Share = Annotated[float, Field(ge=0)]  # of a limit; infinite if nobody knows how far beyond
 
 
 class Series(Spec):
@@ -48,9 +50,9 @@ class Preview(Spec):
     """
 
     scenario: str
-    position: NonNegative
-    velocity: NonNegative
-    effort: NonNegative
+    position: Share
+    velocity: Share
+    effort: Share
 
     @property
     def kept(self) -> bool:

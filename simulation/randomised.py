@@ -14,23 +14,26 @@ def draw_between(robot: Robot, rung: str, rng: np.random.Generator) -> Scenario:
     """A scenario whose every part lies uniformly between the nominal robot's and the rung's.
 
     A part is one number, one joint's friction or one link's payload; the numbers of a part move together, so that a
-    friction law between two valid ones is valid.
+    friction law between two valid ones is valid. A link that only one of both changes is unchanged in the other; a push
+    that only one of both has is in every scenario, since it belongs to the task.
 
     Raises:
         InputError: There is no such rung.
     """
-    high = load_scenario(robot, rung)
-    start, end = (_complete(robot, scenario, high) for scenario in (load_scenario(robot, NOMINAL), high))
+    low, high = load_scenario(robot, NOMINAL), load_scenario(robot, rung)
+    start, end = _complete(robot, low, high), _complete(robot, high, low)
     return Scenario.model_validate({field: _draw(start[field], end[field], rng) for field in start})
 
 
-def _complete(robot: Robot, scenario: Scenario, rung: Scenario) -> dict[str, Any]:
-    """`scenario` as plain values, with an entry for every joint and for every link that the rung changes."""
+def _complete(robot: Robot, scenario: Scenario, other: Scenario) -> dict[str, Any]:
+    """`scenario` as plain values, with an entry for every joint, and for all that the `other` end names."""
     plain = scenario.model_dump()
     for scales in ("link_mass_scale", "link_length_scale"):
-        plain[scales] = dict.fromkeys(getattr(rung, scales), 1.0) | plain[scales]
+        plain[scales] = dict.fromkeys(getattr(other, scales), 1.0) | plain[scales]
     plain["friction"] = {j.name: _friction(scenario.friction.get(j.name, j.friction)) for j in robot.spec.joints}
-    plain["payload"] = {n: p.model_dump() | {"mass": 0.0} for n, p in rung.payload.items()} | plain["payload"]
+    plain["payload"] = {n: p.model_dump() | {"mass": 0.0} for n, p in other.payload.items()} | plain["payload"]
+    push = scenario.push or other.push
+    plain["push"] = None if push is None else push.model_dump()
     return plain
 
 

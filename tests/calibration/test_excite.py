@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from landbridge.calibration import design as design_module
 from landbridge.calibration import excite as excite_module
 from landbridge.calibration.design import Design
-from landbridge.calibration.excite import _within_limits, excite
+from landbridge.calibration.excite import _within_limits, excite, preview_on
 from landbridge.calibration.identify import free_parameters
+from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
@@ -114,6 +116,23 @@ def test_a_motion_that_leaves_the_limits_is_made_smaller_or_refused(monkeypatch:
     kept, previews = _within_limits(ROBOT, made, series, rungs, 0)
     np.testing.assert_allclose(kept, 0.1 * series)
     assert previews[0].kept
+
+
+@pytest.mark.parametrize("seen", [5.0, np.nan])  # 50 rad/s, the observation's clip: below the pendulum's limit of 60
+def test_what_the_observation_cannot_show_is_outside_the_limits(seen: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, at = excite_module.run_episodes, Observer(ROBOT.spec).names.index("joint_vel.pendulum")
+
+    def spoiled(*arguments: object) -> list[Episode]:
+        episodes = run(*arguments)  # type: ignore[arg-type]
+        episodes[0].obs[3, at] = seen
+        return episodes
+
+    monkeypatch.setattr(excite_module, "PREVIEWED", 1)
+    series = np.full((2, 1, 2), 0.01)
+    assert preview_on(ROBOT, partial(design().following, series), "none", Scenario(), 0).kept
+    monkeypatch.setattr(excite_module, "run_episodes", spoiled)
+    preview = preview_on(ROBOT, partial(design().following, series), "none", Scenario(), 0)
+    assert preview.velocity == np.inf and not preview.kept
 
 
 @pytest.mark.parametrize(

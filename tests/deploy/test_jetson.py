@@ -18,7 +18,7 @@ import yaml
 
 from landbridge_nodes import bringup
 from landbridge_nodes.bridge import PARK_SECONDS
-from landbridge_nodes.process import BRIDGE_PRIORITY, LOCK_MEMORY
+from landbridge_nodes.process import BRIDGE_PRIORITY, LOCK_MEMORY, notify
 from landbridge_nodes.processes import Processes
 
 SPECS = bringup.deploy("furuta", "hardware", 0, "bundle", black_box="faults")
@@ -78,6 +78,31 @@ def test_systemd_finds_nothing_wrong_with_the_units(folder: Path, tmp_path: Path
         ["systemd-analyze", "verify", "--man=no", *paths], capture_output=True, text=True, env=environment
     )
     assert (done.returncode, [line for line in done.stderr.splitlines() if "landbridge" in line]) == (0, [])
+
+
+def test_a_systemd_that_is_gone_or_does_not_listen_holds_up_no_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    notify("READY=1")  # there is none
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        for _ in range(10_000):  # more than a queue holds
+            notify("WATCHDOG=1")
+        assert systemd.recv(64) == b"WATCHDOG=1"
+    notify("WATCHDOG=1")  # gone, its file left behind
+
+
+def test_the_robots_python_keeps_ros_on_that_machine_unless_told_otherwise(folder: Path, tmp_path: Path) -> None:
+    setup, python = tmp_path / "setup.bash", tmp_path / "python"
+    setup.write_text("ROS_DISTRO=humble\n")
+    text = (folder / "python").read_text()
+    text = text.replace("/opt/ros/humble/setup.bash", str(setup)).replace(f"{ROOT}/venv/bin/python", "/usr/bin/env")
+    python.write_text(text)
+    for said, becomes in (({}, "1"), ({"ROS_LOCALHOST_ONLY": "0"}, "0")):
+        environment = {"PATH": os.environ["PATH"], **said}
+        shown = subprocess.run(["bash", python], env=environment, capture_output=True, text=True, check=True).stdout
+        assert f"ROS_LOCALHOST_ONLY={becomes}" in shown.splitlines()
 
 
 @pytest.mark.ros

@@ -257,3 +257,17 @@ def test_it_asks_before_it_moves(
     assert main(["hil", "run", "--hardware", "twin", "--out", str(tmp_path / "hil")]) == 2
     assert "asks before it moves, and nobody answers. give --yes" in capsys.readouterr().err
     assert plan_for(FURUTA, (), 600, 10).joints == ("arm",)
+
+
+def test_it_says_beforehand_that_a_robot_commanded_in_position_moves_every_joint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for robot, led in (("arm", True), ("furuta", False)):
+        monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115  closed with the process
+        joint = load_robot(robot).spec.actuated[0]
+        out = str(tmp_path / "hil")
+        assert main(["hil", "run", "--robot", robot, "--joints", joint, "--hardware", "twin", "--out", out]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        speed = load_robot(robot).spec.safety.parking_speed
+        assert ("every joint, named or not, first goes to its default position" in said) is led
+        assert (f"after each stage to the parking pose, at up to {speed:g} rad/s; {joint} will move" in said) is led

@@ -6,25 +6,34 @@ from PyPI, so elsewhere minimal modules of its interface take its place.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import os
+import shutil
+import signal
 import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
 
+from landbridge.errors import InputError
+from landbridge.robot import load_robot
 from landbridge_nodes import bringup
+from landbridge_nodes import up as up_module
 from landbridge_nodes.bringup import NodeSpec
-from landbridge_nodes.processes import arguments, parameters_yaml
+from landbridge_nodes.operator import Operator
+from landbridge_nodes.process import stay_on_this_machine
+from landbridge_nodes.processes import Processes, arguments, parameters_yaml
 
 HAS_LAUNCH_ROS = importlib.util.find_spec("launch_ros") is not None
 VALUES = {
     "record": {"robot": "furuta", "scenario": "mild", "seed": "7", "out": "/tmp/bag"},
     "deploy": {
-        "robot": "/robots/mine",
+        "robot": "quadruped",
         "scenario": "none",
         "seed": "0",
         "bundle": "b.zip",
@@ -129,15 +138,107 @@ def test_both_front_ends_start_identical_argument_lists(
 
 
 def test_the_recorder_starts_first_and_the_monitor_last() -> None:
-    for specs in (bringup.record("r", "s", 0, "o"), bringup.deploy("r", "s", 0, "b", "o")):
+    for specs in (bringup.record("furuta", "s", 0, "o"), bringup.deploy("furuta", "s", 0, "b", "o")):
         assert (specs[0].name, specs[-1].name) == ("recorder", "monitor")
-    assert "recorder" not in [spec.name for spec in bringup.deploy("r", "s", 0, "b")]
+    assert "recorder" not in [spec.name for spec in bringup.deploy("furuta", "s", 0, "b")]
 
 
-def test_hil_stands_on_an_emulated_board_or_on_a_real_one() -> None:
+@pytest.mark.parametrize(
+    ("said", "becomes"),
+    [
+        ({}, {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}),
+        ({"ROS_DISTRO": "jazzy"}, {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}),
+        ({"ROS_DISTRO": "humble"}, {"ROS_LOCALHOST_ONLY": "1"}),
+        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}, {}),
+        ({"ROS_DISTRO": "humble", "ROS_LOCALHOST_ONLY": "0"}, {}),
+    ],
+)
+def test_a_graph_stays_on_this_machine_unless_the_user_says_otherwise(
+    said: dict[str, str], becomes: dict[str, str]
+) -> None:
+    environment = dict(said)
+    stay_on_this_machine(environment)
+    assert environment == said | becomes
+
+
+@pytest.mark.ros
+def test_whatever_is_started_stays_on_this_machine(ros_domain: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY"):
+        monkeypatch.delenv(name, raising=False)
+    for chosen, range_ in (({}, "LOCALHOST"), ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}, "SUBNET")):
+        with Processes(bringup.twin("furuta", "none", 0)[1:], {"ROS_DISTRO": "jazzy", **chosen}) as processes:
+            environment = Path(f"/proc/{processes.pid('monitor')}/environ").read_bytes().split(b"\0")
+        assert f"ROS_AUTOMATIC_DISCOVERY_RANGE={range_}".encode() in environment
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    with Operator(load_robot("furuta"), lambda: None):
+        assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+
+
+def test_hil_stands_on_an_emulated_board() -> None:
     board, bridge, *_ = bringup.hil("r", "mild", 3, "b", link="/tmp/board")
     assert board.parameters == {"robot": "r", "scenario": "mild", "seed": 3, "link": "/tmp/board"}
-    assert bridge.parameters["port"] == "/tmp/board"
-    specs = bringup.hil("r", "mild", 3, "b", port="/dev/ttyACM0")
-    assert [spec.name for spec in specs] == ["bridge", "policy", "monitor"]
-    assert specs[0].parameters["port"] == "/dev/ttyACM0"
+    assert [bridge.parameters[name] for name in ("hardware", "port", "scenario")] == ["mcu", "/tmp/board", "mild"]
+
+
+@pytest.fixture
+def on_a_board(tmp_path: Path) -> str:
+    """A furuta whose own line is a microcontroller, on a port that is not there."""
+    folder = shutil.copytree(load_robot("furuta").folder, tmp_path / "furuta")
+    text = (folder / "robot.yaml").read_text()
+    changed = text.replace("hardware: {kind: twin}", "hardware: {kind: mcu, port: /dev/nowhere}")
+    assert changed != text
+    (folder / "robot.yaml").write_text(changed)
+    return str(folder)
+
+
+def test_what_runs_on_hardware_is_labelled_so(on_a_board: str) -> None:
+    def labels(specs: list[NodeSpec]) -> set[object]:
+        return {spec.parameters["scenario"] for spec in specs if "scenario" in spec.parameters}
+
+    for robot, hardware, port, label in (
+        ("furuta", "", "", "severe"),
+        ("furuta", "", "/dev/ttyACM0", "hardware"),
+        ("furuta", "dynamixel", "/dev/ttyACM0", "hardware"),
+        (on_a_board, "", "", "hardware"),
+        (on_a_board, "twin", "", "severe"),
+    ):
+        assert labels(bringup.record(robot, "severe", 0, "out", "", hardware, port)) == {label}
+        assert labels(bringup.deploy(robot, "severe", 0, "b", "out", "", hardware, port)) == {label}
+
+
+def test_the_twin_of_a_robot_on_a_board_needs_no_board(on_a_board: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[NodeSpec] = []
+
+    def stay(specs: list[NodeSpec]) -> NoReturn:
+        started.extend(specs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(up_module, "_stay", stay)
+    with pytest.raises(KeyboardInterrupt):
+        up_module.up("twin", robot=on_a_board, scenario="mild")
+    assert (started[0].parameters["hardware"], started[0].parameters["scenario"]) == ("twin", "mild")
+
+
+@pytest.mark.ros
+def test_a_bring_up_goes_on_without_its_recorder_and_says_so_twice(
+    ros_domain: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recorder, _, _, monitor = bringup.deploy("furuta", "none", 0, "b", str(tmp_path / "bag"))
+    with Processes([recorder, monitor]) as processes:
+        os.kill(processes.pid("recorder"), signal.SIGKILL)
+        os.waitid(os.P_PID, processes.pid("recorder"), os.WEXITED | os.WNOWAIT)
+        processes.check()
+        processes.check()
+        said = "node recorder ended with code -9"
+        assert capfd.readouterr().err.count(said) == 1
+    assert capfd.readouterr().err.count(said) == 1
+    with Processes([dataclasses.replace(recorder, parameters={"robot": "/nowhere"})]) as processes:
+        os.waitid(os.P_PID, processes.pid("recorder"), os.WEXITED | os.WNOWAIT)
+        with pytest.raises(InputError, match="node recorder: ended with code 2"):
+            processes.check()
+    recorder = bringup.record("furuta", "none", 0, str(tmp_path / "bag"))[0]
+    with Processes([recorder]) as processes:
+        os.kill(processes.pid("recorder"), signal.SIGKILL)
+        os.waitid(os.P_PID, processes.pid("recorder"), os.WEXITED | os.WNOWAIT)
+        with pytest.raises(InputError, match="node recorder: ended with code -9"):
+            processes.check()

@@ -17,7 +17,7 @@ import pytest
 
 from landbridge.bundle import read_bundle
 from landbridge.cli import main
-from landbridge.deploy.push import push
+from landbridge.deploy.push import SWITCH, push
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Observer
@@ -121,6 +121,22 @@ def test_a_bundle_is_switched_to_only_when_it_holds_there_and_back_again(
     assert (target.link("current"), target.link("previous")) == (release[second], release[first])
     target.push(rollback=True)
     assert (target.link("current"), target.link("previous")) == (release[first], release[second])
+
+
+def test_a_switch_that_fails_is_not_reported_as_done(
+    target: Target, tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = tmp_path / "full disk"
+    full.mkdir()
+    (full / "ln").write_text("#!/bin/sh\necho 'No space left on device' >&2\nexit 1\n")
+    (full / "ln").chmod(0o755)
+    environment = {"PATH": f"{full}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", SWITCH, "sh", "releases/a"], cwd=full, env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (1, b"No space left on device\n")
+    monkeypatch.setattr("landbridge.deploy.push.LISTEN_SECONDS", 0.1)
+    (target.root / "current.new").mkdir()  # takes the link into it, and becomes `current` itself
+    with pytest.raises(InputError, match=r"current is missing after the switch to releases/\w+\. look at"):
+        target.push(linear_bundle(tmp_path / "bundle", WEIGHT))
 
 
 @pytest.mark.ros

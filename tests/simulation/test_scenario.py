@@ -142,3 +142,31 @@ def test_randomised_scenarios_lie_between_the_nominal_robot_and_the_rung(name: s
         assert shares == pytest.approx([shares[0]] * len(shares)) and 0 <= shares[0] <= 1
         assert all(0 < load.mass < severe.payload[link].mass for link, load in scenario.payload.items())
         apply(machine.urdf.read_text(), scenario)
+
+
+def test_ends_that_change_different_things_have_a_scenario_between_them(robot: Robot) -> None:
+    ladder = robot.folder / "scenarios.yaml"
+    none = "{link_mass_scale: {arm_link: 2}, payload: {arm_link: {mass: 0.1, position: [0, 0, 0]}}}"
+    rung = "{link_mass_scale: {pendulum_link: 3}, payload: {pendulum_link: {mass: 0.2, position: [0, 0, 0]}}}"
+    ladder.write_text(f"schema_version: 1\nscenarios: {{none: {none}, rung: {rung}}}\n")
+    rng = np.random.default_rng(0)
+    for drawn in (draw_between(robot, "rung", rng) for _ in range(20)):
+        assert 1 < drawn.link_mass_scale["arm_link"] < 2 and 1 < drawn.link_mass_scale["pendulum_link"] < 3
+        assert 0 < drawn.payload["arm_link"].mass < 0.1 and 0 < drawn.payload["pendulum_link"].mass < 0.2
+
+
+@pytest.mark.parametrize(("none", "rung"), [(0.4, None), (None, 0.4), (0.2, 0.4), (None, None)])
+def test_the_push_of_whichever_has_one_is_in_every_scenario(
+    none: float | None, rung: float | None, tmp_path: Path
+) -> None:
+    robot = load_robot(shutil.copytree(load_robot("quadruped").folder, tmp_path / "quadruped"))
+    push = ["{}" if speed is None else f"{{push: {{speed: {speed}, interval_s: 2}}}}" for speed in (none, rung)]
+    ladder = f"schema_version: 1\nscenarios: {{none: {push[0]}, rung: {push[1]}}}\n"
+    (robot.folder / "scenarios.yaml").write_text(ladder)
+    drawn = draw_between(robot, "rung", np.random.default_rng(0)).push
+    speeds = [speed for speed in (none, rung) if speed is not None]
+    if not speeds:
+        assert drawn is None
+    else:
+        assert drawn is not None
+        assert min(speeds) <= drawn.speed <= max(speeds) and drawn.interval_s == 2

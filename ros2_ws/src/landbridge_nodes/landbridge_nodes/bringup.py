@@ -9,6 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from landbridge.deploy.hardware import choose_hardware
+from landbridge.hardware_spec import TwinHardware
+from landbridge.robot import load_robot
+
 PACKAGE = "landbridge_nodes"
 BOARD_LINK = "/tmp/landbridge-board"
 
@@ -19,6 +23,7 @@ class NodeSpec:
 
     Attributes:
         lifecycle: Whether it is a managed node (led by the monitor).
+        essential: Whether its end is that of the whole bring-up; else it is reported, and the robot goes on.
     """
 
     executable: str
@@ -27,6 +32,7 @@ class NodeSpec:
     lifecycle: bool
     package: str = PACKAGE
     namespace: str = ""
+    essential: bool = True
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,16 @@ class Argument:
 def record(
     robot: str, scenario: str, seed: int, out: str, excitation: str = "", hardware: str = "", port: str = ""
 ) -> list[NodeSpec]:
-    """The robot, its exciting behaviour or a designed excitation, the monitor, and the recorder."""
+    """The robot, its exciting behaviour or a designed excitation, the monitor, and the recorder.
+
+    A bag of hardware is labelled so, whatever `scenario` says.
+
+    Raises:
+        InputError: No such robot, or `hardware` and `port` do not go together.
+    """
+    scenario = _label(robot, scenario, hardware, port)
     return [
-        _recorder(robot, scenario, "excite", out=out),
+        _recorder(robot, scenario, "excite", {"out": out}, essential=True),  # the bag is what it is for
         _bridge(robot, scenario, seed, hardware, port),
         NodeSpec("excite", "excite", {"robot": robot, "seed": seed, "excitation": excitation}, lifecycle=True),
         _monitor(robot, "excite"),
@@ -66,11 +79,32 @@ def deploy(
     black_box: str = "",
     black_box_seconds: int = 30,
 ) -> list[NodeSpec]:
-    """The robot, a policy from a bundle, the monitor, and, if `out` or `black_box` names a folder, the recorder."""
-    policy = {"robot": robot, "bundle": bundle, "require_signature": require_signature}
+    """The robot, a policy from a bundle, the monitor, and, if `out` or `black_box` names a folder, the recorder.
+
+    A bag of hardware is labelled so, whatever `scenario` says.
+
+    Raises:
+        InputError: No such robot, or `hardware` and `port` do not go together.
+    """
+    scenario = _label(robot, scenario, hardware, port)
     sinks: dict[str, str | int] = {"out": out, "black_box": black_box, "black_box_seconds": black_box_seconds}
+    return _running(robot, scenario, seed, bundle, require_signature, hardware, port, sinks)
+
+
+def _running(
+    robot: str,
+    scenario: str,
+    seed: int,
+    bundle: str,
+    require_signature: str,
+    hardware: str,
+    port: str,
+    sinks: Mapping[str, str | int],
+) -> list[NodeSpec]:
+    policy = {"robot": robot, "bundle": bundle, "require_signature": require_signature}
+    recorded = any(sinks.get(name) for name in ("out", "black_box"))
     return [
-        *([_recorder(robot, scenario, "policy", bundle=bundle, **sinks)] if out or black_box else []),
+        *([_recorder(robot, scenario, "policy", {"bundle": bundle, **sinks}, essential=False)] if recorded else []),
         _bridge(robot, scenario, seed, hardware, port),
         NodeSpec("policy", "policy", policy, lifecycle=True),
         _monitor(robot, "policy"),
@@ -85,14 +119,13 @@ def hil(
     out: str = "",
     require_signature: str = "",
     link: str = BOARD_LINK,
-    port: str = "",
 ) -> list[NodeSpec]:
-    """As `deploy`, on a microcontroller: the one on `port`, or an emulated one, which puts its port at `link`."""
-    rest = bundle, out, require_signature
-    if port:
-        return deploy(robot, "hardware", seed, *rest, port=port)
+    """As `deploy`, on an emulated microcontroller with its port at `link`; a real one is `deploy` with a port."""
     board = {"robot": robot, "scenario": scenario, "seed": seed, "link": link}
-    return [NodeSpec("board", "board", board, lifecycle=False), *deploy(robot, scenario, seed, *rest, port=link)]
+    return [
+        NodeSpec("board", "board", board, lifecycle=False),
+        *_running(robot, scenario, seed, bundle, require_signature, "mcu", link, {"out": out}),
+    ]
 
 
 def twin(robot: str, scenario: str, seed: int) -> list[NodeSpec]:
@@ -145,7 +178,6 @@ MODES: dict[str, tuple[Callable[..., list[NodeSpec]], Sequence[Argument]]] = {
             SEED,
             *BUNDLE,
             Argument("link", BOARD_LINK, "where to put the emulated board's port"),
-            Argument("port", "", "serial port of a real board, in place of the emulated one"),
         ),
     ),
     "twin": (twin, (ROBOT, SCENARIO, SEED)),
@@ -161,6 +193,11 @@ def _monitor(robot: str, controller: str) -> NodeSpec:
     return NodeSpec("monitor", "monitor", {"robot": robot, "controller": controller}, lifecycle=False)
 
 
-def _recorder(robot: str, scenario: str, controller: str, **rest: str | int) -> NodeSpec:
+def _recorder(robot: str, scenario: str, controller: str, rest: Mapping[str, str | int], essential: bool) -> NodeSpec:
     parameters = {"robot": robot, "scenario": scenario, "controller": controller, **rest}
-    return NodeSpec("recorder", "recorder", parameters, lifecycle=False)
+    return NodeSpec("recorder", "recorder", parameters, lifecycle=False, essential=essential)
+
+
+def _label(robot: str, scenario: str, hardware: str, port: str) -> str:
+    settings = choose_hardware(load_robot(robot).spec, hardware, port)
+    return scenario if isinstance(settings, TwinHardware) else "hardware"

@@ -59,7 +59,8 @@ def run(
         port: Serial port, in place of the robot's own; one alone asks for mcu.
         hardware: Back end, in place of the robot's own line.
         robot: Robot that ships with landbridge, or folder of one.
-        joints: Actuated joints that may move; all if none is named.
+        joints: Actuated joints to try, one after the other; all if none is named. On a robot commanded in position
+            every joint, named or not, also goes to its default position and to the parking pose.
         soak_s: How long the joints go to and fro at the end [s].
         latency_s: How long latency and jitter are measured [s].
         bundle: Bundle to run in closed loop at the end.
@@ -124,9 +125,15 @@ def close_the_loop(robot: Robot, specs: list[NodeSpec], result: Result, by_hand:
 
 
 def _ask(robot: Robot, plan: Plan) -> None:
-    kind = robot.spec.action.kind
+    kind, safety = robot.spec.action.kind, robot.spec.safety
+    led = (
+        "every joint, named or not, first goes to its default position, and after each stage to the parking pose, at "
+        f"up to {safety.parking_speed:g} rad/s; "
+        if kind == "position"
+        else ""
+    )
     console.print(
-        f"[bold]{robot.spec.name}[/]: {', '.join(plan.joints)} will move by about {DISTANCE:g} rad to and fro for "
+        f"[bold]{robot.spec.name}[/]: {led}{', '.join(plan.joints)} will move by about {DISTANCE:g} rad to and fro for "
         f"{plan.soak_s + plan.latency_s:.0f} s and more, commanded in {kind}, with {SHARE:.0%} of its limits. After "
         "a failure torque goes off: support what would fall. Keep the emergency stop in your hand."
     )

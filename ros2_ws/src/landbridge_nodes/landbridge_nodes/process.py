@@ -9,7 +9,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from landbridge.errors import InputError
@@ -42,6 +43,17 @@ def require_one_ros(environment: Mapping[str, str] = os.environ) -> None:
             "the ROS wheels have no SROS2",
             "use an installed ROS 2, or unset ROS_SECURITY_ENABLE",
         )
+
+
+def stay_on_this_machine(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Have ROS look for others on this machine only, unless the environment says otherwise already.
+
+    Humble does not know the discovery range; from Iron on, ROS_LOCALHOST_ONLY=1 would override a range that was chosen.
+    """
+    if environment.get("ROS_DISTRO") == "humble":
+        environment.setdefault("ROS_LOCALHOST_ONLY", "1")
+    else:
+        environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
 def run(make: Callable[[], Any], priority: int = 0) -> int:
@@ -95,13 +107,15 @@ def run(make: Callable[[], Any], priority: int = 0) -> int:
 
 
 def notify(news: str) -> None:
-    """Tell systemd, if it started this process as `Type=notify`."""
+    """Tell systemd, if it started this process as `Type=notify`. Nobody listening ends no loop, and none waits."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
     name = "\0" + address[1:] if address.startswith("@") else address  # an abstract socket
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
-        notifier.sendto(news.encode(), name)
+        notifier.setblocking(False)
+        with suppress(OSError):
+            notifier.sendto(news.encode(), name)
 
 
 def _set_priority(priority: int) -> bool:

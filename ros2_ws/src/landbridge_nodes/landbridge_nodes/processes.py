@@ -15,12 +15,15 @@ from types import TracebackType
 from typing import Any
 
 import yaml
+from rich.console import Console
 from typing_extensions import Self
 
 from landbridge.errors import InputError
 from landbridge_nodes.bringup import NodeSpec
+from landbridge_nodes.process import stay_on_this_machine
 
 GRACE_SECONDS = 5.0  # from SIGTERM to SIGKILL: the recorder completes its bag, the bridge writes its stop
+BAD_INPUT = 2  # exit code of a node that refuses what it was given, before anything moves
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -46,6 +49,7 @@ class Processes:
     def __init__(self, specs: Sequence[NodeSpec], environment: dict[str, str] | None = None) -> None:
         self._specs, self._environment = specs, environment or {}
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._lost: dict[str, str] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="landbridge-")
 
     def __enter__(self) -> Self:
@@ -67,13 +71,21 @@ class Processes:
         return self._started[name].pid
 
     def check(self) -> None:
-        """Raise InputError if a process has ended; its own message is on the terminal."""
-        for name, process in self._started.items():
-            if process.poll() is not None:
-                raise InputError(f"node {name}", f"ended with code {process.returncode}", "see its message above")
+        """Raise InputError if an essential process has ended; its own message is on the terminal.
+
+        So does the end of another one that refuses its input; else it is told there, now and again at the end of all.
+        """
+        for spec in self._specs:
+            name, code = spec.name, self._started[spec.name].poll()
+            if code is None or name in self._lost:
+                continue
+            if spec.essential or code == BAD_INPUT:
+                raise InputError(f"node {name}", f"ended with code {code}", "see its message above")
+            self._lost[name] = f"node {name} ended with code {code}: the rest goes on without it"
+            self._tell(self._lost[name])
 
     def end(self) -> None:
-        """SIGTERM, then SIGKILL what is left after `GRACE_SECONDS`."""
+        """SIGTERM, then SIGKILL what is left after `GRACE_SECONDS`; says again what had ended before."""
         for process in reversed(self._started.values()):
             _signal(process, signal.SIGTERM)
             deadline = time.monotonic() + GRACE_SECONDS
@@ -83,14 +95,22 @@ class Processes:
                 _signal(process, signal.SIGKILL)
                 process.wait()
         self._folder.cleanup()
+        for news in self._lost.values():
+            self._tell(news)
+
+    @staticmethod
+    def _tell(news: str) -> None:
+        Console(stderr=True, highlight=False).print(f"[bold red]{news}[/]", soft_wrap=True)
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
         file = Path(self._folder.name) / f"{spec.name}.yaml"
         file.write_text(parameters_yaml(spec))
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | self._environment
+        stay_on_this_machine(environment)
         return subprocess.Popen(
             [sys.executable, "-m", f"{spec.package}.{spec.executable}", *arguments(spec, str(file))],
             stdout=sys.stderr,  # standard output belongs to the figures of the command
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | self._environment,
+            env=environment,
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
-from landbridge_nodes.process import require_one_ros
+from landbridge_nodes.process import require_one_ros, stay_on_this_machine
 
 
 def state(seconds: float = 5.0) -> dict[str, Any]:
@@ -18,7 +17,7 @@ def state(seconds: float = 5.0) -> dict[str, Any]:
         seconds: To listen at most.
     """
     require_one_ros()
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    stay_on_this_machine()
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 

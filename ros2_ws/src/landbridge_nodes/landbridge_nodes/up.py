@@ -52,9 +52,8 @@ def record(
 
         read_excitation(excitation, loaded)
     designed = "" if excitation is None else str(excitation.resolve())
-    scenario = scenario if on_twin else "hardware"
     specs = bringup.record(_name(robot), scenario, seed, str(out.resolve()), designed, hardware, port)
-    return {"bag": str(out), "scenario": scenario, **_run(loaded, specs, on_twin, seconds=seconds)}
+    return {"bag": str(out), "scenario": _label(specs), **_run(loaded, specs, on_twin, seconds=seconds)}
 
 
 def up(
@@ -76,8 +75,8 @@ def up(
     Example: landbridge up deploy --bundle policy.bundle --episodes 20
 
     Args:
-        mode: `deploy` runs a bundle, `hil` likewise on an emulated board; `twin` is the robot's side alone, for a
-            policy started elsewhere.
+        mode: `deploy` runs a bundle, `hil` likewise on an emulated board (on a real one: `deploy --port`); `twin` is
+            the robot's side alone, for a policy started elsewhere.
         bundle: Bundle to run (deploy, hil).
         robot: Robot that ships with landbridge, or folder of one.
         scenario: Rung of the robot's scenarios.yaml (twin, emulated board).
@@ -93,15 +92,14 @@ def up(
     if mode == "hil" and (hardware or port or black_box):
         problem = "has a board of its own and takes no --hardware, --port or --black-box"
         raise InputError("up hil", problem, "use `up deploy`")
-    loaded, on_twin = _check(robot, scenario, "twin" if mode == "hil" else hardware, port)
-    scenario = scenario if on_twin else "hardware"
+    if mode == "twin" and (bundle or record or require_signature or episodes or hardware or port or black_box):
+        raise InputError(
+            "up twin",
+            "takes no --bundle, --record, --require-signature, --episodes, --hardware, --port or --black-box",
+            "use `up deploy`",
+        )
+    loaded, on_twin = _check(robot, scenario, hardware if mode == "deploy" else "twin", port)
     if mode == "twin":
-        if bundle or record or require_signature or episodes or hardware or port or black_box:
-            raise InputError(
-                "up twin",
-                "takes no --bundle, --record, --require-signature, --episodes, --hardware, --port or --black-box",
-                "use `up deploy`",
-            )
         specs = bringup.twin(_name(robot), scenario, seed)
     else:
         if bundle is None:
@@ -123,7 +121,7 @@ def up(
     if not episodes:
         _stay(specs)
     resettable = on_twin and mode != "hil"
-    return {"bundle": str(bundle), "scenario": scenario, **_run(loaded, specs, resettable, episodes=episodes)}
+    return {"bundle": str(bundle), "scenario": _label(specs), **_run(loaded, specs, resettable, episodes=episodes)}
 
 
 def _check(robot: str, scenario: str, hardware: str, port: str) -> tuple[Robot, bool]:
@@ -148,6 +146,11 @@ def _check(robot: str, scenario: str, hardware: str, port: str) -> tuple[Robot, 
 def _name(robot: str) -> str:
     """A robot's folder as an absolute path, for processes that may run elsewhere; a shipped one keeps its name."""
     return str(Path(robot).resolve()) if Path(robot).is_dir() else robot
+
+
+def _label(specs: list[NodeSpec]) -> Any:
+    """The scenario as the bring-up names it: that of hardware is `hardware`."""
+    return next(spec.parameters["scenario"] for spec in specs if spec.name == "bridge")
 
 
 def _require_new(path: Path) -> None:
