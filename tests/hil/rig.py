@@ -27,8 +27,10 @@ PATIENT_MS = 200.0  # where time is not what is tested: a busy machine may be th
 class Emulated:
     """The process `landbridge hil emulate` and its orders."""
 
-    def __init__(self, link: Path, program: tuple[str, ...] = (sys.executable, "-m", "landbridge")) -> None:
-        command = [*program, "hil", "emulate", "--link", str(link)]
+    def __init__(
+        self, link: Path, *arguments: str, program: tuple[str, ...] = (sys.executable, "-m", "landbridge")
+    ) -> None:
+        command = [*program, "hil", "emulate", "--link", str(link), *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.port = self._line()
 
