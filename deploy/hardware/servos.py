@@ -10,7 +10,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from landbridge.deploy.hardware.servo_bus import TRIES, TURNAROUND_MS, Bus, NoAnswerError, RefusedError
+from landbridge.deploy.hardware.servo_bus import (
+    BITS_PER_BYTE,
+    TRIES,
+    TURNAROUND_MS,
+    Bus,
+    NoAnswerError,
+    RefusedError,
+)
 from landbridge.deploy.hardware.servo_joints import by_id, to_position, to_ticks
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
@@ -19,7 +26,9 @@ from landbridge.robot import Robot
 READ_SHARE = 0.8  # of a control period in which an answer may be waited for and asked for again
 WATCH_S = 0.03  # between two looks at one of the groups of `Family.watched`
 RETRY_S = 0.5  # between two attempts to open a lost port
-REOPEN_S = 0.05  # that one of them may take, while the robot is stopped for want of a port
+REOPEN_S = 0.05  # that one of them may take, while the robot is stopped for want of a port; and for each servo:
+REOPEN_ANSWERS, REOPEN_BYTES = 2, 200  # it answers two questions alone; all its bytes, both ways, rounded up
+OFF_S = 0.05  # in which all servos can say at any rate that torque is off; asked when no loop is left to be late
 
 
 class Servos:
@@ -54,6 +63,7 @@ class Servos:
         self._actuated = [id for id, joint in self._joints.items() if joint.actuated]
         self._stale = self._spec.safety.max_command_age_ms / 1000
         self._torque: bool | None = None  # as asked for; None: left as it was found
+        self._reopened = False  # after a loss of the port: no goal goes out before an operator's reset
         self._position = dict.fromkeys(self._joints, math.nan)
         self._velocity = dict(self._position)
         self.told_at = self._watched_at = self._asked_at = -math.inf
@@ -82,7 +92,10 @@ class Servos:
         return list(self._position.values()), list(self._velocity.values())
 
     def write(self, command: Sequence[float]) -> None:
-        """Set the goals; torque comes on with the first one. Goals go out while faulty, too: then they are a stop."""
+        """Set the goals; torque comes on with the first one. Goals go out while faulty, too: then they are a stop.
+
+        But none after a loss of the port: the servos have stopped meanwhile, and stay where they are until `recover`.
+        """
         self._safely(self._write, command)
 
     def disable(self) -> None:
@@ -95,7 +108,16 @@ class Servos:
         self._safely(self._recover)
 
     def close(self) -> None:
-        """Release the port. Torque is left as it is: Dynamixel stops by its watchdog, Feetech holds its last goal."""
+        """Release the port. Torque that was taken off is made sure of, for nobody repeats it afterwards.
+
+        Else it is left as it is: Dynamixel stops by its watchdog, Feetech holds its last goal.
+        """
+        if self._bus is not None and self._torque is False:
+            with contextlib.suppress(OSError):  # the port is lost: nothing more can be said
+                self._ensure_power_off()
+        self._release()
+
+    def _release(self) -> None:
         if self._bus is not None:
             self._bus.close()
             self._bus = None
@@ -105,7 +127,7 @@ class Servos:
         self._bus = bus = make_bus(self._settings)
         bus.port.deadline = deadline
         with contextlib.ExitStack() as undo:
-            undo.callback(self.close)
+            undo.callback(self._release)
             try:
                 self._check(bus)
                 for register, value in bus.family.prepared.items():
@@ -163,9 +185,15 @@ class Servos:
             return
         self._asked_at = now
         try:
-            self._open(now + REOPEN_S)
+            self._open(now + self._reopen_s)
+            self._reopened = True
         except InputError:
             self.counters["reopen_failed"] += 1
+
+    @property
+    def _reopen_s(self) -> float:
+        each = REOPEN_ANSWERS * TURNAROUND_MS / 1000 + REOPEN_BYTES * BITS_PER_BYTE / self._settings.baud
+        return REOPEN_S + len(self._joints) * each
 
     def _safely(self, step: Callable[..., None], *arguments: object) -> None:
         """`step`, unless there is no port; what the port raises becomes a fault."""
@@ -176,7 +204,7 @@ class Servos:
         except BlockingIOError:
             self.fault = self.fault or "port_blocked"
         except OSError:
-            self.close()
+            self._release()
             self.fault = self.fault or "port_lost"
 
     def _measure(self, now: float) -> None:
@@ -229,13 +257,14 @@ class Servos:
         """What a servo says of itself, whichever of it has been read."""
         assert self._bus is not None
         fault, name = "", self._joints[id].name
+        powered = bool(self._torque) and id in self._actuated
         if error := values.get("hardware_error", 0):
             self._broken.add(id)
             bit = error & -error
             fault = f"servo_{self._bus.family.errors.get(bit, f'error_{bit}')}"
         elif values.get("bus_watchdog", 0) < 0:
             fault = "bus_watchdog"
-        elif self._torque and values.get("torque_enable") == 0:
+        elif powered and values.get("torque_enable") == 0:
             fault = "torque_lost"
         if (celsius := values.get("present_temperature")) is not None:
             self.counters[f"{name}.temperature_c"] = celsius
@@ -245,11 +274,16 @@ class Servos:
             fault = fault or ("servo_voltage" if tenths < 10 * self._settings.min_voltage else "")
         if self._torque is False and values.get("torque_enable"):
             self._power_off()
+        if powered and values.get("bus_watchdog") == 0:  # no servo answers the packet that arms it
+            self.counters["watchdog_rearmed"] += 1
+            self._arm_watchdog()
         if fault and not self.fault:
             self.fault = f"{fault}:{name}"
 
     def _write(self, command: Sequence[float]) -> None:
         assert self._bus is not None
+        if self._reopened:
+            return
         goals = {id: to_ticks(self._joints[id], value) for id, value in zip(self._actuated, command, strict=True)}
         self._bus.sync_write("goal_position", goals)
         if not self._torque:
@@ -260,6 +294,17 @@ class Servos:
     def _power_off(self) -> None:
         assert self._bus is not None
         self._bus.sync_write("torque_enable", dict.fromkeys(self._actuated, 0))
+
+    def _ensure_power_off(self) -> None:
+        """Repeat it until every servo says so, a few times at most."""
+        assert self._bus is not None
+        for _ in range(TRIES):
+            self._power_off()
+            self._bus.port.deadline = self._clock() + OFF_S
+            with contextlib.suppress(NoAnswerError):
+                answers = self._bus.sync_read(["torque_enable"], self._actuated)
+                if not any(values["torque_enable"] for values in answers.values()):
+                    return
 
     def _arm_watchdog(self) -> None:
         if self._bus is not None and isinstance(self._settings, DynamixelHardware):
@@ -284,7 +329,9 @@ class Servos:
             self._bus.reboot(id)
         self._broken.clear()
         self._begin_here()
-        self._torque = None  # the next write brings it back where it was lost
+        if self._torque:
+            self._torque = None  # the next write brings it back where it was lost
+        self._reopened = False
         self.fault = ""
 
 

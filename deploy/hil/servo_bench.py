@@ -33,6 +33,7 @@ FAULTS: dict[
 ] = {  # orders about one servo: what they do, with a number where they take one
     "gone": lambda servo, _: setattr(servo, "gone", True),
     "torque_lost": lambda servo, _: servo.force("torque_enable", 0),
+    "unwatched": lambda servo, _: servo.force("bus_watchdog", 0),
     "overload": lambda servo, _: servo.fail("overload"),
     "temperature": lambda servo, celsius: servo.force("present_temperature", int(celsius)),
     "voltage": lambda servo, volts: servo.force("present_voltage", round(10 * volts)),

@@ -153,6 +153,49 @@ class TestServos:
         assert all(arm_bus.order("status")["torque"])
         until(servos, lambda: not any(arm_bus.order("status")["torque"]))
 
+    def test_a_torque_off_that_is_lost_is_repeated_by_close(self, servos: Servos, arm_bus: Emulated) -> None:
+        until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
+        arm_bus.order("lost to_board 2")
+        servos.disable()
+        servos.close()
+        assert not any(arm_bus.order("status")["torque"])
+        servos.close()
+        servos._open()
+
+    def test_a_torque_off_outlives_a_reset(self, servos: Servos, arm_bus: Emulated) -> None:
+        until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
+        arm_bus.order("lost to_board 1")
+        servos.disable()
+        servos.recover()
+        until(servos, lambda: not any(arm_bus.order("status")["torque"]))
+
+    def test_a_watchdog_that_was_not_armed_is_armed_again(self, servos: Servos, kind: str, arm_bus: Emulated) -> None:
+        if kind == "feetech":
+            pytest.skip("feetech servos have no bus watchdog")
+        until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
+        arm_bus.order("unwatched elbow")
+        until(servos, lambda: min(arm_bus.order("status")["watchdog"]) == PATIENT_MS / 20, HOME)
+        assert servos.counters["watchdog_rearmed"] >= 1
+
+    def test_a_bus_plugged_in_again_does_not_move_before_a_reset(self, servos: Servos, arm_bus: Emulated) -> None:
+        until(servos, lambda: at(AWAY, arm_bus), AWAY)
+        arm_bus.order("unplug")
+        until(servos, lambda: servos.fault == "port_lost", AWAY)
+        arm_bus.order("latency 3")  # slow, but within what an attempt may take
+        arm_bus.order("plug")
+        until(servos, lambda: servos._reopened, HOME)
+        opened = servos.told_at
+        until(servos, lambda: servos.told_at > opened + 0.05, HOME)
+        arm_bus.order("latency 0")
+        goals = arm_bus.order("status")["goal"]
+        for _ in range(5):
+            servos.write(HOME)
+            servos.read()
+        assert servos.fault == "port_lost"
+        assert arm_bus.order("status")["goal"] == goals
+        recover(servos)
+        until(servos, lambda: at(HOME, arm_bus), HOME)
+
     def test_a_servo_that_jams_under_load_reports_its_overload(self, servos: Servos, arm_bus: Emulated) -> None:
         arm_bus.order("stuck gripper")
         until(servos, lambda: bool(servos.fault), [*HOME[:5], 1.4])
