@@ -232,14 +232,16 @@ class Loop:
 
     def end(self) -> None:
         """After a failure: stop in the way that can be trusted, then take torque off; raises Failed if it stays on."""
-        if self.trusted and self.state in (*COMMANDED, *RECOVERIES):
-            if self.state in COMMANDED:
-                self._handle(Event.DISARM)
-            while self.state in RECOVERIES:
-                self.tick()
-        self._handle(Event.ESTOP)
-        self.hardware.disable()
-        self._guard.release()
+        try:
+            if self.trusted and self.state in (*COMMANDED, *RECOVERIES):
+                if self.state in COMMANDED:
+                    self._handle(Event.DISARM)
+                while self.state in RECOVERIES:
+                    self.tick()
+        finally:  # also when it is interrupted once more
+            self.hardware.disable()
+            self._guard.release()
+            self._handle(Event.ESTOP)
         self.require_no_torque()
 
     def require_no_torque(self) -> None:

@@ -155,6 +155,8 @@ def _judge(
     loop.tick()
     verdict, _ = loop.send(loop.stamp + shift, names, values)
     largest = max(abs(value) / bound for value, bound in zip(verdict.command, bounds, strict=True))
+    if not verdict.write:
+        loop.send(loop.stamp, loop.spec.actuated, loop.idle())  # that measurement is not left unanswered
     row = {"asked": what, "verdict": verdict.reason.value, "written": verdict.write, "largest_of_limit": largest}
     result.rows.append(row)
     if verdict.reason is not expected or verdict.write != (expected is Reason.LIMITED) or largest > 1 + ROUNDING:
