@@ -115,9 +115,9 @@ class ServoBench(Bench):
         self._plant.step([(0.0, np.array(pulls))])
         self._speed += self._dt / SPEED_S * (np.asarray(velocity) - self._speed)
         stuck = [servo.stuck for servo in self.servos]
-        if any(stuck) or any(not low <= q <= high for q, (low, high) in zip(position, self._stops, strict=True)):
-            after, speed = (np.asarray(values) for values in self._plant.state())
-            within = np.clip(after, *np.transpose(self._stops))
+        after, speed = (np.asarray(values) for values in self._plant.state())
+        within = np.clip(after, *np.transpose(self._stops))
+        if any(stuck) or np.any(within != after):  # at once: who rests on a stop has no speed
             held = np.where(stuck, position, within)
             self._plant.place(held, np.where(held == after, speed, 0.0))
 
