@@ -27,7 +27,7 @@ class Hardware(Protocol):
 
     Attributes:
         fault: What is wrong with hardware or link, latched until `recover`, read giving NaN; "" while nothing is.
-        counters: Events and readings worth a diagnosis, by name.
+        counters: Events worth a diagnosis, by name.
     """
 
     fault: str
@@ -70,7 +70,14 @@ class Reporting(Protocol):
 
     @property
     def watchdog(self) -> float:
-        """Seconds of silence after which the device stops by itself, with a `fault` that has "watchdog" in its name."""
+        """Seconds of silence after which the device stops by itself, with a `fault` that has "watchdog" in its name.
+
+        Infinite: it has none.
+        """
+
+    @property
+    def streams(self) -> bool:
+        """Whether it reports unasked; else each `read` is a question, which keeps its watchdog quiet."""
 
     @property
     def torque(self) -> bool:

@@ -116,6 +116,11 @@ class Mcu:
         return self._settings.watchdog_ms / 1000
 
     @property
+    def streams(self) -> bool:
+        """Telemetry comes unasked."""
+        return True
+
+    @property
     def torque(self) -> bool:
         """Whether the board's output is on, by its newest telemetry."""
         return bool(self.telemetry["torque"])

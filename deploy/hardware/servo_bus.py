@@ -24,6 +24,7 @@ from landbridge.deploy.hardware.port import open_port
 # the scheduler. Outside of control loops longer, for one that comes too late is taken for that to the next question.
 TURNAROUND_MS, PATIENT_MS = 4.0, 20.0
 QUIET_S = 0.001  # longer than any pause within or between the answers to one packet
+SETTLE_S = 0.2  # after which a line that never falls quiet is spoken on nevertheless
 TRIES = 5  # of a question to one servo, which is asked outside of any control loop
 BITS_PER_BYTE = 10  # start, 8, stop
 
@@ -134,7 +135,8 @@ class SdkPort:
 
     def settle(self) -> None:
         """Wait until the line is quiet: who speaks while others still answer is not heard."""
-        while time.monotonic() < self.deadline and (self._serial.read(256) or self._readable(QUIET_S)):
+        until = min(self.deadline, time.monotonic() + SETTLE_S)
+        while time.monotonic() < until and (self._serial.read(256) or self._readable(QUIET_S)):
             pass
 
     def _readable(self, seconds: float) -> bool:

@@ -175,7 +175,7 @@ def _rates(name: str) -> list[int]:
 
 @contextmanager
 def _bus(name: str, port: str, baud: int) -> Iterator[Bus]:
-    """The bus, closed afterwards; a port that vanishes on the way is bad input."""
+    """The bus, closed afterwards; a port that vanishes on the way, or a servo that does, is bad input."""
     bus = BUSES[name](port, baud)
     try:
         yield bus
@@ -183,5 +183,8 @@ def _bus(name: str, port: str, baud: int) -> Iterator[Bus]:
         raise InputError(
             port, f"the port has gone: {error}", "plug it in again; what was written is in the servo"
         ) from error
+    except (NoAnswerError, RefusedError) as error:
+        problem = f"a servo answers only sometimes, or refuses to: {error}"
+        raise InputError(port, problem, "check its power and wiring, and that no two servos share its id") from error
     finally:
         bus.close()

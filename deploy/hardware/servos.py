@@ -10,7 +10,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from landbridge.deploy.hardware.servo_bus import TRIES, TURNAROUND_MS, Bus, NoAnswerError, RefusedError
+from landbridge.deploy.hardware.servo_bus import (
+    BITS_PER_BYTE,
+    TRIES,
+    TURNAROUND_MS,
+    Bus,
+    NoAnswerError,
+    RefusedError,
+)
 from landbridge.deploy.hardware.servo_joints import by_id, to_position, to_ticks
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
@@ -18,8 +25,11 @@ from landbridge.robot import Robot
 
 READ_SHARE = 0.8  # of a control period in which an answer may be waited for and asked for again
 WATCH_S = 0.03  # between two looks at one of the groups of `Family.watched`
+WATCHDOG_UNIT_S = 0.02  # ROBOTIS e-Manual, Bus Watchdog(98)
 RETRY_S = 0.5  # between two attempts to open a lost port
-REOPEN_S = 0.05  # that one of them may take, while the robot is stopped for want of a port
+REOPEN_S = 0.05  # that one of them may take, while the robot is stopped for want of a port; and for each servo:
+REOPEN_ANSWERS, REOPEN_BYTES = 2, 200  # it answers two questions alone; all its bytes, both ways, rounded up
+OFF_S = 0.05  # in which all servos can say at any rate that torque is off; asked when no loop is left to be late
 
 
 class Servos:
@@ -33,8 +43,8 @@ class Servos:
 
     Attributes:
         fault: What is wrong with servos or bus, "" while nothing is; latched until `recover`.
-        counters: Answers that were missing or damaged, and what each servo last said of its load (in its
-            own unit), temperature [deg C] and voltage [mV].
+        counters: Answers that were missing or damaged, and the like.
+        readings: What each servo last said of its load (in its own unit), temperature [deg C] and voltage [mV].
         told_at: When the newest measurement was asked for, on `clock`.
 
     Args:
@@ -49,11 +59,16 @@ class Servos:
     ) -> None:
         self.fault = ""
         self.counters: Counter[str] = Counter()
+        self.readings: dict[str, int] = {}
         self._spec, self._settings, self._clock = robot.spec, settings, clock
         self._joints = by_id(robot, settings)
         self._actuated = [id for id, joint in self._joints.items() if joint.actuated]
         self._stale = self._spec.safety.max_command_age_ms / 1000
+        self._goals_taken = False  # by the answer to the last question of `in_effect`
         self._torque: bool | None = None  # as asked for; None: left as it was found
+        self._powered: dict[int, int] = {}  # torque, as each servo last said
+        self._wrote: tuple[float, dict[int, int]] = (-math.inf, {})  # when, and the newest goals
+        self._reopened = False  # after a loss of the port: no goal goes out before an operator's reset
         self._position = dict.fromkeys(self._joints, math.nan)
         self._velocity = dict(self._position)
         self.told_at = self._watched_at = self._asked_at = -math.inf
@@ -82,7 +97,10 @@ class Servos:
         return list(self._position.values()), list(self._velocity.values())
 
     def write(self, command: Sequence[float]) -> None:
-        """Set the goals; torque comes on with the first one. Goals go out while faulty, too: then they are a stop."""
+        """Set the goals; torque comes on with the first one. Goals go out while faulty, too: then they are a stop.
+
+        But none after a loss of the port: the servos have stopped meanwhile, and stay where they are until `recover`.
+        """
         self._safely(self._write, command)
 
     def disable(self) -> None:
@@ -90,12 +108,57 @@ class Servos:
         self._torque = False
         self._safely(self._power_off)
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Port, and the model of each servo."""
+        names = {joint.name: self._models[id] for id, joint in self._joints.items()}
+        servos = ", ".join(f"{name} {model}" for name, model in names.items())
+        return {"port": str(self._settings.port), "baud": str(self._settings.baud), "servos": servos}
+
+    @property
+    def watchdog(self) -> float:
+        """What the servos were told [s], in whole units of 20 ms; Feetech has none."""
+        return WATCHDOG_UNIT_S * self._watchdog_units if self._watchdog_units else math.inf
+
+    @property
+    def streams(self) -> bool:
+        """A servo speaks only when it is asked."""
+        return False
+
+    @property
+    def torque(self) -> bool:
+        """Whether any servo is powered, by what each last said."""
+        return any(self._powered.values())
+
+    def in_effect(self, written: float) -> bool:
+        """Asks the servos for their goals: whether they are the newest ones, and those not older than `written`."""
+        self._goals_taken = False
+        if self._wrote[0] >= written:
+            self._safely(self._compare_goals)
+        return self._goals_taken
+
+    def _compare_goals(self) -> None:
+        assert self._bus is not None
+        self._bus.port.deadline = self._clock() + READ_SHARE * self._spec.control_dt
+        with contextlib.suppress(NoAnswerError):
+            answers = self._bus.sync_read(["goal_position"], self._actuated)
+            self._goals_taken = {id: values["goal_position"] for id, values in answers.items()} == self._wrote[1]
+
     def recover(self) -> None:
         """Clear watchdogs and errors, and begin from where the joints are. What is still wrong comes back."""
         self._safely(self._recover)
 
     def close(self) -> None:
-        """Release the port. Torque is left as it is: Dynamixel stops by its watchdog, Feetech holds its last goal."""
+        """Release the port. Torque that was taken off is made sure of, for nobody repeats it afterwards.
+
+        Else it is left as it is: Dynamixel stops by its watchdog, Feetech holds its last goal.
+        """
+        if self._bus is not None and self._torque is False:
+            with contextlib.suppress(OSError):  # the port is lost: nothing more can be said
+                self._ensure_power_off()
+        self._release()
+
+    def _release(self) -> None:
         if self._bus is not None:
             self._bus.close()
             self._bus = None
@@ -105,7 +168,7 @@ class Servos:
         self._bus = bus = make_bus(self._settings)
         bus.port.deadline = deadline
         with contextlib.ExitStack() as undo:
-            undo.callback(self.close)
+            undo.callback(self._release)
             try:
                 self._check(bus)
                 for register, value in bus.family.prepared.items():
@@ -135,7 +198,7 @@ class Servos:
     def _check(self, bus: Bus) -> None:
         """Every servo is there, of a known model, and takes positions."""
         port, family = str(self._settings.port), bus.family
-        models = {id: bus.model(id) for id in self._joints}
+        self._models = models = {id: bus.model(id) for id in self._joints}
         if missing := [f"{self._joints[id].name} ({id})" for id, model in models.items() if model is None]:
             problem = f"no answer at {self._settings.baud} baud from {', '.join(missing)}"
             raise InputError(
@@ -163,9 +226,15 @@ class Servos:
             return
         self._asked_at = now
         try:
-            self._open(now + REOPEN_S)
+            self._open(now + self._reopen_s)
+            self._reopened = True
         except InputError:
             self.counters["reopen_failed"] += 1
+
+    @property
+    def _reopen_s(self) -> float:
+        each = REOPEN_ANSWERS * TURNAROUND_MS / 1000 + REOPEN_BYTES * BITS_PER_BYTE / self._settings.baud
+        return REOPEN_S + len(self._joints) * each
 
     def _safely(self, step: Callable[..., None], *arguments: object) -> None:
         """`step`, unless there is no port; what the port raises becomes a fault."""
@@ -176,7 +245,7 @@ class Servos:
         except BlockingIOError:
             self.fault = self.fault or "port_blocked"
         except OSError:
-            self.close()
+            self._release()
             self.fault = self.fault or "port_lost"
 
     def _measure(self, now: float) -> None:
@@ -222,36 +291,44 @@ class Servos:
         speed = values["present_velocity"] * self._bus.family.velocity_unit
         self._position[id] = to_position(joint, values["present_position"])
         self._velocity[id] = joint.encoder.sign * speed / joint.encoder.gear
-        self.counters[f"{joint.name}.load"] = values["present_load"]
+        self.readings[f"{joint.name}.load"] = values["present_load"]
         self._judge(id, values)
 
     def _judge(self, id: int, values: Mapping[str, int]) -> None:
         """What a servo says of itself, whichever of it has been read."""
         assert self._bus is not None
         fault, name = "", self._joints[id].name
+        self._powered[id] = values.get("torque_enable", self._powered.get(id, 0))
+        powered = bool(self._torque) and id in self._actuated
         if error := values.get("hardware_error", 0):
             self._broken.add(id)
             bit = error & -error
             fault = f"servo_{self._bus.family.errors.get(bit, f'error_{bit}')}"
         elif values.get("bus_watchdog", 0) < 0:
             fault = "bus_watchdog"
-        elif self._torque and values.get("torque_enable") == 0:
+        elif powered and values.get("torque_enable") == 0:
             fault = "torque_lost"
         if (celsius := values.get("present_temperature")) is not None:
-            self.counters[f"{name}.temperature_c"] = celsius
+            self.readings[f"{name}.temperature_c"] = celsius
             fault = fault or ("servo_temperature" if celsius > self._settings.max_temperature_c else "")
         if (tenths := values.get("present_voltage")) is not None:
-            self.counters[f"{name}.voltage_mv"] = 100 * tenths
+            self.readings[f"{name}.voltage_mv"] = 100 * tenths
             fault = fault or ("servo_voltage" if tenths < 10 * self._settings.min_voltage else "")
         if self._torque is False and values.get("torque_enable"):
             self._power_off()
+        if powered and values.get("bus_watchdog") == 0:  # no servo answers the packet that arms it
+            self.counters["watchdog_rearmed"] += 1
+            self._arm_watchdog()
         if fault and not self.fault:
             self.fault = f"{fault}:{name}"
 
     def _write(self, command: Sequence[float]) -> None:
         assert self._bus is not None
+        if self._reopened:
+            return
         goals = {id: to_ticks(self._joints[id], value) for id, value in zip(self._actuated, command, strict=True)}
         self._bus.sync_write("goal_position", goals)
+        self._wrote = self._clock(), goals
         if not self._torque:
             self._arm_watchdog()
             self._bus.sync_write("torque_enable", dict.fromkeys(self._actuated, 1))
@@ -261,10 +338,27 @@ class Servos:
         assert self._bus is not None
         self._bus.sync_write("torque_enable", dict.fromkeys(self._actuated, 0))
 
+    def _ensure_power_off(self) -> None:
+        """Repeat it until every servo says so, a few times at most."""
+        assert self._bus is not None
+        for _ in range(TRIES):
+            self._power_off()
+            self._bus.port.deadline = self._clock() + OFF_S
+            with contextlib.suppress(NoAnswerError):
+                answers = self._bus.sync_read(["torque_enable"], self._actuated)
+                if not any(values["torque_enable"] for values in answers.values()):
+                    return
+
+    @property
+    def _watchdog_units(self) -> int:
+        """Of WATCHDOG_UNIT_S; 0: the family has no watchdog."""
+        if not isinstance(self._settings, DynamixelHardware):
+            return 0
+        return math.ceil(self._settings.watchdog_ms / 1000 / WATCHDOG_UNIT_S)
+
     def _arm_watchdog(self) -> None:
         if self._bus is not None and isinstance(self._settings, DynamixelHardware):
-            units = math.ceil(self._settings.watchdog_ms / 20)
-            self._bus.sync_write("bus_watchdog", dict.fromkeys(self._actuated, units))
+            self._bus.sync_write("bus_watchdog", dict.fromkeys(self._actuated, self._watchdog_units))
 
     def _begin_here(self) -> None:
         """Goals at the joints' own places, then watchdogs anew: a servo whose watchdog is cleared may go on."""
@@ -284,7 +378,9 @@ class Servos:
             self._bus.reboot(id)
         self._broken.clear()
         self._begin_here()
-        self._torque = None  # the next write brings it back where it was lost
+        if self._torque:
+            self._torque = None  # the next write brings it back where it was lost
+        self._reopened = False
         self.fault = ""
 
 

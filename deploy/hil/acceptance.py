@@ -109,6 +109,8 @@ def _run(loop: Loop, plan: Plan, result: Result) -> None:
             loop.end()
         except Failed as failed:
             result.reason += f"; and {failed}"
+        except KeyboardInterrupt:
+            result.reason += "; and again while stopping: torque off was asked for, and not checked"
     except BaseException:  # the program itself is wrong
         loop.end()
         raise

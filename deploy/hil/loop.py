@@ -38,6 +38,7 @@ class Tick:
     Attributes:
         time: When the measurement was taken [s, monotonic].
         late: Whether it began a period or more after it was due.
+        news: Whether there was a measurement that no command had answered yet.
         position: Of all joints [rad]; NaN while the hardware is faulty.
         velocity: [rad/s]
         written_at: When the guard's answer to the command was written [s, monotonic]; None: nothing was.
@@ -46,6 +47,7 @@ class Tick:
 
     time: float
     late: bool
+    news: bool
     position: tuple[float, ...]
     velocity: tuple[float, ...]
     written_at: float | None
@@ -83,6 +85,7 @@ class Loop:
         self.spec, self.hardware, self.trusted = spec, hardware, False
         self.ticks: list[Tick] = []
         self._guard, self._supervisor = Guard(spec), Supervisor(spec)
+        self._told_at: float | None = None  # where the driver says of when its newest measurement is
         self._stamp, self._due = 0, time.monotonic()
         self._resting: deque[bool] = deque(maxlen=REST_PERIODS)
 
@@ -119,13 +122,16 @@ class Loop:
         self._due = max(self._due + self.spec.control_dt, now)  # what was missed is not made up for
         self._supervisor.bridge_seen(now)
         self._supervisor.tick(now)
-        self._stamp += 1
         self._supervise(now)
-        self._guard.measure(self._stamp, now, position, velocity, self._tilt())
+        if news := self._has_news():
+            self._stamp += 1
+            self._guard.measure(self._stamp, now, position, velocity, self._tilt())
         self._apply(self._guard.tick(now))
-        verdict, written_at = (None, None) if wanted is None else self.send(self._stamp, self.spec.actuated, wanted)
+        verdict, written_at = None, None
+        if news and wanted is not None:
+            verdict, written_at = self.send(self._stamp, self.spec.actuated, wanted)
         self._judge(now)
-        tick = Tick(now, late, tuple(position), tuple(velocity), written_at, verdict)
+        tick = Tick(now, late, news, tuple(position), tuple(velocity), written_at, verdict)
         limits = [joint.velocity_limit for joint in self.spec.joints if joint.actuated]
         speeds = [speed for speed, joint in zip(velocity, self.spec.joints, strict=True) if joint.actuated]
         self._resting.append(all(abs(v) <= REST_SHARE * limit for v, limit in zip(speeds, limits, strict=True)))
@@ -232,14 +238,16 @@ class Loop:
 
     def end(self) -> None:
         """After a failure: stop in the way that can be trusted, then take torque off; raises Failed if it stays on."""
-        if self.trusted and self.state in (*COMMANDED, *RECOVERIES):
-            if self.state in COMMANDED:
-                self._handle(Event.DISARM)
-            while self.state in RECOVERIES:
-                self.tick()
-        self._handle(Event.ESTOP)
-        self.hardware.disable()
-        self._guard.release()
+        try:
+            if self.trusted and self.state in (*COMMANDED, *RECOVERIES):
+                if self.state in COMMANDED:
+                    self._handle(Event.DISARM)
+                while self.state in RECOVERIES:
+                    self.tick()
+        finally:  # also when it is interrupted once more
+            self.hardware.disable()
+            self._guard.release()
+            self._handle(Event.ESTOP)
         self.require_no_torque()
 
     def require_no_torque(self) -> None:
@@ -258,6 +266,13 @@ class Loop:
             if (left := deadline - time.monotonic()) <= 0:
                 return False
             time.sleep(min(left, POLL_SECONDS))
+
+    def _has_news(self) -> bool:
+        """Whether the hardware tells more than at the last period: a driver may give a measurement again."""
+        told_at = getattr(self.hardware, "told_at", None)
+        news = told_at is None or told_at != self._told_at or bool(self.hardware.fault)
+        self._told_at = told_at
+        return news
 
     def _tilt(self) -> float:
         """Of a floating base [rad]."""

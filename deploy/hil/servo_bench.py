@@ -33,6 +33,7 @@ FAULTS: dict[
 ] = {  # orders about one servo: what they do, with a number where they take one
     "gone": lambda servo, _: setattr(servo, "gone", True),
     "torque_lost": lambda servo, _: servo.force("torque_enable", 0),
+    "unwatched": lambda servo, _: servo.force("bus_watchdog", 0),
     "overload": lambda servo, _: servo.fail("overload"),
     "temperature": lambda servo, celsius: servo.force("present_temperature", int(celsius)),
     "voltage": lambda servo, volts: servo.force("present_voltage", round(10 * volts)),
@@ -114,9 +115,9 @@ class ServoBench(Bench):
         self._plant.step([(0.0, np.array(pulls))])
         self._speed += self._dt / SPEED_S * (np.asarray(velocity) - self._speed)
         stuck = [servo.stuck for servo in self.servos]
-        if any(stuck) or any(not low <= q <= high for q, (low, high) in zip(position, self._stops, strict=True)):
-            after, speed = (np.asarray(values) for values in self._plant.state())
-            within = np.clip(after, *np.transpose(self._stops))
+        after, speed = (np.asarray(values) for values in self._plant.state())
+        within = np.clip(after, *np.transpose(self._stops))
+        if any(stuck) or np.any(within != after):  # at once: who rests on a stop has no speed
             held = np.where(stuck, position, within)
             self._plant.place(held, np.where(held == after, speed, 0.0))
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from landbridge.deploy.hardware import Reporting
-from landbridge.deploy.hil.loop import Failed, Loop, Skipped, Tick
+from landbridge.deploy.hil.loop import REPORT_SECONDS, Failed, Loop, Skipped, Tick
 from landbridge.deploy.hil.nudge import nudge
 from landbridge.deploy.verdict import Reason
 
@@ -152,9 +152,12 @@ def _judge(
 ) -> None:
     """Send one command that answers the measurement `shift` after the newest; raises Failed at another verdict."""
     loop.step(loop.idle())
-    loop.tick()
+    while not loop.tick().news:  # nothing new comes for max_command_age_ms at most, then there is a fault
+        pass
     verdict, _ = loop.send(loop.stamp + shift, names, values)
     largest = max(abs(value) / bound for value, bound in zip(verdict.command, bounds, strict=True))
+    if not verdict.write:
+        loop.send(loop.stamp, loop.spec.actuated, loop.idle())  # that measurement is not left unanswered
     row = {"asked": what, "verdict": verdict.reason.value, "written": verdict.write, "largest_of_limit": largest}
     result.rows.append(row)
     if verdict.reason is not expected or verdict.write != (expected is Reason.LIMITED) or largest > 1 + ROUNDING:
@@ -192,16 +195,25 @@ def watchdog(loop: Loop, plan: Plan, result: Result) -> None:
     hardware = loop.hardware
     if not isinstance(hardware, Reporting):
         raise Skipped("this driver knows of no watchdog")
+    if math.isinf(hardware.watchdog):
+        raise Skipped("this hardware has none: if the host dies, it goes on to its last command, and holds it")
     allowed = hardware.watchdog + loop.spec.control_dt
     loop.arm()
     before = nudge(loop, plan.joints[0], loop.inwards(plan.joints[0])).ticks[-1]
     silent_since = before.written_at or before.time
-    loop.listen(lambda: bool(hardware.fault), silent_since + allowed - time.monotonic())
+    ends = silent_since + allowed
+    if not hardware.streams:  # to ask is to speak: it is asked when it must have stopped
+        time.sleep(max(0.0, ends - time.monotonic()))
+        ends += REPORT_SECONDS
+    loop.listen(lambda: bool(hardware.fault), ends - time.monotonic())
     after_ms = 1000 * (time.monotonic() - silent_since)
     result.figures |= {"stated_ms": 1000 * hardware.watchdog, "fault": hardware.fault}
     if "watchdog" not in hardware.fault:
         raise Failed(f"in {1000 * allowed:.0f} ms of silence: {hardware.fault or 'no fault'}, its watchdog is dead")
-    result.figures["noticed_after_ms"] = after_ms
+    if hardware.streams:
+        result.figures["noticed_after_ms"] = after_ms
+    else:
+        result.figures["stopped_within_ms"] = 1000 * allowed
     loop.reset()
     at = loop.spec.joint_names.index(plan.joints[0])
     result.figures["moved_rad"] = abs(loop.last.position[at] - before.position[at])

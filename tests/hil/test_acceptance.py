@@ -23,6 +23,7 @@ from landbridge.deploy.hardware import choose_hardware, open_hardware
 from landbridge.deploy.hil import acceptance, nudge, stages
 from landbridge.deploy.hil.acceptance import Account, accept, plan_for, reduced
 from landbridge.deploy.hil.board import FIRMWARE
+from landbridge.deploy.hil.loop import Loop
 from landbridge.deploy.hil.stages import Plan, Result
 from landbridge.robot import Robot, load_robot
 
@@ -192,6 +193,35 @@ def test_ctrl_c_stops_the_robot_and_takes_torque_off(emulated: Emulated, patient
         thread.join()
     assert verdicts(tmp_path / "hil")["wiring"] == "interrupted"
     assert emulated.order("status")["torque"] is False
+
+
+def test_a_second_ctrl_c_while_it_stops_takes_torque_off_too(
+    emulated: Emulated, patient: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(loop: Loop, plan: Plan, result: Result) -> None:
+        loop.arm()
+        loop.trusted = True
+        assert emulated.order("status")["torque"] is True
+        monkeypatch.setattr(loop, "tick", lambda: os.kill(os.getpid(), signal.SIGINT))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(acceptance, "STAGES", {"identity": stages.identity, "soak": interrupted})
+    (_, soak) = accepted(patient, emulated).results
+    assert soak.reason.startswith("interrupted; and again while stopping")
+    assert emulated.order("status")["torque"] is False
+
+
+def test_two_silent_periods_are_enough_for_the_limits(
+    emulated: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "identity", "limits")
+    robot = altered(
+        tmp_path / "furuta",
+        ("max_command_age_ms: 30", f"max_command_age_ms: {PATIENT_MS:g}"),
+        ("max_silence_periods: 3", "max_silence_periods: 2"),
+        ("hardware: {kind: twin}", f"hardware: {{kind: mcu, watchdog_ms: {PATIENT_MS:g}}}"),
+    )
+    assert accepted(robot, emulated).failure is None
 
 
 def test_joints_commanded_in_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 import time
+import tty
 from typing import Any
 
 import pytest
 
+from landbridge.deploy.hardware.servo_bus import TRIES, Bus, SdkPort
 from landbridge.deploy.hardware.servo_setup import scan, setup
 from landbridge.errors import InputError
 
@@ -72,6 +76,45 @@ def test_a_mistake_is_named_and_nothing_is_written(
     with pytest.raises(InputError, match=said):
         setup(arm_bus.port, **({"id": 3, "family": kind, "yes": True} | changes))
     assert scan(arm_bus.port, kind, baud=1_000_000, last_id=12) == before
+
+
+def test_a_servo_that_answers_only_once_is_named(kind: Any, arm_bus: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = Bus.model
+
+    def asked(bus: Bus, id: int, tries: int = TRIES) -> int | None:
+        number = ask(bus, id, tries)
+        if number is not None:
+            arm_bus.order("lost to_host")
+        return number
+
+    monkeypatch.setattr(Bus, "model", asked)
+    for command in (lambda: scan(arm_bus.port, kind, 1_000_000, 3), lambda: setup(arm_bus.port, 1, kind, yes=True)):
+        arm_bus.order("clear")
+        with pytest.raises(InputError, match="answers only sometimes, or refuses to: servo"):
+            command()
+
+
+def test_a_line_that_never_falls_quiet_is_not_waited_for() -> None:
+    ends, ended = os.openpty(), threading.Event()
+    tty.setraw(ends[1])
+    os.set_blocking(ends[0], False)
+
+    def babble() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(BlockingIOError):
+                os.write(ends[0], b"x")
+
+    port, thread = SdkPort(os.ttyname(ends[1]), 1_000_000), threading.Thread(target=babble, daemon=True)
+    thread.start()
+    settled = threading.Thread(target=port.settle, daemon=True)
+    settled.start()
+    settled.join(5)
+    assert not settled.is_alive()
+    ended.set()
+    thread.join()
+    port.close()
+    for end in ends:
+        os.close(end)
 
 
 def test_an_unknown_model_is_shown_and_left_alone(kind: Any, arm_bus: Emulated) -> None:

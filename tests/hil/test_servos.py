@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from landbridge.deploy.guard import Guard
-from landbridge.deploy.hardware import choose_hardware
+from landbridge.deploy.hardware import Reporting, choose_hardware
 from landbridge.deploy.hardware.servos import Servos
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
@@ -153,6 +153,64 @@ class TestServos:
         assert all(arm_bus.order("status")["torque"])
         until(servos, lambda: not any(arm_bus.order("status")["torque"]))
 
+    def test_a_torque_off_that_is_lost_is_repeated_by_close(self, servos: Servos, arm_bus: Emulated) -> None:
+        until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
+        arm_bus.order("lost to_board 2")
+        servos.disable()
+        servos.close()
+        assert not any(arm_bus.order("status")["torque"])
+        servos.close()
+        servos._open()
+
+    def test_a_torque_off_outlives_a_reset(self, servos: Servos, arm_bus: Emulated) -> None:
+        until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
+        arm_bus.order("lost to_board 1")
+        servos.disable()
+        servos.recover()
+        until(servos, lambda: not any(arm_bus.order("status")["torque"]))
+
+    def test_a_watchdog_that_was_not_armed_is_armed_again(self, servos: Servos, kind: str, arm_bus: Emulated) -> None:
+        if kind == "feetech":
+            pytest.skip("feetech servos have no bus watchdog")
+        until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
+        arm_bus.order("unwatched elbow")
+        until(servos, lambda: min(arm_bus.order("status")["watchdog"]) == PATIENT_MS / 20, HOME)
+        assert servos.counters["watchdog_rearmed"] >= 1
+
+    def test_a_bus_plugged_in_again_does_not_move_before_a_reset(self, servos: Servos, arm_bus: Emulated) -> None:
+        until(servos, lambda: at(AWAY, arm_bus), AWAY)
+        arm_bus.order("unplug")
+        until(servos, lambda: servos.fault == "port_lost", AWAY)
+        arm_bus.order("latency 3")  # slow, but within what an attempt may take
+        arm_bus.order("plug")
+        until(servos, lambda: servos._reopened, HOME)
+        opened = servos.told_at
+        until(servos, lambda: servos.told_at > opened + 0.05, HOME)
+        arm_bus.order("latency 0")
+        goals = arm_bus.order("status")["goal"]
+        for _ in range(5):
+            servos.write(HOME)
+            servos.read()
+        assert servos.fault == "port_lost"
+        assert arm_bus.order("status")["goal"] == goals
+        recover(servos)
+        until(servos, lambda: at(HOME, arm_bus), HOME)
+
+    def test_it_reports_torque_watchdog_and_goals_in_effect(self, servos: Servos, kind: str, arm_bus: Emulated) -> None:
+        assert isinstance(servos, Reporting)
+        assert servos.watchdog == (PATIENT_MS / 1000 if kind == "dynamixel" else math.inf)
+        assert "elbow" in servos.identity["servos"]
+        until(servos, lambda: servos.torque, HOME)
+        before = time.monotonic()
+        assert not servos.in_effect(before)
+        arm_bus.order("lost to_board 1")
+        servos.write(AWAY)
+        assert not servos.in_effect(before)
+        servos.write(AWAY)
+        assert servos.in_effect(before)
+        servos.disable()
+        until(servos, lambda: not servos.torque)
+
     def test_a_servo_that_jams_under_load_reports_its_overload(self, servos: Servos, arm_bus: Emulated) -> None:
         arm_bus.order("stuck gripper")
         until(servos, lambda: bool(servos.fault), [*HOME[:5], 1.4])
@@ -161,9 +219,9 @@ class TestServos:
     def test_the_readings_of_each_servo_are_told(self, servos: Servos, arm_bus: Emulated) -> None:
         arm_bus.order("temperature wrist_roll 41")
         arm_bus.order("voltage gripper 11.1")
-        until(servos, lambda: servos.counters["wrist_roll.temperature_c"] == 41, HOME)
-        until(servos, lambda: servos.counters["gripper.voltage_mv"] == 11_100, HOME)
-        assert servos.counters["elbow.temperature_c"] == 35
+        until(servos, lambda: servos.readings.get("wrist_roll.temperature_c") == 41, HOME)
+        until(servos, lambda: servos.readings.get("gripper.voltage_mv") == 11_100, HOME)
+        assert servos.readings.get("elbow.temperature_c") == 35
 
     def test_a_second_program_finds_the_port_taken(self, servos: Servos, kind: str, arm_bus: Emulated) -> None:
         with pytest.raises(InputError, match="another program uses this port"):

@@ -258,7 +258,8 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             values |= {"latency_p50_ms": p50, "latency_p99_ms": p99, "latency_max_ms": max(self._latency_ms)}
         values |= {f"guard.{reason}": count for reason, count in sorted(self.guard.counters.items())}
         if self.hardware is not None:
-            values |= {f"hardware.{event}": count for event, count in sorted(self.hardware.counters.items())}
+            told = {**self.hardware.counters, **getattr(self.hardware, "readings", {})}
+            values |= {f"hardware.{name}": value for name, value in sorted(told.items())}
         message = DiagnosticArray(status=[topics.status_message("bridge", "", values)])
         message.header.stamp = topics.to_time(time.time_ns())
         self._diagnostics.publish(message)
