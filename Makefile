@@ -21,8 +21,8 @@ demo: setup
 REAL_TIME := tests/ros tests/faults tests/hil
 
 test: setup
-	$(BIN)/pytest --numprocesses auto --dist loadfile $(REAL_TIME:%=--ignore %)
-	$(BIN)/pytest $(REAL_TIME)
+	$(BIN)/pytest --durations 5 --numprocesses auto --dist loadfile $(REAL_TIME:%=--ignore %)
+	$(BIN)/pytest --durations 5 $(REAL_TIME)
 
 check: setup
 	$(BIN)/ruff check .

@@ -123,7 +123,7 @@ class Mcu:
     @property
     def torque(self) -> bool:
         """Whether the board's output is on, by its newest telemetry."""
-        return bool(self.telemetry["torque"])
+        return bool(self.telemetry.get("torque"))
 
     def in_effect(self, written: float) -> bool:
         """By the time that the command in effect carries; it wraps after 71 minutes."""
