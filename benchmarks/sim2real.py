@@ -260,19 +260,20 @@ def _write(study: Study) -> None:
 
 
 def _markdown(study: Study, places: dict[str, Any], paired: dict[str, Any]) -> str:
-    robot = next(iter(places))
+    robot, several = next(iter(places)), len(study.seeds) > 1
     lines = [
-        f"Success on `{study.robot}`, {len(study.seeds)} {'tuning ' if study.tuning else ''}seeds x {study.episodes} "
-        "episodes: mean and 95 % bootstrap interval over seeds and episodes, interquartile mean over seeds. The last "
-        f"two columns: {robot}, paired with the naive mix.",
+        f"Success on `{study.robot}`, {study.target_steps} robot transitions, {len(study.seeds)} "
+        f"{'tuning ' if study.tuning else ''}seed{'s' * several} x {study.episodes} episodes: mean and 95 % bootstrap "
+        f"interval over {'seeds and ' * several}episodes, interquartile mean over seeds. The last two columns: "
+        f"{robot}, paired with the naive mix.",
         "",
         f"| arm | {robot} | IQM | " + " | ".join(list(places)[1:]) + " | return | success - mix | return - mix |",
         "|---|" + "---|" * (len(places) + 4),
     ]
     for arm in study.chosen:
         means = ["{success:.2f} ({success_low:.2f} .. {success_high:.2f})".format(**p[arm]) for p in places.values()]
-        middle, total = (f"{places[robot][arm].get(key, np.nan):{form}}" for key, form in
-                         (("success_iqm", ".2f"), ("return", ".0f")))  # fmt: skip
+        middle = f"{places[robot][arm]['success_iqm']:.2f}" if several else ""
+        total = f"{places[robot][arm]['return']:.0f}"
         differences = [
             form.format(*paired[arm][key]) if arm in paired else ""
             for key, form in (("success", "{:+.2f} ({:+.2f} .. {:+.2f})"), ("return", "{:+.0f} ({:+.0f} .. {:+.0f})"))
