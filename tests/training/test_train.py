@@ -26,6 +26,7 @@ from landbridge.training.trainer import Trainer, read_checkpoint
 from .conftest import Data
 
 SMALL = TrainConfig(
+    alignment="tabb",
     steps=600,
     rows=16,
     iql=IQLConfig(hidden=(16,)),
