@@ -9,6 +9,8 @@ import signal
 import time
 
 import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from mcap.exceptions import McapError
 from mcap.stream_reader import StreamReader
 
@@ -164,10 +166,10 @@ def test_two_policies_at_once_are_a_fault(rig: Rig) -> None:
     publishers = rig.operator.node.count_publishers
     with Processes([rig.specs["policy"]]):
         rig.operator.wait(lambda: publishers(topics.COMMAND.name) == 2, 15)
-        assert rig.operator.state is State.ACTIVE  # the second has not been activated
-        rig.operator.call("/monitor/disarm")
-        rig.operator.wait(lambda: rig.operator.state is State.STANDBY, 5)
-        rig.operator.call("/monitor/arm")
+        change = rig.operator.node.create_client(ChangeState, "/policy/change_state")
+        for step in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+            asked = change.call_async(ChangeState.Request(transition=Transition(id=step)))
+            rig.operator.wait(asked.done, 5)  # both hear it; the first refuses, for it is active already
         rig.await_fault("foreign_publisher")
     assert rig.operator.episode(20).ended == "STANDBY"
 
