@@ -8,6 +8,7 @@ started.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -30,6 +31,8 @@ from landbridge_nodes.process import MONITOR_PRIORITY, run
 
 HEARTBEAT_PERIOD = 0.04  # s
 REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is made again: it may have been lost
+NAMELESS = "_NODE_NAME_UNKNOWN_"  # rmw's word for a node that it has not been told of yet
+DISCOVERY_SECONDS = 1.0  # that it may take; who never gets a name is no node of ours
 ADMISSIBLE = {Reason.OK.value, Reason.LIMITED.value, Reason.ARMED.value}
 NEXT = {
     (NodeState.PRIMARY_STATE_UNCONFIGURED, NodeState.PRIMARY_STATE_INACTIVE): Transition.TRANSITION_CONFIGURE,
@@ -95,6 +98,7 @@ class Monitor(Node):  # type: ignore[misc]
         self._bridge = Managed(self, "bridge")
         self._commander = self.declare_parameter("controller", "policy").value
         self._controller = Managed(self, self._commander)
+        self._nameless_since = math.inf  # since when there is a publisher of commands without a name [s, monotonic]
         self._alive = 0  # publishers of commands whose liveliness has not run out
         self._published: tuple[State, int] | None = None
         self._safety = topics.publish(self, topics.SAFETY_STATE)
@@ -163,12 +167,16 @@ class Monitor(Node):  # type: ignore[misc]
     def _foreign_publisher(self) -> bool:
         """Whether another node commands, or two of the controller, or one that merely bears its name.
 
-        What is known of a publisher that died without a word outlives it by seconds: only living ones are counted.
+        What is known of a publisher that died without a word outlives it by seconds: only living ones are counted. The
+        middleware learns of a publisher before it learns its node's name: a controller just started is given that time.
         """
-        return self._alive > 1 or any(
-            info.node_name != self._commander or info.qos_profile.liveliness != LivelinessPolicy.MANUAL_BY_TOPIC
-            for info in self.get_publishers_info_by_topic(topics.COMMAND.name)
-        )
+        now, nameless, foreign = time.monotonic(), False, self._alive > 1
+        for info in self.get_publishers_info_by_topic(topics.COMMAND.name):
+            nameless |= info.node_name == NAMELESS
+            named_otherwise = info.node_name not in (self._commander, NAMELESS)
+            foreign |= named_otherwise or info.qos_profile.liveliness != LivelinessPolicy.MANUAL_BY_TOPIC
+        self._nameless_since = min(self._nameless_since, now) if nameless else math.inf
+        return foreign or now - self._nameless_since > DISCOVERY_SECONDS
 
     def _settle(self) -> None:
         """After an event: publish a changed state at once, and only then lead the nodes there."""
