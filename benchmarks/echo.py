@@ -31,7 +31,7 @@ from landbridge.episode import commit, now
 from landbridge_nodes import topics
 from landbridge_nodes.bringup import deploy
 from landbridge_nodes.episodes import run_episodes
-from landbridge_nodes.process import BRIDGE_PRIORITY, CONTROLLER_PRIORITY, run
+from landbridge_nodes.process import BRIDGE_PRIORITY, CONTROLLER_PRIORITY, run, stay_on_this_machine
 
 RESULTS = Path(__file__).parent / "results" / "echo.json"
 THERE = topics.Topic("/echo/measurement", topics.JOINT_STATES.message)
@@ -144,7 +144,7 @@ def main(seconds: float = 60.0, rate: float = 500.0, rounds: int = 3) -> None:
         rate: Control rate [Hz].
         rounds: Turns that echo and chain take.
     """
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    stay_on_this_machine()
     load = os.getloadavg()[0]
     rows = []
     for number in range(rounds):

@@ -33,6 +33,7 @@ from std_srvs.srv import Trigger
 from landbridge.episode import commit, now
 from landbridge_nodes import topics
 from landbridge_nodes.bringup import NodeSpec
+from landbridge_nodes.process import stay_on_this_machine
 from landbridge_nodes.processes import Processes
 
 RESULTS = Path(__file__).parent / "results" / "recorder.json"
@@ -137,7 +138,7 @@ def main(seconds: float = 20.0, rate: float = 500.0) -> None:
         seconds: Of publishing, three times.
         rate: Messages per second of each topic [Hz].
     """
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    stay_on_this_machine()
     load = os.getloadavg()[0]
     figures = measure(seconds, rate)
     table = Table("what", "figure", title="recorder")

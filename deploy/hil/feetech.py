@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from landbridge.deploy.hil.servo import Servo
-from landbridge.deploy.hil.wire import Framing
+from landbridge.deploy.hil.wire import Framing, off_by_one
 
 HEADER = b"\xff\xff"
 BROADCAST = 0xFE
@@ -66,8 +66,7 @@ def _wrong_length(frame: bytes, rng: np.random.Generator) -> bytes:
     packet = decode(frame)
     if packet is None:
         return frame
-    parameters = packet.parameters[:-1] if rng.integers(2) and packet.parameters else packet.parameters + rng.bytes(1)
-    return encode(packet.id, packet.instruction, parameters)
+    return encode(packet.id, packet.instruction, off_by_one(packet.parameters, rng))
 
 
 FRAMING = Framing(split, _wrong_length)

@@ -39,6 +39,11 @@ def _wrong_length(frame: bytes, rng: np.random.Generator) -> bytes:
     return protocol.encode(found.kind, found.sequence, found.session, found.time_us, payload, found.version)
 
 
+def off_by_one(payload: bytes, rng: np.random.Generator) -> bytes:
+    """A payload of another length, for a frame whose checksum is right: one byte shorter, or longer."""
+    return payload[:-1] if rng.integers(2) and payload else payload + rng.bytes(1)
+
+
 FAULTS: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
     "flip": _flip,  # one byte changed
     "drop": _drop,  # one byte missing

@@ -70,6 +70,14 @@ class Rig(NamedTuple):
         self.operator.wait(lambda: self.operator.state is State.FAULT, 5)
         assert self.operator.reason == reason
 
+    def await_silence(self) -> tuple[int, float]:
+        """Index of the stop for a silent policy, and its periods after the last measurement that was answered."""
+        self.await_fault("silent")
+        self.operator.wait(lambda: any(v.reason == "silent" for v in self.verdicts), 5)
+        at = next(i for i, v in enumerate(self.verdicts) if v.reason == "silent")
+        answered = [v for v in self.verdicts[:at] if v.reason in ("ok", "limited")]
+        return at, (self.verdicts[at].stamp - answered[-1].stamp) / 1e6 / DT_MS
+
     def stop_after(self, struck: int, *reasons: str) -> tuple[float, float]:
         """Ms from the blow to the bridge's first stop for one of `reasons`, and to the last admitted command before."""
         self.operator.wait(lambda: any(v.reason in reasons and v.seen > struck for v in self.verdicts), 5)

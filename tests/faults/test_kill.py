@@ -114,11 +114,7 @@ sys.exit(run(Busy, CONTROLLER_PRIORITY))
 def test_a_policy_whose_thread_hangs_while_its_middleware_lives(rig: Rig) -> None:
     """Liveliness that the middleware asserts by itself would be satisfied by this one."""
     rig.activate()
-    rig.await_fault("silent")
-    rig.operator.wait(lambda: any(v.reason == "silent" for v in rig.verdicts), 5)
-    at = next(i for i, v in enumerate(rig.verdicts) if v.reason == "silent")
-    answered = [v for v in rig.verdicts[:at] if v.reason in ("ok", "limited")]
-    periods = (rig.verdicts[at].stamp - answered[-1].stamp) / 1e6 / DT_MS
+    at, periods = rig.await_silence()
     print(f"policy hangs: stop {periods:.1f} periods after the last measurement that it answered")
     assert periods <= SILENCE + BUSY_MS / DT_MS
     assert not any(v.reason in ("ok", "limited") for v in rig.verdicts[at:])
