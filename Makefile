@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test explore check bench clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,10 @@ REAL_TIME := tests/ros tests/faults tests/hil
 test: setup
 	$(BIN)/pytest --durations 5 --numprocesses auto --dist loadfile $(REAL_TIME:%=--ignore %)
 	$(BIN)/pytest --durations 5 $(REAL_TIME)
+
+# The properties on examples that no run has seen; what fails is worth a test of its own.
+explore: setup
+	$(BIN)/pytest -m hypothesis --hypothesis-profile explore
 
 check: setup
 	$(BIN)/ruff check .

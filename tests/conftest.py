@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from untrained import write_untrained
@@ -22,6 +23,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from . import stalls
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+settings.register_profile("suite", derandomize=True, deadline=None)  # the same examples in every run
+settings.register_profile("explore", max_examples=2000, deadline=None)  # `make explore`: new ones
+settings.load_profile("suite")
 
 
 @pytest.hookimpl(tryfirst=True)

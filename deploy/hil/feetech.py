@@ -17,6 +17,7 @@ from landbridge.deploy.hil.wire import Framing, off_by_one
 HEADER = b"\xff\xff"
 BROADCAST = 0xFE
 PING, READ, WRITE, SYNC_READ, SYNC_WRITE = 0x01, 0x02, 0x03, 0x82, 0x83
+LONGEST = 0xFF - 2  # bytes of parameters that a packet's length can tell
 
 
 class Packet(NamedTuple):
@@ -88,18 +89,20 @@ def answer(frame: bytes, servos: Sequence[Servo], now: float) -> list[bytes]:
     if packet.instruction == SYNC_READ and len(parameters) >= 2:
         asked = [addressed.get(id) for id in parameters[2:]]
         present = asked[: asked.index(None)] if None in asked else asked  # each waits for the one before it
-        return [_status(servo, servo.read(*parameters[:2])) for servo in present if servo is not None]
+        return [reply for servo in present if servo is not None for reply in _read(servo, *parameters[:2])]
     if packet.id == BROADCAST or packet.id not in addressed:
         return []
     servo = addressed[packet.id]
     if packet.instruction == READ and len(parameters) == 2:
-        return [_status(servo, servo.read(*parameters))]
+        return _read(servo, *parameters)
     if packet.instruction == WRITE and len(parameters) > 1:
         says = servo.says  # an id that is written answers for the last time
         servo.write(parameters[0], parameters[1:], now)
         return [encode(says, servo.get("hardware_error"), b"")]
-    return [_status(servo, b"")] if packet.instruction == PING else []
+    return _read(servo, 0, 0) if packet.instruction == PING else []
 
 
-def _status(servo: Servo, data: bytes) -> bytes:
-    return encode(servo.says, servo.get("hardware_error"), data)
+def _read(servo: Servo, address: int, size: int) -> list[bytes]:
+    """Its answer; none to a read that no packet can carry."""
+    data = servo.read(address, size)
+    return [encode(servo.says, servo.get("hardware_error"), data)] if size <= LONGEST else []

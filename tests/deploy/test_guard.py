@@ -652,7 +652,7 @@ step = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("kind", ["effort", "velocity", "position"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(step, min_size=1, max_size=12))
 def test_nothing_outside_the_limits_is_ever_emitted(kind: str, steps: list[dict[str, Any]]) -> None:
     robot = spec(kind)

@@ -103,7 +103,7 @@ def test_a_robot_that_is_there_already_need_not_move() -> None:
     assert move.at(7.0) == (0.5,)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.floats(-3, 3), st.floats(-12, 12), st.floats(5, 300), st.floats(50, 1e4), st.floats(-3, 3), st.floats(0.05, 2)
 )

@@ -64,7 +64,7 @@ def test_a_frame_by_hand() -> None:
 
 
 @given(body=BODIES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_c_reads_what_python_writes_and_the_reverse(board: Board, body: bytes) -> None:
     coded = cobs.encode(body + zlib.crc32(body).to_bytes(4, "little"))
     assert board.encode(body) == coded
@@ -77,13 +77,13 @@ def test_c_reads_what_python_writes_and_the_reverse(board: Board, body: bytes) -
 
 
 @given(coded=st.binary(min_size=1, max_size=300))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_both_parsers_agree_on_any_bytes(board: Board, coded: bytes) -> None:
     assert board.decode(coded) == verdict(coded)
 
 
 @given(body=BODIES, at=st.integers(min_value=0), bit=st.integers(0, 7))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_no_flipped_bit_passes(board: Board, body: bytes, at: int, bit: int) -> None:
     coded = bytearray(cobs.encode(body + zlib.crc32(body).to_bytes(4, "little")))
     coded[at % len(coded)] ^= 1 << bit
@@ -92,7 +92,7 @@ def test_no_flipped_bit_passes(board: Board, body: bytes, at: int, bit: int) -> 
 
 
 @given(frames=st.lists(BODIES, max_size=8), cuts=st.lists(st.integers(0, 2000), max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_frames_survive_any_chunking(frames: list[bytes], cuts: list[int]) -> None:
     wire = b"".join(cobs.encode(body + zlib.crc32(body).to_bytes(4, "little")) + b"\0" for body in frames)
     edges = sorted({0, len(wire), *(cut for cut in cuts if cut < len(wire))})

@@ -36,7 +36,7 @@ def test_a_rung_survives_the_way_to_values_and_back(rung: str) -> None:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-0.5, 0.5), min_size=len(EVERY), max_size=len(EVERY)))
 def test_coordinates_give_values_within_bounds_and_come_back(coordinates: list[float]) -> None:
     values = at(EVERY, np.array(coordinates))
