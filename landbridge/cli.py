@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("landbridge_nodes.replay:replay", "re-run a recorded log through bundle and guard, bit for bit"),
     "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, hil, twin)"),
     "state": ("landbridge_nodes.state:state", "what the supervisor of a running robot says"),
+    "watch": ("landbridge_nodes.watch:watch", "a running robot on a terminal, with arm, disarm and e-stop keys"),
     "deploy push": ("landbridge.deploy.push:push", "put a bundle on a robot's computer, verify it there, switch to it"),
     "hil run": ("landbridge_nodes.hil:run", "accept a robot's hardware, stage by stage, with a page and junit.xml"),
     "hil emulate": ("landbridge.deploy.hil.command:emulate", "be a robot's microcontroller or servos, on a pty"),

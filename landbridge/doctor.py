@@ -24,6 +24,7 @@ EXTRAS = {
     "calibration": ("scipy", "matplotlib"),
     "serial": ("serial", "cobs", "dynamixel_sdk", "scservo_sdk"),
     "hil": ("serial", "cobs", "dynamixel_sdk", "scservo_sdk", "matplotlib"),
+    "watch": ("textual",),
     "signing": ("model_signing", "OpenSSL"),
 }
 RT_PRIORITY = 70  # what the bridge asks of SCHED_FIFO

@@ -84,7 +84,7 @@ def run(make: Callable[[], Any], priority: int = 0) -> int:
             node.get_logger().warning("no right to real-time priority: a busy machine will delay control")
         if not locked:
             node.get_logger().warning(f"{LOCK_MEMORY}=1, and no right to lock memory: see `landbridge doctor`")
-        executor = _executor()
+        executor = make_executor()
         executor.add_node(node)
         gc.collect()
         gc.freeze()  # what is loaded by now stays; later collections are short enough for a control loop
@@ -135,12 +135,12 @@ def _lock_memory() -> bool:
     return ctypes.CDLL(None).mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0
 
 
-def _executor() -> Any:
+def make_executor(context: Any = None) -> Any:
     """The events executor, whose latency is half of the wait-set one's; the latter where rclpy has no other."""
     try:
         from rclpy.experimental import EventsExecutor
     except ImportError:
         from rclpy.executors import SingleThreadedExecutor
 
-        return SingleThreadedExecutor()
-    return EventsExecutor()
+        return SingleThreadedExecutor(context=context)
+    return EventsExecutor(context=context)

@@ -1,0 +1,102 @@
+"""What one who only looks on hears of a graph: the newest message of each topic, and the monitor's services."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import rclpy
+from rclpy.serialization import deserialize_message
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+from typing_extensions import Self
+
+from landbridge.deploy.supervisor import Event
+from landbridge_nodes import topics
+from landbridge_nodes.process import LOOP_SECONDS, make_executor, stay_on_this_machine
+
+ANSWER_SECONDS = 1.0
+DEPTH = 100  # messages that may wait here: who looks on counts them, and is slower than the robot
+REQUESTS = (Event.ARM, Event.DISARM, Event.PARK, Event.RESET, Event.ESTOP)
+
+
+@dataclass
+class Heard:
+    """One topic: how many messages came, when the last one did [s, monotonic], and its bytes."""
+
+    count: int = 0
+    at: float = 0.0
+    raw: bytes = b""
+
+
+class Listener:
+    """A node in a thread of its own; a context manager.
+
+    Messages are kept as they came, and read when they are looked at: a few times a second, and not 500.
+
+    Attributes:
+        heard: By topic.
+        reports: The last DiagnosticStatus of each name: nodes take turns on that topic.
+    """
+
+    def __init__(self, heard: Sequence[topics.Topic]) -> None:
+        self.heard = {topic: Heard() for topic in heard}
+        self.reports: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        stay_on_this_machine()
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node("watch", context=self._context)
+        self._executor, self._over = make_executor(self._context), Future()
+        self._executor.add_node(self._node)
+        for topic in self.heard:
+            topics.subscribe(self._node, topic, self._keep(topic), raw=True, depth=DEPTH)
+        self._clients = {event: self._node.create_client(Trigger, f"/monitor/{event.value}") for event in REQUESTS}
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set_result(None)
+        self._thread.join()
+        self._executor.shutdown()
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+    def _spin(self) -> None:
+        while not self._over.done():
+            self._executor.spin_until_future_complete(self._over, timeout_sec=LOOP_SECONDS)
+
+    def _keep(self, topic: topics.Topic) -> Any:
+        heard = self.heard[topic]
+
+        def keep(raw: bytes) -> None:
+            heard.count, heard.at, heard.raw = heard.count + 1, time.monotonic(), raw
+            if topic is topics.DIAGNOSTICS:
+                self.reports |= {status.name: status for status in deserialize_message(raw, topic.message).status}
+
+        return keep
+
+    def message(self, topic: topics.Topic) -> Any | None:
+        """The newest message of `topic`, None before the first."""
+        raw = self.heard[topic].raw
+        return deserialize_message(raw, topic.message) if raw else None
+
+    def ask(self, event: Event) -> str:
+        """Ask the monitor for `event`; its answer, or that there is none. Waits up to a second: not in a UI's thread."""
+        answered = threading.Event()
+        future = self._clients[event].call_async(Trigger.Request())
+        future.add_done_callback(lambda _: answered.set())
+        if not answered.wait(ANSWER_SECONDS):
+            self._clients[event].remove_pending_request(future)
+            return f"{event.value}: NO ANSWER from the monitor in {ANSWER_SECONDS:g} s"
+        answer = future.result()
+        return f"{event.value}: {'' if answer.success else 'REFUSED, '}{answer.message}"

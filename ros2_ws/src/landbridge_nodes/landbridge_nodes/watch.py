@@ -1,0 +1,205 @@
+"""`landbridge watch`: a running robot on a terminal, with the operator's keys."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import Any, ClassVar
+
+from rich.table import Column, Table
+from rich.text import Text
+from textual import work
+from textual.app import App, ComposeResult
+from textual.containers import Horizontal, VerticalScroll
+from textual.widgets import Footer, Static
+
+from landbridge.deploy.supervisor import Event, State
+from landbridge.robot import Joint, Robot, load_robot
+from landbridge_nodes import topics
+from landbridge_nodes.listener import Listener
+from landbridge_nodes.process import require_one_ros
+
+REFRESH_HZ = 5
+RATE_SECONDS = 1.0  # over which rates are counted
+SILENT_SECONDS = 0.5  # without the monitor's heartbeat (25 Hz) what is shown of the state is history
+COLOURS = {State.ACTIVE: "green", State.ARMED: "teal", State.STANDBY: "navy", State.UNCONFIGURED: "dimgrey"}
+STOPPING, STOPPED = "darkgoldenrod", "darkred"
+LEVELS = {b"\x00": "", b"\x01": "WARN ", b"\x02": "ERROR "}
+BAR, CODE = 24, 20  # characters
+
+
+def watch(robot: str = "furuta") -> None:
+    """Show state, joints, rates, latencies, guard counters and faults of a running robot; arm, disarm, park, stop it.
+
+    Leaving changes nothing: an armed robot stays armed. The e-stop key asks the monitor as any other client would; it
+    does not replace a switch that cuts the power.
+
+    Example: landbridge watch --robot furuta
+
+    Args:
+        robot: Name of a robot, or a folder with robot.yaml: whose limits the joints are shown against.
+    """
+    require_one_ros()
+    machine = load_robot(robot)
+    with Listener(watched(machine)) as listener:
+        Watch(machine, listener).run()
+
+
+def watched(robot: Robot) -> tuple[topics.Topic, ...]:
+    """What is listened to."""
+    return (
+        *topics.measured(robot.spec),
+        topics.COMMAND,
+        topics.GUARD_COMMAND,
+        topics.SAFETY_STATE,
+        topics.DIAGNOSTICS,
+    )
+
+
+class Watch(App[None]):
+    """The screen: what the supervisor says, the joints within their limits, what every node reports of itself."""
+
+    TITLE = "landbridge watch"
+    CSS = """
+    #state { text-style: bold; padding: 1 2; color: white; }
+    #joints, #rates, #reports { margin: 1 1 0 1; }
+    #rates { width: 40; }
+    #answer { padding: 0 2; }
+    """
+    BINDINGS: ClassVar[Any] = [
+        ("space", f"ask('{Event.ESTOP.value}')", "E-STOP"),
+        ("A", f"ask('{Event.ARM.value}')", "Arm"),
+        ("d", f"ask('{Event.DISARM.value}')", "Disarm"),
+        ("p", f"ask('{Event.PARK.value}')", "Park"),
+        ("r", f"ask('{Event.RESET.value}')", "Reset"),
+        ("q", "quit", "Leave"),
+    ]
+    ENABLE_COMMAND_PALETTE = False
+
+    def __init__(self, robot: Robot, listener: Listener) -> None:
+        super().__init__()
+        self.robot, self.listener = robot, listener
+        self._counts: deque[tuple[float, dict[topics.Topic, int]]] = deque()
+
+    def compose(self) -> ComposeResult:
+        """State on top, then joints, rates and reports, answers and keys at the bottom."""
+        yield Static(id="state")
+        with VerticalScroll():
+            yield Static(id="joints")
+            with Horizontal():
+                yield Static(id="rates")
+                yield Static(id="reports")
+        yield Static(id="answer")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Look, and go on looking."""
+        self.set_interval(1 / REFRESH_HZ, self.look)
+        self.look()
+
+    def look(self) -> None:
+        """Show what has been heard by now."""
+        now = time.monotonic()
+        self._count(now)
+        text, colour = self._state(now)
+        state = self.query_one("#state", Static)
+        state.update(text)
+        state.styles.background = colour
+        self.query_one("#joints", Static).update(self._joints())
+        self.query_one("#rates", Static).update(self._rates(now))
+        self.query_one("#reports", Static).update(self._read_reports())
+
+    @work(thread=True)
+    def action_ask(self, event: str) -> None:
+        """Ask the monitor, and show its answer."""
+        answer = self.listener.ask(Event(event))
+        self.call_from_thread(self.query_one("#answer", Static).update, Text(answer))
+
+    def _state(self, now: float) -> tuple[str, str]:
+        message, verdict = (self.listener.message(topic) for topic in (topics.SAFETY_STATE, topics.GUARD_COMMAND))
+        if message is None:
+            return "no monitor heard yet", STOPPED
+        silent = now - self.listener.heard[topics.SAFETY_STATE].at
+        if silent > SILENT_SECONDS:
+            return f"MONITOR SILENT for {silent:.1f} s; it last said {message.name}", STOPPED
+        state = State(message.name)
+        judged = now - self.listener.heard[topics.GUARD_COMMAND].at < SILENT_SECONDS
+        guard = f"   guard: {verdict.header.frame_id}" if verdict is not None and judged else ""
+        fault = STOPPED if state in (State.FAULT, State.ESTOP) else STOPPING
+        return f"{state.value}   {message.message}{guard}", COLOURS.get(state, fault)
+
+    def _joints(self) -> Table:
+        measured, command = (self.listener.message(t) for t in (topics.JOINT_STATES, topics.GUARD_COMMAND))
+        kind = self.robot.spec.action.kind
+        positions, speeds = _by_name(measured, "position"), _by_name(measured, "velocity")
+        commands = _by_name(command, kind)
+        table = _table("joint", "rad", "from", "", "to", "rad/s", "of limit", f"{kind} written")
+        for joint in self.robot.spec.joints:
+            position, speed = positions.get(joint.name, math.nan), speeds.get(joint.name, math.nan)
+            share = abs(speed) / joint.velocity_limit
+            table.add_row(
+                joint.name,
+                f"{position:+.3f}",
+                *_within(position, joint),
+                f"{speed:+.2f}",
+                f"{share:.0%}" if math.isfinite(share) else "",
+                f"{commands[joint.name]:+.4f}" if joint.name in commands else "",
+            )
+        return table
+
+    def _rates(self, now: float) -> Table:
+        table = _table("topic", "Hz", "s ago")
+        then, before = self._counts[0]
+        for topic, heard in self.listener.heard.items():
+            rate = (heard.count - before[topic]) / max(now - then, 1e-9)
+            table.add_row(topic.name, f"{rate:.1f}", f"{now - heard.at:.2f}" if heard.count else "never")
+        return table
+
+    def _read_reports(self) -> Table:
+        reports = sorted(self.listener.reports.items())
+        titles = (f"{name}: {LEVELS[status.level]}{status.message or 'ok'}" for name, status in reports)
+        table = Table(*titles, box=None, header_style="bold", padding=(0, 3, 0, 0))
+        for row in zip_longest(*(_values(status) for _, status in reports), fillvalue=""):
+            table.add_row(*row)
+        return table
+
+    def _count(self, now: float) -> None:
+        self._counts.append((now, {topic: heard.count for topic, heard in self.listener.heard.items()}))
+        while now - self._counts[0][0] > RATE_SECONDS and len(self._counts) > 2:
+            self._counts.popleft()
+
+
+def _by_name(message: Any | None, field: str) -> dict[str, float]:
+    """A JointState's values by joint; those it does not carry are left out."""
+    return {} if message is None else dict(zip(message.name, getattr(message, field), strict=False))
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(Column(first), *(Column(name, justify="right", no_wrap=True) for name in others), box=None)
+    table.header_style, table.padding = "bold", (0, 2, 0, 0)
+    return table
+
+
+def _within(position: float, joint: Joint) -> tuple[str, str, str]:
+    """Where a position is between its limits, with these; of a continuous joint, where in its turn."""
+    low, high = joint.position_limit or (-math.pi, math.pi)
+    turned = position if joint.position_limit else math.remainder(position, 2 * math.pi)
+    share = (turned - low) / (high - low)
+    if not math.isfinite(share):
+        return f"{low:+.2f}", "", f"{high:+.2f}"
+    at = min(max(round(share * (BAR - 1)), 0), BAR - 1)
+    mark = "●" if 0 <= share <= 1 else "[reverse]![/]"
+    return f"{low:+.2f}", "─" * at + mark + "─" * (BAR - 1 - at), f"{high:+.2f}"
+
+
+def _values(status: Any) -> Iterator[str]:
+    for pair in status.values:
+        value = str(pair.value)
+        try:
+            value = f"{float(value):.4g}"
+        except ValueError:
+            value = value[:CODE]  # a digest says enough by its beginning
+        yield f"{pair.key} {value}"
