@@ -9,7 +9,8 @@ data the arms need, and one run of each arm with equal steps and equal source ro
 Bullet at the rung, the same for every arm, and on MuJoCo at the rung and nominal, so that engine and parameters are
 seen apart. Seeds 100 and up were used for choosing ladders and hyperparameters: `--tuning` takes them, and only them.
 What is complete in --work is not made again. Writes `results/sim2real_<robot>.json`, `.md` and `.png`, with
-`_<rung>` if that is not `severe`, `_<rows>` if the robot gave other than 3000, and `_tuning` for tuning seeds.
+`_<rung>` if that is not `severe`, `_<rows>` if the robot gave other than 3000, `_<label>` if one is given, and `_tuning`
+for tuning seeds.
 """
 
 from __future__ import annotations
@@ -69,7 +70,6 @@ class Arm:
 
 
 ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items()} | {
-    "dynamics": Arm("dynamics error", "#8c6bb1", "dynamics"),
     "shuffled": Arm("tabb's weights on the wrong rows", "#9ecae1", "shuffled"),
     "oracle": Arm("weights of the twin's own dynamics", "#525252", "oracle", fixed_base=True),
     "cql": Arm("CQL, naive mix", "#e7298a", "none", agent="cql"),
@@ -103,6 +103,7 @@ class Study:
         arms: Which of the ways to a policy; `none` among them, which the others are compared with. All that the robot
             can have, if not given.
         tuning: Whether these are tuning seeds.
+        label: Suffix of the results' names, where a study of other arms is not to replace an earlier one.
     """
 
     work: Path
@@ -115,13 +116,15 @@ class Study:
     episodes: int = 50
     arms: tuple[str, ...] = ()
     tuning: bool = False
+    label: str = ""
 
     @property
     def name(self) -> str:
         """Of the files with the results."""
         rung = "" if self.rung == "severe" else f"_{self.rung}"
         rows = "" if self.target_steps == Study.target_steps else f"_{self.target_steps}"
-        return f"sim2real_{self.robot}{rung}{rows}{'_tuning' if self.tuning else ''}"
+        label = f"_{self.label}" if self.label else ""
+        return f"sim2real_{self.robot}{rung}{rows}{label}{'_tuning' if self.tuning else ''}"
 
     @property
     def chosen(self) -> tuple[str, ...]:

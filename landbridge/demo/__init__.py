@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.demo.report import ARMS, FRAMES_PER_SECOND, write_report
+from landbridge.demo.report import ARMS, DEPLOYED, FRAMES_PER_SECOND, write_report
 from landbridge.demo.stages import Stages, console
 from landbridge.episode import commit
 from landbridge.errors import InputError
@@ -49,7 +49,7 @@ def demo(
         scenario: Rung of the severity ladder that the twin stands on.
         source_steps: Simulator transitions.
         target_seconds: Robot time to record [s].
-        train_steps: Gradient steps of each of the four arms.
+        train_steps: Gradient steps of each of the five arms.
         episodes: Closed-loop episodes over ROS 2.
         seed: Of everything random.
     """
@@ -106,7 +106,7 @@ def _run(
     figures |= {
         "calibrate": stages.run("calibrate", TARGET, "calibrate", "delay", target, *which),
         "train": stages.train("train", arms, int(train_steps)),
-        "export": stages.run("export", BUNDLE, "export", "--run", f"{runs}/tabb", "--out", bundle),
+        "export": stages.run("export", BUNDLE, "export", "--run", f"{runs}/{DEPLOYED}", "--out", bundle),
         "evaluate": stages.run("evaluate", "", "evaluate", "--policies", *policies, *scored, *which, *seeded),
         "deploy": stages.run("deploy", FLOWN, "up", "deploy", *flight, *place, *which, *seeded, *twin),
     }
@@ -134,7 +134,7 @@ def _summary(results: dict[str, Any]) -> list[dict[str, Any]]:
             "95 %": f"{row['success_low']:.2f} .. {row['success_high']:.2f}",
             "episodes": episodes,
         }
-        for arm, where, episodes, row in [*scored, ("tabb", "ROS 2 closed loop", flown["episodes"], flown)]
+        for arm, where, episodes, row in [*scored, (DEPLOYED, "ROS 2 closed loop", flown["episodes"], flown)]
     ]
 
 

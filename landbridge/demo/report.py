@@ -23,7 +23,9 @@ ARMS = {
     "target_only": ("robot data only", "#c9a227"),
     "none": ("naive mix", "#d1653a"),
     "tabb": ("target-aligned (tabb)", "#2166ac"),
+    "dynamics": ("dynamics error", "#8c6bb1"),
 }
+DEPLOYED = "dynamics"  # the default alignment
 FRAMES_PER_SECOND = 12.5
 
 
@@ -33,13 +35,13 @@ def write_report(
     """Write the page; returns its path.
 
     Args:
-        folder: The demo's folder, with `runs/<arm>/metrics.csv` and `runs/tabb/diagnostics.npz`.
+        folder: The demo's folder, with `runs/<arm>/metrics.csv` and `runs/dynamics/diagnostics.npz`.
         results: What the stages returned: `stages` (rows), `evaluate`, `deploy`, `ingest`, `facts`.
         latency_ms: Measurement to motor write of every tick of the closed loop.
         frames: RGB images (T, height, width, 3) of one closed-loop episode on the twin, or none (T = 0).
     """
     runs = folder / "runs"
-    with np.load(runs / "tabb/diagnostics.npz") as arrays:
+    with np.load(runs / DEPLOYED / "diagnostics.npz") as arrays:
         weights = arrays["weight"]
     deploy, ingest = results["deploy"], results["ingest"]
     parts = [
@@ -54,7 +56,7 @@ def write_report(
         _motion(frames),
         "</div><h2>Learning</h2><div class=row>",
         chart(_curves(runs), "Success on the twin during training (10 episodes a point)."),
-        chart(_weights(weights), "Weight that the alignment gives simulator transitions at the end of training."),
+        chart(_weights(weights), "Weight of simulator transitions for the deployed policy, at the end of training."),
         "</div><h2>On board</h2><div class=row>",
         chart(
             _latency(latency_ms, results["facts"]["latency_budget_ms"]),
@@ -85,7 +87,8 @@ def _lead(results: Mapping[str, Any]) -> str:
 def _success(results: Mapping[str, Any]) -> Figure:
     rows = {row["policy"]: row for row in results["evaluate"]["policies"]}
     bars = [(label, colour, rows[arm]) for arm, (label, colour) in ARMS.items()]
-    bars.append(("tabb over ROS 2", ARMS["tabb"][1], results["deploy"]))
+    label, colour = ARMS[DEPLOYED]
+    bars.append((f"{label}, over ROS 2", colour, results["deploy"]))
     figure = Figure((5.0, 3.2), layout="constrained")
     axes = figure.subplots()
     for i, (_, colour, row) in enumerate(bars):
@@ -125,7 +128,7 @@ def _curves(runs: Path) -> Figure:
 def _weights(weights: NDArray[np.float64]) -> Figure:
     figure = Figure((4.0, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.hist(weights, bins=40, range=(0, 1), color=ARMS["tabb"][1], weights=np.full(len(weights), 1 / len(weights)))
+    axes.hist(weights, bins=40, range=(0, 1), color=ARMS[DEPLOYED][1], weights=np.full(len(weights), 1 / len(weights)))
     axes.set_xlabel("weight of a simulator transition")
     axes.set_ylabel("share")
     return figure

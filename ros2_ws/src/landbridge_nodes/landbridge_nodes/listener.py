@@ -91,7 +91,7 @@ class Listener:
         return deserialize_message(raw, topic.message) if raw else None
 
     def ask(self, event: Event) -> str:
-        """Ask the monitor for `event`; its answer, or that there is none. Waits up to a second: not in a UI's thread."""
+        """Ask the monitor for `event`; its answer, or that there is none. Waits <= 1 s: not in a UI's thread."""
         answered = threading.Event()
         future = self._clients[event].call_async(Trigger.Request())
         future.add_done_callback(lambda _: answered.set())
