@@ -9,8 +9,8 @@ data the arms need, and one run of each arm with equal steps and equal source ro
 Bullet at the rung, the same for every arm, and on MuJoCo at the rung and nominal, so that engine and parameters are
 seen apart. Seeds 100 and up were used for choosing ladders and hyperparameters: `--tuning` takes them, and only them.
 What is complete in --work is not made again. Writes `results/sim2real_<robot>.json`, `.md` and `.png`, with
-`_<rung>` if that is not `severe`, `_<rows>` if the robot gave other than 3000, `_<label>` if one is given, and `_tuning`
-for tuning seeds.
+`_<rung>` if that is not `severe`, `_<rows>` if the robot gave other than 3000, `_<label>` if there is one, and
+`_tuning` for tuning seeds.
 """
 
 from __future__ import annotations
