@@ -104,10 +104,20 @@ def expand_with_stand_ins(path: Path, values: dict[str, str], monkeypatch: pytes
             self.function = function
 
     class Node:
-        def __init__(self, *, package: str, executable: str, name: str, namespace: str, parameters: Any, output: str):
+        def __init__(
+            self,
+            *,
+            package: str,
+            executable: str,
+            name: str,
+            namespace: str,
+            parameters: Any,
+            arguments: list[str],
+            output: str,
+        ) -> None:
             (values,) = parameters
             remaps = ["-r", f"__node:={name}", "-r", f"__ns:=/{namespace}"]
-            argv = ["--ros-args", *remaps, "--params-file", "FILE"]
+            argv = [*arguments, "--ros-args", *remaps, "--params-file", "FILE"]
             self.process = (package, executable, argv, {f"/{name}": {"ros__parameters": values}})
 
     modules = {

@@ -12,6 +12,7 @@ from typing import Any
 from landbridge.deploy.hardware import choose_hardware
 from landbridge.hardware_spec import TwinHardware
 from landbridge.robot import load_robot
+from landbridge_nodes.process import ENCLAVES
 
 PACKAGE = "landbridge_nodes"
 BOARD_LINK = "/tmp/landbridge-board"
@@ -33,6 +34,11 @@ class NodeSpec:
     package: str = PACKAGE
     namespace: str = ""
     essential: bool = True
+
+    @property
+    def enclave(self) -> str:
+        """Where SROS2 finds the keys of the process, and what these permit it: `deploy/security/policy.xml`."""
+        return f"{ENCLAVES}/{self.name}"
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ def describe(mode: str) -> Any:
                 name=spec.name,
                 namespace=spec.namespace,
                 parameters=[dict(spec.parameters)],
+                arguments=["--ros-args", "--enclave", spec.enclave],
                 output="screen",
             )
             for spec in make(**values)

@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 from landbridge.deploy.supervisor import Event
 from landbridge_nodes import topics
-from landbridge_nodes.process import LOOP_SECONDS, make_executor, stay_on_this_machine
+from landbridge_nodes.process import LOOP_SECONDS, OPERATOR, make_executor, stay_on_this_machine
 
 ANSWER_SECONDS = 1.0
 DEPTH = 100  # messages that may wait here: who looks on counts them, and is slower than the robot
@@ -51,7 +51,7 @@ class Listener:
     def __enter__(self) -> Self:
         stay_on_this_machine()
         self._context = rclpy.Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=OPERATOR, context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node("watch", context=self._context)
         self._executor, self._over = make_executor(self._context), Future()
         self._executor.add_node(self._node)

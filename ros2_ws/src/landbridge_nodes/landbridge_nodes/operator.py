@@ -21,7 +21,7 @@ from landbridge.errors import InputError
 from landbridge.robot import Robot
 from landbridge.task import load_task
 from landbridge_nodes import topics
-from landbridge_nodes.process import stay_on_this_machine
+from landbridge_nodes.process import OPERATOR, stay_on_this_machine
 
 START_TIMEOUT = 60.0  # s for all processes to be up, on a machine that is busy with other things
 ANSWER_TIMEOUT = 5.0  # s
@@ -77,7 +77,7 @@ class Operator:
     def __enter__(self) -> Self:
         stay_on_this_machine()
         self._context = rclpy.Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=OPERATOR, context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("operator", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)

@@ -18,6 +18,8 @@ from landbridge.errors import InputError
 # SCHED_FIFO, the shorter the period, the higher: the monitor, at 25 Hz, takes no core from the tick that it watches. A
 # controller that starved it would be stopped by the bridge, which is above both and needs the monitor's heartbeat.
 BRIDGE_PRIORITY, CONTROLLER_PRIORITY, MONITOR_PRIORITY = 70, 60, 50
+ENCLAVES = "/landbridge"
+OPERATOR = ["--ros-args", "--enclave", f"{ENCLAVES}/operator"]  # arguments of a process that only asks
 LOCK_MEMORY = "LANDBRIDGE_LOCK_MEMORY"  # environment variable: 1 keeps every page of the process in memory
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # linux/mman.h; ONFAULT: not the stacks of threads that never use them
 LOOP_SECONDS = 0.1  # how soon a signal is noticed while nothing else happens

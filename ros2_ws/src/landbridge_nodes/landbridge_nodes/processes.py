@@ -30,7 +30,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def arguments(spec: NodeSpec, parameters_file: str) -> list[str]:
     """What follows the executable on the command line: the list that launch_ros' Node builds."""
     namespace = "/" + spec.namespace.strip("/")
-    return ["--ros-args", "-r", f"__node:={spec.name}", "-r", f"__ns:={namespace}", "--params-file", parameters_file]
+    names = ["-r", f"__node:={spec.name}", "-r", f"__ns:={namespace}"]
+    return ["--ros-args", "--enclave", spec.enclave, "--ros-args", *names, "--params-file", parameters_file]
 
 
 def parameters_yaml(spec: NodeSpec) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from landbridge_nodes.process import require_one_ros, stay_on_this_machine
+from landbridge_nodes.process import OPERATOR, require_one_ros, stay_on_this_machine
 
 
 def state(seconds: float = 5.0) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def state(seconds: float = 5.0) -> dict[str, Any]:
 
     heard: list[Any] = []
     context = rclpy.Context()
-    rclpy.init(context=context)
+    rclpy.init(args=OPERATOR, context=context)
     node = rclpy.create_node("state", context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)

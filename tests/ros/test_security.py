@@ -1,0 +1,73 @@
+"""`deploy/security/policy.xml` permits the nodes what they do, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from landbridge.observation import Observer
+from landbridge.robot import load_robot
+from landbridge_nodes import bringup
+from landbridge_nodes.listener import Listener
+from landbridge_nodes.operator import Operator
+from landbridge_nodes.process import ENCLAVES
+from landbridge_nodes.processes import Processes
+from landbridge_nodes.watch import watched
+
+pytestmark = pytest.mark.ros
+QUADRUPED = load_robot("quadruped")  # its base is measured too
+KINDS = {"publish": "publisher", "subscribe": "subscriber", "reply": "service", "request": "client"}  # as rclpy says
+Permissions = set[tuple[str, str, str]]  # node, kind, name
+
+
+def permitted(repository: Path) -> Permissions:
+    policy = ElementTree.parse(repository / "deploy" / "security" / "policy.xml").getroot()
+    return {
+        (profile.attrib["node"], kind, "/" + str(entry.text).replace("~", profile.attrib["node"]))
+        for profile in policy.iter("profile")
+        for rule in profile
+        for kind in rule.attrib
+        for entry in rule
+    }
+
+
+def done(node: Any, names: list[str]) -> Iterator[tuple[str, str, str]]:
+    for name in names:
+        for kind, word in KINDS.items():
+            for entity, _ in getattr(node, f"get_{word}_names_and_types_by_node")(name, "/"):
+                yield name, kind, entity
+
+
+def test_the_policy_permits_what_the_nodes_do_and_no_more(
+    tmp_path: Path, ros_domain: None, linear_bundle: Callable[..., Path], repository: Path
+) -> None:
+    still = np.zeros((Observer(QUADRUPED.spec).size, len(QUADRUPED.spec.actuated)), np.float32)
+    bundle = linear_bundle(tmp_path / "bundle", still, robot="quadruped")
+    specs = bringup.deploy("quadruped", "none", 0, str(bundle), out=str(tmp_path / "bag"))
+    specs += [spec for spec in bringup.record("quadruped", "none", 0, "out") if spec.name == "excite"]
+    with Processes(specs) as processes, Operator(QUADRUPED, processes.check) as operator, Listener(watched(QUADRUPED)):
+        operator.wait_ready(recorded=True)
+        names = [*(spec.name for spec in specs), "operator", "watch"]
+        operator.wait(lambda: set(names) <= set(operator.node.get_node_names()), 20)
+        found = set(done(operator.node, names))
+    rules = permitted(repository)
+    assert [use for use in sorted(found) if not any(use[:2] == r[:2] and fnmatch(use[2], r[2]) for r in rules)] == []
+    # Not in this graph: `landbridge state`, and how the monitor leads `excite`, which commands in `record`.
+    unused = {r for r in rules if not any(r[:2] == use[:2] and fnmatch(use[2], r[2]) for use in found)}
+    assert {r for r in unused if r[0] != "state"} == {
+        ("monitor", "request", "/excite/get_state"),
+        ("monitor", "request", "/excite/change_state"),
+    }
+
+
+def test_every_process_has_an_enclave_in_the_policy(repository: Path) -> None:
+    policy = ElementTree.parse(repository / "deploy" / "security" / "policy.xml").getroot()
+    paths = {enclave.attrib["path"] for enclave in policy.iter("enclave")}
+    specs = [*bringup.deploy("furuta", "none", 0, "b", out="o"), *bringup.record("furuta", "none", 0, "o")]
+    assert paths == {spec.enclave for spec in specs} | {f"{ENCLAVES}/operator"}
