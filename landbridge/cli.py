@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -57,6 +58,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 INPUT_ERROR = 2
 INTERRUPTED = 130
+WIDE = 160  # columns of what goes to a file or a pipe, where rich would assume 80
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,6 +93,8 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(figures, indent=2))
     elif isinstance(figures, Mapping):
         console = Console(markup=False, highlight=False)
+        if not (console.is_terminal or "COLUMNS" in os.environ):
+            console.width = WIDE
         for table in _tables(figures):
             console.print(table)
     return 0
@@ -129,15 +133,25 @@ def _print_help() -> None:
 
 def _tables(figures: Mapping[str, Any]) -> Iterator[Table]:
     """Scalars as one two-column table, then each list of rows as a table of its own."""
-    scalars = Table("", Column("", overflow="fold"), box=None, show_header=False, padding=(0, 2))
+    scalars = Table("", Column("", overflow="fold"), box=None, show_header=False, padding=(0, 2, 0, 0))
     rows = {k: v for k, v in figures.items() if isinstance(v, list) and v and isinstance(v[0], Mapping)}
     for key, value in figures.items():
-        if key not in rows:
-            scalars.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+        if key not in rows and value != []:
+            scalars.add_row(key, _text(value))
     if scalars.row_count:
         yield scalars
     for values in rows.values():
-        table = Table(*values[0], box=None, padding=(0, 2), header_style="bold")
+        columns = (Column(name, overflow="fold") for name in values[0])
+        table = Table(*columns, box=None, padding=(0, 2, 0, 0), header_style="bold")
         for value in values:
-            table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value.values()))
+            table.add_row(*map(_text, value.values()))
         yield table
+
+
+def _text(value: Any) -> str:
+    """A figure as people write it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

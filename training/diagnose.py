@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -93,6 +94,7 @@ def diagnose(source: Path, target: Path, robot: str = "furuta", seed: int = 0) -
     Raises:
         InputError: The datasets do not fit the robot, or the target is too short to tell.
     """
+    torch.set_num_threads(1)  # see train
     machine = load_robot(robot)
     domains = load_domains(machine, {"source": source, "target": target})
     found = compare(domains["source"], domains["target"], load_task(machine), seed, target)

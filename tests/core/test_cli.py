@@ -25,6 +25,19 @@ def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[s
     assert "no command 'fly'; known: demo, collect" in capsys.readouterr().err
 
 
+def test_figures_are_not_cut_in_a_file(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"policy": "x" * 30, **{f"a_rather_long_column_{i}": 1 / 3 for i in range(4)}}]
+    figures = {"share": {"random": 0.123456, "tuned": 1}, "advice": ["calibrate", "align"], "none": [], "rows": rows}
+    monkeypatch.setattr("landbridge.doctor.doctor", lambda: figures)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert main(["doctor"]) == 0
+    share, advice, heads, values = capsys.readouterr().out.splitlines()
+    assert share.split() == ["share", "random", "0.1235,", "tuned", "1"]
+    assert advice.split() == ["advice", "calibrate,", "align"]
+    assert heads.split() == list(rows[0])
+    assert values.split() == ["x" * 30, *["0.3333"] * 4]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"landbridge {name}" in (inspect.getdoc(_function(name)) or "")
