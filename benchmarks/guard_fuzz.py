@@ -187,7 +187,8 @@ class Fuzz:
             if self.guard._number > before:
                 self.taken[self.stamp] = (self.guard._number, self.now)
                 if self.anew and self.last is not None and self.kind == "position":
-                    self.last = position[0], position[2]
+                    low, high = BOUNDS[self.kind]["a"]
+                    self.last = min(max(position[0], low), high), position[2]
                 self.anew = False
         elif self.guard._number > before:
             self._note("broken", "a measurement that is no good was taken")

@@ -172,10 +172,14 @@ class Guard:
         self._motion.forget()
 
     def _start_anew(self) -> None:
-        """The robot may have moved during the fault, unseen or without torque: where it was is no place to go."""
+        """The robot may have moved during the fault, unseen or without torque: where it was is no place to go.
+
+        One that sags beyond a position limit is held at the limit.
+        """
         self._anew, self._recovery = False, None
         if self._written is not None and self._kind == "position":
-            self._written = self._actuated(self._motion.position)
+            here = self._actuated(self._motion.position)
+            self._written = self._limits.apply(here, here, 0.0, self._motion.position, self._motion.velocity)
 
     def _refuse(self, stamp: int, names: Sequence[str], values: Sequence[float], now: float) -> Reason | None:
         if not all(map(math.isfinite, values)):

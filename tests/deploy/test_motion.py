@@ -88,6 +88,17 @@ def test_a_robot_that_tips_over_is_stopped_where_its_joints_are() -> None:
 
 def test_a_reset_holds_the_robot_where_it_is_by_then() -> None:
     """Not where it was stopped: without torque it may have fallen while nothing was read."""
+    fallen = [pos + 0.4 for pos in STANCE]
+    assert held_after_a_reset(fallen) == pytest.approx(fallen)
+
+
+def test_a_reset_holds_a_joint_that_sags_beyond_its_limit_at_the_limit() -> None:
+    lower, upper = QUADRUPED.joints[0].position_limit or (0.0, 0.0)
+    for beyond, limit in ((upper + 0.1, upper), (lower - 0.1, lower)):
+        assert held_after_a_reset([beyond, *STANCE[1:]]) == pytest.approx((limit, *STANCE[1:]))
+
+
+def held_after_a_reset(fallen: list[float]) -> tuple[float, ...]:
     guard = Guard(QUADRUPED)
     guard.measure(1, 0.0, STANCE, [0.0] * 12)
     for state in (State.ARMED, State.ACTIVE):
@@ -100,11 +111,12 @@ def test_a_reset_holds_the_robot_where_it_is_by_then() -> None:
     assert stop.command == pytest.approx(STANCE)
     guard.supervise(State.UNCONFIGURED, 1, 0.5)
     assert guard.tick(0.5) is None
-    fallen = [pos + 0.4 for pos in STANCE]
     guard.measure(3, 0.52, fallen, [0.0] * 12)
+    anchor = guard.written
     held = guard.tick(0.52)
     assert held is not None
-    assert held.command == pytest.approx(fallen)
+    assert held.command == anchor  # nothing jumps from there
+    return anchor
 
 
 def test_a_position_command_ends_at_the_position_limit() -> None:
