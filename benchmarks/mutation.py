@@ -61,6 +61,12 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     ("guard", "self._fault_epoch = 0", "self._fault_epoch = 0 -> pass"): "read only after a fault has set it",
     ("guard", "self._fault_epoch = 0", "0 -> 1"): "read only after a fault has set it",
     ("guard", "self._heartbeat = -math.inf", "-math.inf -> math.inf"): "no state that asks for it without a heartbeat",
+    ("guard", "self._anew = True", "True -> False"): "without any measurement nothing is written anyway",
+    (
+        "guard",
+        "self._written = self._limits.apply(here, here, 0.0, self._motion.position, self._motion.velocity)",
+        "0.0 -> 1.0",
+    ): "there is no way from `here` to `here` that could take time",
     ("guard", "self._unanswered = 0", "0 -> 1"): "set to zero when ACTIVE begins, and read there only",
     (
         "guard",

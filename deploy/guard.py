@@ -65,7 +65,7 @@ class Guard:
         self._written: tuple[float, ...] | None = None
         self._written_at = -math.inf
         self._recovery: Hold | Move | None = None
-        self._anew = False  # since a reset no measurement has said where the joints are
+        self._anew = True  # no measurement has said yet where the joints are: at the start, after a reset or a release
 
     @property
     def powered(self) -> bool:
@@ -168,7 +168,7 @@ class Guard:
     def release(self) -> None:
         """Torque is off: the next command starts from where the joints will be then, wherever that is."""
         self._written = self._recovery = None
-        self._written_at, self._anew = -math.inf, False
+        self._written_at, self._anew = -math.inf, True
         self._motion.forget()
 
     def _start_anew(self) -> None:

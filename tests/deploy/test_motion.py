@@ -119,6 +119,20 @@ def held_after_a_reset(fallen: list[float]) -> tuple[float, ...]:
     return anchor
 
 
+def test_after_a_release_torque_waits_for_a_measurement() -> None:
+    """A hand may have moved the robot: arming holds it where it is by then."""
+    guard = Guard(QUADRUPED)
+    guard.measure(1, 0.0, STANCE, [0.0] * 12)
+    guard.release()
+    guard.supervise(State.ARMED, 0, 0.0)
+    assert guard.tick(0.0) is None
+    moved = [pos + 0.1 for pos in STANCE]
+    guard.measure(2, 0.02, moved, [0.0] * 12)
+    held = guard.tick(0.02)
+    assert held is not None
+    assert held.command == pytest.approx(moved)
+
+
 def test_a_position_command_ends_at_the_position_limit() -> None:
     lower, upper = QUADRUPED.joints[0].position_limit
     at, rest = [upper - 0.01, *STANCE[1:]], [0.0] * 12
