@@ -8,7 +8,7 @@ import math
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from landbridge.deploy.hardware.servo_bus import (
     BITS_PER_BYTE,
@@ -74,6 +74,7 @@ class Servos:
         self.told_at = self._watched_at = self._asked_at = -math.inf
         self._missed: Counter[int] = Counter()  # who has been asked in vain since the last measurement
         self._whole = True  # whether the last answer was one
+        self._stopped: set[int] = set()  # by their bus watchdogs
         self._broken: set[int] = set()  # have reported an error of their own
         self._bus: Bus | None = None
         self._open()
@@ -111,8 +112,7 @@ class Servos:
     @property
     def identity(self) -> dict[str, str]:
         """Port, and the model of each servo."""
-        names = {joint.name: self._models[id] for id, joint in self._joints.items()}
-        servos = ", ".join(f"{name} {model}" for name, model in names.items())
+        servos = ", ".join(f"{self._joints[id].name} {model}" for id, model in self._models.items())
         return {"port": str(self._settings.port), "baud": str(self._settings.baud), "servos": servos}
 
     @property
@@ -129,6 +129,11 @@ class Servos:
     def torque(self) -> bool:
         """Whether any servo is powered, by what each last said."""
         return any(self._powered.values())
+
+    @property
+    def stopped(self) -> Collection[str]:
+        """By what each servo's register last said; all are asked at once."""
+        return [self._joints[id].name for id in self._stopped]
 
     def in_effect(self, written: float) -> bool:
         """Asks the servos for their goals: whether they are the newest ones, and those not older than `written`."""
@@ -198,7 +203,7 @@ class Servos:
     def _check(self, bus: Bus) -> None:
         """Every servo is there, of a known model, and takes positions."""
         port, family = str(self._settings.port), bus.family
-        self._models = models = {id: bus.model(id) for id in self._joints}
+        models = {id: bus.model(id) for id in self._joints}
         if missing := [f"{self._joints[id].name} ({id})" for id, model in models.items() if model is None]:
             problem = f"no answer at {self._settings.baud} baud from {', '.join(missing)}"
             raise InputError(
@@ -212,6 +217,7 @@ class Servos:
             if (mode := bus.read(id, "operating_mode")) != family.position_mode:
                 problem = f"{who} is in operating mode {mode}, not {family.position_mode} (position)"
                 raise InputError(port, problem, f"landbridge servo setup {port} --family {family.name} --id {id}")
+        self._models = {id: family.models[model] for id, model in models.items() if model is not None}
 
     def _answers_fast(self, bus: Bus) -> bool:
         """Whether the firmware of every servo knows the fast sync read (X series: from 45 on)."""
@@ -306,6 +312,7 @@ class Servos:
             fault = f"servo_{self._bus.family.errors.get(bit, f'error_{bit}')}"
         elif values.get("bus_watchdog", 0) < 0:
             fault = "bus_watchdog"
+            self._stopped.add(id)
         elif powered and values.get("torque_enable") == 0:
             fault = "torque_lost"
         if (celsius := values.get("present_temperature")) is not None:
@@ -377,6 +384,7 @@ class Servos:
         for id in self._broken:  # it has switched itself off, and obeys again after a reboot only, silent for a while
             self._bus.reboot(id)
         self._broken.clear()
+        self._stopped.clear()
         self._begin_here()
         if self._torque:
             self._torque = None  # the next write brings it back where it was lost

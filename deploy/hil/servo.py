@@ -27,6 +27,8 @@ class Servo:
         shift: What its encoder is off by [ticks].
         wrapped: What it reports is off by [ticks]; it moves by what is right.
         stuck: Its gears are blocked.
+        reversed: Its motor turns the wrong way.
+        watchdog_dead: Its bus watchdog never stops it.
         alias: The id that it puts into its answers; None: its own.
 
     Args:
@@ -49,7 +51,7 @@ class Servo:
 
     def repair(self) -> None:
         """Undo what orders have broken, and clear the error; torque stays as it is."""
-        self.gone = self.stuck = False
+        self.gone = self.stuck = self.reversed = self.watchdog_dead = False
         self.frozen: int | None = None
         self.alias: int | None = None
         self.shift = self.wrapped = 0
@@ -151,9 +153,9 @@ class Servo:
         """
         if not self._driven:
             return self.slack(position, velocity)
-        if self.frozen is None and not self.shift:
-            return self._goal
-        return position + self._goal - to_position(self.joint, self.seen(position))
+        true = self.frozen is None and not self.shift
+        error = self._goal - (position if true else to_position(self.joint, self.seen(position)))
+        return position - error if self.reversed else position + error
 
     def live(self, position: float, velocity: float, now: float) -> None:
         """Measure, and watch itself."""
@@ -172,7 +174,7 @@ class Servo:
         if not self.get("min_voltage_limit") <= self.get("present_voltage") <= self.get("max_voltage_limit"):
             self.fail("voltage")
         limit = self.get("bus_watchdog") * WATCHDOG_UNIT_S
-        if self.torque and limit > 0 and now - self._heard_at > limit:
+        if self.torque and limit > 0 and not self.watchdog_dead and now - self._heard_at > limit:
             self._put("goal_position", min(max(ticks, 0), TICKS - 1))
             self._put("bus_watchdog", -1)
 
