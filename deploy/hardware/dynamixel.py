@@ -28,6 +28,7 @@ DYNAMIXEL = Family(
         "torque_enable": Register(64, 1),
         "hardware_error": Register(70, 1),
         "bus_watchdog": Register(98, 1, -1),
+        "goal_pwm": Register(100, 2, -1),
         "profile_acceleration": Register(108, 4, -1),
         "profile_velocity": Register(112, 4, -1),
         "goal_position": Register(116, 4, -1),

@@ -10,8 +10,13 @@ from landbridge.robot import Joint
 
 MEMORY = 256
 REBOOT_S = 0.2  # silent for so long after a reboot
-OVERLOAD_S = 1.0  # at nearly its largest effort
-OVERLOAD_SHARE = 0.95
+FULL_PWM = {"dynamixel": 885, "feetech": 1000}  # of register `goal_pwm`
+# Share of the largest effort that is an overload after so many seconds. ROBOTIS names neither; Feetech's defaults of
+# registers 34 to 36: 80 %, 2 s, and from then on 20 % of its torque, until a new goal is written.
+OVERLOAD = {"dynamixel": (0.95, 1.0), "feetech": (0.8, 2.0)}
+PROTECTIVE, OVERLOAD_BIT = 0.2, 32
+# An STS3215 was 15 K warmer after 10 min at half of its stall torque (SO-ARM100, issue 134); heat goes with its square.
+IDLE_C, HOTTEST_K, HEAT_S = 35.0, 60.0, 300.0
 WATCHDOG_UNIT_S = 0.02  # e-Manual, Bus Watchdog(98)
 DATA_RANGE_ERROR, DATA_LENGTH_ERROR, ACCESS_ERROR = 4, 5, 7  # e-Manual, Protocol 2.0, Error
 ALERT = 0x80
@@ -29,6 +34,8 @@ class Servo:
         stuck: Its gears are blocked.
         reversed: Its motor turns the wrong way.
         watchdog_dead: Its bus watchdog never stops it.
+        strained: Loaded beyond what it bears, whatever it reports.
+        celsius: Its temperature.
         alias: The id that it puts into its answers; None: its own.
 
     Args:
@@ -39,8 +46,10 @@ class Servo:
         self.family, self.joint = family, joint
         self._memory = bytearray(MEMORY)
         self._driven, self._goal = False, 0.0  # what registers say, at hand for every physics step
+        self._most = 1.0  # share of its largest effort that it may make
         self._silent_until = self._heard_at = -math.inf
         self._strained_at = math.inf
+        self._lived_at = math.inf
         self._default = {"model_number": model, "id": id, "operating_mode": family.position_mode, "return_delay": 0}
         self._default["baud_rate"] = next(code for code, rate in family.bauds.items() if rate == baud)
         self._restore()
@@ -51,14 +60,15 @@ class Servo:
 
     def repair(self) -> None:
         """Undo what orders have broken, and clear the error; torque stays as it is."""
-        self.gone = self.stuck = self.reversed = self.watchdog_dead = False
+        self.gone = self.stuck = self.reversed = self.watchdog_dead = self.strained = False
         self.frozen: int | None = None
         self.alias: int | None = None
         self.shift = self.wrapped = 0
         self._restore()
         self._put("hardware_error", 0)
-        self._put("present_temperature", 35)
         self._put("present_voltage", 120)
+        self._put("goal_pwm", FULL_PWM[self.family.name])
+        self.celsius = IDLE_C
 
     @property
     def id(self) -> int:
@@ -121,6 +131,8 @@ class Servo:
             return ACCESS_ERROR
         if name == "bus_watchdog" or (name == "torque_enable" and value and not self.torque):
             self._heard_at = now
+        if name == "goal_position" and self.family.name == "feetech":
+            self._put("hardware_error", 0)  # ends its protection from overload; what lasts comes back
         self._put(name, value)
         if name in self._default and not self.get("lock"):
             self._default[name] = value
@@ -131,7 +143,8 @@ class Servo:
         for name in ("torque_enable", "hardware_error", "bus_watchdog"):
             if name in self.family.table:
                 self._put(name, 0)
-        self._driven, self._goal = False, 0.0  # what registers say, at hand for every physics step
+        self._put("goal_pwm", FULL_PWM[self.family.name])
+        self._driven, self._goal = False, 0.0
         self._silent_until = now + REBOOT_S
 
     def force(self, name: str, value: int) -> None:
@@ -155,7 +168,11 @@ class Servo:
             return self.slack(position, velocity)
         true = self.frozen is None and not self.shift
         error = self._goal - (position if true else to_position(self.joint, self.seen(position)))
-        return position - error if self.reversed else position + error
+        goal = position - error if self.reversed else position + error
+        if self._most >= 1:
+            return goal
+        slack, reach = self.slack(position, velocity), self._most * self.joint.effort_limit / self.joint.stiffness
+        return min(max(goal, slack - reach), slack + reach)
 
     def live(self, position: float, velocity: float, now: float) -> None:
         """Measure, and watch itself."""
@@ -165,10 +182,7 @@ class Servo:
         self._report("present_position", ticks + self.wrapped)
         self._report("present_velocity", round(encoder.sign * encoder.gear * velocity / self.family.velocity_unit))
         self._report("present_load", round(1000 * encoder.sign * share))
-        if abs(share) < OVERLOAD_SHARE:
-            self._strained_at = now
-        if now - self._strained_at > OVERLOAD_S:
-            self.fail("overload")
+        self._watch_load(abs(share), now)
         if self.get("present_temperature") > self.get("temperature_limit"):
             self.fail("overheated")
         if not self.get("min_voltage_limit") <= self.get("present_voltage") <= self.get("max_voltage_limit"):
@@ -178,11 +192,25 @@ class Servo:
             self._put("goal_position", min(max(ticks, 0), TICKS - 1))
             self._put("bus_watchdog", -1)
 
+    def _watch_load(self, share: float, now: float) -> None:
+        """Warm up with the square of the load, and find an overload that lasts."""
+        weight = -math.expm1(-max(now - self._lived_at, 0.0) / HEAT_S)
+        self._lived_at = now
+        self.celsius += weight * (IDLE_C + HOTTEST_K * share**2 - self.celsius)
+        self._put("present_temperature", round(self.celsius))
+        most, seconds = OVERLOAD[self.family.name]
+        if self.strained:
+            self._strained_at = -math.inf
+        elif share < most:
+            self._strained_at = now
+        if now - self._strained_at > seconds:
+            self.fail("overload")
+
     def fail(self, error: str) -> None:
-        """Set a bit of the error register; torque goes off with all but a wrong voltage."""
+        """Set a bit of the error register; torque goes off with all but a wrong voltage, and Feetech's overload."""
         bit = next(bit for bit, name in self.family.errors.items() if name == error)
         self._put("hardware_error", self.get("hardware_error") | bit)
-        if error != "voltage":
+        if error != "voltage" and (error, self.family.name) != ("overload", "feetech"):
             self._put("torque_enable", 0)
 
     def _restore(self) -> None:
@@ -206,3 +234,7 @@ class Servo:
             self._driven = bool(value)
         if name == "goal_position":
             self._goal = to_position(self.joint, value)
+        if name in ("goal_pwm", "hardware_error"):
+            self._most = self.get("goal_pwm") / FULL_PWM[self.family.name]
+            if self.family.name == "feetech" and self.get("hardware_error") & OVERLOAD_BIT:
+                self._most = min(self._most, PROTECTIVE)
