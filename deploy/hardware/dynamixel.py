@@ -67,6 +67,18 @@ DYNAMIXEL = Family(
     errors={1: "voltage", 4: "overheated", 8: "encoder", 16: "electric_shock", 32: "overload"},
     position_mode=3,
     prepared={"profile_acceleration": 0, "profile_velocity": 0},  # 0: no profile
+    packed=(
+        "id",
+        "torque_enable",
+        "hardware_error",
+        "bus_watchdog",
+        "present_load",
+        "present_velocity",
+        "present_position",
+        "present_voltage",
+        "present_temperature",
+    ),
+    indirect=(168, 224),  # Indirect Address 1, Indirect Data 1
 )
 
 

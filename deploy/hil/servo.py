@@ -20,6 +20,7 @@ IDLE_C, HOTTEST_K, HEAT_S = 35.0, 60.0, 300.0
 WATCHDOG_UNIT_S = 0.02  # e-Manual, Bus Watchdog(98)
 DATA_RANGE_ERROR, DATA_LENGTH_ERROR, ACCESS_ERROR = 4, 5, 7  # e-Manual, Protocol 2.0, Error
 ALERT = 0x80
+INDIRECT_ADDRESS, INDIRECT_DATA, INDIRECT = 168, 224, 28  # e-Manual: first of each, and how many bytes can be shown
 READ_ONLY = ("model_number", "hardware_error")  # and all that is called present_...
 
 
@@ -56,7 +57,15 @@ class Servo:
         self._put("temperature_limit", 70)
         self._put("max_voltage_limit", 140)
         self._put("min_voltage_limit", 60)
+        self._forget_indirect()
         self.repair()
+
+    def _forget_indirect(self) -> None:
+        """Each indirect byte shows itself, which is 0."""
+        if self.family.name == "dynamixel":
+            for i in range(INDIRECT):
+                at = INDIRECT_ADDRESS + 2 * i
+                self._memory[at : at + 2] = (INDIRECT_DATA + i).to_bytes(2, "little")
 
     def repair(self) -> None:
         """Undo what orders have broken, and clear the error; torque stays as it is."""
@@ -111,11 +120,22 @@ class Servo:
         return register.decode(bytes(self._memory[register.address : register.address + register.size]))
 
     def read(self, address: int, size: int) -> bytes:
-        """Bytes of its memory; zeros beyond its end."""
+        """Bytes of its memory, those shown indirectly where they are; zeros beyond its end."""
+        if self.family.name == "dynamixel" and address + size > INDIRECT_DATA:
+            return bytes(self._shown(place) for place in range(address, address + size))
         return bytes(self._memory[address : address + size]).ljust(size, b"\0")
+
+    def _shown(self, place: int) -> int:
+        if INDIRECT_DATA <= place < INDIRECT_DATA + INDIRECT:
+            at = INDIRECT_ADDRESS + 2 * (place - INDIRECT_DATA)
+            place = int.from_bytes(self._memory[at : at + 2], "little")
+        return self._memory[place] if place < MEMORY else 0
 
     def write(self, address: int, data: bytes, now: float) -> int:
         """Take a write to a register, or refuse it; the error number of a Dynamixel status."""
+        if self.family.name == "dynamixel" and INDIRECT_ADDRESS <= address < INDIRECT_DATA:
+            self._memory[address : min(address + len(data), INDIRECT_DATA)] = data[: INDIRECT_DATA - address]
+            return 0
         found = [(n, r) for n, r in self.family.table.items() if r.address == address]
         if not found or found[0][0] in READ_ONLY or found[0][0].startswith("present_"):
             return ACCESS_ERROR
@@ -144,6 +164,7 @@ class Servo:
             if name in self.family.table:
                 self._put(name, 0)
         self._put("goal_pwm", FULL_PWM[self.family.name])
+        self._forget_indirect()
         self._driven, self._goal = False, 0.0
         self._silent_until = now + REBOOT_S
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from landbridge.deploy.hardware.dynamixel import DYNAMIXEL
 from landbridge.deploy.hardware.feetech import FEETECH
-from landbridge.deploy.hardware.servo_bus import BITS_PER_BYTE, Family
+from landbridge.deploy.hardware.servo_bus import Family
 from landbridge.deploy.hardware.servo_joints import TICKS, by_id
+from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE
 from landbridge.deploy.hil import dynamixel, feetech
 from landbridge.deploy.hil.bench import Bench
 from landbridge.deploy.hil.servo import FULL_PWM, Servo

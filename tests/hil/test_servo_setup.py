@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from landbridge.deploy.hardware.servo_bus import TRIES, Bus, SdkPort
+from landbridge.deploy.hardware.servo_bus import TRIES, Bus
+from landbridge.deploy.hardware.servo_port import SdkPort
 from landbridge.deploy.hardware.servo_setup import scan, setup
 from landbridge.errors import InputError
 
