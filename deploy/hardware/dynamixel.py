@@ -67,17 +67,17 @@ DYNAMIXEL = Family(
     errors={1: "voltage", 4: "overheated", 8: "encoder", 16: "electric_shock", 32: "overload"},
     position_mode=3,
     prepared={"profile_acceleration": 0, "profile_velocity": 0},  # 0: no profile
-    packed=(
-        "id",
-        "torque_enable",
-        "hardware_error",
-        "bus_watchdog",
-        "present_load",
-        "present_velocity",
-        "present_position",
-        "present_voltage",
-        "present_temperature",
-    ),
+    packed={  # voltages below 25.6 V, positions within eight turns, speeds of less than 700 rad/s
+        "id": 1,
+        "torque_enable": 1,
+        "hardware_error": 1,
+        "bus_watchdog": 1,
+        "present_load": 2,
+        "present_velocity": 2,
+        "present_position": 2,
+        "present_voltage": 1,
+        "present_temperature": 1,
+    },
     indirect=(168, 224),  # Indirect Address 1, Indirect Data 1
 )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from landbridge.deploy.hardware.servo_port import SdkPort
@@ -90,8 +90,9 @@ class Family:
         errors: Names of the bits of register `hardware_error`.
         position_mode: What register `operating_mode` says when the servo takes positions.
         prepared: What else is written before motion, so that a goal is followed at once.
-        packed: All that is measured or watched, as servos can show it side by side if they are told where it is
-            ("indirect addressing"); begins with the servo's own id, for one that restarts has forgotten it.
+        packed: All that is measured or watched, and how many of its bytes ever say anything: servos show these side by
+            side if they are told where they are ("indirect addressing"). The first is the servo's own id, for one that
+            restarts has forgotten it.
         indirect: Addresses of the first place to be told [2 bytes each], and of the first byte shown.
     """
 
@@ -106,7 +107,7 @@ class Family:
     errors: Mapping[int, str]
     position_mode: int
     prepared: Mapping[str, int]
-    packed: Sequence[str] = ()
+    packed: Mapping[str, int] = field(default_factory=dict)
     indirect: tuple[int, int] = (0, 0)
 
     def block(self, names: Sequence[str]) -> Block:
@@ -116,9 +117,17 @@ class Family:
         _, last, at = fields[-1]
         return Block(start, at + last.size, fields)
 
+    def _shown(self) -> list[Register]:
+        """The low bytes of the registers `packed`."""
+        return [self.table[name]._replace(size=size) for name, size in self.packed.items()]
+
+    def places(self) -> list[int]:
+        """The address of each byte that is to be shown, in turn."""
+        return [register.address + i for register in self._shown() for i in range(register.size)]
+
     def packed_block(self) -> Block:
         """The registers `packed`, where they are shown."""
-        registers = [self.table[name] for name in self.packed]
+        registers = self._shown()
         ends = list(itertools.accumulate(register.size for register in registers))
         places = [end - register.size for end, register in zip(ends, registers, strict=True)]
         return Block(self.indirect[1], ends[-1], tuple(zip(self.packed, registers, places, strict=True)))
@@ -202,9 +211,7 @@ class Bus(ABC):
 
     def pack(self, ids: Sequence[int]) -> None:
         """Tell the servos to show `packed` side by side; none of them answers."""
-        registers = [self.family.table[name] for name in self.family.packed]
-        places = [register.address + i for register in registers for i in range(register.size)]
-        told = b"".join(place.to_bytes(2, "little") for place in places)
+        told = b"".join(place.to_bytes(2, "little") for place in self.family.places())
         data = [byte for id in ids for byte in (id, *told)]
         self._sent(self._handler.syncWriteTxOnly, self.family.indirect[0], len(told), data, len(data))
 

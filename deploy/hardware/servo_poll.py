@@ -45,7 +45,7 @@ class Poll:
     def pack(self) -> None:
         """Have everything in one answer from now on, if the servos know how."""
         self._block = self._plain
-        if not self._bus.family.packed:
+        if not self._bus.family.packed or 0 in self._ids:  # a servo that has forgotten shows zeros, as its id too
             return
         self._bus.pack(self._ids)
         packed = self._bus.family.packed_block()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 
 from landbridge.deploy.hardware.servo_bus import Family
 from landbridge.deploy.hardware.servo_joints import TICKS, to_position, turns
@@ -20,7 +21,8 @@ IDLE_C, HOTTEST_K, HEAT_S = 35.0, 60.0, 300.0
 WATCHDOG_UNIT_S = 0.02  # e-Manual, Bus Watchdog(98)
 DATA_RANGE_ERROR, DATA_LENGTH_ERROR, ACCESS_ERROR = 4, 5, 7  # e-Manual, Protocol 2.0, Error
 ALERT = 0x80
-INDIRECT_ADDRESS, INDIRECT_DATA, INDIRECT = 168, 224, 28  # e-Manual: first of each, and how many bytes can be shown
+INDIRECT_ADDRESS, INDIRECT_DATA, SHOWN = 168, 224, struct.Struct("<28H")  # e-Manual, Indirect Address and Data
+SHOWS_ITSELF = INDIRECT_ADDRESS, SHOWN.pack(*range(INDIRECT_DATA, INDIRECT_DATA + 28))  # which is 0
 READ_ONLY = ("model_number", "hardware_error")  # and all that is called present_...
 
 
@@ -57,15 +59,8 @@ class Servo:
         self._put("temperature_limit", 70)
         self._put("max_voltage_limit", 140)
         self._put("min_voltage_limit", 60)
-        self._forget_indirect()
+        self._show(*SHOWS_ITSELF)
         self.repair()
-
-    def _forget_indirect(self) -> None:
-        """Each indirect byte shows itself, which is 0."""
-        if self.family.name == "dynamixel":
-            for i in range(INDIRECT):
-                at = INDIRECT_ADDRESS + 2 * i
-                self._memory[at : at + 2] = (INDIRECT_DATA + i).to_bytes(2, "little")
 
     def repair(self) -> None:
         """Undo what orders have broken, and clear the error; torque stays as it is."""
@@ -121,20 +116,22 @@ class Servo:
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of its memory, those shown indirectly where they are; zeros beyond its end."""
+        memory = bytes(self._memory)
         if self.family.name == "dynamixel" and address + size > INDIRECT_DATA:
-            return bytes(self._shown(place) for place in range(address, address + size))
-        return bytes(self._memory[address : address + size]).ljust(size, b"\0")
+            shown = bytes([memory[place] if place < MEMORY else 0 for place in self._shown])
+            memory = memory[:INDIRECT_DATA] + shown
+        return memory[address : address + size].ljust(size, b"\0")
 
-    def _shown(self, place: int) -> int:
-        if INDIRECT_DATA <= place < INDIRECT_DATA + INDIRECT:
-            at = INDIRECT_ADDRESS + 2 * (place - INDIRECT_DATA)
-            place = int.from_bytes(self._memory[at : at + 2], "little")
-        return self._memory[place] if place < MEMORY else 0
+    def _show(self, address: int, places: bytes) -> None:
+        """Take addresses of what the indirect bytes show, from register `address` on."""
+        end = min(address + len(places), INDIRECT_DATA)
+        self._memory[address:end] = places[: end - address]
+        self._shown = SHOWN.unpack(self._memory[INDIRECT_ADDRESS:INDIRECT_DATA])
 
     def write(self, address: int, data: bytes, now: float) -> int:
         """Take a write to a register, or refuse it; the error number of a Dynamixel status."""
         if self.family.name == "dynamixel" and INDIRECT_ADDRESS <= address < INDIRECT_DATA:
-            self._memory[address : min(address + len(data), INDIRECT_DATA)] = data[: INDIRECT_DATA - address]
+            self._show(address, data)
             return 0
         found = [(n, r) for n, r in self.family.table.items() if r.address == address]
         if not found or found[0][0] in READ_ONLY or found[0][0].startswith("present_"):
@@ -164,7 +161,7 @@ class Servo:
             if name in self.family.table:
                 self._put(name, 0)
         self._put("goal_pwm", FULL_PWM[self.family.name])
-        self._forget_indirect()
+        self._show(*SHOWS_ITSELF)
         self._driven, self._goal = False, 0.0
         self._silent_until = now + REBOOT_S
 

@@ -60,8 +60,11 @@ def test_the_table_is_that_of_robotis(model: str) -> None:
 def test_packed_registers_by_hand() -> None:
     """Side by side in the order of their names, each with all of its bytes."""
     block = DYNAMIXEL.packed_block()
-    assert (block.start, block.length) == (224, 17)
-    assert {name: at for name, _, at in block.fields}["present_position"] == 10
+    assert (block.start, block.length) == (224, 12)
+    shown = {name: (at, register) for name, register, at in block.fields}
+    assert shown["present_position"] == (8, Register(132, 2, -1))
+    assert shown["present_position"][1].decode(b"\xff\xff") == -1
+    assert DYNAMIXEL.places()[8:10] == [132, 133]
     assert block.fields[0][0] == "id"
     plain = DYNAMIXEL.block(DYNAMIXEL.measured)
     assert (plain.start, plain.length) == (126, 10)
