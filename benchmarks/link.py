@@ -5,9 +5,9 @@
 
 The host's loop reads and writes at each rate through a pty whose other end is the board's firmware, with the furuta in
 Bullet behind it in real time. A tick is missed when it begins a period late, or when the newest telemetry is older than
-a period. Latency is from
-the write of a command to the arrival of the telemetry that reports it in effect, on the host's clock. On a servo bus it
-is the time that a measurement of all six takes, question and answer; the arm holds its default pose meanwhile.
+a period. Latency is from the write of a command to the arrival of the telemetry that reports it in effect, on the
+host's clock. On a servo bus it is the time that a measurement of all six takes, question and answer; the arm holds its
+default pose meanwhile. Beside it stands how often the machine alone is too late: as many bytes on a bare pty.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tty
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -31,7 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from landbridge.deploy.hardware.mcu import Mcu
-from landbridge.deploy.hardware.servos import Servos
+from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE
+from landbridge.deploy.hardware.servos import READ_SHARE, Servos
+from landbridge.deploy.hil.command import PRIORITY
 from landbridge.deploy.hil.fuzz import fuzz
 from landbridge.episode import commit, now
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, McuHardware
@@ -40,6 +43,7 @@ from landbridge_nodes.process import BRIDGE_PRIORITY
 
 RESULTS = Path(__file__).parent / "results"
 Hardware = Literal["mcu", "dynamixel", "feetech"]
+QUESTION, ANSWER = 20, 104  # bytes of a fast sync read of six Dynamixel servos
 POLL_SECONDS = 0.0001  # how finely the arrival of telemetry is seen
 
 
@@ -90,6 +94,36 @@ def measure_servos(robot: Robot, kind: Hardware, port: str, rate_hz: float, seco
     servos.read()
     servos.close()
     return _row(rate_hz, ticks, late, old, read_ms) | {"fault": fault, "counters": {"bad_answers": bad}}
+
+
+def bare_pty(rate_hz: float, seconds: float) -> dict[str, Any]:
+    """How often a pty alone would cost a measurement: by the kernel's time and that of the bytes on a real line.
+
+    Two processes of the priorities of bridge and emulator; the other one answers at once.
+    """
+    near, far = os.openpty()
+    tty.setraw(far)
+    child = os.fork()
+    if child == 0:
+        scheduled(os.SCHED_FIFO, PRIORITY)
+        while os.read(near, QUESTION) != bytes(QUESTION):
+            os.write(near, b"x" * ANSWER)
+        os._exit(0)
+    took, period, due = [], 1 / rate_hz, time.monotonic()
+    for _ in range(round(seconds * rate_hz)):
+        time.sleep(max(0.0, due - time.monotonic()))
+        started, left = time.monotonic(), ANSWER
+        os.write(far, b"?" * QUESTION)
+        while left:
+            left -= len(os.read(far, left))
+        took.append(time.monotonic() - started)
+        due = max(due + period, started)
+    os.write(far, bytes(QUESTION))
+    os.waitpid(child, 0)
+    line = (QUESTION + ANSWER) * BITS_PER_BYTE / DynamixelHardware().baud
+    late = np.mean(np.array(took) + line > READ_SHARE * period)
+    p50, p99 = np.percentile(took, [50, 99])
+    return {"bare_p50_ms": round(1000 * p50, 3), "bare_p99_ms": round(1000 * p99, 3), "bare_percent": 100 * float(late)}
 
 
 def _row(rate_hz: float, ticks: int, late: int, old: int, latency_ms: list[float]) -> dict[str, Any]:
@@ -149,7 +183,7 @@ def main(
         rows = [
             measure(robot, board, rate, seconds)
             if hardware == "mcu"
-            else measure_servos(robot, hardware, board, rate, seconds)
+            else measure_servos(robot, hardware, board, rate, seconds) | bare_pty(rate, seconds)
             for rate in rates
         ]
         scheduled(os.SCHED_OTHER, 0)
@@ -158,7 +192,8 @@ def main(
     if hardware == "mcu":
         with tempfile.TemporaryDirectory() as folder:
             result["fuzz"] = fuzz(robot, Path(folder), fuzz_frames, seed=0)
-    shown = ("rate_hz", "ticks", "missed_percent", "latency_p50_ms", "latency_p99_ms", "latency_max_ms")
+    shown = ["rate_hz", "ticks", "missed_percent", "latency_p50_ms", "latency_p99_ms", "latency_max_ms"]
+    shown += [] if hardware == "mcu" else ["bare_percent", "bare_p99_ms"]
     table = Table(*shown, title="write to telemetry" if hardware == "mcu" else "measurement of six servos")
     for row in rows:
         table.add_row(*(f"{row[key]:g}" for key in shown))

@@ -30,7 +30,7 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2026;max-width:960px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.7rem;margin-bottom:0}h2{font-size:1.15rem;margin:2rem 0 .4rem}p.lead{color:#555;margin-top:.2rem}
 table{border-collapse:collapse;font-size:14px}td,th{padding:.25rem .9rem .25rem 0;text-align:left;vertical-align:top;
-border-bottom:1px solid #e6e6e6}td.n{text-align:right;font-variant-numeric:tabular-nums}
+border-bottom:1px solid #e6e6e6}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 .row{display:flex;flex-wrap:wrap;gap:1.5rem;align-items:flex-start}.row svg,.row img{max-width:100%;height:auto}
 figure{margin:0}figcaption{color:#555;font-size:13px;max-width:440px}
 """
@@ -55,13 +55,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with the same keys as a table."""
     if not rows:
         return "<p>none</p>"
-    head = "".join(f"<th>{html.escape(str(key))}" for key in rows[0])
+    head = "".join(f"<th{_kind(value)}>{html.escape(str(key))}" for key, value in rows[0].items())
     body = "".join("<tr>" + "".join(_cell(value) for value in row.values()) for row in rows)
     return f"<table><tr>{head}{body}</table>"
 
 
+def _kind(value: Any) -> str:
+    """Numbers are set to the right, and so is what stands above them."""
+    return " class=n" if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
 def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"<td class=n>{value:.4g}"
-    kind = " class=n" if isinstance(value, int) else ""
-    return f"<td{kind}>{html.escape(str(value))}"
+    return f"<td{_kind(value)}>" + (f"{value:.4g}" if isinstance(value, float) else html.escape(str(value)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from landbridge.errors import InputError
@@ -74,6 +74,10 @@ class Reporting(Protocol):
 
         Infinite: it has none.
         """
+
+    @property
+    def stopped(self) -> Collection[str]:
+        """The actuated joints that the device's watchdog has stopped, by the newest report."""
 
     @property
     def streams(self) -> bool:

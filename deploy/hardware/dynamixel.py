@@ -28,6 +28,7 @@ DYNAMIXEL = Family(
         "torque_enable": Register(64, 1),
         "hardware_error": Register(70, 1),
         "bus_watchdog": Register(98, 1, -1),
+        "goal_pwm": Register(100, 2, -1),
         "profile_acceleration": Register(108, 4, -1),
         "profile_velocity": Register(112, 4, -1),
         "goal_position": Register(116, 4, -1),
@@ -66,6 +67,18 @@ DYNAMIXEL = Family(
     errors={1: "voltage", 4: "overheated", 8: "encoder", 16: "electric_shock", 32: "overload"},
     position_mode=3,
     prepared={"profile_acceleration": 0, "profile_velocity": 0},  # 0: no profile
+    packed={  # voltages below 25.6 V, positions within eight turns, speeds of less than 700 rad/s
+        "id": 1,
+        "torque_enable": 1,
+        "hardware_error": 1,
+        "bus_watchdog": 1,
+        "present_load": 2,
+        "present_velocity": 2,
+        "present_position": 2,
+        "present_voltage": 1,
+        "present_temperature": 1,
+    },
+    indirect=(168, 224),  # Indirect Address 1, Indirect Data 1
 )
 
 

@@ -30,6 +30,7 @@ FEETECH = Family(
         "goal_position": Register(42, 2, 15),
         "goal_time": Register(44, 2),
         "goal_velocity": Register(46, 2, 15),
+        "goal_pwm": Register(48, 2),  # Feetech: torque limit
         "lock": Register(55, 1),
         "present_position": Register(56, 2, 15),
         "present_velocity": Register(58, 2, 15),

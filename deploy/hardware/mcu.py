@@ -13,7 +13,7 @@ import secrets
 import struct
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import serial
@@ -124,6 +124,11 @@ class Mcu:
     def torque(self) -> bool:
         """Whether the board's output is on, by its newest telemetry."""
         return bool(self.telemetry.get("torque"))
+
+    @property
+    def stopped(self) -> Collection[str]:
+        """All or none: the joints share the board's watchdog."""
+        return self._spec.actuated if "watchdog" in self.fault else ()
 
     def in_effect(self, written: float) -> bool:
         """By the time that the command in effect carries; it wraps after 71 minutes."""

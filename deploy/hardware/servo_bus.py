@@ -1,32 +1,20 @@
 """A bus of servos through the vendor's SDK: read, write, sync read and sync write by register.
 
 ROBOTIS' `dynamixel_sdk` and Feetech's `scservo_sdk` (a descendant of it) share one shape. Their packet handlers are
-used as they are; their port handlers are not: those open the port for everybody, take the wall clock, spin while they
-wait, and allow every answer the 16 ms of an FTDI adapter's default latency timer. `SdkPort` takes their place.
+used as they are; `SdkPort` takes the place of their port handlers.
 """
 
 from __future__ import annotations
 
-import os
-import select
-import termios
-import time
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import serial
+from landbridge.deploy.hardware.servo_port import SdkPort
 
-from landbridge.deploy.hardware.port import open_port
-
-# How long an answer may begin to come: return delay (0.5 ms by default), USB frame or latency timer (1 ms), a hiccup of
-# the scheduler. Outside of control loops longer, for one that comes too late is taken for that to the next question.
-TURNAROUND_MS, PATIENT_MS = 4.0, 20.0
-QUIET_S = 0.001  # longer than any pause within or between the answers to one packet
-SETTLE_S = 0.2  # after which a line that never falls quiet is spoken on nevertheless
 TRIES = 5  # of a question to one servo, which is asked outside of any control loop
-BITS_PER_BYTE = 10  # start, 8, stop
 
 
 class NoAnswerError(Exception):
@@ -72,6 +60,20 @@ class Register(NamedTuple):
         return (abs(value) | (1 << self.sign_bit if value < 0 else 0)).to_bytes(self.size, "little")
 
 
+class Block(NamedTuple):
+    """What one question reads of each servo.
+
+    Attributes:
+        start: Address of its first byte.
+        length: [bytes]
+        fields: Name, register, and where its bytes begin in the answer.
+    """
+
+    start: int
+    length: int
+    fields: tuple[tuple[str, Register, int], ...]
+
+
 @dataclass(frozen=True)
 class Family:
     """Servos with one protocol and one memory table.
@@ -88,6 +90,10 @@ class Family:
         errors: Names of the bits of register `hardware_error`.
         position_mode: What register `operating_mode` says when the servo takes positions.
         prepared: What else is written before motion, so that a goal is followed at once.
+        packed: All that is measured or watched, and how many of its bytes ever say anything: servos show these side by
+            side if they are told where they are ("indirect addressing"). The first is the servo's own id, for one that
+            restarts has forgotten it.
+        indirect: Addresses of the first place to be told [2 bytes each], and of the first byte shown.
     """
 
     name: str
@@ -101,71 +107,30 @@ class Family:
     errors: Mapping[int, str]
     position_mode: int
     prepared: Mapping[str, int]
+    packed: Mapping[str, int] = field(default_factory=dict)
+    indirect: tuple[int, int] = (0, 0)
 
+    def block(self, names: Sequence[str]) -> Block:
+        """Neighbouring registers in the order of their addresses, where they are."""
+        start = self.table[names[0]].address
+        fields = tuple((name, self.table[name], self.table[name].address - start) for name in names)
+        _, last, at = fields[-1]
+        return Block(start, at + last.size, fields)
 
-class SdkPort:
-    """What both SDKs ask of a port handler: exclusive, on the monotonic clock, asleep while it waits.
+    def _shown(self) -> list[Register]:
+        """The low bytes of the registers `packed`."""
+        return [self.table[name]._replace(size=size) for name, size in self.packed.items()]
 
-    Attributes:
-        is_using: The SDKs' own lock.
-        deadline: Monotonic seconds after which no answer is waited for.
-        turnaround_ms: How long an answer may begin to come.
+    def places(self) -> list[int]:
+        """The address of each byte that is to be shown, in turn."""
+        return [register.address + i for register in self._shown() for i in range(register.size)]
 
-    Raises:
-        InputError: The port cannot be opened.
-    """
-
-    def __init__(self, name: str | None, baud: int) -> None:
-        self._serial: serial.Serial = open_port(name, baud)
-        self._byte_s = BITS_PER_BYTE / baud
-        self.is_using = False
-        self.deadline, self.turnaround_ms = float("inf"), PATIENT_MS
-        self._until = 0.0
-
-    def close(self) -> None:
-        """Release the port."""
-        self._serial.close()
-
-    def clearPort(self) -> None:  # noqa: N802, the SDKs' name; so below
-        """Drop what an earlier question has left behind."""
-        try:
-            self._serial.reset_input_buffer()
-        except termios.error as error:  # which is no OSError
-            raise OSError(*error.args) from error
-
-    def settle(self) -> None:
-        """Wait until the line is quiet: who speaks while others still answer is not heard."""
-        until = min(self.deadline, time.monotonic() + SETTLE_S)
-        while time.monotonic() < until and (self._serial.read(256) or self._readable(QUIET_S)):
-            pass
-
-    def _readable(self, seconds: float) -> bool:
-        return bool(select.select([self._serial], [], [], max(seconds, 0.0))[0])
-
-    def writePort(self, packet: Sequence[int]) -> int:  # noqa: N802
-        """Number of bytes that the port took at once."""
-        try:
-            return os.write(self._serial.fileno(), bytes(packet))
-        except BlockingIOError:
-            return 0
-
-    def readPort(self, length: int) -> bytes:  # noqa: N802
-        """At most `length` bytes; waits for the first one until the packet's timeout."""
-        if length <= 0 or not self._readable(self._until - time.monotonic()):
-            return b""
-        return self._serial.read(length)
-
-    def setPacketTimeout(self, length: int) -> None:  # noqa: N802
-        """An answer of `length` bytes is expected from now on."""
-        self.setPacketTimeoutMillis(1000 * length * self._byte_s + self.turnaround_ms)
-
-    def setPacketTimeoutMillis(self, milliseconds: float) -> None:  # noqa: N802
-        """An answer is expected from now on, within so long."""
-        self._until = min(time.monotonic() + milliseconds / 1000, self.deadline)
-
-    def isPacketTimeout(self) -> bool:  # noqa: N802
-        """Whether the answer is late."""
-        return time.monotonic() >= self._until
+    def packed_block(self) -> Block:
+        """The registers `packed`, where they are shown."""
+        registers = self._shown()
+        ends = list(itertools.accumulate(register.size for register in registers))
+        places = [end - register.size for end, register in zip(ends, registers, strict=True)]
+        return Block(self.indirect[1], ends[-1], tuple(zip(self.packed, registers, places, strict=True)))
 
 
 class Bus(ABC):
@@ -220,36 +185,35 @@ class Bus(ABC):
         if self.refusal(error):
             raise RefusedError(id, error)
 
-    def sync_read(self, registers: Sequence[str], ids: Sequence[int], fast: bool = False) -> dict[int, dict[str, int]]:
-        """Values of neighbouring `registers` by id and name, and what the answers' error bytes say; see `alert`.
+    def sync_read(self, block: Block, ids: Sequence[int], fast: bool = False) -> dict[int, dict[str, int]]:
+        """Values of the registers of `block` by id and name, and what the answers' error bytes say; see `alert`.
 
         Raises:
             NoAnswerError: Of the first servo without a whole answer.
         """
-        table = [self.family.table[name] for name in registers]
-        start = table[0].address
-        length = table[-1].address + table[-1].size - start
         try:
-            answers = self._sync_read(start, length, ids, fast)
+            answers = self._sync_read(block.start, block.length, ids, fast)
         except NoAnswerError:
             self.port.settle()
             raise
-        return {
-            id: {
-                **self.alert(error),
-                **{
-                    name: register.decode(data[register.address - start : register.address - start + register.size])
-                    for name, register in zip(registers, table, strict=True)
-                },
-            }
-            for id, (error, data) in answers.items()
-        }
+        found = {}
+        for id, (error, data) in answers.items():
+            found[id] = values = self.alert(error)
+            for name, register, at in block.fields:
+                values[name] = register.decode(data[at : at + register.size])
+        return found
 
     def sync_write(self, register: str, values: Mapping[int, int]) -> None:
         """Write a register of several servos in one packet, which none of them answers."""
         found = self.family.table[register]
         data = [byte for id, value in values.items() for byte in (id, *found.encode(value))]
         self._sent(self._handler.syncWriteTxOnly, found.address, found.size, data, len(data))
+
+    def pack(self, ids: Sequence[int]) -> None:
+        """Tell the servos to show `packed` side by side; none of them answers."""
+        told = b"".join(place.to_bytes(2, "little") for place in self.family.places())
+        data = [byte for id in ids for byte in (id, *told)]
+        self._sent(self._handler.syncWriteTxOnly, self.family.indirect[0], len(told), data, len(data))
 
     def errors(self, bits: int) -> str:
         """Names of the bits of register `hardware_error`."""

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from landbridge.deploy.hardware.servo_bus import (
-    BITS_PER_BYTE,
-    TRIES,
-    TURNAROUND_MS,
-    Bus,
-    NoAnswerError,
-    RefusedError,
-)
+from landbridge.deploy.hardware.servo_bus import TRIES, Bus, NoAnswerError, RefusedError
+from landbridge.deploy.hardware.servo_health import Health
 from landbridge.deploy.hardware.servo_joints import by_id, to_position, to_ticks
+from landbridge.deploy.hardware.servo_open import make_bus, models
+from landbridge.deploy.hardware.servo_poll import Poll
+from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE, TURNAROUND_MS
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Robot
 
 READ_SHARE = 0.8  # of a control period in which an answer may be waited for and asked for again
-WATCH_S = 0.03  # between two looks at one of the groups of `Family.watched`
 WATCHDOG_UNIT_S = 0.02  # ROBOTIS e-Manual, Bus Watchdog(98)
 RETRY_S = 0.5  # between two attempts to open a lost port
 REOPEN_S = 0.05  # that one of them may take, while the robot is stopped for want of a port; and for each servo:
@@ -44,7 +39,6 @@ class Servos:
     Attributes:
         fault: What is wrong with servos or bus, "" while nothing is; latched until `recover`.
         counters: Answers that were missing or damaged, and the like.
-        readings: What each servo last said of its load (in its own unit), temperature [deg C] and voltage [mV].
         told_at: When the newest measurement was asked for, on `clock`.
 
     Args:
@@ -59,22 +53,18 @@ class Servos:
     ) -> None:
         self.fault = ""
         self.counters: Counter[str] = Counter()
-        self.readings: dict[str, int] = {}
         self._spec, self._settings, self._clock = robot.spec, settings, clock
         self._joints = by_id(robot, settings)
         self._actuated = [id for id, joint in self._joints.items() if joint.actuated]
         self._stale = self._spec.safety.max_command_age_ms / 1000
         self._goals_taken = False  # by the answer to the last question of `in_effect`
         self._torque: bool | None = None  # as asked for; None: left as it was found
-        self._powered: dict[int, int] = {}  # torque, as each servo last said
         self._wrote: tuple[float, dict[int, int]] = (-math.inf, {})  # when, and the newest goals
         self._reopened = False  # after a loss of the port: no goal goes out before an operator's reset
         self._position = dict.fromkeys(self._joints, math.nan)
         self._velocity = dict(self._position)
-        self.told_at = self._watched_at = self._asked_at = -math.inf
-        self._missed: Counter[int] = Counter()  # who has been asked in vain since the last measurement
-        self._whole = True  # whether the last answer was one
-        self._broken: set[int] = set()  # have reported an error of their own
+        self.told_at = self._asked_at = -math.inf
+        self._health = Health(self._joints, settings)
         self._bus: Bus | None = None
         self._open()
         if isinstance(settings, FeetechHardware):
@@ -90,7 +80,7 @@ class Servos:
         else:
             self._safely(self._measure, now)
         if not self.fault and self._clock() - self.told_at > self._stale:
-            self.fault = f"servo_silent:{self._joints[self._silent].name}"
+            self.fault = f"servo_silent:{self._joints[self._poll.silent].name}"
         if self.fault:
             nothing = [math.nan] * len(self._joints)
             return nothing, nothing
@@ -109,10 +99,14 @@ class Servos:
         self._safely(self._power_off)
 
     @property
+    def readings(self) -> dict[str, int]:
+        """What each servo last said of its load (in its own unit), temperature [deg C] and voltage [mV]."""
+        return self._health.readings
+
+    @property
     def identity(self) -> dict[str, str]:
         """Port, and the model of each servo."""
-        names = {joint.name: self._models[id] for id, joint in self._joints.items()}
-        servos = ", ".join(f"{name} {model}" for name, model in names.items())
+        servos = ", ".join(f"{self._joints[id].name} {model}" for id, model in self._models.items())
         return {"port": str(self._settings.port), "baud": str(self._settings.baud), "servos": servos}
 
     @property
@@ -128,7 +122,12 @@ class Servos:
     @property
     def torque(self) -> bool:
         """Whether any servo is powered, by what each last said."""
-        return any(self._powered.values())
+        return bool(self._health.powered)
+
+    @property
+    def stopped(self) -> Collection[str]:
+        """By what each servo's register last said; all are asked at once."""
+        return [self._joints[id].name for id in self._health.stopped]
 
     def in_effect(self, written: float) -> bool:
         """Asks the servos for their goals: whether they are the newest ones, and those not older than `written`."""
@@ -141,7 +140,7 @@ class Servos:
         assert self._bus is not None
         self._bus.port.deadline = self._clock() + READ_SHARE * self._spec.control_dt
         with contextlib.suppress(NoAnswerError):
-            answers = self._bus.sync_read(["goal_position"], self._actuated)
+            answers = self._bus.sync_read(self._bus.family.block(["goal_position"]), self._actuated)
             self._goals_taken = {id: values["goal_position"] for id, values in answers.items()} == self._wrote[1]
 
     def recover(self) -> None:
@@ -170,11 +169,10 @@ class Servos:
         with contextlib.ExitStack() as undo:
             undo.callback(self._release)
             try:
-                self._check(bus)
+                self._models = models(bus, self._joints, self._settings)
                 for register, value in bus.family.prepared.items():
                     bus.sync_write(register, dict.fromkeys(self._joints, value))
-                self._groups: Iterator[Sequence[str]] = itertools.cycle(bus.family.watched)
-                self._fast = self._answers_fast(bus)
+                self._poll = Poll(bus, list(self._joints), self._clock, self.counters)
                 self._await_measurement(deadline)
                 self._begin_here()
             except (NoAnswerError, RefusedError, OSError) as error:
@@ -185,41 +183,15 @@ class Servos:
     def _await_measurement(self, deadline: float) -> None:
         """The first one, without which no goal may be set; raises NoAnswerError."""
         assert self._bus is not None
-        self._bus.port.turnaround_ms = TURNAROUND_MS
         before = self.told_at
         for _ in range(TRIES):
             self._measure(self._clock())
             if self.told_at > before:
+                self._bus.port.turnaround_ms = TURNAROUND_MS
                 return
             if self._clock() > deadline:
                 break
-        raise NoAnswerError(self._silent)
-
-    def _check(self, bus: Bus) -> None:
-        """Every servo is there, of a known model, and takes positions."""
-        port, family = str(self._settings.port), bus.family
-        self._models = models = {id: bus.model(id) for id in self._joints}
-        if missing := [f"{self._joints[id].name} ({id})" for id, model in models.items() if model is None]:
-            problem = f"no answer at {self._settings.baud} baud from {', '.join(missing)}"
-            raise InputError(
-                port, problem, "check power and wiring; `landbridge servo scan` tries every rate and protocol"
-            )
-        for id, model in models.items():
-            who = f"servo {id} ({self._joints[id].name})"
-            if model not in family.models:
-                problem = f"{who} has model number {model}; known to the {family.name} driver: {family.models}"
-                raise InputError(port, problem, "connect the right servo, or choose another hardware.kind")
-            if (mode := bus.read(id, "operating_mode")) != family.position_mode:
-                problem = f"{who} is in operating mode {mode}, not {family.position_mode} (position)"
-                raise InputError(port, problem, f"landbridge servo setup {port} --family {family.name} --id {id}")
-
-    def _answers_fast(self, bus: Bus) -> bool:
-        """Whether the firmware of every servo knows the fast sync read (X series: from 45 on)."""
-        try:
-            bus.sync_read(bus.family.measured, list(self._joints), fast=True)
-        except NoAnswerError:
-            return False
-        return bus.family.name == "dynamixel"
+        raise NoAnswerError(self._poll.silent)
 
     def _reopen(self, now: float) -> None:
         if now - self._asked_at < RETRY_S:
@@ -249,41 +221,16 @@ class Servos:
             self.fault = self.fault or "port_lost"
 
     def _measure(self, now: float) -> None:
-        """One measurement, and in turn a look at what changes slowly."""
+        """One measurement, and what servos say of themselves."""
         assert self._bus is not None
         self._bus.port.deadline = now + READ_SHARE * self._spec.control_dt
-        if (found := self._asked(self._bus.family.measured)) is not None:
-            self.told_at = now
-            self._missed.clear()
-            for id, values in found.items():
-                self._take(id, values)
-            if any(values.get("alert") for values in found.values()):
-                self._groups, self._watched_at = itertools.cycle(self._bus.family.watched), -math.inf
-        if found is not None and now - self._watched_at >= WATCH_S and self._clock() < self._bus.port.deadline:
-            self._watched_at = now
-            for id, values in (self._asked(next(self._groups)) or {}).items():
-                self._judge(id, values)
-
-    def _asked(self, registers: Sequence[str]) -> dict[int, dict[str, int]] | None:
-        """The answers of all servos, asked again while there is time; None if there is none left."""
-        assert self._bus is not None
-        while True:
-            fast = self._fast and self._whole
-            try:
-                answers = self._bus.sync_read(registers, list(self._joints), fast)
-                self._whole = True
-                return answers
-            except NoAnswerError as error:
-                self._whole = False  # next servo by servo: each packet has a chance of its own
-                self.counters["bad_answers"] += 1
-                self._missed[error.id] += 1
-            if self._clock() >= self._bus.port.deadline:
-                return None
-
-    @property
-    def _silent(self) -> int:
-        """The servo that has been asked in vain most often."""
-        return max(self._joints, key=lambda id: self._missed[id])
+        if (found := self._poll.measure()) is None:
+            return
+        self.told_at = now
+        for id, values in found.items():
+            self._take(id, values)
+        for id, values in self._poll.watch(now).items():
+            self._judge(id, values)
 
     def _take(self, id: int, values: Mapping[str, int]) -> None:
         assert self._bus is not None
@@ -291,36 +238,19 @@ class Servos:
         speed = values["present_velocity"] * self._bus.family.velocity_unit
         self._position[id] = to_position(joint, values["present_position"])
         self._velocity[id] = joint.encoder.sign * speed / joint.encoder.gear
-        self.readings[f"{joint.name}.load"] = values["present_load"]
         self._judge(id, values)
 
     def _judge(self, id: int, values: Mapping[str, int]) -> None:
         """What a servo says of itself, whichever of it has been read."""
         assert self._bus is not None
-        fault, name = "", self._joints[id].name
-        self._powered[id] = values.get("torque_enable", self._powered.get(id, 0))
         powered = bool(self._torque) and id in self._actuated
-        if error := values.get("hardware_error", 0):
-            self._broken.add(id)
-            bit = error & -error
-            fault = f"servo_{self._bus.family.errors.get(bit, f'error_{bit}')}"
-        elif values.get("bus_watchdog", 0) < 0:
-            fault = "bus_watchdog"
-        elif powered and values.get("torque_enable") == 0:
-            fault = "torque_lost"
-        if (celsius := values.get("present_temperature")) is not None:
-            self.readings[f"{name}.temperature_c"] = celsius
-            fault = fault or ("servo_temperature" if celsius > self._settings.max_temperature_c else "")
-        if (tenths := values.get("present_voltage")) is not None:
-            self.readings[f"{name}.voltage_mv"] = 100 * tenths
-            fault = fault or ("servo_voltage" if tenths < 10 * self._settings.min_voltage else "")
+        fault = self._health.judge(self._bus.family, id, values, powered)
         if self._torque is False and values.get("torque_enable"):
             self._power_off()
         if powered and values.get("bus_watchdog") == 0:  # no servo answers the packet that arms it
             self.counters["watchdog_rearmed"] += 1
             self._arm_watchdog()
-        if fault and not self.fault:
-            self.fault = f"{fault}:{name}"
+        self.fault = self.fault or fault
 
     def _write(self, command: Sequence[float]) -> None:
         assert self._bus is not None
@@ -345,7 +275,7 @@ class Servos:
             self._power_off()
             self._bus.port.deadline = self._clock() + OFF_S
             with contextlib.suppress(NoAnswerError):
-                answers = self._bus.sync_read(["torque_enable"], self._actuated)
+                answers = self._bus.sync_read(self._bus.family.block(["torque_enable"]), self._actuated)
                 if not any(values["torque_enable"] for values in answers.values()):
                     return
 
@@ -374,26 +304,12 @@ class Servos:
         if self._clock() - self.told_at > self._stale:
             return
         self._bus.port.deadline = self._clock() + self._spec.control_dt
-        for id in self._broken:  # it has switched itself off, and obeys again after a reboot only, silent for a while
+        for id in self._health.broken:  # it is off, and obeys again after a reboot only, silent for a while
             self._bus.reboot(id)
-        self._broken.clear()
+        self._health.forget()
         self._begin_here()
+        self._poll.pack()
         if self._torque:
             self._torque = None  # the next write brings it back where it was lost
         self._reopened = False
         self.fault = ""
-
-
-def make_bus(settings: DynamixelHardware | FeetechHardware) -> Bus:
-    """The bus that `settings` speak of; the SDKs are imported only when used.
-
-    Raises:
-        InputError: Its port cannot be opened.
-    """
-    if isinstance(settings, DynamixelHardware):
-        from landbridge.deploy.hardware.dynamixel import DynamixelBus
-
-        return DynamixelBus(settings.port, settings.baud)
-    from landbridge.deploy.hardware.feetech import FeetechBus
-
-    return FeetechBus(settings.port, settings.baud)

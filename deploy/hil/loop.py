@@ -20,6 +20,8 @@ from landbridge.robot import Joint, RobotSpec
 REPORT_SECONDS = 0.5  # for a report of the device to come
 RESET_SECONDS = 3.0  # for link and device to be taken up again
 REST_SECONDS = 5.0  # for a slow joint to come to rest
+FALL_SECONDS = 20.0  # the same without torque: an arm sinks against the friction of its gears
+UNNAMED = (Reason.POSITION_JUMP, Reason.VELOCITY_LIMIT, Reason.POSITION_LIMIT, Reason.TRACKING_ERROR)  # of which joint
 POLL_SECONDS = 0.0002  # how finely reports of the device are seen
 
 
@@ -88,6 +90,7 @@ class Loop:
         self._told_at: float | None = None  # where the driver says of when its newest measurement is
         self._stamp, self._due = 0, time.monotonic()
         self._resting: deque[bool] = deque(maxlen=REST_PERIODS)
+        self._targets: Sequence[float] = ()  # that the newest measurement was to follow
 
     @property
     def state(self) -> State:
@@ -126,6 +129,7 @@ class Loop:
         if news := self._has_news():
             self._stamp += 1
             self._guard.measure(self._stamp, now, position, velocity, self._tilt())
+        self._targets = self._guard.written
         self._apply(self._guard.tick(now))
         verdict, written_at = None, None
         if news and wanted is not None:
@@ -177,11 +181,26 @@ class Loop:
         """One control period of ACTIVE; raises Failed when it is left."""
         tick = self.tick(wanted)
         if self.state is not State.ACTIVE:
-            raise Failed(f"stopped by {self.fault or self._supervisor.reason}")
+            raise Failed(f"stopped by {self.fault or self._supervisor.reason}{self._astray()}")
         return tick
 
+    def _astray(self) -> str:
+        """Where positions are commanded, the joint farthest from its target: faults of motion name none."""
+        if self.spec.action.kind != "position" or self._guard.fault not in UNNAMED:
+            return ""
+        at = [self.spec.joint_names.index(name) for name in self.spec.actuated]
+        off = [self.last.position[i] - target for i, target in zip(at, self._targets, strict=True)]
+        way, name = max(zip(map(abs, off), self.spec.actuated, strict=True))
+        return f"; farthest from its target is {name}, by {way:.2f} rad"
+
     def arm(self) -> None:
-        """From STANDBY to ACTIVE; raises Failed at a fault."""
+        """From STANDBY to ACTIVE; raises Failed at a fault.
+
+        An arm that was let go falls on for a while: torque that holds a position waits until it rests. Where efforts
+        or speeds are commanded, torque is what brings a joint to rest.
+        """
+        if self.spec.action.kind == "position":
+            self._until_rest(self.tick, FALL_SECONDS, "without torque: support what falls, and keep still")
         self._handle(Event.ARM)
         while self.state in COMMANDED and self.state is not State.ACTIVE:
             self.tick(self.idle())
@@ -191,12 +210,16 @@ class Loop:
 
     def rest(self) -> float:
         """Brake until every actuated joint rests; returns the time it took [s]."""
+        return self._until_rest(lambda: self.step(self.idle()), REST_SECONDS, "with torque: it swings")
+
+    def _until_rest(self, period: Callable[[], Tick], seconds: float, how: str) -> float:
+        """Control periods until every actuated joint rests; returns the time it took [s]."""
         started = time.monotonic()
         self._resting.clear()
         while not (len(self._resting) == REST_PERIODS and all(self._resting)):
-            self.step(self.idle())
-            if time.monotonic() - started > REST_SECONDS:
-                raise Failed(f"does not come to rest in {REST_SECONDS:g} s")
+            period()
+            if time.monotonic() - started > seconds:
+                raise Failed(f"does not come to rest in {seconds:g} s {how}")
         return time.monotonic() - started
 
     def stop(self) -> list[Tick]:

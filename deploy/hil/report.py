@@ -110,7 +110,7 @@ def _move(account: Account, trace: Trace) -> Figure:
     axes = figure.subplots()
     times = [tick.time - trace.ticks[0].time for tick in trace.ticks]
     others = [name for name in account.joints if name != trace.joint]
-    for i, name in enumerate(account.joints):
+    for i, name in sorted(enumerate(account.joints), key=lambda joint: joint[1] != trace.joint):
         own = name == trace.joint
         ways = [tick.position[i] - trace.ticks[0].position[i] for tick in trace.ticks]
         axes.plot(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 
 from landbridge.deploy.hardware.servo_bus import Family
 from landbridge.deploy.hardware.servo_joints import TICKS, to_position, turns
@@ -10,11 +11,18 @@ from landbridge.robot import Joint
 
 MEMORY = 256
 REBOOT_S = 0.2  # silent for so long after a reboot
-OVERLOAD_S = 1.0  # at nearly its largest effort
-OVERLOAD_SHARE = 0.95
+FULL_PWM = {"dynamixel": 885, "feetech": 1000}  # of register `goal_pwm`
+# Share of the largest effort that is an overload after so many seconds. ROBOTIS names neither; Feetech's defaults of
+# registers 34 to 36: 80 %, 2 s, and from then on 20 % of its torque, until a new goal is written.
+OVERLOAD = {"dynamixel": (0.95, 1.0), "feetech": (0.8, 2.0)}
+PROTECTIVE, OVERLOAD_BIT = 0.2, 32
+# An STS3215 was 15 K warmer after 10 min at half of its stall torque (SO-ARM100, issue 134); heat goes with its square.
+IDLE_C, HOTTEST_K, HEAT_S = 35.0, 60.0, 300.0
 WATCHDOG_UNIT_S = 0.02  # e-Manual, Bus Watchdog(98)
 DATA_RANGE_ERROR, DATA_LENGTH_ERROR, ACCESS_ERROR = 4, 5, 7  # e-Manual, Protocol 2.0, Error
 ALERT = 0x80
+INDIRECT_ADDRESS, INDIRECT_DATA, SHOWN = 168, 224, struct.Struct("<28H")  # e-Manual, Indirect Address and Data
+SHOWS_ITSELF = INDIRECT_ADDRESS, SHOWN.pack(*range(INDIRECT_DATA, INDIRECT_DATA + 28))  # which is 0
 READ_ONLY = ("model_number", "hardware_error")  # and all that is called present_...
 
 
@@ -27,6 +35,10 @@ class Servo:
         shift: What its encoder is off by [ticks].
         wrapped: What it reports is off by [ticks]; it moves by what is right.
         stuck: Its gears are blocked.
+        reversed: Its motor turns the wrong way.
+        watchdog_dead: Its bus watchdog never stops it.
+        strained: Loaded beyond what it bears, whatever it reports.
+        celsius: Its temperature.
         alias: The id that it puts into its answers; None: its own.
 
     Args:
@@ -37,26 +49,30 @@ class Servo:
         self.family, self.joint = family, joint
         self._memory = bytearray(MEMORY)
         self._driven, self._goal = False, 0.0  # what registers say, at hand for every physics step
+        self._most = 1.0  # share of its largest effort that it may make
         self._silent_until = self._heard_at = -math.inf
         self._strained_at = math.inf
+        self._lived_at = math.inf
         self._default = {"model_number": model, "id": id, "operating_mode": family.position_mode, "return_delay": 0}
         self._default["baud_rate"] = next(code for code, rate in family.bauds.items() if rate == baud)
         self._restore()
         self._put("temperature_limit", 70)
         self._put("max_voltage_limit", 140)
         self._put("min_voltage_limit", 60)
+        self._show(*SHOWS_ITSELF)
         self.repair()
 
     def repair(self) -> None:
         """Undo what orders have broken, and clear the error; torque stays as it is."""
-        self.gone = self.stuck = False
+        self.gone = self.stuck = self.reversed = self.watchdog_dead = self.strained = False
         self.frozen: int | None = None
         self.alias: int | None = None
         self.shift = self.wrapped = 0
         self._restore()
         self._put("hardware_error", 0)
-        self._put("present_temperature", 35)
         self._put("present_voltage", 120)
+        self._put("goal_pwm", FULL_PWM[self.family.name])
+        self.celsius = IDLE_C
 
     @property
     def id(self) -> int:
@@ -99,11 +115,24 @@ class Servo:
         return register.decode(bytes(self._memory[register.address : register.address + register.size]))
 
     def read(self, address: int, size: int) -> bytes:
-        """Bytes of its memory; zeros beyond its end."""
-        return bytes(self._memory[address : address + size]).ljust(size, b"\0")
+        """Bytes of its memory, those shown indirectly where they are; zeros beyond its end."""
+        memory = bytes(self._memory)
+        if self.family.name == "dynamixel" and address + size > INDIRECT_DATA:
+            shown = bytes([memory[place] if place < MEMORY else 0 for place in self._shown])
+            memory = memory[:INDIRECT_DATA] + shown
+        return memory[address : address + size].ljust(size, b"\0")
+
+    def _show(self, address: int, places: bytes) -> None:
+        """Take addresses of what the indirect bytes show, from register `address` on."""
+        end = min(address + len(places), INDIRECT_DATA)
+        self._memory[address:end] = places[: end - address]
+        self._shown = SHOWN.unpack(self._memory[INDIRECT_ADDRESS:INDIRECT_DATA])
 
     def write(self, address: int, data: bytes, now: float) -> int:
         """Take a write to a register, or refuse it; the error number of a Dynamixel status."""
+        if self.family.name == "dynamixel" and INDIRECT_ADDRESS <= address < INDIRECT_DATA:
+            self._show(address, data)
+            return 0
         found = [(n, r) for n, r in self.family.table.items() if r.address == address]
         if not found or found[0][0] in READ_ONLY or found[0][0].startswith("present_"):
             return ACCESS_ERROR
@@ -119,6 +148,8 @@ class Servo:
             return ACCESS_ERROR
         if name == "bus_watchdog" or (name == "torque_enable" and value and not self.torque):
             self._heard_at = now
+        if name == "goal_position" and self.family.name == "feetech":
+            self._put("hardware_error", 0)  # ends its protection from overload; what lasts comes back
         self._put(name, value)
         if name in self._default and not self.get("lock"):
             self._default[name] = value
@@ -129,7 +160,9 @@ class Servo:
         for name in ("torque_enable", "hardware_error", "bus_watchdog"):
             if name in self.family.table:
                 self._put(name, 0)
-        self._driven, self._goal = False, 0.0  # what registers say, at hand for every physics step
+        self._put("goal_pwm", FULL_PWM[self.family.name])
+        self._show(*SHOWS_ITSELF)
+        self._driven, self._goal = False, 0.0
         self._silent_until = now + REBOOT_S
 
     def force(self, name: str, value: int) -> None:
@@ -151,9 +184,13 @@ class Servo:
         """
         if not self._driven:
             return self.slack(position, velocity)
-        if self.frozen is None and not self.shift:
-            return self._goal
-        return position + self._goal - to_position(self.joint, self.seen(position))
+        true = self.frozen is None and not self.shift
+        error = self._goal - (position if true else to_position(self.joint, self.seen(position)))
+        goal = position - error if self.reversed else position + error
+        if self._most >= 1:
+            return goal
+        slack, reach = self.slack(position, velocity), self._most * self.joint.effort_limit / self.joint.stiffness
+        return min(max(goal, slack - reach), slack + reach)
 
     def live(self, position: float, velocity: float, now: float) -> None:
         """Measure, and watch itself."""
@@ -163,24 +200,35 @@ class Servo:
         self._report("present_position", ticks + self.wrapped)
         self._report("present_velocity", round(encoder.sign * encoder.gear * velocity / self.family.velocity_unit))
         self._report("present_load", round(1000 * encoder.sign * share))
-        if abs(share) < OVERLOAD_SHARE:
-            self._strained_at = now
-        if now - self._strained_at > OVERLOAD_S:
-            self.fail("overload")
+        self._watch_load(abs(share), now)
         if self.get("present_temperature") > self.get("temperature_limit"):
             self.fail("overheated")
         if not self.get("min_voltage_limit") <= self.get("present_voltage") <= self.get("max_voltage_limit"):
             self.fail("voltage")
         limit = self.get("bus_watchdog") * WATCHDOG_UNIT_S
-        if self.torque and limit > 0 and now - self._heard_at > limit:
+        if self.torque and limit > 0 and not self.watchdog_dead and now - self._heard_at > limit:
             self._put("goal_position", min(max(ticks, 0), TICKS - 1))
             self._put("bus_watchdog", -1)
 
+    def _watch_load(self, share: float, now: float) -> None:
+        """Warm up with the square of the load, and find an overload that lasts."""
+        weight = -math.expm1(-max(now - self._lived_at, 0.0) / HEAT_S)
+        self._lived_at = now
+        self.celsius += weight * (IDLE_C + HOTTEST_K * share**2 - self.celsius)
+        self._put("present_temperature", round(self.celsius))
+        most, seconds = OVERLOAD[self.family.name]
+        if self.strained:
+            self._strained_at = -math.inf
+        elif share < most:
+            self._strained_at = now
+        if now - self._strained_at > seconds:
+            self.fail("overload")
+
     def fail(self, error: str) -> None:
-        """Set a bit of the error register; torque goes off with all but a wrong voltage."""
+        """Set a bit of the error register; torque goes off with all but a wrong voltage, and Feetech's overload."""
         bit = next(bit for bit, name in self.family.errors.items() if name == error)
         self._put("hardware_error", self.get("hardware_error") | bit)
-        if error != "voltage":
+        if error != "voltage" and (error, self.family.name) != ("overload", "feetech"):
             self._put("torque_enable", 0)
 
     def _restore(self) -> None:
@@ -204,3 +252,7 @@ class Servo:
             self._driven = bool(value)
         if name == "goal_position":
             self._goal = to_position(self.joint, value)
+        if name in ("goal_pwm", "hardware_error"):
+            self._most = self.get("goal_pwm") / FULL_PWM[self.family.name]
+            if self.family.name == "feetech" and self.get("hardware_error") & OVERLOAD_BIT:
+                self._most = min(self._most, PROTECTIVE)

@@ -11,11 +11,12 @@ import numpy as np
 
 from landbridge.deploy.hardware.dynamixel import DYNAMIXEL
 from landbridge.deploy.hardware.feetech import FEETECH
-from landbridge.deploy.hardware.servo_bus import BITS_PER_BYTE, Family
+from landbridge.deploy.hardware.servo_bus import Family
 from landbridge.deploy.hardware.servo_joints import TICKS, by_id
+from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE
 from landbridge.deploy.hil import dynamixel, feetech
 from landbridge.deploy.hil.bench import Bench
-from landbridge.deploy.hil.servo import Servo
+from landbridge.deploy.hil.servo import FULL_PWM, Servo
 from landbridge.deploy.hil.wire import Framing
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Robot
@@ -34,13 +35,16 @@ FAULTS: dict[
     "gone": lambda servo, _: setattr(servo, "gone", True),
     "torque_lost": lambda servo, _: servo.force("torque_enable", 0),
     "unwatched": lambda servo, _: servo.force("bus_watchdog", 0),
-    "overload": lambda servo, _: servo.fail("overload"),
-    "temperature": lambda servo, celsius: servo.force("present_temperature", int(celsius)),
+    "watchdog_dead": lambda servo, _: setattr(servo, "watchdog_dead", True),
+    "overload": lambda servo, _: setattr(servo, "strained", True),
+    "temperature": lambda servo, celsius: setattr(servo, "celsius", celsius),
     "voltage": lambda servo, volts: servo.force("present_voltage", round(10 * volts)),
+    "weak": lambda servo, share: servo.force("goal_pwm", round(share * FULL_PWM[servo.family.name])),
     "frozen": lambda servo, _: setattr(servo, "frozen", servo.get("present_position")),
     "jump": lambda servo, degrees: setattr(servo, "shift", round(degrees * TICKS / 360)),
     "wrap": lambda servo, _: setattr(servo, "wrapped", TICKS),
     "stuck": lambda servo, _: setattr(servo, "stuck", True),
+    "reversed": lambda servo, _: setattr(servo, "reversed", True),
     "wrong_id": lambda servo, id: setattr(servo, "alias", int(id)),
     "model": lambda servo, number: servo.force("model_number", int(number)),
     "mode": lambda servo, number: servo.force("operating_mode", int(number)),

@@ -104,16 +104,15 @@ def identity(loop: Loop, plan: Plan, result: Result) -> None:
 
 def wiring(loop: Loop, plan: Plan, result: Result) -> None:
     """Each joint alone, a little and slowly, both ways: it moves, as commanded, and the others stay."""
+    loop.arm()
     for joint in plan.joints:
         for sign in (1, -1):
-            loop.arm()
             move = nudge(loop, joint, sign)
             result.rows.append(move.row())
             result.traces.append(Trace(f"{joint} {'+' if sign > 0 else '-'}", joint, move.ticks))
             if problem := move.problem():
                 raise Failed(problem)
             loop.rest()
-            loop.park()
     loop.trusted = True
 
 
@@ -208,8 +207,11 @@ def watchdog(loop: Loop, plan: Plan, result: Result) -> None:
     loop.listen(lambda: bool(hardware.fault), ends - time.monotonic())
     after_ms = 1000 * (time.monotonic() - silent_since)
     result.figures |= {"stated_ms": 1000 * hardware.watchdog, "fault": hardware.fault}
+    silence = f"in {1000 * allowed:.0f} ms of silence"
     if "watchdog" not in hardware.fault:
-        raise Failed(f"in {1000 * allowed:.0f} ms of silence: {hardware.fault or 'no fault'}, its watchdog is dead")
+        raise Failed(f"{silence}: {hardware.fault or 'no fault'}, its watchdog is dead")
+    if dead := [name for name in loop.spec.actuated if name not in hardware.stopped]:
+        raise Failed(f"{silence}: {hardware.fault}, but the watchdog of {', '.join(dead)} is dead")
     if hardware.streams:
         result.figures["noticed_after_ms"] = after_ms
     else:
@@ -234,15 +236,14 @@ def stop_distance(loop: Loop, plan: Plan, result: Result) -> None:
         row = {"joint": joint, "from_rad_s": start.velocity[at], "distance_rad": way}
         result.rows.append(row | {"time_ms": 1000 * (ticks[-1].time - start.time)})
         result.traces.append(Trace(f"{joint} stops", joint, [start, *ticks]))
-        loop.park()
+        loop.reset()
 
 
 def soak(loop: Loop, plan: Plan, result: Result) -> None:
     """The named joints to and fro until the time is up, without a fault."""
-    started, counted = time.monotonic(), dict(loop.hardware.counters)
     loop.arm()
     loop.clear()
-    moves = 0
+    started, counted, moves = time.monotonic(), dict(loop.hardware.counters), 0
     while time.monotonic() - started < plan.soak_s:
         joint = plan.joints[moves % len(plan.joints)]
         move = nudge(loop, joint, loop.inwards(joint))

@@ -33,6 +33,7 @@ VENDOR_NAMES = {  # ours: ROBOTIS'
     "hardware_error": "Hardware Error Status",
     "present_voltage": "Present Input Voltage",
     "id": "ID",
+    "goal_pwm": "Goal PWM",
 }
 packets = st.tuples(st.integers(0, 252), st.integers(0, 254), st.binary(max_size=120))
 
@@ -51,6 +52,23 @@ def test_the_table_is_that_of_robotis(model: str) -> None:
     numbers = dict(line.split("\t") for line in (folder / "dynamixel.model").read_text().strip().splitlines()[1:])
     for number, name in DYNAMIXEL.models.items():
         assert numbers[str(number)].removesuffix(".model").replace("_", "-").upper() == name
+        text = (folder / numbers[str(number)]).read_text()
+        told, shown = DYNAMIXEL.indirect
+        assert f"\n{told}\t2\tIndirect Address 1\n" in text and f"\n{shown}\t1\tIndirect Data 1\n" in text
+
+
+def test_packed_registers_by_hand() -> None:
+    """Side by side in the order of their names, each with all of its bytes."""
+    block = DYNAMIXEL.packed_block()
+    assert (block.start, block.length) == (224, 12)
+    shown = {name: (at, register) for name, register, at in block.fields}
+    assert shown["present_position"] == (8, Register(132, 2, -1))
+    assert shown["present_position"][1].decode(b"\xff\xff") == -1
+    assert DYNAMIXEL.places()[8:10] == [132, 133]
+    assert block.fields[0][0] == "id"
+    plain = DYNAMIXEL.block(DYNAMIXEL.measured)
+    assert (plain.start, plain.length) == (126, 10)
+    assert [at for _, _, at in plain.fields] == [0, 2, 6]
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -198,5 +216,5 @@ def test_no_answer_upsets_the_driver(deaf_bus: tuple[Bus, int], answer: bytes, f
     bus.port.deadline = time.monotonic() + 0.003
     os.write(near, answer)
     with contextlib.suppress(NoAnswerError):
-        assert list(bus.sync_read(bus.family.measured, [1], fast)) == [1]
+        assert list(bus.sync_read(bus.family.block(bus.family.measured), [1], fast)) == [1]
     os.read(near, 4096)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from landbridge.deploy.hardware.servo_bus import TRIES, Bus, SdkPort
+from landbridge.deploy.hardware.servo_bus import TRIES, Bus
+from landbridge.deploy.hardware.servo_port import SdkPort
 from landbridge.deploy.hardware.servo_setup import scan, setup
 from landbridge.errors import InputError
 
@@ -38,8 +39,10 @@ def test_a_scan_lists_what_answers_at_whatever_rate(kind: Any, arm_bus: Emulated
 
 
 def test_a_servo_gets_another_id_and_rate_and_its_own_back(kind: Any, arm_bus: Emulated) -> None:
+    before = scan(arm_bus.port, kind, baud=1_000_000, last_id=7)
     try:
         _there_and_back(kind, arm_bus)
+        assert len(scan(arm_bus.port, kind, baud=1_000_000, last_id=7)["servos"]) == len(before["servos"]) == 6
     finally:
         with contextlib.suppress(InputError):
             setup(arm_bus.port, 12, kind, baud=57_600, new_id=3, new_baud=1_000_000, yes=True)

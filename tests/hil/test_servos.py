@@ -167,7 +167,9 @@ class TestServos:
         arm_bus.order("lost to_board 1")
         servos.disable()
         servos.recover()
+        assert all(arm_bus.order("status")["torque"])
         until(servos, lambda: not any(arm_bus.order("status")["torque"]))
+        assert servos.fault == ""
 
     def test_a_watchdog_that_was_not_armed_is_armed_again(self, servos: Servos, kind: str, arm_bus: Emulated) -> None:
         if kind == "feetech":
@@ -177,6 +179,21 @@ class TestServos:
         until(servos, lambda: min(arm_bus.order("status")["watchdog"]) == PATIENT_MS / 20, HOME)
         assert servos.counters["watchdog_rearmed"] >= 1
 
+    def test_servos_that_have_restarted_are_not_misread(self, servos: Servos, kind: str, arm_bus: Emulated) -> None:
+        """Dynamixel then shows zeros, -pi rad, where it was told to show what is measured, until it is told again."""
+        until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
+        arm_bus.order("reboot")
+        seen: list[Sequence[float]] = []
+        while not servos.fault:
+            seen.append(servos.read()[0])
+            assert len(seen) < 1000
+        assert servos.fault.startswith("torque_lost")
+        assert min(min(position) for position in seen if not math.isnan(position[0])) > -2
+        if kind == "dynamixel":
+            assert servos.counters["servo_restarted"] == 1
+        recover(servos)
+        until(servos, lambda: all(arm_bus.order("status")["torque"]) and not servos.fault, HOME)
+
     def test_a_bus_plugged_in_again_does_not_move_before_a_reset(self, servos: Servos, arm_bus: Emulated) -> None:
         until(servos, lambda: at(AWAY, arm_bus), AWAY)
         arm_bus.order("unplug")
@@ -184,9 +201,9 @@ class TestServos:
         arm_bus.order("latency 3")  # slow, but within what an attempt may take
         arm_bus.order("plug")
         until(servos, lambda: servos._reopened, HOME)
+        arm_bus.order("latency 0")
         opened = servos.told_at
         until(servos, lambda: servos.told_at > opened + 0.05, HOME)
-        arm_bus.order("latency 0")
         goals = arm_bus.order("status")["goal"]
         for _ in range(5):
             servos.write(HOME)
@@ -331,7 +348,7 @@ def test_a_silent_host(bus: tuple[str, Emulated]) -> None:
 def test_feetech_warns_that_it_has_no_watchdog(bus: tuple[str, Emulated]) -> None:
     kind, arm_bus = bus
     if kind != "feetech":
-        return
+        pytest.skip("of feetech servos only")
     with pytest.warns(UserWarning, match="no bus watchdog"):
         connect(kind, arm_bus).close()
 

@@ -64,6 +64,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self.spec = self.robot.spec
         self.guard = Guard(self.spec)
         self.hardware: Hardware | None = None
+        self._timed: Timed | None = None  # the same, if it knows when what it reads was measured
         self._parameters_read = read
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer: Any = None
@@ -92,6 +93,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         try:
             settings = choose_hardware(self.spec, read["hardware"], read["port"])
             self.hardware = open_hardware(self.robot, settings, read["scenario"], read["seed"])
+            self._timed = self.hardware if isinstance(self.hardware, Timed) else None
         except InputError as error:
             if str(error) != self._refused:  # the monitor tries again and again
                 self.get_logger().error(str(error))
@@ -151,7 +153,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         assert self.hardware is not None
         position, velocity = self.hardware.read()
         now = time.monotonic()
-        taken = self.hardware.told_at if isinstance(self.hardware, Timed) else now
+        taken = now if self._timed is None else self._timed.told_at
         if taken <= self._taken and not self.hardware.fault:
             return now  # old data under a new stamp would pass for fresh
         self._taken = taken

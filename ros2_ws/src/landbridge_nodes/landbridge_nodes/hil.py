@@ -50,8 +50,9 @@ def run(
 
     Identity; wiring and direction of each joint; limits; latency and jitter; watchdog; stop distance; a soak; with a
     bundle, an episode of its policy over ROS 2. Everything moves slowly, behind the guard, with a fifth of the joints'
-    effort and speed (the policy: with all of it). After every stage the robot is parked and torque is off. The first
-    failure stops the robot and takes torque off: support what would fall. Exit code 2 then.
+    effort and speed (the policy: with all of it). After every stage the robot is parked and torque is off: an arm
+    falls from its parking pose, and the next stage waits until it rests. The first failure stops the robot and takes
+    torque off, wherever it is: support what would fall. Exit code 2 then.
 
     Example: landbridge hil run --port /dev/serial/by-id/usb-... --joints arm --out hil
 
@@ -134,8 +135,9 @@ def _ask(robot: Robot, plan: Plan) -> None:
     )
     console.print(
         f"[bold]{robot.spec.name}[/]: {led}{', '.join(plan.joints)} will move by about {DISTANCE:g} rad to and fro for "
-        f"{plan.soak_s + plan.latency_s:.0f} s and more, commanded in {kind}, with {SHARE:.0%} of its limits. After "
-        "a failure torque goes off: support what would fall. Keep the emergency stop in your hand."
+        f"{plan.soak_s + plan.latency_s:.0f} s and more, commanded in {kind}, with {SHARE:.0%} of its limits. "
+        "Torque goes off after each stage and after a failure: support what would fall, and let it come to rest. Keep "
+        "the emergency stop in your hand."
     )
     try:
         console.input("step back, then press Enter (Ctrl-C: not now) ")

@@ -1,0 +1,66 @@
+"""What servos say of themselves, and which of it is a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from landbridge.deploy.hardware.servo_bus import Family
+from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
+from landbridge.robot import Joint
+
+
+class Health:
+    """The newest that each servo has said of itself.
+
+    Attributes:
+        readings: Load (in its own unit), temperature [deg C] and voltage [mV], as `elbow.load`.
+        powered: Ids of those with torque.
+        stopped: Ids of those that their bus watchdogs have stopped.
+        broken: Ids of those that have reported an error of their own.
+    """
+
+    def __init__(self, joints: Mapping[int, Joint], settings: DynamixelHardware | FeetechHardware) -> None:
+        self._joints, self._settings = joints, settings
+        self.readings: dict[str, int] = {}
+        self.powered: set[int] = set()
+        self.stopped: set[int] = set()
+        self.broken: set[int] = set()
+
+    def forget(self) -> None:
+        """A reset: what is still wrong is said again."""
+        self.stopped.clear()
+        self.broken.clear()
+
+    def judge(self, family: Family, id: int, values: Mapping[str, int], powered: bool) -> str:
+        """Take `values` of registers of servo `id`, whichever have been read; the fault that they show, "" if none.
+
+        Args:
+            powered: Whether it should have torque.
+        """
+        name, torque = self._joints[id].name, values.get("torque_enable")
+        if torque is not None:
+            (self.powered.add if torque else self.powered.discard)(id)
+        if (load := values.get("present_load")) is not None:
+            self.readings[f"{name}.load"] = load
+        fault = ""
+        if error := values.get("hardware_error", 0):
+            self.broken.add(id)
+            bit = error & -error
+            fault = f"servo_{family.errors.get(bit, f'error_{bit}')}"
+        elif values.get("bus_watchdog", 0) < 0:
+            self.stopped.add(id)
+            fault = "bus_watchdog"
+        elif powered and torque == 0:
+            fault = "torque_lost"
+        fault = fault or self._surroundings(name, values)
+        return fault and f"{fault}:{name}"
+
+    def _surroundings(self, name: str, values: Mapping[str, int]) -> str:
+        fault = ""
+        if (tenths := values.get("present_voltage")) is not None:
+            self.readings[f"{name}.voltage_mv"] = 100 * tenths
+            fault = "servo_voltage" if tenths < 10 * self._settings.min_voltage else ""
+        if (celsius := values.get("present_temperature")) is not None:
+            self.readings[f"{name}.temperature_c"] = celsius
+            fault = "servo_temperature" if celsius > self._settings.max_temperature_c else fault
+        return fault

@@ -1,0 +1,50 @@
+"""Opening a bus of servos: the port, and whether those that answer are the robot's, in order and ready."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from landbridge.deploy.hardware.servo_bus import Bus
+from landbridge.errors import InputError
+from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
+from landbridge.robot import Joint
+
+
+def make_bus(settings: DynamixelHardware | FeetechHardware) -> Bus:
+    """The bus that `settings` speak of; the SDKs are imported only when used.
+
+    Raises:
+        InputError: Its port cannot be opened.
+    """
+    if isinstance(settings, DynamixelHardware):
+        from landbridge.deploy.hardware.dynamixel import DynamixelBus
+
+        return DynamixelBus(settings.port, settings.baud)
+    from landbridge.deploy.hardware.feetech import FeetechBus
+
+    return FeetechBus(settings.port, settings.baud)
+
+
+def models(bus: Bus, joints: Mapping[int, Joint], settings: DynamixelHardware | FeetechHardware) -> dict[int, str]:
+    """The model of each servo, by id.
+
+    Raises:
+        InputError: One is missing, of a model that the driver does not know, or takes no positions.
+        NoAnswerError, RefusedError: See `Bus.read`.
+    """
+    port, family = str(settings.port), bus.family
+    numbers = {id: bus.model(id) for id in joints}
+    if missing := [f"{joints[id].name} ({id})" for id, number in numbers.items() if number is None]:
+        problem = f"no answer at {settings.baud} baud from {', '.join(missing)}"
+        raise InputError(port, problem, "check power and wiring; `landbridge servo scan` tries every rate and protocol")
+    found = {}
+    for id, number in numbers.items():
+        who = f"servo {id} ({joints[id].name})"
+        if number is None or number not in family.models:
+            problem = f"{who} has model number {number}; known to the {family.name} driver: {family.models}"
+            raise InputError(port, problem, "connect the right servo, or choose another hardware.kind")
+        if (mode := bus.read(id, "operating_mode")) != family.position_mode:
+            problem = f"{who} is in operating mode {mode}, not {family.position_mode} (position)"
+            raise InputError(port, problem, f"landbridge servo setup {port} --family {family.name} --id {id}")
+        found[id] = family.models[number]
+    return found

@@ -1,0 +1,113 @@
+"""`landbridge hil run` on an emulated bus of servos, whose arm falls onto its stops whenever torque goes off."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from landbridge.cli import main
+from landbridge.deploy.hardware import choose_hardware, open_hardware
+from landbridge.deploy.hil import acceptance, loop, nudge, stages
+from landbridge.deploy.hil.acceptance import accept
+from landbridge.deploy.hil.stages import Plan
+from landbridge.robot import Robot, load_robot
+
+from .rig import Emulated, real_time
+
+BRIEF = Plan(("elbow",), soak_s=1.0, latency_s=1.0)
+ALTERED = (  # patient, since a busy machine may be late, and with short ways from pose to pose
+    ("max_command_age_ms: 30", "max_command_age_ms: 300"),
+    ("latency_budget_ms: 10", "latency_budget_ms: 30"),
+    ("name: shoulder_lift,", "name: shoulder_lift, default_joint_pos: -1.5,"),
+    ("name: elbow,", "name: elbow, default_joint_pos: 1.4,"),
+    ("name: wrist_flex,", "name: wrist_flex, default_joint_pos: 1.4,"),
+    ("default_joint_pos: 0.5", "default_joint_pos: 1.4"),
+    ("gripper: 0}", "gripper: 1.55}"),
+    ("hardware: {kind: twin}", "hardware: {kind: dynamixel, watchdog_ms: 400}"),
+)
+
+
+@pytest.fixture(scope="module")
+def arm(tmp_path_factory: pytest.TempPathFactory) -> Robot:
+    folder = shutil.copytree(load_robot("arm").folder, tmp_path_factory.mktemp("altered") / "arm")
+    text = (folder / "robot.yaml").read_text()
+    for old, new in ALTERED:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    (folder / "robot.yaml").write_text(text)
+    return load_robot(folder)
+
+
+@pytest.fixture(scope="module")
+def started(arm: Robot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
+    link = tmp_path_factory.mktemp("by-id") / "landbridge-arm"
+    bus = Emulated(link, "--robot", str(arm.folder), "--hardware", "dynamixel")
+    yield bus
+    assert bus.end() == 0
+
+
+@pytest.fixture
+def bus(started: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
+    monkeypatch.setattr(nudge, "STILL_SECONDS", 0.2)
+    started.order("clear")
+    return started
+
+
+def test_an_arm_that_falls_between_stages_is_accepted(bus: Emulated, arm: Robot, tmp_path: Path) -> None:
+    out = tmp_path / "hil"
+    times = ["--joints", "elbow", "--soak-s", "1", "--latency-s", "1"]
+    assert main(["hil", "run", "--robot", str(arm.folder), "--port", bus.port, "--yes", "--out", str(out), *times]) == 0
+    (suite,) = ET.parse(out / "junit.xml").getroot()
+    assert (suite.attrib["tests"], suite.attrib["failures"], suite.attrib["skipped"]) == ("7", "0", "0")
+    said = {case.attrib["name"]: case.findtext("system-out") or "" for case in suite.iter("testcase")}
+    assert "stopped_within_ms: 420" in said["watchdog"]
+    assert not any(bus.order("status")["torque"])
+    parked = arm.spec.parking["shoulder_lift"]
+    deadline = time.monotonic() + 5
+    while bus.order("status")["position"][1] > parked - 0.04:  # it falls whenever it is let go
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(
+    ("order", "stage", "said"),
+    [
+        (
+            "stuck elbow",
+            "wiring",
+            "elbow: commanded [+]0.2, .* it is blocked, or motor",
+        ),
+        ("reversed elbow", "wiring", "farthest from its target is elbow"),
+        (
+            "watchdog_dead elbow",
+            "watchdog",
+            "bus_watchdog:shoulder_pan, but the watchdog of elbow is dead",
+        ),
+    ],
+)
+def test_a_defect_is_named_and_torque_is_off(
+    bus: Emulated, arm: Robot, monkeypatch: pytest.MonkeyPatch, order: str, stage: str, said: str
+) -> None:
+    monkeypatch.setattr(acceptance, "STAGES", {name: stages.STAGES[name] for name in ("identity", stage, "soak")})
+    bus.order(order)
+    settings = choose_hardware(arm.spec, port=bus.port)
+    with real_time(), closing(open_hardware(arm, settings, "none", 0)) as hardware:
+        account = accept(arm, hardware, BRIEF, "tester")
+    assert [result.verdict for result in account.results] == ["pass", "fail", "not run"]
+    assert re.search(said, account.results[1].reason), account.results[1].reason
+    assert not any(bus.order("status")["torque"])
+
+
+def test_an_arm_that_is_kept_in_motion_is_not_armed(bus: Emulated, arm: Robot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "FALL_SECONDS", 0.05)  # it was put upright, and falls
+    bus.order("reset")
+    with closing(open_hardware(arm, choose_hardware(arm.spec, port=bus.port), "none", 0)) as hardware:
+        account = accept(arm, hardware, BRIEF, "tester")
+    assert re.search("in 0.05 s without torque: support what falls", account.results[1].reason)
+    assert not any(bus.order("status")["torque"])
