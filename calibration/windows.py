@@ -18,6 +18,8 @@ from landbridge.simulation.parameters import MAX_LATENCY_MS
 
 Array = NDArray[np.float64]
 
+HELD_OUT = 0.2  # of the windows, the last ones
+MIN_PERIODS = 5  # of a window: it must tell more than its own start state
 RATE_TOLERANCE = 0.05
 JITTER = 0.5  # control periods: a window with a larger step between stamps is left out
 TURNING, STUCK = 0.5, 0.02  # rad/s: faster is no noise; share of the rows in which a turning joint may stand still
@@ -45,6 +47,18 @@ class Windows:
     def where(self, mask: NDArray[np.bool_]) -> Windows:
         """The windows that `mask` (W,) chooses."""
         return Windows(self.states[mask], self.commands[mask], self.episode[mask])
+
+
+def split(windows: Windows) -> tuple[Windows, Windows]:
+    """The windows to fit, and the last ones, held out to judge the fit."""
+    last = np.arange(len(windows)) >= (1 - HELD_OUT) * len(windows)
+    return windows.where(~last), windows.where(last)
+
+
+def open_windows(path: Path, robot: Robot, horizon: float) -> tuple[Dataset, Windows]:
+    """The dataset at `path` and its windows of `horizon` seconds."""
+    dataset = open_rollouts(path, robot)
+    return dataset, cut(dataset, robot, max(MIN_PERIODS, round(horizon * robot.spec.control_rate_hz)), path)
 
 
 def open_rollouts(path: Path, robot: Robot) -> Dataset:
