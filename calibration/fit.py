@@ -8,7 +8,7 @@ at zero. Hence a Levenberg-Marquardt loop of our own, with the bounds as an acti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -54,9 +54,12 @@ class Problem:
 
     def point(self, z: Array, starts: Array) -> Point:
         """The problem at coordinates z (P,) and start states (W, S)."""
-        scenario = to_scenario(self.robot, at(self.free, z), self.base)
-        states = simulate(self.robot, scenario, self.windows, starts)
+        states = self.predicted(at(self.free, z), starts)
         return Point(z, starts, ((states - self.windows.states) / self.noise).reshape(len(starts), -1))
+
+    def predicted(self, values: Mapping[str, float], starts: Array) -> Array:
+        """Measured states (W, H + 1, S) that parameters and start states (W, S) lead to."""
+        return simulate(self.robot, to_scenario(self.robot, values, self.base), self.windows, starts)
 
 
 @dataclass(frozen=True)
@@ -142,14 +145,19 @@ def linearise(problem: Problem, here: Point) -> Linear:
     return Linear(root * here.error, whole, whole - basis @ (np.swapaxes(basis, 1, 2) @ whole), basis, upper)
 
 
-def fit(
-    robot: Robot, free: Sequence[Parameter], windows: Windows, base: Scenario | None = None
-) -> tuple[Problem, Point]:
-    """Estimate the parameters from nominal; returns the problem with the noise that residuals show, and the fit."""
-    problem = Problem(robot, free, windows, np.repeat(NOISE, len(robot.spec.joints)), base or Scenario())
+def first_guess(robot: Robot) -> Array:
+    """Noise (S,) of measured states, before anything is known of it."""
+    return np.repeat(NOISE, len(robot.spec.joints))
+
+
+def fit(problem: Problem, z: Array | None = None) -> tuple[Problem, Point]:
+    """Estimate the parameters from z (P,), by default nominal.
+
+    Returns the problem with the noise that residuals show, and the fit.
+    """
     few = np.arange(len(problem.windows)) % max(1, len(problem.windows) // FIRST) == 0
     part = replace(problem, windows=problem.windows.where(few))
-    rough = _solve(part, _start(part), CLOSE)
+    rough = _solve(part, _start(part, z), CLOSE)
     problem = replace(problem, noise=_noise(part, rough))
     return problem, solve(problem, rough.z, problem.windows.states[:, 0])
 
@@ -157,6 +165,11 @@ def fit(
 def solve(problem: Problem, z: Array, starts: Array) -> Point:
     """The best point near parameters z (P,) and start states (W, S)."""
     return _solve(problem, problem.point(z, starts), CONVERGED)
+
+
+def refined(problem: Problem, z: Array, starts: Array) -> Point:
+    """About the best point near z and start states, for comparisons."""
+    return _solve(problem, problem.point(z, starts), CLOSE)
 
 
 def settle(problem: Problem, z: Array, windows: Windows) -> Point:
@@ -177,9 +190,10 @@ def unseen(problem: Problem, here: Point, linear: Linear, left_out: NDArray[np.b
     return rest.point(z, _starts(rest, at_rest, own, z)).losses
 
 
-def _start(problem: Problem) -> Point:
-    """Nominal parameters at the latency that fits best."""
-    nominal, starts = np.array([p.coordinate(p.nominal) for p in problem.free]), problem.windows.states[:, 0]
+def _start(problem: Problem, z: Array | None) -> Point:
+    """z, by default nominal, at the latency that fits best."""
+    nominal = np.array([p.coordinate(p.nominal) for p in problem.free]) if z is None else z
+    starts = problem.windows.states[:, 0]
     tried = [nominal]
     for i, parameter in enumerate(problem.free):
         if parameter.name == "latency_ms":

@@ -6,7 +6,8 @@ where it predicts windows that were not fitted so much better that chance does n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.calibration.fit import Point, Problem, fit, linearise, solve, unseen
+from landbridge.calibration.fit import Point, Problem, first_guess, fit, linearise, solve, unseen
 from landbridge.calibration.windows import Windows, open_windows, split
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import FrictionChoice
@@ -33,6 +34,7 @@ Array = NDArray[np.float64]
 Model = Literal["coulomb", "stribeck", "auto"]
 
 FOLDS = 5  # of the cross-validation
+SHARES, SPEEDS = (0.2, 0.5), (0.5, 1.0, 2.0)  # of the Coulomb torque and of the nominal speed: where a curve begins
 MARGIN_SE = 1.0  # standard errors over windows by which a Stribeck curve must predict better
 MARGIN = 4.0  # and in log likelihood: less is small (Sivula, Magnusson and Vehtari, arXiv:2008.10296)
 
@@ -138,9 +140,11 @@ def choose(robot: Robot, free: Sequence[Parameter], windows: Windows, model: Mod
     names = {p.name for p in free}
     able = [joint for joint in robot.spec.joint_names if names >= _curve(joint)]
     if model == "stribeck":
-        return Choice(*fit(robot, free, windows), dict.fromkeys(able, FrictionChoice(model="stribeck")))
+        found = fit(Problem(robot, free, windows, first_guess(robot)))
+        return Choice(*found, dict.fromkeys(able, FrictionChoice(model="stribeck")))
     curves = set().union(*map(_curve, able))
-    problem, here = fit(robot, [p for p in free if p.name not in curves], windows, without_stribeck(robot, able))
+    simple = [p for p in free if p.name not in curves]
+    problem, here = fit(Problem(robot, simple, windows, first_guess(robot), without_stribeck(robot, able)))
     plain = Choice(problem, here, dict.fromkeys(able, FrictionChoice(model="coulomb")))
     return plain if model == "coulomb" else _grown(plain, free)
 
@@ -162,11 +166,21 @@ def _grown(plain: Choice, free: Sequence[Parameter]) -> Choice:
 
 
 def _with_curve(problem: Problem, here: Point, losses: Array, free: Sequence[Parameter], joint: str) -> Trial:
-    start = dict(zip((p.name for p in problem.free), here.z.tolist(), strict=True))
-    more = [p for p in free if p.name in start or p.name in _curve(joint)]
-    richer = replace(problem, free=more)
-    found = solve(richer, np.array([start.get(p.name, 0.0) for p in more]), here.starts)
+    values = at(problem.free, here.z)
+    richer = replace(problem, free=[p for p in free if p.name in values or p.name in _curve(joint)])
+    tried = [_bent(richer, values, joint, share, speed) for share, speed in itertools.product(SHARES, SPEEDS)]
+    start = min((richer.point(z, here.starts) for z in tried), key=lambda point: point.cost)
+    found = solve(richer, start.z, start.starts)
     return Trial(richer, found, losses, _cross_validated(richer, found))
+
+
+def _bent(richer: Problem, values: Mapping[str, float], joint: str, share: float, speed: float) -> Array:
+    """Z (P,) with part of a joint's Coulomb torque made a curve: without one its speed has no slope to follow."""
+    dry, excess, width = (f"friction.{joint}.{field}" for field in ("frictionloss", *STRIBECK))
+    nominal = {p.name: p.nominal for p in richer.free}
+    loss = values.get(dry, richer.robot.spec.joint(joint).friction.frictionloss)
+    bent = {**values, dry: (1 - share / 2) * loss, excess: share * loss, width: speed * nominal[width]}
+    return np.array([p.coordinate(bent[p.name]) for p in richer.free])
 
 
 def _cross_validated(problem: Problem, here: Point) -> Array:

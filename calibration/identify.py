@@ -18,6 +18,7 @@ from landbridge.episode import commit, now
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import Calibration, Error
+from landbridge.simulation.mjcf import to_mjcf
 from landbridge.simulation.parameters import Parameter, at, free_parameters, parameters, to_scenario
 from landbridge.simulation.scenario import Scenario
 
@@ -36,7 +37,7 @@ def identify(
     horizon: float = 0.5,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Identify gain, masses, lengths, friction and latency from rollouts, into calibration.yaml.
+    """Identify gain, masses, lengths, friction and latency from rollouts, into calibration.yaml and an MJCF beside it.
 
     Torques, masses and frictions that grow together move a robot alike, so one of them must be known for the others to
     be: weigh a link. A simulator with all of them estimated is as good, since it moves alike. A joint gets a Stribeck
@@ -47,7 +48,7 @@ def identify(
 
     Args:
         data: A dataset folder: 30 to 60 s of a robot with a fixed base, excited in all joints.
-        out: File to write.
+        out: File to write. `<robot>.calibrated.xml` beside it is the calibrated robot for any program that uses MuJoCo.
         robot: Name of a robot, or a folder with robot.yaml.
         known: Parameters that are as robot.yaml and the URDF say.
         friction: A Stribeck curve in no joint, in every joint, or where the data support one (auto).
@@ -62,7 +63,9 @@ def identify(
     dataset, windows = open_windows(data, machine, horizon)
     found = calibration(machine, free, windows, np.random.default_rng(seed), str(data), digest(dataset), friction)
     found.write(out)
-    return {"calibration": str(out), **figures(found)}
+    model = out.parent / f"{machine.spec.name}.calibrated.xml"
+    model.write_text(to_mjcf(machine, found.scenario(machine)))
+    return {"calibration": str(out), "mjcf": str(model), **figures(found)}
 
 
 def calibration(

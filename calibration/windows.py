@@ -150,8 +150,21 @@ def measured_state(observer: Observer, episode: Episode, where: str) -> Array:
         worst = int(np.argmax(stuck))
         problem = f"joint {joints[worst]} reads the same position while it turns, in {stuck[worst]:.0%} of the rows"
         raise InputError(where, problem, "its encoder is saturated or frozen: mend it and record again")
-    positions[:, turning] = np.unwrap(positions[:, turning], axis=0)
+    turns = np.array(
+        [2 * np.pi / (1.0 if i in turning else observer.spec.joints[i].encoder.gear) for i in range(len(joints))]
+    )
+    positions = unwrapped(positions, velocities, np.diff(episode.stamps), turns)
     return np.concatenate([positions, velocities], axis=-1)
+
+
+def unwrapped(positions: Array, velocities: Array, steps: Array, turns: Array) -> Array:
+    """Positions (T, J) [rad] without the jumps by a whole turn (J,) [rad] where an encoder begins anew.
+
+    A step of `steps` (T - 1,) [s] is that many turns off which brings it nearest to what the velocities (T, J) say.
+    """
+    expected = (velocities[1:] + velocities[:-1]) / 2 * steps[:, None]
+    jumps = np.round((np.diff(positions, axis=0) - expected) / turns)
+    return positions - turns * np.concatenate([np.zeros((1, len(turns))), np.cumsum(jumps, axis=0)])
 
 
 def _usable(observer: Observer, episode: Episode) -> NDArray[np.bool_]:
