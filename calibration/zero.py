@@ -45,7 +45,7 @@ SURE = 4.0  # of log likelihood, by which a sign must be better than the other
 def zero(
     data: Path, /, robot: str = "furuta", known: tuple[str, ...] = (), horizon: float = 0.3, seed: int = 0
 ) -> dict[str, Any]:
-    """Find encoders whose sign, offset or gear in robot.yaml is wrong, from static poses, slow sweeps or any rollouts.
+    """Find encoders whose sign, offset or gear in robot.yaml is wrong, from rollouts.
 
     Where these rollouts do not depend on a value, it is named untold: the offset of a joint that turns about a vertical
     axis, for instance, can only be set against a stop or a mark. Servos read `encoder` from robot.yaml; a board's
@@ -54,7 +54,7 @@ def zero(
     Example: landbridge calibrate zero data/target
 
     Args:
-        data: A dataset folder of a robot with a fixed base.
+        data: A dataset folder of a robot with a fixed base, moved in all joints.
         robot: Name of a robot, or a folder with robot.yaml.
         known: Other parameters that are as robot.yaml and the URDF say; a known link length tells gears better.
         horizon: Length of the windows that are simulated [s].

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.calibrated import Calibration, read_calibration
 from landbridge.simulation.collect import collect
+from landbridge.simulation.mjcf import to_mjcf
 from landbridge.simulation.parameters import free_parameters, to_scenario, to_values
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
@@ -130,6 +132,15 @@ def test_the_file_comes_back_and_gives_the_simulator(found: Calibration, written
     assert scenario.actuator_gain == found.estimates["actuator_gain"].value
     assert scenario.joint_vel_noise == found.joint_vel_noise
     Scenario.model_validate(scenario.model_dump())
+
+
+def test_the_mjcf_has_the_identified_numbers(found: Calibration) -> None:
+    model = mujoco.MjModel.from_xml_string(to_mjcf(ROBOT, found.scenario(ROBOT)))
+    value = {name: estimate.value for name, estimate in found.estimates.items()}
+    assert model.actuator("arm").gainprm[0] == pytest.approx(value["actuator_gain"], rel=1e-5)
+    assert model.body("pendulum_link").mass[0] == pytest.approx(0.04 * value["link_mass_scale.pendulum_link"], rel=1e-5)
+    assert model.dof_frictionloss[0] == pytest.approx(value["friction.arm.frictionloss"], rel=1e-5)
+    assert model.dof_damping[0] == pytest.approx(value["friction.arm.viscous"], rel=1e-5)
 
 
 def test_draws_spread_as_the_intervals_say(found: Calibration) -> None:
