@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 OFFSET_SD = 1.0  # rad
 TOLD = {"offset": 0.02, "gear": 0.02}  # rad, share: an interval that reaches farther tells nothing to act on
 WRONG = {"offset": 0.01, "gear": 0.01}  # a smaller difference from robot.yaml is left as it is
-ENDS = ("", "_high", "_low")  # an offset and a gear are the larger, the smaller shift and gain are
+ANYWHERE = (0.0, -np.pi, np.pi)  # a shift that belongs to a sign that is in doubt
 SHIFTS = np.linspace(-np.pi, np.pi, 8, endpoint=False)  # rad, from which the search begins
 SEARCHED, PERIODS = 20, 10  # windows, and their control periods, that the search makes do with
 SURE = 4.0  # of log likelihood, by which a sign must be better than the other
@@ -129,16 +129,15 @@ class Found:
 
     def row(self) -> dict[str, Any]:
         """For a table; what the data do not tell is None."""
-        told = {name: name not in self.untold for name in ("sign", "offset", "gear")}
-        offsets = [(self.sign or 1) * self.gain[0] * self.present.offset - shift for shift in self.shift]
-        gears = [self.present.gear / gain for gain in self.gain]
+        present, wanted, untold = self.present, self.encoder, self.untold
+        origin = (self.sign or 1) * present.gear / wanted.gear * present.offset
+        offsets = [None if "offset" in untold else origin - shift for shift in self.shift]
+        gears = [None if "gear" in untold else present.gear / gain for gain in self.gain]
         return {
             "joint": self.joint,
-            "sign": self.present.sign * (self.sign or 1) if told["sign"] else None,
-            **dict(
-                zip(("offset", "offset_high", "offset_low"), offsets if told["offset"] else (None,) * 3, strict=True)
-            ),
-            **dict(zip(("gear", "gear_high", "gear_low"), gears if told["gear"] else (None,) * 3, strict=True)),
+            "sign": None if "sign" in untold else wanted.sign,
+            **dict(zip(("offset", "offset_high", "offset_low"), offsets, strict=True)),
+            **dict(zip(("gear", "gear_high", "gear_low"), gears, strict=True)),
         }
 
 
@@ -165,9 +164,9 @@ class EncoderProblem(Problem):
         states = simulate(robot, to_scenario(robot, values, self.base), windows, gains * starts + shifts)
         return (states - shifts) / gains
 
-    def place(self, prefix: str) -> int:
+    def place(self, name: str) -> int:
         """Index of a parameter."""
-        return [p.name for p in self.free].index(prefix)
+        return [p.name for p in self.free].index(name)
 
 
 def encoders(robot: Robot, known: Sequence[str], windows: Windows, rng: np.random.Generator) -> list[Found]:
@@ -196,7 +195,7 @@ def encoders(robot: Robot, known: Sequence[str], windows: Windows, rng: np.rando
             joint.name,
             joint.encoder,
             sign if told else None,
-            interval(f"encoder.{joint.name}.shift"),
+            interval(f"encoder.{joint.name}.shift") if told or sign > 0 else ANYWHERE,
             interval(f"encoder.{joint.name}.gain"),
         )
         for joint, sign, told in zip(robot.spec.joints, fitted.signs, sure, strict=True)
