@@ -48,6 +48,13 @@ def test_a_wrapped_encoder_is_unwrapped_however_fast_it_turns(
     assert difference[0, 0] / turn[0] == pytest.approx(round(difference[0, 0] / turn[0]), abs=1e-9)
 
 
+def test_a_step_of_unknown_length_is_no_wrap() -> None:
+    positions = np.array([[3.0], [3.1], [-3.1], [3.1]])
+    steps = np.array([0.02, 0.02, np.nan])
+    found = unwrapped(positions, np.full((4, 1), 4.0), steps, np.array([2 * np.pi]))
+    np.testing.assert_allclose(found[:, 0], [3.0, 3.1, 2 * np.pi - 3.1, 2 * np.pi + 3.1])
+
+
 signs = st.sampled_from([-1, 1])
 angles = st.floats(-3, 3)
 
