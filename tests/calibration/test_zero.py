@@ -68,7 +68,7 @@ def test_the_corrected_encoder_reads_what_is_true(
     now = Encoder(sign=present[0], offset=present[1], gear=present[2])  # type: ignore[arg-type]
     measured = now.sign * raw / now.gear - now.offset
     shift = shift if abs(shift) > 0.011 else 0.5  # smaller differences are left alone
-    gain = gain if abs(gain - 1) > 0.011 else 1.5
+    gain = gain if abs(gain - 1) > 0.11 else 1.5
     found = Found("arm", now, sign, (shift, shift - 1e-3, shift + 1e-3), (gain, 0.999 * gain, 1.001 * gain))
     right = found.encoder
     assert right.sign * raw / right.gear - right.offset == pytest.approx(sign * gain * measured + shift, abs=1e-9)
