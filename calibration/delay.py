@@ -43,7 +43,7 @@ def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any
 
     Returns:
         Delay per joint [ms] with a 95 % bootstrap interval over episodes, which knows nothing of the regression's own
-        error of about 1 ms.
+        error of up to 2 ms.
     """
     machine = load_robot(robot)
     dataset = open_recording(data, machine)
