@@ -2,11 +2,11 @@
 
     python benchmarks/calibration.py --work /tmp/calibration
 
-Each draw hides gain, pendulum mass, both lengths, friction of both joints (Stribeck friction at the arm) and latency in
-a Bullet furuta, every other one with 20 ms of latency; 60 s of the behaviour `excite` with the sensor noise of
-`moderate` are fitted in MuJoCo, the arm's mass known. On the first `--wrong` draws the fit is repeated without Stribeck
-friction, to see intervals under a model that is wrong. Then the classical controller is tuned in the simulator that was
-identified on a rung, nothing known, and meets that rung in Bullet.
+Each draw hides gain, pendulum mass, both lengths, friction of both joints and latency in a Bullet furuta, every other
+one with 20 ms of latency, two of three with Stribeck friction at the arm; 60 s of the behaviour `excite` with the
+sensor noise of `moderate` are fitted in MuJoCo, the arm's mass known, the friction model chosen. `--delays` more draws
+are only asked for their delay. Then the classical controller is tuned in the simulator that was identified on a rung,
+nothing known, and meets that rung in Bullet.
 Draws and rungs that are complete in --work are not made again. Writes `results/calibration.json`.
 """
 
@@ -26,14 +26,14 @@ import tyro
 from rich.console import Console
 
 from landbridge.calibration.delay import joint_delays
-from landbridge.calibration.identify import calibration, free_parameters, identify
+from landbridge.calibration.identify import calibration, identify
 from landbridge.calibration.windows import cut
 from landbridge.episode import Episode, commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Tuned, load_behaviours, read_behaviours
 from landbridge.simulation.calibrated import read_calibration
 from landbridge.simulation.collect import collect
-from landbridge.simulation.parameters import to_scenario, to_values
+from landbridge.simulation.parameters import free_parameters, to_scenario, to_values
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
@@ -42,11 +42,9 @@ from landbridge.task import load_task
 from landbridge.training.evaluate import score
 
 RESULTS = Path(__file__).parent / "results"
-SEED = (
-    1000  # of the draws. The intervals were last changed after draws 0 to 12 had been seen: take another for new ones
-)
+SEED = 6000  # of the draws [SEED, number]; 1000, 5000 and 7000 were seen while formulas and thresholds were chosen
+DELAYS_FROM = 100  # number of the first draw that is only asked for its delay
 KNOWN = ("link_mass_scale.arm_link",)
-STRIBECK = ("friction.arm.excess", "friction.arm.stribeck_velocity")
 FACTORS = {  # on nominal, uniform
     "actuator_gain": (0.85, 1.15),
     "link_mass_scale.pendulum_link": (0.85, 1.15),
@@ -72,7 +70,7 @@ class Study:
     Attributes:
         work: Folder for what is done.
         draws: Hidden robots.
-        wrong: How many of them are fitted without Stribeck friction too.
+        delays: Draws, others, that are only asked for their delay.
         rungs: Where the retuned controller is tried.
         episodes: Evaluation episodes per rung.
         generations: Of the tuning.
@@ -80,7 +78,7 @@ class Study:
 
     work: Path
     draws: int = 20
-    wrong: int = 4
+    delays: int = 40
     rungs: tuple[str, ...] = ("moderate",)
     episodes: int = 50
     generations: int = 20
@@ -89,15 +87,14 @@ class Study:
 def main(study: Study) -> None:
     """Identify every draw, retune on every rung, write the figures."""
     robot = load_robot("furuta")
+    numbers = range(DELAYS_FROM, DELAYS_FROM + study.delays)
+    more = [_once(study.work / f"{number}.json", partial(_delayed, robot, number)) for number in numbers]
+    draws = [_once(study.work / f"{number}.json", partial(_identified, robot, number)) for number in range(study.draws)]
     retuned = {rung: _once(study.work / f"{rung}.json", partial(_retuned, robot, rung, study)) for rung in study.rungs}
-    draws = [
-        _once(study.work / f"{number}.json", partial(_identified, robot, number, number < study.wrong))
-        for number in range(study.draws)
-    ]
-    wrong = [draw["wrong"] for draw in draws if draw["wrong"]]
-    summary = {"right": _summary([draw["right"] for draw in draws]), "wrong": _summary(wrong) if wrong else None}
+    missed = [abs(d["delay_ms"] - d["effective_ms"]) for d in (*draws, *more)]
     latency = {
-        "delay_max_error_ms": max(abs(d["delay_ms"] - d["effective_ms"]) for d in draws),
+        "delay_max_error_ms": max(missed),
+        "delay_within_2_ms": float(np.mean([error <= 2 for error in missed])),
         "identify_max_error_ms": max(abs(_latency(d)["value"] - d["effective_ms"]) for d in draws),
         "identify_max_error_to_drawn_ms": max(abs(_latency(d)["value"] - d["drawn_ms"]) for d in draws),
         "cpu_s": {"mean": float(np.mean([d["cpu_s"] for d in draws])), "max": max(d["cpu_s"] for d in draws)},
@@ -105,14 +102,19 @@ def main(study: Study) -> None:
     results = {
         "commit": commit(),
         "study": {key: value for key, value in vars(study).items() if key != "work"},
+        "seeds": [[SEED, number] for number in (*range(study.draws), *numbers)],
         **latency,
-        **summary,
+        "friction": _friction(draws),
+        **_summary([draw["found"] for draw in draws]),
         "retuned": retuned,
         "draws": draws,
+        "delays": more,
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "calibration.json").write_text(json.dumps(results, indent=1) + "\n")
-    console.print_json(json.dumps({key: value for key, value in results.items() if key != "draws"}))
+    console.print_json(
+        json.dumps({key: value for key, value in results.items() if key not in ("draws", "delays", "seeds")})
+    )
 
 
 def _once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -125,37 +127,57 @@ def _once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _identified(robot: Robot, number: int, wrong: bool) -> dict[str, Any]:
+def _identified(robot: Robot, number: int) -> dict[str, Any]:
+    hidden, drawn, episodes = _twin(robot, number)
+    began = time.process_time()
+    windows = cut(episodes, robot, HORIZON, "the twin")
+    found = calibration(robot, free_parameters(robot, KNOWN), windows, np.random.default_rng(0), "the twin", "")
+    cpu = time.process_time() - began
+    rows = [
+        {"parameter": name, "hidden": hidden[name], **estimate.model_dump()}
+        | {"covered": bool(estimate.low <= hidden[name] <= estimate.high)}
+        for name, estimate in found.estimates.items()
+    ]
+    missed = [row["parameter"] for row in rows if not row["covered"]]
+    console.print(f"draw {number}: {cpu:.0f} s, missed {missed}, Coulomb {found.coulomb}")
+    return {
+        **_delay(robot, hidden, drawn, episodes),
+        "cpu_s": cpu,
+        "seconds": sum(map(len, episodes)) * robot.spec.control_dt,
+        "inflation": found.inflation,
+        "excess": hidden["friction.arm.excess"],
+        "coulomb": found.coulomb,
+        "friction": {joint: choice.model_dump() for joint, choice in found.friction.items()},
+        "found": rows,
+    }
+
+
+def _delayed(robot: Robot, number: int) -> dict[str, Any]:
+    return _delay(robot, *_twin(robot, number))
+
+
+def _delay(robot: Robot, hidden: Mapping[str, float], drawn: float, episodes: Sequence[Episode]) -> dict[str, Any]:
+    found = joint_delays(robot, episodes, np.random.default_rng(0))[0]
+    return {"drawn_ms": drawn, "effective_ms": hidden["latency_ms"], "delay_ms": found["delay_ms"]}
+
+
+def _twin(robot: Robot, number: int) -> tuple[dict[str, float], float, list[Episode]]:
+    """What is hidden, its latency as the twin makes it; the latency that was drawn; and the rollouts."""
     rng = np.random.default_rng([SEED, number])
     hidden = _draw(robot, rng, number)
     drawn = hidden["latency_ms"]
-    step = 1000 * robot.spec.control_dt / robot.spec.decimation
-    hidden["latency_ms"] = effective = float(np.ceil(drawn / step - 1e-9) * step)  # what the twin makes of it
     noise = load_scenario(robot, "moderate")
     base = Scenario(joint_pos_noise=noise.joint_pos_noise, joint_vel_noise=noise.joint_vel_noise)
-    episodes = _rollouts(robot, to_scenario(robot, hidden | {"latency_ms": drawn}, base), rng)
-    began = time.process_time()
-    right = _compared(robot, episodes, hidden, KNOWN)
-    cpu = time.process_time() - began
-    found = {
-        "drawn_ms": drawn,
-        "effective_ms": effective,
-        "delay_ms": joint_delays(robot, episodes, rng)[0]["delay_ms"],
-        "cpu_s": cpu,
-        "seconds": sum(map(len, episodes)) * robot.spec.control_dt,
-        "right": right,
-        "wrong": _compared(robot, episodes, hidden, KNOWN + STRIBECK) if wrong else [],
-    }
-    missed = [row["parameter"] for row in right if not row["covered"]]
-    console.print(f"draw {number}: {cpu:.0f} s, missed {missed}")
-    return found
+    episodes = _rollouts(robot, to_scenario(robot, hidden, base), rng)
+    step = 1000 * robot.spec.control_dt / robot.spec.decimation
+    return hidden | {"latency_ms": float(np.ceil(drawn / step - 1e-9) * step)}, drawn, episodes
 
 
 def _draw(robot: Robot, rng: np.random.Generator, number: int) -> dict[str, float]:
     values = to_values(robot, Scenario())
     values |= {name: values[name] * rng.uniform(*bounds) for name, bounds in FACTORS.items()}
     excess, latency = rng.uniform(*EXCESS), rng.uniform(*LATENCY_MS)
-    values["friction.arm.excess"] = values["friction.arm.frictionloss"] * excess
+    values["friction.arm.excess"] = values["friction.arm.frictionloss"] * excess * (number % 3 != 2)
     return values | {"latency_ms": latency if number % 2 else 20.0}
 
 
@@ -168,42 +190,42 @@ def _rollouts(robot: Robot, scenario: Scenario, rng: np.random.Generator) -> lis
             plant.close()
 
 
-def _compared(
-    robot: Robot, episodes: Sequence[Episode], hidden: Mapping[str, float], known: tuple[str, ...]
-) -> list[dict[str, Any]]:
-    windows = cut(episodes, robot, HORIZON, "the twin")
-    found = calibration(robot, free_parameters(robot, known), windows, np.random.default_rng(0), "the twin", "")
-    return [
-        {"parameter": name, "hidden": hidden[name], **estimate.model_dump()}
-        | {"covered": bool(estimate.low <= hidden[name] <= estimate.high), "inflation": found.inflation}
-        for name, estimate in found.estimates.items()
-    ]
-
-
 def _latency(draw: Mapping[str, Any]) -> dict[str, Any]:
-    return next(row for row in draw["right"] if row["parameter"] == "latency_ms")
+    return next(row for row in draw["found"] if row["parameter"] == "latency_ms")
+
+
+def _friction(draws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How often the model of each joint was chosen as it is, and the largest Stribeck excess that was overlooked."""
+    arm = [("arm" in draw["coulomb"]) == (draw["excess"] == 0) for draw in draws]
+    overlooked = [draw["excess"] for draw in draws if draw["excess"] > 0 and "arm" in draw["coulomb"]]
+    return {
+        "with_stribeck": sum(draw["excess"] > 0 for draw in draws),
+        "arm_right": int(np.sum(arm)),
+        "pendulum_right": sum("pendulum" in draw["coulomb"] for draw in draws),
+        "overlooked_excess": max(overlooked, default=None),
+    }
 
 
 def _summary(fits: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """By parameter: share of intervals that hold the truth, share identified, largest relative error of those."""
+    everything = [row for fit in fits for row in fit]
     rows = {}
-    for same in zip(*fits, strict=True):
+    for name in dict.fromkeys(row["parameter"] for row in everything):
+        same = [row for row in everything if row["parameter"] == name]
         identified = [row for row in same if row["identifiable"]]
         errors = [abs(row["value"] / row["hidden"] - 1) for row in identified if row["hidden"] > 0]
-        rows[same[0]["parameter"]] = {
+        rows[name] = {
+            "fits": len(same),
             "coverage": float(np.mean([row["covered"] for row in same])),
             "identified": len(identified) / len(same),
             "largest_error": max(errors, default=None),
             "typical_error": float(np.median(errors)) if errors else None,
         }
-    everything = [row for fit in fits for row in fit]
     sure = [row for row in everything if row["identifiable"]]
     return {
-        "draws": len(fits),
         "coverage": float(np.mean([row["covered"] for row in everything])),
         "coverage_identified": float(np.mean([row["covered"] for row in sure])),
         "within_5_percent": float(np.mean([abs(r["value"] - r["hidden"]) <= 0.05 * r["hidden"] for r in sure])),
-        "inflation": float(np.mean([row["inflation"] for row in everything])),
         "parameters": rows,
     }
 

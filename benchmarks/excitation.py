@@ -23,13 +23,13 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from landbridge.calibration.design import run_episodes
-from landbridge.calibration.identify import calibration, free_parameters
+from landbridge.calibration.identify import calibration
 from landbridge.calibration.windows import cut
 from landbridge.episode import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, load_behaviours
 from landbridge.simulation.excitation import behaviour_of, read_excitation
-from landbridge.simulation.parameters import to_values
+from landbridge.simulation.parameters import free_parameters, to_values
 from landbridge.simulation.scenario import Scenario, load_scenario
 
 RESULTS = Path(__file__).parent / "results"

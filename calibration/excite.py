@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.calibration.design import Design, middle, run_episodes
-from landbridge.calibration.identify import free_parameters
 from landbridge.calibration.windows import require_fixed_base
 from landbridge.episode import Episode, commit, now
 from landbridge.errors import InputError
@@ -19,6 +18,7 @@ from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Policy, load_behaviours
 from landbridge.simulation.excitation import Excitation, Preview
+from landbridge.simulation.parameters import free_parameters
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
 
 Array = NDArray[np.float64]

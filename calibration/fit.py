@@ -8,8 +8,8 @@ at zero. Hence a Levenberg-Marquardt loop of our own, with the bounds as an acti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,13 @@ from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows
 from landbridge.robot import Robot
 from landbridge.simulation.parameters import Parameter, at, to_scenario
+from landbridge.simulation.scenario import Scenario
 
 Array = NDArray[np.float64]
 
 STEP = 1e-6  # of finite differences, in prior or noise standard deviations
 SOFT = 2.0  # residuals beyond as many sigma count linearly (soft L1)
+NOISE = (0.003, 0.05)  # rad, rad/s: of measured states, a first guess
 FLOOR = 1e-5  # rad and rad/s; measured states are float32
 MAD = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 FIRST = 40  # windows that the first round, from far away, makes do with
@@ -41,18 +43,23 @@ class Problem:
         free: The parameters.
         windows: The data.
         noise: (S,) standard deviation of the measured states.
+        base: What the parameters are set in.
     """
 
     robot: Robot
     free: Sequence[Parameter]
     windows: Windows
     noise: Array
+    base: Scenario = field(default_factory=Scenario)
 
     def point(self, z: Array, starts: Array) -> Point:
         """The problem at coordinates z (P,) and start states (W, S)."""
-        scenario = to_scenario(self.robot, at(self.free, z))
-        states = simulate(self.robot, scenario, self.windows, starts)
+        states = self.predicted(at(self.free, z), starts)
         return Point(z, starts, ((states - self.windows.states) / self.noise).reshape(len(starts), -1))
+
+    def predicted(self, values: Mapping[str, float], starts: Array) -> Array:
+        """Measured states (W, H + 1, S) that parameters and start states (W, S) lead to."""
+        return simulate(self.robot, to_scenario(self.robot, values, self.base), self.windows, starts)
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,13 @@ class Point:
     @property
     def cost(self) -> float:
         """Half the sum of squares of the prior, and that of the errors under soft L1."""
-        return float(self.z @ self.z / 2 + SOFT**2 * (np.sqrt(1 + np.square(self.error / SOFT)) - 1).sum())
+        return float(self.z @ self.z / 2 + self.losses.sum())
+
+    @property
+    def losses(self) -> Array:
+        """(W,) each window's errors under soft L1."""
+        losses: Array = SOFT**2 * (np.sqrt(1 + np.square(self.error / SOFT)) - 1).sum(1)
+        return losses
 
     @property
     def weights(self) -> Array:
@@ -107,6 +120,10 @@ class Linear:
         """(W, P, P) of z in each window, without the prior."""
         return np.swapaxes(self.reduced, 1, 2) @ self.reduced
 
+    def where(self, mask: NDArray[np.bool_]) -> Linear:
+        """The windows that `mask` (W,) chooses."""
+        return Linear(*(getattr(self, part.name)[mask] for part in fields(self)))
+
     @property
     def gradient(self) -> Array:
         """(W, P) of each window's cost at the best start states."""
@@ -124,29 +141,59 @@ def linearise(problem: Problem, here: Point) -> Linear:
     for move in STEP * problem.noise * np.eye(len(problem.noise)):
         of_starts.append(root * (problem.point(here.z, here.starts + move).error - here.error) / STEP)
     basis, upper = np.linalg.qr(np.stack(of_starts, -1))
-    whole = np.stack(slopes, -1)
+    whole = np.stack(slopes, -1) if slopes else np.empty((*here.error.shape, 0))
     return Linear(root * here.error, whole, whole - basis @ (np.swapaxes(basis, 1, 2) @ whole), basis, upper)
 
 
-def fit(problem: Problem) -> tuple[Problem, Point]:
-    """Estimate the parameters from nominal; returns the problem with the noise that residuals show, and the fit."""
+def first_guess(robot: Robot) -> Array:
+    """Noise (S,) of measured states, before anything is known of it."""
+    return np.repeat(NOISE, len(robot.spec.joints))
+
+
+def fit(problem: Problem, z: Array | None = None) -> tuple[Problem, Point]:
+    """Estimate the parameters from z (P,), by default nominal.
+
+    Returns the problem with the noise that residuals show, and the fit.
+    """
     few = np.arange(len(problem.windows)) % max(1, len(problem.windows) // FIRST) == 0
     part = replace(problem, windows=problem.windows.where(few))
-    rough = _solve(part, _start(part), CLOSE)
+    rough = _solve(part, _start(part, z), CLOSE)
     problem = replace(problem, noise=_noise(part, rough))
-    return problem, _solve(problem, problem.point(rough.z, problem.windows.states[:, 0]), CONVERGED)
+    return problem, solve(problem, rough.z, problem.windows.states[:, 0])
+
+
+def solve(problem: Problem, z: Array, starts: Array) -> Point:
+    """The best point near parameters z (P,) and start states (W, S)."""
+    return _solve(problem, problem.point(z, starts), CONVERGED)
+
+
+def refined(problem: Problem, z: Array, starts: Array) -> Point:
+    """About the best point near z and start states, for comparisons."""
+    return _solve(problem, problem.point(z, starts), CLOSE)
 
 
 def settle(problem: Problem, z: Array, windows: Windows) -> Point:
     """The best start states of other windows, with the parameters held at z."""
-    pinned = [replace(p, low=p.value(v), high=p.value(v)) for p, v in zip(problem.free, z.tolist(), strict=True)]
-    held = Problem(problem.robot, pinned, windows, problem.noise)
-    return _solve(held, held.point(z, windows.states[:, 0]), CONVERGED)
+    base = to_scenario(problem.robot, at(problem.free, z), problem.base)
+    return solve(replace(problem, free=(), windows=windows, base=base), np.empty(0), windows.states[:, 0])
 
 
-def _start(problem: Problem) -> Point:
-    """Nominal parameters at the latency that fits best."""
-    nominal, starts = np.array([p.coordinate(p.nominal) for p in problem.free]), problem.windows.states[:, 0]
+def unseen(problem: Problem, here: Point, linear: Linear, left_out: NDArray[np.bool_]) -> Array:
+    """Losses of the windows that are left out (W,) under the fit to the others, which is one Newton step from `here`.
+
+    As in approximate cross-validation (Rad and Maleki, Journal of the Royal Statistical Society B 82(4), 2020).
+    """
+    others, own = linear.where(~left_out), linear.where(left_out)
+    z = _parameters(problem, here, others, 0.0)
+    rest = replace(problem, windows=problem.windows.where(left_out))
+    at_rest = replace(here, starts=here.starts[left_out])
+    return rest.point(z, _starts(rest, at_rest, own, z)).losses
+
+
+def _start(problem: Problem, z: Array | None) -> Point:
+    """z, by default nominal, at the latency that fits best."""
+    nominal = np.array([p.coordinate(p.nominal) for p in problem.free]) if z is None else z
+    starts = problem.windows.states[:, 0]
     tried = [nominal]
     for i, parameter in enumerate(problem.free):
         if parameter.name == "latency_ms":
@@ -162,12 +209,12 @@ def _noise(problem: Problem, at: Point) -> Array:
 
 def _solve(problem: Problem, here: Point, tolerance: float) -> Point:
     """Levenberg-Marquardt from `here` until a step gains less than `tolerance`."""
-    low, high = (np.array([p.coordinate(getattr(p, bound)) for p in problem.free]) for bound in ("low", "high"))
     damping = 1e-3
     for _ in range(ITERATIONS):
         linear = linearise(problem, here)
         while damping < STALLED:
-            there = problem.point(*_step(problem, here, linear, damping, low, high))
+            z = _parameters(problem, here, linear, damping)
+            there = problem.point(z, _starts(problem, here, linear, z))
             if there.cost <= here.cost:
                 break
             damping *= 10
@@ -179,17 +226,21 @@ def _solve(problem: Problem, here: Point, tolerance: float) -> Point:
     return here
 
 
-def _step(
-    problem: Problem, here: Point, linear: Linear, damping: float, low: Array, high: Array
-) -> tuple[Array, Array]:
-    """Where one damped step leads: z (P,) and start states (W, S); a z that presses against its bound stays there."""
+def _parameters(problem: Problem, here: Point, linear: Linear, damping: float) -> Array:
+    """Where one damped step leads z (P,); one that presses against its bound stays there."""
+    low, high = (np.array([p.coordinate(getattr(p, bound)) for p in problem.free]) for bound in ("low", "high"))
     information = np.eye(len(here.z)) + linear.information.sum(0)
     gradient = here.z + linear.gradient.sum(0)
     free = ~((here.z <= low) & (gradient > 0) | (here.z >= high) & (gradient < 0))
     damped = information + damping * np.diag(np.diag(information))
     step = np.zeros(len(free))
     step[free] = -np.linalg.solve(damped[np.ix_(free, free)], gradient[free])
-    z = np.clip(here.z + step, low, high)
+    return np.clip(here.z + step, low, high)
+
+
+def _starts(problem: Problem, here: Point, linear: Linear, z: Array) -> Array:
+    """The start states (W, S) that are best at z, to first order."""
     error = linear.error + linear.slopes @ (z - here.z)
     wanted = np.swapaxes(linear.basis, 1, 2) @ error[..., None]
-    return z, here.starts - np.linalg.solve(linear.upper, wanted)[..., 0] * problem.noise
+    best: Array = here.starts - np.linalg.solve(linear.upper, wanted)[..., 0] * problem.noise
+    return best

@@ -8,19 +8,22 @@ from typing import Any
 from landbridge.calibration.delay import delays
 from landbridge.calibration.identify import identify
 from landbridge.calibration.report import report
+from landbridge.calibration.zero import zero
 from landbridge.errors import InputError
 
 
 def everything(
     data: Path, /, out: Path, robot: str = "furuta", known: tuple[str, ...] = (), seed: int = 0
 ) -> dict[str, Any]:
-    """Estimate the delay, identify the parameters and write the page.
+    """Estimate the delay, check the encoders, choose friction models, identify the parameters and write the page.
+
+    An encoder that is wrong ends it: whatever is identified through it would be wrong too.
 
     Example: landbridge calibrate all data/target --out calibration --known link_mass_scale.arm_link
 
     Args:
         data: A dataset folder.
-        out: Folder to write calibration.yaml and calibration.html into; must not exist.
+        out: Folder to write calibration.yaml, <robot>.calibrated.xml and calibration.html into; must not exist.
         robot: Name of a robot, or a folder with robot.yaml.
         known: Parameters that are as robot.yaml and the URDF say.
         seed: Of the bootstraps.
@@ -28,6 +31,10 @@ def everything(
     if out.exists():
         raise InputError(out, "already exists", "choose another --out or remove it")
     delay = delays(data, robot=robot, seed=seed)
+    encoders = zero(data, robot=robot, known=known, seed=seed)
+    if wrong := encoders["robot.yaml"]:
+        raise InputError(data, f"shows encoders that robot.yaml has wrong, {wrong}", "correct them and record again")
     found = identify(data, out / "calibration.yaml", robot, known, seed=seed)
     page = report(data, out / "calibration.yaml", out / "calibration.html", robot)
-    return found | {"report": page["report"], "delays": delay["delays"]}
+    seen = {"untold": encoders["untold"], "encoders": encoders["encoders"]}
+    return found | {"report": page["report"], "delays": delay["delays"], **seen}

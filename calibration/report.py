@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from landbridge.calibration.identify import figures, split
+from landbridge.calibration.identify import figures
 from landbridge.calibration.shooting import simulate
-from landbridge.calibration.windows import Windows, cut, digest, open_rollouts
+from landbridge.calibration.windows import Windows, cut, digest, open_rollouts, split
 from landbridge.page import chart, table, write_page
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import Calibration, read_calibration
@@ -87,7 +87,10 @@ def _parts(robot: Robot, found: Calibration, shown: Windows, predicted: Mapping[
         "</div><h2>Parameters</h2><div class=row>",
         chart(_intervals(found, nominal), "Estimates with 95 % intervals, over nominal; grey where not identified."),
         table(rows),
-        "</div><h2>What these rollouts cannot tell</h2>",
+        "</div><h2>Friction models</h2>",
+        table(printed["friction"]),
+        "<p>A Stribeck curve stays where it predicts windows that were not fitted better (gain, in log likelihood).",
+        "<h2>What these rollouts cannot tell</h2>",
         _limits(printed["undetermined"], found.known),
         "<h2>Examples</h2>",
         chart(_examples(robot, shown, predicted), "Held-out windows; both simulators start where the robot did."),

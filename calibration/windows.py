@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from landbridge.episode import Dataset, Episode, open_dataset
 from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command
-from landbridge.robot import Robot
+from landbridge.robot import Robot, RobotSpec
 from landbridge.simulation.parameters import MAX_LATENCY_MS
 
 Array = NDArray[np.float64]
 
+HELD_OUT = 0.2  # of the windows, the last ones
+MIN_PERIODS = 5  # of a window: it must tell more than its own start state
 RATE_TOLERANCE = 0.05
 JITTER = 0.5  # control periods: a window with a larger step between stamps is left out
 TURNING, STUCK = 0.5, 0.02  # rad/s: faster is no noise; share of the rows in which a turning joint may stand still
@@ -45,6 +47,18 @@ class Windows:
     def where(self, mask: NDArray[np.bool_]) -> Windows:
         """The windows that `mask` (W,) chooses."""
         return Windows(self.states[mask], self.commands[mask], self.episode[mask])
+
+
+def split(windows: Windows) -> tuple[Windows, Windows]:
+    """The windows to fit, and the last ones, held out to judge the fit."""
+    last = np.arange(len(windows)) >= (1 - HELD_OUT) * len(windows)
+    return windows.where(~last), windows.where(last)
+
+
+def open_windows(path: Path, robot: Robot, horizon: float) -> tuple[Dataset, Windows]:
+    """The dataset at `path` and its windows of `horizon` seconds."""
+    dataset = open_rollouts(path, robot)
+    return dataset, cut(dataset, robot, max(MIN_PERIODS, round(horizon * robot.spec.control_rate_hz)), path)
 
 
 def open_rollouts(path: Path, robot: Robot) -> Dataset:
@@ -136,14 +150,41 @@ def measured_state(observer: Observer, episode: Episode, where: str) -> Array:
         worst = int(np.argmax(stuck))
         problem = f"joint {joints[worst]} reads the same position while it turns, in {stuck[worst]:.0%} of the rows"
         raise InputError(where, problem, "its encoder is saturated or frozen: mend it and record again")
-    positions[:, turning] = np.unwrap(positions[:, turning], axis=0)
-    return np.concatenate([positions, velocities], axis=-1)
+    return np.concatenate([_unwrapped(observer, episode, positions, velocities), velocities], axis=-1)
+
+
+def _unwrapped(observer: Observer, episode: Episode, positions: Array, velocities: Array) -> Array:
+    """Positions without an encoder's wraps: of joints that turn less than half of its turn in a control period."""
+    names, spec = set(observer.names), observer.spec
+    gears = [joint.encoder.gear if f"joint_pos.{joint.name}" in names else 1.0 for joint in spec.joints]
+    turns, speeds = 2 * np.pi / np.array(gears), np.array([joint.velocity_limit for joint in spec.joints])
+    slow = speeds * spec.control_dt < turns / 2
+    steps = np.diff(episode.stamps)
+    positions[:, slow] = unwrapped(
+        positions[:, slow], velocities[:, slow], np.where(_steady(spec, steps), steps, np.nan), turns[slow]
+    )
+    return positions
+
+
+def unwrapped(positions: Array, velocities: Array, steps: Array, turns: Array) -> Array:
+    """Positions (T, J) [rad] without the jumps by a whole turn (J,) [rad] where an encoder begins anew.
+
+    A step of `steps` (T - 1,) [s] is that many turns off which brings it nearest to what the velocities (T, J) say; one
+    of unknown length, NaN, none.
+    """
+    expected = (velocities[1:] + velocities[:-1]) / 2 * steps[:, None]
+    jumps = np.nan_to_num(np.round((np.diff(positions, axis=0) - expected) / turns))
+    return positions - turns * np.concatenate([np.zeros((1, len(turns))), np.cumsum(jumps, axis=0)])
+
+
+def _steady(spec: RobotSpec, steps: Array) -> NDArray[np.bool_]:
+    steady: NDArray[np.bool_] = np.abs(steps - spec.control_dt) <= JITTER * spec.control_dt
+    return steady
 
 
 def _usable(observer: Observer, episode: Episode) -> NDArray[np.bool_]:
     """Whether each period (T,) lasted as long as it should and began and ended unclipped."""
-    period = observer.spec.control_dt
-    steady: NDArray[np.bool_] = np.abs(np.diff(episode.stamps) - period) <= JITTER * period
+    steady = _steady(observer.spec, np.diff(episode.stamps))
     limits = np.array([c.clip if c.kind == "joint_vel" else np.inf for c in observer.columns])
     inside = np.all(np.abs(episode.obs) < limits, axis=-1)
     return steady & inside[:-1] & inside[1:]

@@ -28,6 +28,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ingest": ("landbridge.training.ingest:ingest", "turn a bag or a D4RL file into a dataset"),
     "calibrate excite": ("landbridge.calibration.excite:excite", "design the motion that tells most, and preview it"),
     "calibrate delay": ("landbridge.calibration.delay:delays", "estimate the robot's command delay from its rollouts"),
+    "calibrate zero": (
+        "landbridge.calibration.zero:zero",
+        "encoder signs, offsets, gears that are wrong",
+    ),
+    "calibrate friction": ("landbridge.calibration.friction:friction", "which joints have a Stribeck curve"),
     "calibrate identify": ("landbridge.calibration.identify:identify", "gain, masses, friction, latency from rollouts"),
     "calibrate report": ("landbridge.calibration.report:report", "one page on a calibration and its limits"),
     "calibrate all": ("landbridge.calibration.pipeline:everything", "all of these, in order"),

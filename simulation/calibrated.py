@@ -7,10 +7,11 @@ from typing import Literal
 
 import numpy as np
 import yaml
+from pydantic import Field
 
 from landbridge.errors import InputError
 from landbridge.robot import Robot
-from landbridge.simulation.parameters import at, parameters, to_scenario
+from landbridge.simulation.parameters import at, parameters, to_scenario, without_stribeck
 from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
 
@@ -33,6 +34,24 @@ class Estimate(Spec):
     identifiable: bool
 
 
+class FrictionChoice(Spec):
+    """Why a joint has a Stribeck curve or none.
+
+    Attributes:
+        model: Coulomb and viscous friction, or a Stribeck curve besides.
+        coulomb_error: Of windows under fits to others, in standard deviations of the noise; None: not compared.
+        stribeck_error: The same with the curve.
+        gain: Log likelihood of those windows with the curve over that without.
+        gain_se: Its standard error.
+    """
+
+    model: Literal["coulomb", "stribeck"]
+    coulomb_error: NonNegative | None = None
+    stribeck_error: NonNegative | None = None
+    gain: Finite | None = None
+    gain_se: NonNegative | None = None
+
+
 class Error(Spec):
     """Root mean square of the error that a simulator makes in `horizon_s` on rollouts it was not fitted to.
 
@@ -51,6 +70,7 @@ class Calibration(Spec):
     Attributes:
         robot_hash: `RobotSpec.digest()` of the robot whose nominal parameters these replace.
         dataset_hash: SHA-256 of the observations and actions.
+        friction: The model of each joint whose Stribeck curve is not known beforehand.
         known: Parameters held at nominal by request.
         estimates: The others, by name.
         covariance: Of their coordinates z (`landbridge.simulation.parameters`), in the order of `estimates`.
@@ -69,6 +89,7 @@ class Calibration(Spec):
     robot_hash: str
     dataset: str
     dataset_hash: str
+    friction: dict[str, FrictionChoice] = Field(default_factory=dict)
     known: tuple[str, ...]
     estimates: dict[str, Estimate]
     covariance: tuple[tuple[Finite, ...], ...]
@@ -83,6 +104,11 @@ class Calibration(Spec):
     commit: str
     created: str
 
+    @property
+    def coulomb(self) -> tuple[str, ...]:
+        """Joints without a Stribeck curve."""
+        return tuple(joint for joint, choice in self.friction.items() if choice.model == "coulomb")
+
     def scenario(self, robot: Robot) -> Scenario:
         """The calibrated simulator."""
         return self._with(robot, {name: estimate.value for name, estimate in self.estimates.items()})
@@ -94,8 +120,8 @@ class Calibration(Spec):
         return self._with(robot, at(chosen, rng.multivariate_normal(mean, np.array(self.covariance), method="eigh")))
 
     def _with(self, robot: Robot, values: dict[str, float]) -> Scenario:
-        base = Scenario(joint_pos_noise=self.joint_pos_noise, joint_vel_noise=self.joint_vel_noise)
-        return to_scenario(robot, values, base)
+        noise = {"joint_pos_noise": self.joint_pos_noise, "joint_vel_noise": self.joint_vel_noise}
+        return to_scenario(robot, values, without_stribeck(robot, self.coulomb).model_copy(update=noise))
 
     def write(self, path: Path) -> None:
         """As YAML, numbers in full precision."""
@@ -115,6 +141,8 @@ def read_calibration(path: Path, robot: Robot) -> Calibration:
     if found.robot_hash != robot.spec.digest():
         raise InputError(path, f"calibrates another {found.robot!r} than {robot.spec.name!r}", "calibrate this robot")
     known = [p.name for p in parameters(robot)]
+    if unknown := sorted(set(found.friction) - set(robot.spec.joint_names)):
+        raise InputError(path, f"friction names unknown joints {unknown}", f"joints are {robot.spec.joint_names}")
     order = [name for name in known if name in found.estimates]
     if list(found.estimates) != order or np.shape(found.covariance) != (len(order),) * 2:
         raise InputError(path, "its estimates and covariance are not of this robot's parameters", "calibrate again")

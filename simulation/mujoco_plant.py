@@ -17,19 +17,24 @@ def compile_model(robot: Robot, scenario: Scenario) -> mujoco.MjModel:
 
     A floating robot stands on a plane; its links touch the ground and never each other, as in Bullet.
     """
-    spec = mujoco.MjSpec.from_string(apply(robot.urdf.read_text(), scenario, str(robot.urdf)))
-    spec.compiler.fusestatic = False  # keep the base a body of its own, with its mass
-    spec.option.timestep = robot.spec.control_dt / robot.spec.decimation
-    spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
-    if robot.spec.base == "floating":
-        _release(spec, scenario)
-    model = spec.compile()
+    model = model_spec(robot, scenario).compile()
     model.dof_damping[:] = 0
     model.dof_frictionloss[:] = 0
     model.jnt_limited[:] = 0  # the engines' stops differ; a task ends the episode at a limit instead
     for joint in robot.spec.joints:
         model.dof_armature[model.joint(joint.name).dofadr] = joint.armature
     return model
+
+
+def model_spec(robot: Robot, scenario: Scenario) -> mujoco.MjSpec:
+    """Its bodies and time step, to be compiled."""
+    spec = mujoco.MjSpec.from_string(apply(robot.urdf.read_text(), scenario, str(robot.urdf)))
+    spec.compiler.fusestatic = False  # keep the base a body of its own, with its mass
+    spec.option.timestep = robot.spec.control_dt / robot.spec.decimation
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
+    if robot.spec.base == "floating":
+        _release(spec, scenario)
+    return spec
 
 
 def _release(spec: mujoco.MjSpec, scenario: Scenario) -> None:

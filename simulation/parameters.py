@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from landbridge.errors import InputError
 from landbridge.robot import Friction, Robot
 from landbridge.simulation.scenario import Scenario
 
@@ -28,6 +29,7 @@ LATENCY_SD_MS = 50.0
 MAX_LATENCY_MS = 100.0
 
 FRICTION = ("frictionloss", "excess", "stribeck_velocity", "viscous")
+STRIBECK = ("excess", "stribeck_velocity")  # what distinguishes a Stribeck curve from Coulomb and viscous friction
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,20 @@ def parameters(robot: Robot) -> list[Parameter]:
             _torque(f"{prefix}.viscous", "N m s/rad", nominal.viscous, viscous),
         ]
     return [*found, Parameter("latency_ms", "ms", 0.0, LATENCY_SD_MS, 0.0, MAX_LATENCY_MS, log=False)]
+
+
+def free_parameters(robot: Robot, known: Sequence[str]) -> list[Parameter]:
+    """All but the known ones; raises InputError if those are none."""
+    every = parameters(robot)
+    if unknown := sorted(set(known) - {p.name for p in every}):
+        raise InputError("--known", f"{unknown} are no parameters", f"name some of {[p.name for p in every]}")
+    return [p for p in every if p.name not in known]
+
+
+def without_stribeck(robot: Robot, joints: Sequence[str]) -> Scenario:
+    """The nominal robot, these joints without a Stribeck curve."""
+    plain = {name: robot.spec.joint(name).friction.model_copy(update={"stiction": None}) for name in joints}
+    return Scenario(friction=plain)
 
 
 def moving_links(robot: Robot) -> dict[str, str]:

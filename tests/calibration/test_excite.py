@@ -12,13 +12,13 @@ from landbridge.calibration import design as design_module
 from landbridge.calibration import excite as excite_module
 from landbridge.calibration.design import Design
 from landbridge.calibration.excite import _within_limits, excite, preview_on
-from landbridge.calibration.identify import free_parameters
 from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation import excitation as excitation_module
 from landbridge.simulation.excitation import EDGE, Following, behaviour_of, read_excitation
+from landbridge.simulation.parameters import free_parameters
 from landbridge.simulation.scenario import Scenario
 
 ROBOT = load_robot("furuta")

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 
 from landbridge.calibration.delay import delays
-from landbridge.calibration.identify import calibration, free_parameters, identify
+from landbridge.calibration.identify import calibration, identify
 from landbridge.calibration.report import report
 from landbridge.calibration.windows import cut, open_rollouts
 from landbridge.cli import main
@@ -18,7 +19,8 @@ from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.calibrated import Calibration, read_calibration
 from landbridge.simulation.collect import collect
-from landbridge.simulation.parameters import to_scenario, to_values
+from landbridge.simulation.mjcf import to_mjcf
+from landbridge.simulation.parameters import free_parameters, to_scenario, to_values
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario
@@ -54,7 +56,8 @@ def rollouts(values: dict[str, float], count: int = 3, behaviour: str = "excite"
 
 def calibrated(episodes: Sequence[Episode], known: tuple[str, ...] = (WEIGHED,), horizon: int = HORIZON) -> Calibration:
     windows = cut(episodes, ROBOT, horizon, "twin")
-    return calibration(ROBOT, free_parameters(ROBOT, known), windows, np.random.default_rng(0), "twin", "")
+    rng = np.random.default_rng(0)
+    return calibration(ROBOT, free_parameters(ROBOT, known), windows, rng, "twin", "", "stribeck")
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,15 @@ def test_the_file_comes_back_and_gives_the_simulator(found: Calibration, written
     Scenario.model_validate(scenario.model_dump())
 
 
+def test_the_mjcf_has_the_identified_numbers(found: Calibration) -> None:
+    model = mujoco.MjModel.from_xml_string(to_mjcf(ROBOT, found.scenario(ROBOT)))
+    value = {name: estimate.value for name, estimate in found.estimates.items()}
+    assert model.actuator("arm").gainprm[0] == pytest.approx(value["actuator_gain"], rel=1e-5)
+    assert model.body("pendulum_link").mass[0] == pytest.approx(0.04 * value["link_mass_scale.pendulum_link"], rel=1e-5)
+    assert model.dof_frictionloss[0] == pytest.approx(value["friction.arm.frictionloss"], rel=1e-5)
+    assert model.dof_damping[0] == pytest.approx(value["friction.arm.viscous"], rel=1e-5)
+
+
 def test_draws_spread_as_the_intervals_say(found: Calibration) -> None:
     rng = np.random.default_rng(0)
     drawn = np.array([to_values(ROBOT, found.draw(ROBOT, rng))["friction.arm.viscous"] for _ in range(400)])
@@ -147,6 +159,10 @@ def test_draws_spread_as_the_intervals_say(found: Calibration) -> None:
         (lambda text: text.replace("  latency_ms:\n", "  wind:\n"), "not of this robot's parameters"),
         (lambda text: text.replace("schema_version: 1", "schema_version: 2"), "schema_version"),
         (lambda text: text + "wind: 3\n", "wind"),
+        (
+            lambda text: text.replace("friction:\n  arm:\n", "friction:\n  leg:\n"),
+            "friction names unknown joints .'leg'.",
+        ),
     ],
 )
 def test_a_file_that_is_not_this_robots_is_refused(written: Path, tmp_path: Path, spoil, message: str) -> None:  # type: ignore[no-untyped-def]
