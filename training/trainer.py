@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from landbridge.errors import InputError
+from landbridge.training import ranks
 from landbridge.training.agents.base import Agent
 from landbridge.training.alignments.base import Alignment
 from landbridge.training.config import BLOCK, TrainConfig, write_atomic
@@ -29,7 +30,8 @@ class Trainer:
     The run is a sequence of blocks of BLOCK steps. Before a block, its row indices are drawn at once and the alignment
     is refreshed; within it, rows are gathered and weighed for CHUNK steps at once; after it, the metrics leave the
     device, are checked for NaN and logged. A checkpoint falls between two blocks and holds everything the next block
-    reads, so a resumed run is bit-equal to an uninterrupted one.
+    reads, so a resumed run is bit-equal to an uninterrupted one. Under `torchrun` every rank draws the same indices and
+    trains on its share of them; the first one writes.
 
     Args:
         source, target: Packed rows (N, width) of `landbridge.training.dataset.pack`, or None where the alignment uses
@@ -51,6 +53,8 @@ class Trainer:
         self.step = 0
         self.seconds = {"agent": 0.0, "alignment": 0.0}
         self._generator = torch.Generator().manual_seed(config.seed)
+        if config.rows % ranks.count():
+            raise InputError("--rows", f"{config.rows} do not divide by {ranks.count()} ranks", "take a multiple")
         self._width = 2 * agent.obs_size + agent.action_size + 2
 
     def run(self, on_block: Callable[[int, dict[str, float]], None], stop: Callable[[], bool]) -> None:
@@ -61,7 +65,7 @@ class Trainer:
         """
         self.save()  # there is a good one from the first step on
         saved = time.monotonic()
-        while self.step < self.config.steps and not stop():
+        while self.step < self.config.steps and not ranks.any_of(stop()):
             metrics = self.block(min(BLOCK, self.config.steps - self.step))
             on_block(self.step, metrics)
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -77,13 +81,16 @@ class Trainer:
         aligned = time.perf_counter() - start
         picks = [self._draw(rows, steps) for rows in (self.source, self.target)]
         shown: list[Tensor] = []
+        mine = [None if pick is None else ranks.share(pick, 1) for pick in picks]
         for first in range(0, steps, CHUNK):
             begin = time.perf_counter()
-            rows, weights = self._gather(picks, first)
+            rows, weights = self._gather(mine, first)
             aligned += time.perf_counter() - begin
             for i, chosen in enumerate(zip(rows, weights, strict=True)):
                 shown.append(self.agent.update(*chosen, self.step + first + i))
-        table = torch.stack(shown).cpu()
+        means = torch.stack(shown)
+        ranks.average_(means)
+        table = means.cpu()
         self.seconds["alignment"] += aligned
         self.seconds["agent"] += time.perf_counter() - start - aligned
         self._refuse_nan(table, picks)
@@ -125,7 +132,8 @@ class Trainer:
             return
         first = int(bad.nonzero()[0])
         rows, weights = (chosen[first % CHUNK].cpu() for chosen in self._gather(picks, first - first % CHUNK))
-        np.savez(self.folder / "nan_batch.npz", rows=rows.numpy(), weights=weights.numpy())
+        if ranks.leads():
+            np.savez(self.folder / "nan_batch.npz", rows=rows.numpy(), weights=weights.numpy())
         raise InputError(
             self.folder / "nan_batch.npz",
             f"a loss became NaN or Inf at step {self.step + first}; {CHECKPOINT} is from before",
@@ -134,6 +142,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint: networks, target networks, optimiser, alignment, generator, step."""
+        if not ranks.leads():
+            return
         state = {
             "step": self.step,
             "agent": self.agent.state_dict(),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from landbridge.training import ranks
 from landbridge.training.dataset import Batch, unpack
 
 
@@ -136,8 +137,12 @@ class Agent(nn.Module, ABC):
         return torch.stack(counted).sum(), torch.stack([*losses, *shown]).detach()
 
     def update(self, rows: Tensor, weights: Tensor, step: int) -> Tensor:
-        """One gradient step on packed rows; returns the `metrics` vector, still on the device."""
-        noise = torch.randn((len(rows), self.noise_size), generator=self.generator, device=rows.device)
+        """One gradient step on the packed rows of all ranks; returns this one's `metrics` vector, still on the device.
+
+        A loss that is a mean over rows has the gradient of the global batch; TD3+BC's lambda is of this rank's rows.
+        """
+        size = (len(rows) * ranks.count(), self.noise_size)
+        noise = ranks.share(torch.randn(size, generator=self.generator, device=rows.device))
         turn = self.updates_policy(step)
         with torch.no_grad():  # no gradient of the gradient
             gradients, shown = self._gradient(self._trained, rows, weights, noise, turn)
@@ -145,6 +150,7 @@ class Agent(nn.Module, ABC):
             flat.grad = None  # Adam leaves one without gradient, and its moments, alone
             if turn or not names[0].startswith("policy."):
                 flat.grad = torch.cat([gradients[name].flatten() for name in names], out=buffer)
+                ranks.average_(buffer)
         if self.cosine:
             self.optimiser.param_groups[0]["lr"] = self.config.lr * 0.5 * (1 + math.cos(math.pi * step / self._steps))
         self.optimiser.step()
