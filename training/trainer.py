@@ -158,10 +158,17 @@ class Trainer:
         write_atomic(self.folder / CHECKPOINT, buffer.getvalue())
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint's state; the alignment has loaded its own before it cached its columns."""
+        """Continue from a checkpoint's state; the alignment has loaded its own before it cached its columns.
+
+        Raises:
+            InputError: It is of a version whose optimiser had other parameters.
+        """
         self.step, self.seconds = state["step"], state["seconds"]
         self.agent.load_state_dict(state["agent"])
-        self.agent.optimiser.load_state_dict(state["optimiser"])
+        try:
+            self.agent.optimiser.load_state_dict(state["optimiser"])
+        except ValueError as error:
+            raise InputError(self.folder / CHECKPOINT, f"of another version: {error}", "train again") from error
         self._generator.set_state(state["generator"])
         self.agent.generator.set_state(state["noise"])
 
