@@ -23,6 +23,7 @@ from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.scenario import load_scenario
 from landbridge.task import load_task
+from landbridge.training import ranks
 from landbridge.training.agents import AGENTS
 from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.alignments.base import Context
@@ -38,6 +39,7 @@ SCORES = 10  # points of the learning curve
 SCORE_EPISODES = 10
 
 
+@ranks.process_group()
 def train(
     out: Path,
     source: Path | None = None,
@@ -50,6 +52,10 @@ def train(
     """Train an agent on source data aligned to the target.
 
     Example: landbridge train --source data/source --target data/target --out runs/first --seed 0
+
+    On several cores or GPUs: torchrun --nproc-per-node 2 -m landbridge train ... with the same arguments. --rows is
+    then divided among the ranks, and the result is that of one process but for rounding (`td3bc` scales its value, and
+    `vgdf` and `igdf` rank rows, within a rank's share).
 
     Args:
         out: New run folder: config.json, checkpoint.pt, metrics.csv, diagnostics, TensorBoard events.
@@ -81,12 +87,13 @@ def train(
     began = time.perf_counter()
     trainer = build(out, domains, normaliser, machine, config, state)
     fit_seconds = time.perf_counter() - began
-    if not resume:
+    ranks.wait()  # the others have seen that `out` is new
+    if not resume and ranks.leads():
         given = {"robot": robot, "score": score, "source": _absolute(source), "target": _absolute(target)}
         _write_config(out, given, hashes, normaliser, config)
-    interrupted = _train(trainer, _scorer(trainer, normaliser, machine, score))
-    figures = _report(trainer, fit_seconds)
-    if interrupted:
+    _train(trainer, _scorer(trainer, normaliser, machine, score))
+    figures = _report(trainer, fit_seconds) if ranks.leads() else {}
+    if trainer.step < config.steps:
         raise KeyboardInterrupt
     return figures
 
@@ -185,8 +192,12 @@ def _scorer(trainer: Trainer, normaliser: Normaliser, robot: Robot, scenario: st
     return at
 
 
-def _train(trainer: Trainer, scorer: Scorer) -> bool:
-    """Run with a progress bar, metrics.csv and TensorBoard. Returns whether Ctrl-C ended it early."""
+def _train(trainer: Trainer, scorer: Scorer) -> None:
+    """Run to the end or to a Ctrl-C; the first rank with a progress bar, metrics.csv and TensorBoard."""
+    if not ranks.leads():
+        with _interruptible() as stop:
+            trainer.run(lambda step, metrics: None, stop)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     config, folder = trainer.config, trainer.folder
     name = f"{config.agent} {config.alignment}"
@@ -202,7 +213,6 @@ def _train(trainer: Trainer, scorer: Scorer) -> bool:
             progress.update(bar, completed=step)
 
         trainer.run(on_block, stop)
-        return stop()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from landbridge.errors import InputError
+from landbridge.training import ranks
 from landbridge.training.agents.base import Agent
 from landbridge.training.alignments.base import Alignment
 from landbridge.training.config import BLOCK, TrainConfig, write_atomic
@@ -20,14 +21,17 @@ from landbridge.training.dataset import unpack
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 60.0
+CHUNK = 4  # steps whose rows are gathered and weighed at once; more leave the cache
 
 
 class Trainer:
     """Trains an agent on packed source and target rows under an alignment.
 
     The run is a sequence of blocks of BLOCK steps. Before a block, its row indices are drawn at once and the alignment
-    is refreshed; after it, the metrics leave the device, are checked for NaN and logged. A checkpoint falls between
-    two blocks and holds everything the next block reads, so a resumed run is bit-equal to an uninterrupted one.
+    is refreshed; within it, rows are gathered and weighed for CHUNK steps at once; after it, the metrics leave the
+    device, are checked for NaN and logged. A checkpoint falls between two blocks and holds everything the next block
+    reads, so a resumed run is bit-equal to an uninterrupted one. Under `torchrun` every rank draws the same indices and
+    trains on its share of them; the first one writes.
 
     Args:
         source, target: Packed rows (N, width) of `landbridge.training.dataset.pack`, or None where the alignment uses
@@ -49,6 +53,8 @@ class Trainer:
         self.step = 0
         self.seconds = {"agent": 0.0, "alignment": 0.0}
         self._generator = torch.Generator().manual_seed(config.seed)
+        if config.rows % ranks.count():
+            raise InputError("--rows", f"{config.rows} do not divide by {ranks.count()} ranks", "take a multiple")
         self._width = 2 * agent.obs_size + agent.action_size + 2
 
     def run(self, on_block: Callable[[int, dict[str, float]], None], stop: Callable[[], bool]) -> None:
@@ -59,7 +65,7 @@ class Trainer:
         """
         self.save()  # there is a good one from the first step on
         saved = time.monotonic()
-        while self.step < self.config.steps and not stop():
+        while self.step < self.config.steps and not ranks.any_of(stop()):
             metrics = self.block(min(BLOCK, self.config.steps - self.step))
             on_block(self.step, metrics)
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -75,12 +81,16 @@ class Trainer:
         aligned = time.perf_counter() - start
         picks = [self._draw(rows, steps) for rows in (self.source, self.target)]
         shown: list[Tensor] = []
-        for i in range(steps):
+        mine = [None if pick is None else ranks.share(pick, 1) for pick in picks]
+        for first in range(0, steps, CHUNK):
             begin = time.perf_counter()
-            rows, weights = self._batch(picks[0], picks[1], i)
+            rows, weights = self._gather(mine, first)
             aligned += time.perf_counter() - begin
-            shown.append(self.agent.update(rows, weights, self.step + i))
-        table = torch.stack(shown).cpu()
+            for i, chosen in enumerate(zip(rows, weights, strict=True)):
+                shown.append(self.agent.update(*chosen, self.step + first + i))
+        means = torch.stack(shown)
+        ranks.average_(means)
+        table = means.cpu()
         self.seconds["alignment"] += aligned
         self.seconds["agent"] += time.perf_counter() - start - aligned
         self._refuse_nan(table, picks)
@@ -93,18 +103,21 @@ class Trainer:
             return None
         return torch.randint(len(rows), (steps, self.config.rows), generator=self._generator).to(rows.device)
 
-    def _batch(self, source_pick: Tensor | None, target_pick: Tensor | None, i: int) -> tuple[Tensor, Tensor]:
-        """Packed rows (N, width) of step i of the block, source first, and their weights (N,)."""
+    def _gather(self, picks: list[Tensor | None], first: int) -> tuple[Tensor, Tensor]:
+        """Packed rows (k, N, width) of up to CHUNK steps of the block, source first, and their weights (k, N)."""
         rows, weights = [], []
-        if self.source is not None and source_pick is not None:
-            chosen = self.source.index_select(0, source_pick[i])
-            with torch.no_grad():
-                weights.append(self.alignment.weights(self._unpack(chosen), self._value))
-            rows.append(chosen[:, : self._width])
-        if self.target is not None and target_pick is not None:
-            rows.append(self.target.index_select(0, target_pick[i]))
-            weights.append(torch.ones(self.config.rows, device=self.target.device))
-        return torch.cat(rows), torch.cat(weights)
+        for domain, pick in zip((self.source, self.target), picks, strict=True):
+            if domain is None or pick is None:
+                continue
+            shape = pick[first : first + CHUNK].shape
+            chosen = domain.index_select(0, pick[first : first + CHUNK].flatten())
+            if domain is self.source:
+                with torch.no_grad():
+                    weights.append(self.alignment.weights(self._unpack(chosen), self._value).view(shape))
+            else:
+                weights.append(torch.ones(shape, device=domain.device))
+            rows.append(chosen[:, : self._width].view(*shape, -1))
+        return torch.cat(rows, 1), torch.cat(weights, 1)
 
     def _unpack(self, rows: Tensor) -> Any:
         return unpack(rows, self.agent.obs_size, self.agent.action_size)
@@ -118,8 +131,9 @@ class Trainer:
         if not bad.any():
             return
         first = int(bad.nonzero()[0])
-        rows, weights = self._batch(picks[0], picks[1], first)
-        np.savez(self.folder / "nan_batch.npz", rows=rows.cpu().numpy(), weights=weights.cpu().numpy())
+        rows, weights = (chosen[first % CHUNK].cpu() for chosen in self._gather(picks, first - first % CHUNK))
+        if ranks.leads():
+            np.savez(self.folder / "nan_batch.npz", rows=rows.numpy(), weights=weights.numpy())
         raise InputError(
             self.folder / "nan_batch.npz",
             f"a loss became NaN or Inf at step {self.step + first}; {CHECKPOINT} is from before",
@@ -128,6 +142,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint: networks, target networks, optimiser, alignment, generator, step."""
+        if not ranks.leads():
+            return
         state = {
             "step": self.step,
             "agent": self.agent.state_dict(),
@@ -142,10 +158,17 @@ class Trainer:
         write_atomic(self.folder / CHECKPOINT, buffer.getvalue())
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint's state; the alignment has loaded its own before it cached its columns."""
+        """Continue from a checkpoint's state; the alignment has loaded its own before it cached its columns.
+
+        Raises:
+            InputError: It is of a version whose optimiser had other parameters.
+        """
         self.step, self.seconds = state["step"], state["seconds"]
         self.agent.load_state_dict(state["agent"])
-        self.agent.optimiser.load_state_dict(state["optimiser"])
+        try:
+            self.agent.optimiser.load_state_dict(state["optimiser"])
+        except ValueError as error:
+            raise InputError(self.folder / CHECKPOINT, f"of another version: {error}", "train again") from error
         self._generator.set_state(state["generator"])
         self.agent.generator.set_state(state["noise"])
 

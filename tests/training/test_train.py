@@ -89,15 +89,15 @@ def test_the_learning_curve_is_scored_and_decides_nothing(tmp_path: Path, data: 
 
 
 def test_nan_stops_the_run_and_keeps_the_batch(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = Trainer._batch
-    calls = []
+    values = Trainer._gather
 
-    def poisoned(self: Trainer, source: Any, target: Any, i: int) -> Any:
-        rows, weights = values(self, source, target, i)
-        calls.append(i)
-        return (rows * float("nan") if len(calls) == 300 else rows), weights
+    def poisoned(self: Trainer, picks: Any, first: int) -> Any:
+        rows, weights = values(self, picks, first)
+        if self.step + first <= 299 < self.step + first + len(rows):
+            rows[299 - self.step - first] = float("nan")
+        return rows, weights
 
-    monkeypatch.setattr(Trainer, "_batch", poisoned)
+    monkeypatch.setattr(Trainer, "_gather", poisoned)
     with pytest.raises(InputError, match="NaN or Inf at step 299"):
         train(tmp_path / "run", data.source, data.target, config=config())
     assert (tmp_path / "run/nan_batch.npz").is_file()

@@ -65,3 +65,12 @@ def test_changed_datasets_are_refused_on_resume(tmp_path: Path, data: Any, monke
     with pytest.raises(InputError, match="datasets have changed"):
         train(tmp_path / "run", resume=True)
     assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+
+
+def test_a_checkpoint_of_an_older_optimiser_is_refused(tmp_path: Path, data: Any) -> None:
+    train(tmp_path / "run", data.source, data.target, config=dataclasses.replace(CONFIG, steps=10))
+    state = read_checkpoint(tmp_path / "run")
+    state["optimiser"]["param_groups"][0]["params"] = [0, 1, 2]  # one entry per layer, as it was
+    torch.save(state, tmp_path / "run" / CHECKPOINT)
+    with pytest.raises(InputError, match=r"checkpoint.pt: of another version: .*parameter group"):
+        train(tmp_path / "run", resume=True)

@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from landbridge.training import ranks
 from landbridge.training.dataset import Batch, unpack
 
 
@@ -99,13 +101,18 @@ class Agent(nn.Module, ABC):
 
     def build_optimiser(self, device: torch.device, seed: int) -> None:
         """Create Adam and the noise generator on the device of the parameters; once, after moving the module."""
-        policy = list(self.policy.parameters())
-        mine = {id(p) for p in policy}
-        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in mine]
-        groups = [{"params": policy}, *([{"params": rest}] if rest else [])]
+        self._trained: dict[str, Tensor] = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        policy = {name: p for name, p in self._trained.items() if name.startswith("policy.")}
+        rest = {name: p for name, p in self._trained.items() if name not in policy}
+        self._groups = [(_flatten(group), list(group)) for group in (policy, rest) if group]
+        self._gradients = [torch.zeros_like(flat) for flat, _ in self._groups]
+        groups = [{"params": [flat]} for flat, _ in self._groups]
         self.optimiser = torch.optim.Adam(groups, lr=self.config.lr, fused=True)
         self.generator = torch.Generator(device).manual_seed(seed)
-        self._trained: dict[str, Tensor] = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        self._followed: dict[str, tuple[list[Tensor], list[Tensor]]] = {
+            target: ([*self.get_submodule(target).parameters()], [*self.get_submodule(online).parameters()])
+            for target, online in (self.target_networks | {"policy_average": "policy"}).items()
+        }
         gradient = torch.func.grad(self._loss, has_aux=True)
         self._gradient = torch.compile(gradient, dynamic=False) if self._compiled else gradient
 
@@ -130,24 +137,38 @@ class Agent(nn.Module, ABC):
         return torch.stack(counted).sum(), torch.stack([*losses, *shown]).detach()
 
     def update(self, rows: Tensor, weights: Tensor, step: int) -> Tensor:
-        """One gradient step on packed rows; returns the `metrics` vector, still on the device."""
-        noise = torch.randn((len(rows), self.noise_size), generator=self.generator, device=rows.device)
+        """One gradient step on the packed rows of all ranks; returns this one's `metrics` vector, still on the device.
+
+        A loss that is a mean over rows has the gradient of the global batch; TD3+BC's lambda is of this rank's rows.
+        """
+        size = (len(rows) * ranks.count(), self.noise_size)
+        noise = ranks.share(torch.randn(size, generator=self.generator, device=rows.device))
         turn = self.updates_policy(step)
         with torch.no_grad():  # no gradient of the gradient
             gradients, shown = self._gradient(self._trained, rows, weights, noise, turn)
-        for name, parameter in self._trained.items():  # Adam leaves one without gradient, and its moments, alone
-            parameter.grad = gradients[name] if turn or not name.startswith("policy.") else None
+        for (flat, names), buffer in zip(self._groups, self._gradients, strict=True):
+            flat.grad = None  # Adam leaves one without gradient, and its moments, alone
+            if turn or not names[0].startswith("policy."):
+                flat.grad = torch.cat([gradients[name].flatten() for name in names], out=buffer)
+                ranks.average_(buffer)
         if self.cosine:
             self.optimiser.param_groups[0]["lr"] = self.config.lr * 0.5 * (1 + math.cos(math.pi * step / self._steps))
         self.optimiser.step()
         if turn:
-            for target, online in self.target_networks.items():
-                self._follow(target, online, self.config.polyak)
+            for target in self.target_networks:
+                self._follow(target, self.config.polyak)
         horizon = min(step + 1.0, self.config.averaging * self._steps)  # the plain mean at first
-        self._follow("policy_average", "policy", 1 / max(1.0, horizon))
+        self._follow("policy_average", 1 / max(1.0, horizon))
         return shown
 
     @torch.no_grad()
-    def _follow(self, target: str, online: str, rate: float) -> None:
-        followers, leaders = self.get_submodule(target).parameters(), self.get_submodule(online).parameters()
-        torch._foreach_lerp_(list(followers), list(leaders), rate)
+    def _follow(self, target: str, rate: float) -> None:
+        followers, leaders = self._followed[target]
+        torch._foreach_lerp_(followers, leaders, rate)
+
+
+def _flatten(parameters: dict[str, Tensor]) -> nn.Parameter:
+    """One vector of all `parameters`, which become views of it: one Adam step, or one reduction, for all of them."""
+    flat = nn.Parameter(parameters_to_vector(parameters.values()).detach().clone())
+    vector_to_parameters(flat, parameters.values())
+    return flat

@@ -71,7 +71,7 @@ class Alignment(nn.Module):
         """Called every few hundred steps with the current V and the share of the run that is done."""
 
     def weights(self, batch: Batch, value: Value) -> Tensor:
-        """Weight (N,) of each row of a source batch."""
+        """Weight (N,) of each row of a few source batches in one."""
         return torch.ones_like(batch.reward)
 
     def diagnostics(self) -> Diagnostics:

@@ -22,7 +22,7 @@ class IGDFConfig:
     """Hyperparameters, named as in the paper; the values are those of its code.
 
     Attributes:
-        xi: Share of each source batch that is kept.
+        xi: Share of the source rows weighed at once that is kept.
         alpha: Importance coefficient of the weight exp(alpha h).
         hidden, embedding: Widths of the encoders.
         steps: Contrastive updates before the agent starts.
@@ -46,7 +46,7 @@ class IGDF(Alignment):
         L = -log exp h(s, a, s'_T) / ( exp h(s, a, s'_T) + sum_j exp h(s, a, s'_Sj) ),  (s, a, s'_T) of the target,
             s'_Sj of the source
 
-    The top `xi` of a source batch by h weigh exp(alpha h) in the Q loss, the others 0.
+    The top `xi` of the rows weighed at once, by h, weigh exp(alpha h) in the Q loss, the others 0.
     """
 
     config: IGDFConfig

@@ -26,8 +26,9 @@ class Tabb(Predictive):
 
         mismatch = TBM = mean_k | (r + gamma V(s')) - (r^_k + gamma V(s^_k)) |
 
-    The predictions are cached; V is evaluated at every step. A terminal source row keeps gamma V out of both sides:
-    whether the prediction falls just short of a limit is a matter of its resolution, not of the robot's dynamics.
+    The predictions are cached; V is as it was before the few steps (`trainer.CHUNK`) that are weighed at once. A
+    terminal source row keeps gamma V out of both sides: whether the prediction falls just short of a limit is a matter
+    of its resolution, not of the robot's dynamics.
     """
 
     config: TabbConfig

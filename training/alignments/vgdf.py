@@ -17,7 +17,7 @@ class VGDFConfig(TabbConfig):
     """Hyperparameters, named as in the paper.
 
     Attributes:
-        xi: Share of each source batch that is kept.
+        xi: Share of the source rows weighed at once that is kept.
     """
 
     warmup: float = 0.0
@@ -28,8 +28,9 @@ class VGDF(Tabb):
     """Keeps source rows whose backup is likely under the ensemble's (Xu et al. 2023, arXiv:2305.17625, eq. 7).
 
     With mu and sigma the mean and deviation over members of r^_k + gamma V(s^_k), the fictitious value proximity is
-    log N(r + gamma V(s'); mu, sigma); the top `xi` of a batch weigh 1 / xi, the others 0. Against `tabb`: a hard filter
-    of ranks where `tabb` has a soft one of distances. The paper's exploration policy has no place offline.
+    log N(r + gamma V(s'); mu, sigma); the top `xi` of the rows weighed at once weigh 1 / xi, the others 0. Against
+    `tabb`: a hard filter of ranks where `tabb` has a soft one of distances. The paper's exploration policy has no place
+    offline.
     """
 
     config: VGDFConfig
