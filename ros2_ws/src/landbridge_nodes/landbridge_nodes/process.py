@@ -144,5 +144,10 @@ def make_executor(context: Any = None) -> Any:
     except ImportError:
         from rclpy.executors import SingleThreadedExecutor
 
-        return SingleThreadedExecutor(context=context)
+        class OneByOne(SingleThreadedExecutor):  # type: ignore[misc]
+            def spin_until_future_complete(self, future: Any, timeout_sec: float | None = None) -> None:
+                """One event, or none in time: rclpy's own leaves a callback in the future at every call."""
+                self.spin_once(timeout_sec)
+
+        return OneByOne(context=context)
     return EventsExecutor(context=context)

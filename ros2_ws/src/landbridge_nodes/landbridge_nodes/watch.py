@@ -106,7 +106,7 @@ class Watch(App[None]):
         self._count(now)
         text, colour = self._state(now)
         state = self.query_one("#state", Static)
-        state.update(text)
+        state.update(Text(text))
         state.styles.background = colour
         self.query_one("#joints", Static).update(self._joints())
         self.query_one("#rates", Static).update(self._rates(now))
@@ -160,9 +160,9 @@ class Watch(App[None]):
 
     def _read_reports(self) -> Table:
         reports = sorted(self.listener.reports.items())
-        titles = (f"{name}: {LEVELS[status.level]}{status.message or 'ok'}" for name, status in reports)
-        table = Table(*titles, box=None, header_style="bold", padding=(0, 3, 0, 0))
-        for row in zip_longest(*(_values(status) for _, status in reports), fillvalue=""):
+        titles = (Text(f"{name}: {LEVELS[status.level]}{status.message or 'ok'}") for name, status in reports)
+        table = Table(*(Column(title) for title in titles), box=None, header_style="bold", padding=(0, 3, 0, 0))
+        for row in zip_longest(*(_values(status) for _, status in reports), fillvalue=Text()):
             table.add_row(*row)
         return table
 
@@ -183,23 +183,23 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _within(position: float, joint: Joint) -> tuple[str, str, str]:
+def _within(position: float, joint: Joint) -> tuple[str, Text, str]:
     """Where a position is between its limits, with these; of a continuous joint, where in its turn."""
     low, high = joint.position_limit or (-math.pi, math.pi)
+    if not math.isfinite(position):
+        return f"{low:+.2f}", Text(), f"{high:+.2f}"
     turned = position if joint.position_limit else math.remainder(position, 2 * math.pi)
     share = (turned - low) / (high - low)
-    if not math.isfinite(share):
-        return f"{low:+.2f}", "", f"{high:+.2f}"
     at = min(max(round(share * (BAR - 1)), 0), BAR - 1)
-    mark = "●" if 0 <= share <= 1 else "[reverse]![/]"
-    return f"{low:+.2f}", "─" * at + mark + "─" * (BAR - 1 - at), f"{high:+.2f}"
+    mark = ("●", "") if 0 <= share <= 1 else ("!", "reverse")
+    return f"{low:+.2f}", Text.assemble("─" * at, mark, "─" * (BAR - 1 - at)), f"{high:+.2f}"
 
 
-def _values(status: Any) -> Iterator[str]:
+def _values(status: Any) -> Iterator[Text]:
     for pair in status.values:
         value = str(pair.value)
         try:
             value = f"{float(value):.4g}"
         except ValueError:
             value = value[:CODE]  # a digest says enough by its beginning
-        yield f"{pair.key} {value}"
+        yield Text(f"{pair.key} {value}")
