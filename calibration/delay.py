@@ -30,9 +30,10 @@ MIN_EPISODES = 3  # below this a bootstrap over episodes says nothing
 def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any]:
     """Estimate the command delay of each actuated joint from rollouts.
 
-    The joint must be excited: rollouts of `landbridge record` are. The observation must carry joint speeds and
-    `action_history` as long as the longest delay looked for. It takes a second and no model; `identify`, which has one,
-    is more exact.
+    For robots that are commanded in effort: where a servo closes a loop of its own, its answer to one command is spread
+    over many periods. The joint must be excited: rollouts of `landbridge record` are. The observation must carry joint
+    speeds and `action_history` as long as the longest delay looked for. It takes a second and no model; `identify`,
+    which has one, is more exact.
 
     Example: landbridge calibrate delay demo/data/target
 
@@ -46,6 +47,8 @@ def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any
         error of up to 2 ms.
     """
     machine = load_robot(robot)
+    if (kind := machine.spec.action.kind) != "effort":
+        raise InputError(machine.spec.name, f"is commanded in {kind}, not effort", "`calibrate identify` finds latency")
     dataset = open_recording(data, machine)
     rows = joint_delays(machine, _usable(dataset, Observer(machine.spec)), np.random.default_rng(seed))
     return {"dataset": str(data), "episodes": len(dataset), "delays": rows}

@@ -24,8 +24,6 @@ from landbridge.simulation.scenario import Scenario
 
 Array = NDArray[np.float64]
 
-FEWEST = 20  # windows
-
 
 def identify(
     data: Path,
@@ -80,10 +78,8 @@ def calibration(
     """Fit all but the last windows and judge the fit on those.
 
     Raises:
-        InputError: Too few windows, or a joint whose friction the data say nothing about.
+        InputError: A joint whose friction the data say nothing about.
     """
-    if len(windows) < FEWEST:
-        raise InputError(name, f"has {len(windows)} usable windows", f"record at least {FEWEST}, or shorten --horizon")
     fitted, held = split(windows)
     joints = len(robot.spec.joints)
     chosen = choose(robot, free, fitted, friction)

@@ -10,12 +10,13 @@ from landbridge.calibration.identify import identify
 from landbridge.calibration.report import report
 from landbridge.calibration.zero import zero
 from landbridge.errors import InputError
+from landbridge.robot import load_robot
 
 
 def everything(
     data: Path, /, out: Path, robot: str = "furuta", known: tuple[str, ...] = (), seed: int = 0
 ) -> dict[str, Any]:
-    """Estimate the delay, check the encoders, choose friction models, identify the parameters and write the page.
+    """Every step in turn: delay (of robots commanded in effort), encoders, friction models, parameters, the page.
 
     An encoder that is wrong ends it: whatever is identified through it would be wrong too.
 
@@ -30,11 +31,12 @@ def everything(
     """
     if out.exists():
         raise InputError(out, "already exists", "choose another --out or remove it")
-    delay = delays(data, robot=robot, seed=seed)
+    efforts = load_robot(robot).spec.action.kind == "effort"
+    delay = delays(data, robot=robot, seed=seed)["delays"] if efforts else []
     encoders = zero(data, robot=robot, known=known, seed=seed)
     if wrong := encoders["robot.yaml"]:
         raise InputError(data, f"shows encoders that robot.yaml has wrong, {wrong}", "correct them and record again")
     found = identify(data, out / "calibration.yaml", robot, known, seed=seed)
     page = report(data, out / "calibration.yaml", out / "calibration.html", robot)
     seen = {"untold": encoders["untold"], "encoders": encoders["encoders"]}
-    return found | {"report": page["report"], "delays": delay["delays"], **seen}
+    return found | {"report": page["report"], "delays": delay, **seen}

@@ -19,6 +19,7 @@ from landbridge.simulation.parameters import MAX_LATENCY_MS
 Array = NDArray[np.float64]
 
 HELD_OUT = 0.2  # of the windows, the last ones
+FEWEST = 20  # windows
 MIN_PERIODS = 5  # of a window: it must tell more than its own start state
 RATE_TOLERANCE = 0.05
 JITTER = 0.5  # control periods: a window with a larger step between stamps is left out
@@ -56,9 +57,12 @@ def split(windows: Windows) -> tuple[Windows, Windows]:
 
 
 def open_windows(path: Path, robot: Robot, horizon: float) -> tuple[Dataset, Windows]:
-    """The dataset at `path` and its windows of `horizon` seconds."""
+    """The dataset at `path` and its windows of `horizon` seconds; raises InputError if there are too few."""
     dataset = open_rollouts(path, robot)
-    return dataset, cut(dataset, robot, max(MIN_PERIODS, round(horizon * robot.spec.control_rate_hz)), path)
+    windows = cut(dataset, robot, max(MIN_PERIODS, round(horizon * robot.spec.control_rate_hz)), path)
+    if len(windows) < FEWEST:
+        raise InputError(path, f"has {len(windows)} usable windows", f"record at least {FEWEST}, or shorten --horizon")
+    return dataset, windows
 
 
 def open_rollouts(path: Path, robot: Robot) -> Dataset:

@@ -8,6 +8,7 @@ untold.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,8 +49,10 @@ def zero(
     """Find encoders whose sign, offset or gear in robot.yaml is wrong, from rollouts.
 
     Where these rollouts do not depend on a value, it is named untold: the offset of a joint that turns about a vertical
-    axis, for instance, can only be set against a stop or a mark. Servos read `encoder` from robot.yaml; a board's
-    firmware applies it in its own `measure`. Data recorded before a correction are of another robot: record again.
+    axis, for instance, can only be set against a stop or a mark. A gear counts as wrong from 10 % on, for wheels make
+    it wrong by more and lengths look alike, and an offset by what such a gear does not explain. Servos read `encoder`
+    from robot.yaml; a board's firmware applies it in its own `measure`. Data recorded before a correction are of
+    another robot: record again.
 
     Example: landbridge calibrate zero data/target
 
@@ -108,9 +111,11 @@ class Found:
     def encoder(self) -> Encoder:
         """What robot.yaml should say: raw = sign gear (measured + offset) stays what it was."""
         sign, gain, shift = self.sign or 1, self.gain[0], self.shift[0]
+        unexplained = WRONG["offset"]
         if "gear" in self.untold or self.gain[1] <= 1 <= self.gain[2] or abs(gain - 1) < WRONG["gear"]:
+            unexplained += abs(gain - 1) * math.pi  # a shift that half a turn under that gain would look like
             gain = 1.0
-        if "offset" in self.untold or self.shift[1] <= 0 <= self.shift[2] or abs(shift) < WRONG["offset"]:
+        if "offset" in self.untold or self.shift[1] <= 0 <= self.shift[2] or abs(shift) < unexplained:
             shift = 0.0
         present = self.present
         return Encoder(

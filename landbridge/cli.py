@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if as_json:
+    if as_json and figures != {}:  # of the ranks of a `torchrun` one speaks
         print(json.dumps(figures, indent=2))
     elif isinstance(figures, Mapping):
         console = Console(markup=False, highlight=False)

@@ -15,7 +15,8 @@ def to_mjcf(robot: Robot, scenario: Scenario) -> str:
     """XML that `mujoco.MjModel.from_xml_path` reads: bodies, joint friction, and a drive for each actuated joint.
 
     Controls are joint commands in SI units. It moves as the plant does, except for what MuJoCo has no words for, which
-    a comment at the top names: friction near rest is MuJoCo's own, and there is no Stribeck curve.
+    a comment at the top names: friction near rest is MuJoCo's own, there is no Stribeck curve, and until the first
+    delayed command arrives joints are driven to 0, not to their default.
     """
     spec = model_spec(robot, scenario)
     spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP  # damping explicit, as in the plant
@@ -31,6 +32,8 @@ def to_mjcf(robot: Robot, scenario: Scenario) -> str:
     spec.compile()
     left_out = [f"Stribeck friction ({'; '.join(curved)})"] if curved else []
     left_out += ["friction smoothed near rest", "sensor noise"]
+    if scenario.latency_ms and robot.spec.action.kind == "position":
+        left_out.append("a default command before the first one arrives")
     about = f"{robot.spec.name} by landbridge. Not in here: {', '.join(left_out)}."
     return f"<!-- {about} -->\n{spec.to_xml()}"
 

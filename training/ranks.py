@@ -17,8 +17,8 @@ def process_group() -> Iterator[None]:
     if not dist.is_torchelastic_launched():
         yield
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if (local := int(os.environ["LOCAL_RANK"])) < torch.cuda.device_count():
+        torch.cuda.set_device(local)
     dist.init_process_group()
     try:
         yield
@@ -52,7 +52,7 @@ def average_(values: Tensor) -> None:
 
 def any_of(answer: bool) -> bool:
     """Whether any rank says yes; all must ask."""
-    asked = torch.tensor(float(answer), device="cuda" if dist.is_initialized() and torch.cuda.is_available() else "cpu")
+    asked = torch.tensor(float(answer))  # on the CPU, for which there is always gloo
     average_(asked)
     return bool(asked > 0)
 

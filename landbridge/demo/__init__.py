@@ -103,8 +103,9 @@ def _run(
     figures["ingest"] = stages.run("ingest", TARGET, "ingest", bag, "--out", target, *which)
     # The simulator writes commands as late as the robot's computer did.
     scored = (*place, "--write-ms", str(figures["ingest"]["latency_p50_ms"]))
+    if load_robot(robot).spec.action.kind == "effort":
+        figures["calibrate"] = stages.run("calibrate", TARGET, "calibrate", "delay", target, *which)
     figures |= {
-        "calibrate": stages.run("calibrate", TARGET, "calibrate", "delay", target, *which),
         "train": stages.train("train", arms, int(train_steps)),
         "export": stages.run("export", BUNDLE, "export", "--run", f"{runs}/{DEPLOYED}", "--out", bundle),
         "evaluate": stages.run("evaluate", "", "evaluate", "--policies", *policies, *scored, *which, *seeded),

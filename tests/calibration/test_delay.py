@@ -39,6 +39,11 @@ def test_the_twins_delay_is_found_from_recorded_behaviour(tmp_path: Path) -> Non
     assert found["low_ms"] < found["delay_ms"] < found["high_ms"]
 
 
+def test_a_robot_that_is_not_commanded_in_effort_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"arm: is commanded in position, not effort\. `calibrate identify`"):
+        delays(tmp_path, robot="arm")
+
+
 def test_too_few_episodes_are_refused(tmp_path: Path) -> None:
     collect(tmp_path / "d", steps=300, batch=1, mix={"tuned": 1.0})
     with pytest.raises(InputError, match="record at least 3"):
