@@ -58,7 +58,6 @@ class Event(str, Enum):
 
 RECOVERIES = (State.HOLD, State.DAMP, State.PARK)
 COMMANDED = (State.ARMED, State.ACTIVE)  # the controller is followed, or about to be
-STOPPED = (State.HOLD, State.DAMP, State.FAULT, State.ESTOP)  # by a fault or an e-stop
 STOPPING = (Event.BRIDGE_FAULT, Event.CONTROLLER_LOST, Event.FOREIGN_PUBLISHER)
 
 
