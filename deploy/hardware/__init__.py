@@ -85,7 +85,11 @@ class Reporting(Protocol):
 
     @property
     def torque(self) -> bool:
-        """Whether the drives are powered, by the newest report."""
+        """Whether any drive is powered, by the newest report."""
+
+    @property
+    def limp(self) -> Collection[str]:
+        """The actuated joints without torque, by the newest report."""
 
     def in_effect(self, written: float) -> bool:
         """Whether the newest report shows a command in effect that was written at `written` [s, monotonic] or later."""

@@ -67,6 +67,7 @@ DYNAMIXEL = Family(
     errors={1: "voltage", 4: "overheated", 8: "encoder", 16: "electric_shock", 32: "overload"},
     position_mode=3,
     prepared={"profile_acceleration": 0, "profile_velocity": 0},  # 0: no profile
+    latches=True,  # e-Manual, Shutdown(63)
     packed={  # voltages below 25.6 V, positions within eight turns, speeds of less than 700 rad/s
         "id": 1,
         "torque_enable": 1,

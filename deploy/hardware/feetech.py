@@ -48,6 +48,7 @@ FEETECH = Family(
     errors={1: "voltage", 2: "encoder", 4: "overheated", 8: "overcurrent", 32: "overload"},
     position_mode=0,
     prepared={"acceleration": 254, "goal_time": 0, "goal_velocity": 0},  # the largest; no time; no limit
+    latches=False,
 )
 
 

@@ -126,6 +126,11 @@ class Mcu:
         return bool(self.telemetry.get("torque"))
 
     @property
+    def limp(self) -> Collection[str]:
+        """One switch is for all joints."""
+        return () if self.torque else self._spec.actuated
+
+    @property
     def stopped(self) -> Collection[str]:
         """All or none: the joints share the board's watchdog."""
         return self._spec.actuated if "watchdog" in self.fault else ()

@@ -90,6 +90,7 @@ class Family:
         errors: Names of the bits of register `hardware_error`.
         position_mode: What register `operating_mode` says when the servo takes positions.
         prepared: What else is written before motion, so that a goal is followed at once.
+        latches: Whether `hardware_error` stays until a reboot.
         packed: All that is measured or watched, and how many of its bytes ever say anything: servos show these side by
             side if they are told where they are ("indirect addressing"). The first is the servo's own id, for one that
             restarts has forgotten it.
@@ -107,6 +108,7 @@ class Family:
     errors: Mapping[int, str]
     position_mode: int
     prepared: Mapping[str, int]
+    latches: bool
     packed: Mapping[str, int] = field(default_factory=dict)
     indirect: tuple[int, int] = (0, 0)
 

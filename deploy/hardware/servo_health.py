@@ -16,7 +16,7 @@ class Health:
         readings: Load (in its own unit), temperature [deg C] and voltage [mV], as `elbow.load`.
         powered: Ids of those with torque.
         stopped: Ids of those that their bus watchdogs have stopped.
-        broken: Ids of those that have reported an error of their own.
+        broken: Bits of the errors of its own that each has reported since the last reset, by id; 0: none.
     """
 
     def __init__(self, joints: Mapping[int, Joint], settings: DynamixelHardware | FeetechHardware) -> None:
@@ -24,10 +24,17 @@ class Health:
         self.readings: dict[str, int] = {}
         self.powered: set[int] = set()
         self.stopped: set[int] = set()
-        self.broken: set[int] = set()
+        self.broken: dict[int, int] = {}
+        self._borne: dict[int, int] = {}  # bits that a servo keeps although it goes on, known to whoever reset it
 
-    def forget(self) -> None:
-        """A reset: what is still wrong is said again."""
+    def acknowledge(self, family: Family) -> None:
+        """A reset: what is still wrong is said again.
+
+        But not by a servo that goes on with torque in spite of its error, and keeps it until a reboot, which would let
+        its joint fall. What it has reported is borne until it shows it no more, or is without torque.
+        """
+        if family.latches:
+            self._borne = {id: self._borne.get(id, 0) | self.broken.get(id, 0) for id in self.powered}
         self.stopped.clear()
         self.broken.clear()
 
@@ -43,8 +50,10 @@ class Health:
         if (load := values.get("present_load")) is not None:
             self.readings[f"{name}.load"] = load
         fault = ""
-        if error := values.get("hardware_error", 0):
-            self.broken.add(id)
+        if (error := values.get("hardware_error")) is not None:
+            self._borne[id] = self._borne.get(id, 0) & error if id in self.powered else 0
+            self.broken[id] = self.broken.get(id, 0) | error
+        if error := (error or 0) & ~self._borne.get(id, 0):
             bit = error & -error
             fault = f"servo_{family.errors.get(bit, f'error_{bit}')}"
         elif values.get("bus_watchdog", 0) < 0:

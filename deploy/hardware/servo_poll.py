@@ -32,10 +32,17 @@ class Poll:
         self._plain = bus.family.block(bus.family.measured)
         self._groups = [bus.family.block(names) for names in bus.family.watched]
         self._turn, self._watched_at = itertools.cycle(self._groups), -math.inf
-        self._fast = bool(bus.family.packed)  # until shown otherwise
-        self.pack()
-        if self._fast and self._block is self._plain:
-            self._fast = self._answers_fast()
+        self._alerted: set[int] = set()  # who had an error at the last measurement
+        for self._fast in (True, True, False) if bus.family.packed else (False,):  # one answer may be lost
+            self.pack()
+            if self.packed:
+                return
+        self._fast = bool(bus.family.packed) and self._answers_fast()
+
+    @property
+    def packed(self) -> bool:
+        """Whether everything comes in one answer."""
+        return self._block is not self._plain
 
     @property
     def silent(self) -> int:
@@ -55,29 +62,27 @@ class Poll:
 
     def measure(self) -> Answers | None:
         """What is measured, and more if it comes with it; None if not all have answered."""
-        found = self._ask(self._block)
-        if found is not None and self._block is not self._plain and not _own(found):
+        found = self.ask(self._block)
+        if found is not None and self.packed and not _own(found):
             self._counters["servo_restarted"] += 1
             self._block = self._plain
-            found = self._ask(self._block)
+            found = self.ask(self._block)
         if found is not None:
             self._missed.clear()
-            if any(values.get("alert") for values in found.values()):
+            alerted = {id for id, values in found.items() if values.get("alert")}
+            if alerted - self._alerted:  # at once; but one that keeps its error must not hide the other groups
                 self._turn, self._watched_at = itertools.cycle(self._groups), -math.inf
+            self._alerted = alerted
         return found
 
     def watch(self, now: float) -> Answers:
         """After a measurement: in turn what it did not say, if it is time for that, and any left."""
-        if (
-            self._block is not self._plain
-            or now - self._watched_at < WATCH_S
-            or self._clock() >= self._bus.port.deadline
-        ):
+        if self.packed or now - self._watched_at < WATCH_S or self._clock() >= self._bus.port.deadline:
             return {}
         self._watched_at = now
-        return self._ask(next(self._turn)) or {}
+        return self.ask(next(self._turn)) or {}
 
-    def _ask(self, block: Block) -> Answers | None:
+    def ask(self, block: Block) -> Answers | None:
         """The answers of all servos, asked again while there is time; None if there is none left."""
         while True:
             fast = self._fast and self._whole

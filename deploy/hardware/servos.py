@@ -100,8 +100,11 @@ class Servos:
 
     @property
     def readings(self) -> dict[str, int]:
-        """What each servo last said of its load (in its own unit), temperature [deg C] and voltage [mV]."""
-        return self._health.readings
+        """What each servo last said of its load (in its own unit), temperature [deg C] and voltage [mV].
+
+        And whether all comes in one answer (`packed`): else more questions are asked, and some only in turn.
+        """
+        return self._health.readings | {"packed": int(self._poll.packed)}
 
     @property
     def identity(self) -> dict[str, str]:
@@ -123,6 +126,11 @@ class Servos:
     def torque(self) -> bool:
         """Whether any servo is powered, by what each last said."""
         return bool(self._health.powered)
+
+    @property
+    def limp(self) -> Collection[str]:
+        """By what each servo last said; `recover` has asked anew."""
+        return [self._joints[id].name for id in self._actuated if id not in self._health.powered]
 
     @property
     def stopped(self) -> Collection[str]:
@@ -170,8 +178,6 @@ class Servos:
             undo.callback(self._release)
             try:
                 self._models = models(bus, self._joints, self._settings)
-                for register, value in bus.family.prepared.items():
-                    bus.sync_write(register, dict.fromkeys(self._joints, value))
                 self._poll = Poll(bus, list(self._joints), self._clock, self.counters)
                 self._await_measurement(deadline)
                 self._begin_here()
@@ -229,8 +235,7 @@ class Servos:
         self.told_at = now
         for id, values in found.items():
             self._take(id, values)
-        for id, values in self._poll.watch(now).items():
-            self._judge(id, values)
+        self._judge([*found.items(), *self._poll.watch(now).items()])
 
     def _take(self, id: int, values: Mapping[str, int]) -> None:
         assert self._bus is not None
@@ -238,19 +243,22 @@ class Servos:
         speed = values["present_velocity"] * self._bus.family.velocity_unit
         self._position[id] = to_position(joint, values["present_position"])
         self._velocity[id] = joint.encoder.sign * speed / joint.encoder.gear
-        self._judge(id, values)
 
-    def _judge(self, id: int, values: Mapping[str, int]) -> None:
-        """What a servo says of itself, whichever of it has been read."""
+    def _judge(self, said: Sequence[tuple[int, Mapping[str, int]]]) -> None:
+        """What servos say of themselves, whichever of it has been read; what they have not heard is said again."""
         assert self._bus is not None
-        powered = bool(self._torque) and id in self._actuated
-        fault = self._health.judge(self._bus.family, id, values, powered)
-        if self._torque is False and values.get("torque_enable"):
+        left_on = unwatched = False
+        for id, values in said:
+            powered = bool(self._torque) and id in self._actuated
+            fault = self._health.judge(self._bus.family, id, values, powered)
+            self.fault = self.fault or fault
+            left_on |= self._torque is False and bool(values.get("torque_enable"))
+            unwatched |= powered and values.get("bus_watchdog") == 0
+        if left_on:
             self._power_off()
-        if powered and values.get("bus_watchdog") == 0:  # no servo answers the packet that arms it
+        if unwatched:  # no servo answers the packet that arms it
             self.counters["watchdog_rearmed"] += 1
             self._arm_watchdog()
-        self.fault = self.fault or fault
 
     def _write(self, command: Sequence[float]) -> None:
         assert self._bus is not None
@@ -266,7 +274,7 @@ class Servos:
 
     def _power_off(self) -> None:
         assert self._bus is not None
-        self._bus.sync_write("torque_enable", dict.fromkeys(self._actuated, 0))
+        self._bus.sync_write("torque_enable", dict.fromkeys(self._joints, 0))
 
     def _ensure_power_off(self) -> None:
         """Repeat it until every servo says so, a few times at most."""
@@ -275,7 +283,7 @@ class Servos:
             self._power_off()
             self._bus.port.deadline = self._clock() + OFF_S
             with contextlib.suppress(NoAnswerError):
-                answers = self._bus.sync_read(self._bus.family.block(["torque_enable"]), self._actuated)
+                answers = self._bus.sync_read(self._bus.family.block(["torque_enable"]), list(self._joints))
                 if not any(values["torque_enable"] for values in answers.values()):
                     return
 
@@ -291,11 +299,16 @@ class Servos:
             self._bus.sync_write("bus_watchdog", dict.fromkeys(self._actuated, self._watchdog_units))
 
     def _begin_here(self) -> None:
-        """Goals at the joints' own places, then watchdogs anew: a servo whose watchdog is cleared may go on."""
+        """Goals at the joints' own places, then watchdogs anew: a servo whose watchdog is cleared may go on.
+
+        And what a servo forgets when its supply breaks down.
+        """
         assert self._bus is not None
         here = {id: to_ticks(self._joints[id], self._position[id]) for id in self._actuated}
         if isinstance(self._settings, DynamixelHardware):
             self._bus.sync_write("bus_watchdog", dict.fromkeys(self._actuated, 0))  # makes goals writable again
+        for register, value in self._bus.family.prepared.items():
+            self._bus.sync_write(register, dict.fromkeys(self._joints, value))
         self._bus.sync_write("goal_position", here)
         self._arm_watchdog()
 
@@ -304,12 +317,17 @@ class Servos:
         if self._clock() - self.told_at > self._stale:
             return
         self._bus.port.deadline = self._clock() + self._spec.control_dt
-        for id in self._health.broken:  # it is off, and obeys again after a reboot only, silent for a while
-            self._bus.reboot(id)
-        self._health.forget()
+        if (answers := self._poll.ask(self._bus.family.block(["torque_enable"]))) is None:
+            return
+        for id, values in answers.items():
+            self._health.judge(self._bus.family, id, values, powered=False)
+        for id, error in self._health.broken.items():
+            if error and id not in self._health.powered:  # it obeys again after a reboot only, silent for a while
+                self._bus.reboot(id)
+        self._health.acknowledge(self._bus.family)
         self._begin_here()
         self._poll.pack()
-        if self._torque:
-            self._torque = None  # the next write brings it back where it was lost
+        if self._torque and self.limp:
+            self._torque = None  # the next write brings it back where it was lost: whoever writes waits for ARMED
         self._reopened = False
         self.fault = ""

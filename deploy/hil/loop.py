@@ -218,6 +218,8 @@ class Loop:
         self._resting.clear()
         while not (len(self._resting) == REST_PERIODS and all(self._resting)):
             period()
+            if self.fault:
+                raise Failed(f"stopped by {self.fault}")
             if time.monotonic() - started > seconds:
                 raise Failed(f"does not come to rest in {seconds:g} s {how}")
         return time.monotonic() - started
@@ -245,6 +247,8 @@ class Loop:
             self.tick()
             if self.hardware.fault:
                 self.hardware.recover()
+                if isinstance(self.hardware, Reporting) and self.hardware.limp:
+                    self._guard.release()  # as in the bridge: torque that is lost comes back in ARMED
             if self.state is State.FAULT and not self.hardware.fault:
                 self._handle(Event.RESET)
 

@@ -72,6 +72,26 @@ def test_an_overload_stops_the_arm_and_is_left_by_a_reset(loop: Loop, bus: tuple
         loop._handle(Event.ARM)
 
 
+def test_torque_that_one_joint_has_lost_comes_back_in_armed_only(loop: Loop, bus: tuple[str, Emulated]) -> None:
+    bus[1].order("torque_lost elbow")
+    until(loop, lambda: loop.state is State.FAULT, list(loop.idle()))
+    assert loop.fault == "torque_lost:elbow"
+    loop.reset()
+    count = len(loop.ticks)
+    until(loop, lambda: len(loop.ticks) > count + 10)
+    assert loop.state is State.STANDBY
+    assert bus[1].order("status")["torque"] == [joint != "elbow" for joint in ARM.spec.joint_names]
+
+
+def test_a_fault_while_an_arm_comes_to_rest_is_named_at_once(loop: Loop, bus: tuple[str, Emulated]) -> None:
+    bus[1].order("torque_lost elbow")
+    until(loop, lambda: loop.state is State.FAULT, list(loop.idle()))
+    loop.reset()  # the elbow falls
+    bus[1].order("gone elbow")
+    with pytest.raises(Failed, match="stopped by servo_silent:elbow"):
+        loop.arm()
+
+
 def test_a_stuck_joint_stops_the_arm_before_its_servo_is_overloaded(loop: Loop, bus: tuple[str, Emulated]) -> None:
     bus[1].order("stuck shoulder_pan")
     stuck = loop.last.position[0]

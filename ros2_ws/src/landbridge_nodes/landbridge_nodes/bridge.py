@@ -203,8 +203,8 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         if reset and self.hardware is not None:
             self.hardware.recover()
         self.guard.supervise(State(message.name), epoch, now)
-        if reset and isinstance(self.hardware, Reporting) and not self.hardware.torque:
-            self.guard.release()  # drives that have lost their torque get it back in ARMED, not by a reset
+        if reset and isinstance(self.hardware, Reporting) and self.hardware.limp:
+            self.guard.release()  # one drive that has lost its torque is enough: it comes back in ARMED, not by a reset
         if self.guard.state is State.ACTIVE and isinstance(self.hardware, Resettable):
             self.hardware.release()
         if self.guard.state is not before and self._timer is not None:
