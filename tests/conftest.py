@@ -20,10 +20,10 @@ from landbridge.observation import Observer
 from landbridge.robot import load_robot
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and tests send it
 
 from . import stalls
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and tests send it
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 settings.register_profile("suite", derandomize=True, deadline=None)  # the same examples in every run
