@@ -5,16 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from landbridge.calibration.design import run_episodes
 from landbridge.calibration.fit import Point, Problem
 from landbridge.calibration.friction import Choice, Trial, choose
 from landbridge.calibration.windows import cut
 from landbridge.robot import Friction, Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.parameters import free_parameters, to_scenario, to_values, without_stribeck
-from landbridge.simulation.plant import make_plant
-from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario
-from landbridge.task import load_task
 
 ROBOT = load_robot("furuta")
 KNOWN = ("link_mass_scale.arm_link", "link_length_scale.arm_link", "link_length_scale.pendulum_link")
@@ -23,15 +21,10 @@ CURVE = {"friction.arm.excess": 0.002, "friction.arm.stribeck_velocity": 0.5}
 
 def chosen(hidden: dict[str, float]) -> Choice:
     """The choice from 12 s of a noisy Bullet twin."""
-    rng = np.random.default_rng(3)
     values = to_values(ROBOT, Scenario()) | {"friction.arm.frictionloss": 0.003} | hidden
     scenario = to_scenario(ROBOT, values, Scenario(joint_pos_noise=0.0006, joint_vel_noise=0.02))
-    plants = [make_plant(ROBOT, "bullet", scenario, each) for each in rng.spawn(2)]
-    try:
-        episodes = lockstep(plants, load_task(ROBOT), load_behaviours(ROBOT)["excite"](2, rng), rng)
-    finally:
-        for plant in plants:
-            plant.close()
+    policy = load_behaviours(ROBOT)["excite"](2, np.random.default_rng(3))
+    episodes = run_episodes(ROBOT, "bullet", scenario, policy, batch=2, seed=3)
     return choose(ROBOT, free_parameters(ROBOT, KNOWN), cut(episodes, ROBOT, 15, "the twin"))
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landbridge.calibration import pipeline
+from landbridge.calibration.design import run_episodes
 from landbridge.calibration.fit import first_guess
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows, cut, lags, unwrapped
@@ -21,10 +22,7 @@ from landbridge.observation import Observer
 from landbridge.robot import Encoder, load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.parameters import parameters
-from landbridge.simulation.plant import make_plant
-from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario
-from landbridge.task import load_task
 
 FURUTA = load_robot("furuta")
 
@@ -118,14 +116,9 @@ def seen_through(episode: Episode, true: tuple[Encoder, ...]) -> Episode:
 
 
 def test_a_reversed_and_shifted_encoder_of_the_twin_is_found_and_a_vertical_axis_untold() -> None:
-    rng = np.random.default_rng(5)
     scenario = Scenario(latency_ms=20, actuator_gain=0.9, joint_pos_noise=0.0006, joint_vel_noise=0.02)
-    plants = [make_plant(FURUTA, "bullet", scenario, each) for each in rng.spawn(2)]
-    try:
-        episodes = lockstep(plants, load_task(FURUTA), load_behaviours(FURUTA)["excite"](2, rng), rng)
-    finally:
-        for plant in plants:
-            plant.close()
+    policy = load_behaviours(FURUTA)["excite"](2, np.random.default_rng(5))
+    episodes = run_episodes(FURUTA, "bullet", scenario, policy, batch=2, seed=5)
     true = Encoder(offset=0.3), Encoder(sign=-1, offset=0.4)
     windows = cut([seen_through(episode, true) for episode in episodes], FURUTA, 6, "the twin")
     known = [p.name for p in parameters(FURUTA) if p.name not in ("actuator_gain", "latency_ms")]
