@@ -111,7 +111,11 @@ class Dataset:
         return int(self.minari.total_steps)
 
     def __iter__(self) -> Iterator[Episode]:
-        for data in self.minari.iterate_episodes():
+        return self.read()
+
+    def read(self, order: Iterable[int] | None = None) -> Iterator[Episode]:
+        """The episodes with these numbers, in this order; by default all, as they were written."""
+        for data in self.minari.iterate_episodes(order):
             yield Episode(
                 obs=np.asarray(data.observations, np.float32),
                 actions=np.asarray(data.actions, np.float32),

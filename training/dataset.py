@@ -1,9 +1,11 @@
-"""Transitions of one domain in memory, packed rows for the training loop, and the normaliser of both domains."""
+"""Transitions of one domain, packed rows for the training loop, and the normaliser of both domains."""
 
 from __future__ import annotations
 
 import hashlib
+import sys
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +27,7 @@ MIN_TARGET = 64  # transitions; fewer cannot be split into training and held-out
 
 @dataclass(frozen=True)
 class Transitions:
-    """All transitions of one domain, in physical (unnormalised) units.
+    """Transitions of one domain, in physical (unnormalised) units.
 
     Attributes:
         obs, next_obs: (N, n) float32.
@@ -45,6 +47,11 @@ class Transitions:
     def __len__(self) -> int:
         """Number of transitions N."""
         return len(self.obs)
+
+    @classmethod
+    def joined(cls, parts: list[Transitions]) -> Transitions:
+        """The rows of all parts, in order."""
+        return cls(*(np.concatenate([getattr(p, f) for p in parts]) for f in cls.__dataclass_fields__))
 
     def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Transitions:
         """The transitions at `rows`."""
@@ -80,6 +87,28 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Moments:
+    """Number of rows, their mean (n,) and variance (n,)."""
+
+    count: int
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, obs: NDArray[np.floating]) -> Moments:
+        """Of rows (N, n)."""
+        exact = obs.astype(np.float64)
+        return cls(len(exact), exact.mean(0), exact.var(0))
+
+    def joined(self, other: Moments) -> Moments:
+        """Of the rows of both (Chan, Golub, LeVeque 1983, The American Statistician 37(3), eq. 1.5)."""
+        count = self.count + other.count
+        share, step = other.count / count, other.mean - self.mean
+        variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * step**2
+        return Moments(count, self.mean + share * step, variance)
+
+
+@dataclass(frozen=True)
 class Normaliser:
     """Per-column mean and std (n,) of the observations; normalised = (obs - mean) / std."""
 
@@ -89,11 +118,15 @@ class Normaliser:
     @classmethod
     def of(cls, domains: list[Transitions], names: list[str]) -> Normaliser:
         """Pooled over all rows of all domains; a column without variance is named in a warning."""
-        obs = np.concatenate([d.obs for d in domains]).astype(np.float64)
-        std = obs.std(0)
+        return cls.of_moments(Moments.of(np.concatenate([d.obs for d in domains])), names)
+
+    @classmethod
+    def of_moments(cls, moments: Moments, names: list[str]) -> Normaliser:
+        """Likewise."""
+        std = np.sqrt(moments.variance)
         if flat := [name for name, s in zip(names, std, strict=True) if s < STD_FLOOR]:
             warnings.warn(f"observation columns that never change: {', '.join(flat)}", stacklevel=2)
-        return cls(obs.mean(0), np.maximum(std, STD_FLOOR))
+        return cls(moments.mean, np.maximum(std, STD_FLOOR))
 
     def __call__(self, obs: NDArray[np.floating]) -> NDArray[np.float32]:
         """Normalised obs (..., n)."""
@@ -133,12 +166,10 @@ def load_domains(robot: Robot, paths: dict[str, Path]) -> dict[str, Transitions]
         InputError: A dataset is of another domain, robot or task, has NaN or Inf, actions outside [-1, 1] or (target)
             too few transitions.
     """
-    task_hash = load_task(robot).digest()
     loaded: dict[str, Transitions] = {}
     for domain, path in paths.items():
-        dataset = open_dataset(path)
-        _check_metadata(dataset, robot, task_hash, domain)
-        loaded[domain] = read_transitions(dataset, Observer(robot.spec))
+        whole = read_chunks(open_domain(robot, domain, path), Observer(robot.spec), sys.maxsize)
+        loaded[domain] = next(whole)
         if domain == "target" and (rows := len(loaded[domain])) < MIN_TARGET:
             raise InputError(
                 path, f"only {rows} target transitions, at least {MIN_TARGET} are needed", "record a longer rollout"
@@ -146,8 +177,16 @@ def load_domains(robot: Robot, paths: dict[str, Path]) -> dict[str, Transitions]
     return loaded
 
 
-def _check_metadata(dataset: Dataset, robot: Robot, task_hash: str, domain: str) -> None:
+def open_domain(robot: Robot, domain: str, path: Path) -> Dataset:
+    """Open a dataset that stands for `domain`, without reading its episodes.
+
+    Raises:
+        InputError: It is of another domain, robot or task, or empty.
+    """
+    dataset, task_hash = open_dataset(path), load_task(robot).digest()
     meta = dataset.metadata
+    if len(dataset) == 0:
+        raise InputError(path, "has no episode", "collect or record again")
     if meta.domain != domain:
         raise InputError(dataset.path, f"is a {meta.domain} dataset, given as --{domain}", "swap --source and --target")
     if meta.robot != robot.spec.name or meta.robot_hash != robot.spec.digest():
@@ -163,36 +202,55 @@ def _check_metadata(dataset: Dataset, robot: Robot, task_hash: str, domain: str)
             f"rewards of task {meta.task!r} ({meta.task_hash[:12]}), the robot's task now is {task_hash[:12]}",
             "collect or ingest it again with the present task.py",
         )
+    return dataset
 
 
-def read_transitions(dataset: Dataset, observer: Observer) -> Transitions:
-    """All transitions of a dataset.
+def read_chunks(
+    dataset: Dataset, observer: Observer, rows: int, order: Iterable[int] | None = None
+) -> Iterator[Transitions]:
+    """The transitions of a dataset, `rows` at a time and at last what is left, checked.
+
+    Args:
+        dataset: What to read.
+        observer: Of the robot.
+        rows: Of a chunk. An episode is read whole.
+        order: Numbers of the episodes; by default all, as they were written.
 
     Raises:
         InputError: Wrong sizes, NaN or Inf, or an action outside [-1, 1]; names the first rows.
     """
-    parts = [
-        Transitions(e.obs[:-1], e.actions, e.rewards, e.obs[1:], e.terminated, np.full(len(e), i, np.int64))
-        for i, e in enumerate(dataset)
-    ]
-    if not parts:
-        raise InputError(dataset.path, "has no episode", "collect or record again")
-    data = Transitions(*(np.concatenate([getattr(p, f) for p in parts]) for f in Transitions.__dataclass_fields__))
+    parts: list[Transitions] = []
+    held = read = 0
+    for i, e in enumerate(dataset.read(order)):
+        parts.append(
+            Transitions(e.obs[:-1], e.actions, e.rewards, e.obs[1:], e.terminated, np.full(len(e), i, np.int64))
+        )
+        held += len(e)
+        while held >= rows:
+            joined = Transitions.joined(parts)
+            yield _checked(joined[:rows], dataset.path, observer, read)
+            parts, held, read = [joined[rows:]], held - rows, read + rows
+    if held:
+        yield _checked(Transitions.joined(parts), dataset.path, observer, read)
+
+
+def _checked(data: Transitions, path: Path, observer: Observer, first: int) -> Transitions:
+    """The rows themselves, of which the first has the number `first`."""
     sizes = (data.obs.shape[1], data.action.shape[1])
     if sizes != (observer.size, observer.num_actions):
         raise InputError(
-            dataset.path,
+            path,
             f"observation and action sizes are {sizes}, the robot has {(observer.size, observer.num_actions)}",
             "collect or ingest it again",
         )
     numbers = np.concatenate([data.obs, data.next_obs, data.action, data.reward[:, None]], axis=1)
-    _refuse_rows(dataset.path, ~np.isfinite(numbers), "NaN or Inf")
-    _refuse_rows(dataset.path, np.abs(data.action) > 1 + 1e-5, "actions outside [-1, 1]")
+    _refuse_rows(path, ~np.isfinite(numbers), "NaN or Inf", first)
+    _refuse_rows(path, np.abs(data.action) > 1 + 1e-5, "actions outside [-1, 1]", first)
     return data
 
 
-def _refuse_rows(path: Path, bad: NDArray[np.bool_], what: str) -> None:
+def _refuse_rows(path: Path, bad: NDArray[np.bool_], what: str, first: int) -> None:
     if bad.any():
-        rows = np.flatnonzero(bad.any(1))
+        rows = first + np.flatnonzero(bad.any(1))
         shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
         raise InputError(path, f"{len(rows)} transitions have {what}, first at rows {shown}", "remove those episodes")

@@ -25,10 +25,11 @@ from landbridge.errors import InputError
 from landbridge.manifest import Drift, Manifest
 from landbridge.observation import Observer
 from landbridge.task import load_task
-from landbridge.training.dataset import Transitions, load_domains
+from landbridge.training.dataset import Transitions
 from landbridge.training.monitoring import TargetModel, describe, drift, target_model
 from landbridge.training.policy import Actor, Trained, load_trained
 from landbridge.training.run import METRICS, read_run
+from landbridge.training.stream import read_domains
 
 OPSET = 18  # ONNX 1.13: within what TensorRT 8.6 (JetPack 6) and every onnxruntime since 1.14 read
 # What our networks are made of and TensorRT 8.6 reads, up to its opset (onnx/onnx-tensorrt, docs/operators.md).
@@ -58,7 +59,7 @@ def export(run: Path, out: Path) -> dict[str, Any]:
     plain, trained = read_run(run), load_trained(run)
     spec, task, config = trained.robot.spec, load_task(trained.robot), plain["train"]
     paths = {name: Path(plain[name]) for name in ("source", "target") if plain[name]}
-    domains = load_domains(trained.robot, paths)
+    domains, _ = read_domains(trained.robot, paths, streamed=bool(plain.get("scratch")))
     golden = _golden(trained.actor, np.concatenate([data.obs for data in domains.values()]))
     graph = to_onnx(trained.actor, {"obs": golden["obs"][:1]}, ["action"])
     difference = float(np.abs(_run(graph, {"obs": golden["obs"]}) - golden["action"]).max())

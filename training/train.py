@@ -17,6 +17,7 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from landbridge.episode import commit, now
 from landbridge.errors import InputError
@@ -28,11 +29,13 @@ from landbridge.training.agents import AGENTS
 from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.alignments.base import Context
 from landbridge.training.config import TrainConfig, write_atomic
-from landbridge.training.dataset import Normaliser, Transitions, load_domains, pack
+from landbridge.training.dataset import Normaliser, Transitions, pack
 from landbridge.training.evaluate import score as score_policy
 from landbridge.training.log import Log
 from landbridge.training.policy import Actor
 from landbridge.training.run import CONFIG, DIAGNOSTICS, read_run
+from landbridge.training.stream import Stream, read_domains
+from landbridge.training.stretches import Stretches
 from landbridge.training.trainer import Trainer, read_checkpoint
 
 SCORES = 10  # points of the learning curve
@@ -47,6 +50,7 @@ def train(
     robot: str = "furuta",
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig(),  # noqa: B008 (frozen)
     score: str | None = None,
+    scratch: Path | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train an agent on source data aligned to the target.
@@ -65,31 +69,39 @@ def train(
         config: Hyperparameters.
         score: Scenario on which to score the policy in Bullet ten times during the run, for the learning curve; no
             choice is made by it.
+        scratch: Folder on a disk for the source's rows while the run lasts, where memory is too small for them.
+            Alignments are then fitted to 262,144 rows, and every 256 steps draw from 131,072, both from all over.
         resume: Continue the run in `out` with its own configuration, to the last bit as if never interrupted.
     """
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
     if resume:
         run = read_run(out)
         config, robot, score = TrainConfig.from_json(run["train"]), run["robot"], run["score"]
-        source, target = (Path(run[key]) if run[key] else None for key in ("source", "target"))
+        source, target, scratch = (Path(run[key]) if run.get(key) else None for key in ("source", "target", "scratch"))
     elif out.exists():
         raise InputError(out, "already exists", "choose another --out, remove it, or add --resume")
     machine = load_robot(robot)
     if score is not None:
         load_scenario(machine, score)
     paths = _needed(config.alignment, source, target)
-    domains = load_domains(machine, paths)
+    if scratch is not None:
+        _require_scratch(scratch, config.alignment)
+    domains, stream = read_domains(machine, paths, streamed=scratch is not None)
     hashes = {str(paths[name]): data.digest() for name, data in domains.items()}
+    if stream is not None:
+        hashes[str(paths["source"])] = stream.digest
     if resume and hashes != run["dataset_hashes"]:
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
-    normaliser = Normaliser.of(list(domains.values()), load_task(machine).observer.names)
+    names = load_task(machine).observer.names
+    normaliser = stream.normaliser(domains, names) if stream else Normaliser.of(list(domains.values()), names)
     state = read_checkpoint(out) if resume else None
     began = time.perf_counter()
-    trainer = build(out, domains, normaliser, machine, config, state)
+    trainer = build(out, domains, normaliser, machine, config, state, stream, scratch)
     fit_seconds = time.perf_counter() - began
     ranks.wait()  # the others have seen that `out` is new
     if not resume and ranks.leads():
-        given = {"robot": robot, "score": score, "source": _absolute(source), "target": _absolute(target)}
+        folders = {"source": source, "target": target, "scratch": scratch}
+        given = {"robot": robot, "score": score} | {name: _absolute(path) for name, path in folders.items()}
         _write_config(out, given, hashes, normaliser, config)
     _train(trainer, _scorer(trainer, normaliser, machine, score))
     figures = _report(trainer, fit_seconds) if ranks.leads() else {}
@@ -128,6 +140,14 @@ def _needed(alignment: str, source: Path | None, target: Path | None) -> dict[st
     return needed
 
 
+def _require_scratch(scratch: Path, alignment: str) -> None:
+    if not scratch.is_dir():
+        raise InputError("--scratch", f"{scratch} is not a folder", "name an existing one, on a disk")
+    if ALIGNMENTS[alignment].whole_source:
+        problem = f"alignment {alignment!r} weighs every source row against all others at once"
+        raise InputError("--scratch", problem, "keep the source in memory, or choose another alignment")
+
+
 def build(
     folder: Path,
     domains: dict[str, Transitions],
@@ -135,8 +155,13 @@ def build(
     robot: Robot,
     config: TrainConfig,
     state: dict[str, Any] | None,
+    stream: Stream | None = None,
+    scratch: Path | None = None,
 ) -> Trainer:
-    """The trainer of a run, fresh (`state` None) or as of a checkpoint; fits the alignment if fresh."""
+    """The trainer of a run, fresh (`state` None) or as of a checkpoint; fits the alignment if fresh.
+
+    Of a `stream`, `domains` has the sample; its rows go to the folder `scratch`.
+    """
     torch.manual_seed(config.seed)
     fastest = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(fastest if config.device == "auto" else config.device)
@@ -161,7 +186,16 @@ def build(
         name: pack(data, normaliser, extra.get(name, np.zeros((len(data), 0), np.float32)), config.reward_scale)
         for name, data in domains.items()
     }
-    on_device = {name: rows.to(device) for name, rows in packed.items()}
+    on_device: dict[str, Any] = {name: rows.to(device) for name, rows in packed.items()}
+    if stream is not None and scratch is not None:
+
+        def further(chunk: Transitions) -> Tensor:
+            corrected = alignment.correct(chunk)
+            return pack(corrected, normaliser, alignment.extend(corrected), config.reward_scale)
+
+        shape = (len(stream), packed["source"].shape[1])
+        parts = map(further, stream.shuffled(config.seed))
+        on_device["source"] = Stretches(scratch, parts, shape, config.seed)
     trainer = Trainer(config, agent, alignment, on_device.get("source"), on_device.get("target"), folder)
     if state is not None:
         trainer.load(state)

@@ -18,6 +18,7 @@ from landbridge.training.agents.base import Agent
 from landbridge.training.alignments.base import Alignment
 from landbridge.training.config import BLOCK, TrainConfig, write_atomic
 from landbridge.training.dataset import unpack
+from landbridge.training.stretches import Stretches
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 60.0
@@ -30,12 +31,14 @@ class Trainer:
     The run is a sequence of blocks of BLOCK steps. Before a block, its row indices are drawn at once and the alignment
     is refreshed; within it, rows are gathered and weighed for CHUNK steps at once; after it, the metrics leave the
     device, are checked for NaN and logged. A checkpoint falls between two blocks and holds everything the next block
-    reads, so a resumed run is bit-equal to an uninterrupted one. Under `torchrun` every rank draws the same indices and
-    trains on its share of them; the first one writes.
+    reads, so a resumed run is bit-equal to an uninterrupted one. Of a source on disk (`Stretches`) a block draws from
+    the rows that are read for it. Under `torchrun` every rank draws the same indices and trains on its share of them;
+    the first one writes.
 
     Args:
         source, target: Packed rows (N, width) of `landbridge.training.dataset.pack`, or None where the alignment uses
-            none. Source rows carry the alignment's cached columns; target rows end before them.
+            none. Source rows carry the alignment's cached columns; target rows end before them. The source may be on
+            disk.
         folder: The run's folder; it exists.
     """
 
@@ -44,12 +47,14 @@ class Trainer:
         config: TrainConfig,
         agent: Agent,
         alignment: Alignment,
-        source: Tensor | None,
+        source: Tensor | Stretches | None,
         target: Tensor | None,
         folder: Path,
     ) -> None:
         self.config, self.agent, self.alignment, self.folder = config, agent, alignment, folder
-        self.source, self.target = source, target
+        self._on_disk = source if isinstance(source, Stretches) else None
+        self.source = None if isinstance(source, Stretches) else source
+        self.target = target
         self.step = 0
         self.seconds = {"agent": 0.0, "alignment": 0.0}
         self._generator = torch.Generator().manual_seed(config.seed)
@@ -76,9 +81,12 @@ class Trainer:
     def block(self, steps: int) -> dict[str, float]:
         """Take `steps` steps; returns the mean of each metric over them."""
         start = time.perf_counter()
+        if self._on_disk is not None:
+            self.source = self._on_disk.pool(self.step // BLOCK).to(self.agent.generator.device)
+        aligned = -time.perf_counter()
         if self.source is not None:
             self.alignment.refresh(self._value, self.step / self.config.steps)
-        aligned = time.perf_counter() - start
+        aligned += time.perf_counter()
         picks = [self._draw(rows, steps) for rows in (self.source, self.target)]
         shown: list[Tensor] = []
         mine = [None if pick is None else ranks.share(pick, 1) for pick in picks]

@@ -44,13 +44,16 @@ class Alignment(nn.Module):
     """Base: uses both domains and weighs every row 1, the naive mix.
 
     Parameters and buffers of a subclass go into the checkpoint. The order of calls is `fit` (not on resume), `correct`,
-    `cache`, then `refresh` and `weights` by turns.
+    `cache`, then `refresh` and `weights` by turns. Where the source is larger than memory, these see a sample of it;
+    before `refresh` all of it then comes by chunks to `correct` and `extend`.
 
     Attributes:
         domains: The datasets it reads.
+        whole_source: Whether it must see every source row at once.
     """
 
     domains: ClassVar[tuple[str, ...]] = ("source", "target")
+    whole_source: ClassVar[bool] = False
 
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__()
@@ -65,6 +68,10 @@ class Alignment(nn.Module):
 
     def cache(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
         """Columns (N, c) kept for every source row and given back as `batch.extra`."""
+        return np.zeros((len(source), 0), np.float32)
+
+    def extend(self, source: Transitions) -> NDArray[np.float32]:
+        """The columns (N, c) of further source rows, after `cache` of others."""
         return np.zeros((len(source), 0), np.float32)
 
     def refresh(self, value: Value, progress: float) -> None:
@@ -108,7 +115,7 @@ class FixedWeights(Alignment, ABC):
         return batch.extra[:, 0]
 
     def diagnostics(self) -> Diagnostics:
-        """Effective sample size, share kept and histogram of the weights of all source rows."""
+        """Effective sample size, share kept and histogram of the weights of the source rows of `cache`."""
         return Diagnostics(
             weight_figures(torch.from_numpy(self._weights)), {"weight": self._weights.astype(np.float64)}
         )

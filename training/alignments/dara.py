@@ -53,6 +53,6 @@ class DARA(Alignment):
         return dataclasses.replace(source, reward=source.reward + self._correction.astype(np.float32))
 
     def diagnostics(self) -> Diagnostics:
-        """Mean and deviation of the correction; its histogram."""
+        """Mean and deviation of the correction last made; its histogram."""
         figures = {"correction_mean": float(self._correction.mean()), "correction_std": float(self._correction.std())}
         return Diagnostics(figures, {"correction": self._correction.astype(np.float64)})

@@ -47,8 +47,16 @@ class DensityRatio(FixedWeights):
 
     def row_weights(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
         """W of every source row, (N,)."""
-        ratio = np.exp(
-            np.minimum(self.classifiers.log_ratio(source, self.context.normaliser), np.log(self.config.clip))
-        )
-        weights: NDArray[np.float32] = (ratio / ratio.mean()).astype(np.float32)
+        ratio = self._ratio(source)
+        self._mean = ratio.mean()
+        weights: NDArray[np.float32] = (ratio / self._mean).astype(np.float32)
         return weights
+
+    def extend(self, source: Transitions) -> NDArray[np.float32]:
+        """W of further source rows, by the mean of the first; (N, 1)."""
+        weights: NDArray[np.float32] = (self._ratio(source) / self._mean).astype(np.float32)
+        return weights[:, None]
+
+    def _ratio(self, source: Transitions) -> NDArray[np.float32]:
+        log_ratio = self.classifiers.log_ratio(source, self.context.normaliser)
+        return np.exp(np.minimum(log_ratio, np.log(self.config.clip)))

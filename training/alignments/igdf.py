@@ -87,16 +87,21 @@ class IGDF(Alignment):
             torch.autograd.backward(loss)
             optimiser.step()
 
-    @torch.no_grad()
     def cache(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
         """H of every source row, (N, 1)."""
+        h = self.extend(source)
+        self._score = torch.from_numpy(h[:, 0])
+        return h
+
+    @torch.no_grad()
+    def extend(self, source: Transitions) -> NDArray[np.float32]:
+        """H of further source rows, (N, 1)."""
         norm, device = self.context.normaliser, next(self.parameters()).device
         rows = [
             torch.split(torch.from_numpy(x), CHUNK) for x in (norm(source.obs), source.action, norm(source.next_obs))
         ]
         parts = [self.score(*(x.to(device) for x in chunk)).cpu() for chunk in zip(*rows, strict=True)]
-        self._score = torch.cat(parts)
-        h: NDArray[np.float32] = self._score[:, None].numpy()
+        h: NDArray[np.float32] = torch.cat(parts)[:, None].numpy()
         return h
 
     def weights(self, batch: Batch, value: Value) -> Tensor:
@@ -105,7 +110,7 @@ class IGDF(Alignment):
         return keep_top(h, self.config.xi) * (self.config.alpha * h).exp()
 
     def diagnostics(self) -> Diagnostics:
-        """Figures of the weights over all source rows; histogram of h."""
+        """Figures of the weights over the source rows of `cache`; histogram of h."""
         weights = keep_top(self._score, self.config.xi) * (self.config.alpha * self._score).exp()
         arrays = {"weight": weights.double().numpy(), "score": self._score.double().numpy()}
         return Diagnostics(weight_figures(weights), arrays)

@@ -44,6 +44,7 @@ class OTDF(FixedWeights):
     """
 
     config: OTDFConfig
+    whole_source = True
 
     def row_weights(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
         """W of every source row, (N,)."""

@@ -108,11 +108,15 @@ class Predictive(Alignment, ABC):
         predicted = self.predict(held)
         self.calibrate(held, predicted)
         self._measure_error(held, predicted)
-        held_extra, extra = self.columns(held, predicted), self.columns(source, self.predict(source))
+        held_extra, extra = self.columns(held, predicted), self.extend(source)
         probe = np.random.default_rng(c.seed).permutation(len(source))[:PROBE]
         self._probe = pack(source[probe], c.normaliser, extra[probe], c.reward_scale).to(c.device)
         self._held = pack(held, c.normaliser, held_extra, c.reward_scale).to(c.device)
         return extra
+
+    def extend(self, source: Transitions) -> NDArray[np.float32]:
+        """`columns` of further source rows."""
+        return self.columns(source, self.predict(source))
 
     def refresh(self, value: Value, progress: float) -> None:
         """Set floor, scale and blend from the current V."""

@@ -1,0 +1,81 @@
+"""A source dataset larger than memory: read in chunks, and known as a whole by its sample and its moments."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from landbridge.observation import Observer
+from landbridge.robot import Robot
+from landbridge.training import ranks
+from landbridge.training.dataset import Moments, Normaliser, Transitions, load_domains, open_domain, read_chunks
+
+CHUNK = 2**18  # transitions in memory at once; also those of the sample
+
+
+class Stream:
+    """Reads the source once: checks every transition, and keeps what training needs of the whole.
+
+    Attributes:
+        sample: Some CHUNK transitions, of each chunk its share: what alignments are fitted to.
+        moments: Of all observations.
+        digest: SHA-256 of the SHA-256 of each chunk.
+
+    Raises:
+        InputError: As `dataset.load_domains`.
+    """
+
+    def __init__(self, robot: Robot, path: Path) -> None:
+        self.dataset, self._observer = open_domain(robot, "source", path), Observer(robot.spec)
+        rng = np.random.default_rng(0)  # of the dataset, not of the run: every run is fitted to the same sample
+        share = min(1.0, CHUNK / len(self))
+        sha, parts, moments = hashlib.sha256(), [], []
+        for chunk in self._shown("read", read_chunks(self.dataset, self._observer, CHUNK)):
+            sha.update(bytes.fromhex(chunk.digest()))
+            moments.append(Moments.of(chunk.obs))
+            parts.append(chunk[np.sort(rng.choice(len(chunk), round(share * len(chunk)), replace=False))])
+        self.digest = sha.hexdigest()
+        self.sample = Transitions.joined(parts)
+        self.moments = reduce(Moments.joined, moments)
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return self.dataset.transitions
+
+    def normaliser(self, domains: dict[str, Transitions], names: list[str]) -> Normaliser:
+        """Pooled over the stream and the other domains; see `Normaliser.of`."""
+        others = [Moments.of(data.obs) for name, data in domains.items() if name != "source"]
+        return Normaliser.of_moments(reduce(Moments.joined, others, self.moments), names)
+
+    def shuffled(self, seed: int) -> Iterator[Transitions]:
+        """All transitions in chunks: episodes in random order, then the rows of a chunk.
+
+        A stretch of rows is then one of transitions drawn from all over the dataset, whatever its order was.
+        """
+        rng = np.random.default_rng(seed)
+        chunks = read_chunks(self.dataset, self._observer, CHUNK, rng.permutation(len(self.dataset)))
+        for chunk in self._shown("pack", chunks):
+            yield chunk[rng.permutation(len(chunk))]
+
+    def _shown(self, name: str, chunks: Iterator[Transitions]) -> Iterator[Transitions]:
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=Console(stderr=True), disable=not ranks.leads()) as progress:
+            bar = progress.add_task(name, total=len(self))
+            for chunk in chunks:
+                yield chunk
+                progress.advance(bar, len(chunk))
+
+
+def read_domains(robot: Robot, paths: dict[str, Path], streamed: bool) -> tuple[dict[str, Transitions], Stream | None]:
+    """As `dataset.load_domains`; but with `streamed` a source is its sample, and all of it the stream."""
+    if not streamed or "source" not in paths:
+        return load_domains(robot, paths), None
+    others = load_domains(robot, {name: path for name, path in paths.items() if name != "source"})
+    stream = Stream(robot, paths["source"])
+    return {"source": stream.sample, **others}, stream
