@@ -72,6 +72,7 @@ class Arm:
 ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items()} | {
     "shuffled": Arm("tabb's weights on the wrong rows", "#9ecae1", "shuffled"),
     "oracle": Arm("weights of the twin's own dynamics", "#525252", "oracle", fixed_base=True),
+    "oracle_corrected": Arm("corrected by the twin's own dynamics", "#252525", "oracle_corrected", fixed_base=True),
     "cql": Arm("CQL, naive mix", "#e7298a", "none", agent="cql"),
     "bc": Arm("BC, robot data only", "#a6761d", "target_only", agent="bc"),
     "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated", fixed_base=True),
@@ -196,7 +197,7 @@ def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
         *("train", "--out", str(run), "--robot", study.robot, "--agent", arm.agent, "--alignment", arm.alignment),
         *("--source", str(data / arm.source), "--target", str(data / "target")),
         *("--compile", "--steps", str(study.steps), "--seed", str(seed)),
-        *(("--oracle.scenario", study.rung) if arm.alignment == "oracle" else ()),
+        *((f"--{arm.alignment}.scenario", study.rung) if arm.fixed_base and arm.source == "source" else ()),
     )
 
 

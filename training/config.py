@@ -14,11 +14,12 @@ from landbridge.training.agents.bc import BCConfig
 from landbridge.training.agents.cql import CQLConfig
 from landbridge.training.agents.iql import IQLConfig
 from landbridge.training.agents.td3bc import TD3BCConfig
+from landbridge.training.alignments.corrected import CorrectedConfig
 from landbridge.training.alignments.dara import DARAConfig
 from landbridge.training.alignments.density_ratio import DensityRatioConfig
 from landbridge.training.alignments.dynamics import DynamicsConfig
 from landbridge.training.alignments.igdf import IGDFConfig
-from landbridge.training.alignments.oracle import OracleConfig
+from landbridge.training.alignments.oracle import OracleConfig, OracleCorrectedConfig
 from landbridge.training.alignments.otdf import OTDFConfig
 from landbridge.training.alignments.tabb import TabbConfig
 from landbridge.training.alignments.vgdf import VGDFConfig
@@ -35,9 +36,11 @@ AlignmentName = Literal[
     "otdf",
     "vgdf",
     "dynamics",
+    "corrected",
     "density_ratio",
     "tabb",
     "oracle",
+    "oracle_corrected",
     "shuffled",
 ]
 
@@ -74,9 +77,11 @@ class TrainConfig:
     igdf: IGDFConfig = field(default_factory=IGDFConfig)
     otdf: OTDFConfig = field(default_factory=OTDFConfig)
     vgdf: VGDFConfig = field(default_factory=VGDFConfig)
+    corrected: CorrectedConfig = field(default_factory=CorrectedConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     density_ratio: DensityRatioConfig = field(default_factory=DensityRatioConfig)
     oracle: OracleConfig = field(default_factory=OracleConfig)
+    oracle_corrected: OracleCorrectedConfig = field(default_factory=OracleCorrectedConfig)
     tabb: TabbConfig = field(default_factory=TabbConfig)
 
     @property

@@ -14,7 +14,7 @@ from landbridge.manifest import Drift, Threshold
 from landbridge.observation import Observer
 from landbridge.training.agents.base import Agent
 from landbridge.training.alignments.base import Alignment
-from landbridge.training.alignments.predictive import Predictive
+from landbridge.training.alignments.modelled import Modelled
 from landbridge.training.dataset import Normaliser, Transitions
 from landbridge.training.predictor import Predictor, split_episodes
 
@@ -78,7 +78,7 @@ class TargetModel(nn.Module):
 
 def target_model(agent: Agent, alignment: Alignment, normaliser: Normaliser, observer: Observer) -> TargetModel | None:
     """The target model of a trained run; None if its alignment has no predictor."""
-    if not isinstance(alignment, Predictive):
+    if not isinstance(alignment, Modelled):
         return None
     return TargetModel(alignment.predictor, agent, normaliser, observer).eval()
 
@@ -102,7 +102,7 @@ def drift(
     target: Transitions, model: TargetModel | None, alignment: Alignment, rate_hz: float, seed: int
 ) -> Drift | None:
     """Limits from target rollouts that neither predictor nor envelope saw; None if those hold too few windows."""
-    share = alignment.config.holdout if isinstance(alignment, Predictive) else HOLDOUT
+    share = alignment.config.holdout if isinstance(alignment, Modelled) else HOLDOUT
     seen, held = split_episodes(target, share, seed)
     window = round(WINDOW_SECONDS * rate_hz)
     envelope = Envelope.of(_rows(seen))

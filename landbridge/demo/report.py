@@ -24,6 +24,7 @@ ARMS = {
     "none": ("naive mix", "#d1653a"),
     "tabb": ("target-aligned (tabb)", "#2166ac"),
     "dynamics": ("dynamics error", "#8c6bb1"),
+    "corrected": ("corrected next states", "#1b9e77"),
 }
 DEPLOYED = "dynamics"  # the default alignment
 FRAMES_PER_SECOND = 12.5

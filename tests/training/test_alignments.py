@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from landbridge.errors import InputError
@@ -24,6 +25,7 @@ from landbridge.training.agents.iql import IQLConfig
 from landbridge.training.agents.td3bc import TD3BCConfig
 from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.alignments.base import Alignment, Context
+from landbridge.training.alignments.corrected import Corrected, CorrectedConfig
 from landbridge.training.alignments.dara import DARA, DARAConfig
 from landbridge.training.alignments.density_ratio import DensityRatioConfig
 from landbridge.training.alignments.domains import ClassifierConfig
@@ -58,6 +60,7 @@ SMALL = TrainConfig(
     otdf=OTDFConfig(iterations=5, chunk=500),
     vgdf=VGDFConfig(predictor=PREDICTOR),
     dynamics=DynamicsConfig(predictor=PREDICTOR),
+    corrected=CorrectedConfig(predictor=PREDICTOR),
     tabb=TabbConfig(predictor=PREDICTOR),
 )
 
@@ -165,17 +168,60 @@ def test_a_row_of_weight_zero_has_no_influence(name: str) -> None:
         torch.testing.assert_close(before, after)
 
 
-def test_dynamics_weighs_by_the_error_in_units_of_the_ensembles_uncertainty(data: Data) -> None:
+def test_dynamics_weighs_by_the_error_in_units_of_the_ensembles_uncertainty(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alignment, source, _ = made("dynamics", data)
     assert isinstance(alignment, Dynamics)
-    measured = load_task(ROBOT).observer.measured
     alignment.error.fill_(0.5)
     rows = source[:2]
-    predicted = np.stack([rows.next_obs, rows.next_obs])
-    first = int(np.flatnonzero(measured)[0])
-    predicted[:, 1, first] += [1.0, 3.0]  # mean error 2, variance of the members 1
-    expected = [0.0, np.sqrt(4.0 / (0.5 + 1.0) / measured.sum())]
-    np.testing.assert_allclose(alignment.columns(rows, predicted)[:, 0], expected, rtol=1e-5)
+    # mean error 2, variance of the members 1
+    monkeypatch.setattr(alignment, "predict", lambda rows: predicted(rows, [1.0, 3.0]))
+    expected = [0.0, np.sqrt(4.0 / (0.5 + 1.0) / alignment.error.numel())]
+    np.testing.assert_allclose(alignment.extend(rows)[:, 0], expected, rtol=1e-5)
+
+
+def predicted(rows: Transitions, beside: list[float]) -> NDArray[np.float32]:
+    """Two members that agree with the simulator, except on the first measured column of the second row."""
+    found = np.stack([rows.next_obs, rows.next_obs])
+    found[:, 1, np.flatnonzero(load_task(ROBOT).observer.measured)[0]] += beside
+    return found
+
+
+def test_a_row_moves_as_far_as_the_model_is_surer_than_the_simulator(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alignment, source, _ = made("corrected", data)
+    assert isinstance(alignment, Corrected)
+    task, rows = load_task(ROBOT), source[:2]
+    first = int(np.flatnonzero(task.observer.measured)[0])
+    alignment.error.fill_(0.5)
+    alignment.discrepancy.fill_(4.5)
+    monkeypatch.setattr(alignment, "predict", lambda rows: predicted(rows, [1.0, 3.0]))
+    moved = alignment.correct(rows)
+    expected = rows.next_obs.copy()
+    expected[1, first] += 4.5 / (4.5 + 0.5 + 1.0) * 2.0  # prior 4.5, model's error 0.5, variance of the members 1
+    np.testing.assert_allclose(moved.next_obs, expected, rtol=1e-5)
+    np.testing.assert_allclose(moved.reward, task.reward(rows.obs, rows.action, moved.next_obs), rtol=1e-5)
+    limit = ROBOT.spec.joint("arm").position_limit
+    assert limit is not None
+    monkeypatch.setattr(alignment, "predict", lambda rows: predicted(rows, [2.0 * limit[1]] * 2))
+    assert alignment.correct(rows).terminated.tolist() == [False, True]
+    assert not alignment.correct(rows[:1]).terminated.any()
+
+
+def test_nothing_moves_where_the_model_cannot_tell_the_simulator_from_the_robot(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alignment, source, _ = made("corrected", data)
+    assert isinstance(alignment, Corrected)
+    noise = np.random.default_rng(0).normal(0, 1e-3, source.next_obs.shape).astype(np.float32)
+    monkeypatch.setattr(alignment, "learn", lambda *_: None)
+    monkeypatch.setattr(alignment, "predict", lambda rows: (rows.next_obs + noise[: len(rows)])[None])
+    alignment.fit(source, source)  # the simulator is the robot
+    assert alignment.discrepancy.sqrt().max() < 2e-4
+    moved = np.abs(alignment.correct(source).next_obs - source.next_obs)
+    assert moved.mean() < 0.05 * np.abs(noise).mean()
 
 
 def test_vgdf_keeps_the_rows_whose_backup_is_likely(data: Data) -> None:
@@ -289,6 +335,6 @@ def test_a_configuration_survives_its_json(data: Data) -> None:
 
 
 def test_an_alignment_without_its_data_is_refused(tmp_path: Path, data: Data) -> None:
-    for name in ("dara", "igdf", "otdf", "vgdf", "dynamics", "density_ratio", "shuffled"):
+    for name in ("dara", "igdf", "otdf", "vgdf", "dynamics", "corrected", "density_ratio", "shuffled"):
         with pytest.raises(InputError, match=f"alignment '{name}' needs a target dataset"):
             train(tmp_path / "run", data.source, None, config=dataclasses.replace(SMALL, alignment=name))  # type: ignore[arg-type]

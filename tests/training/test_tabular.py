@@ -18,6 +18,7 @@ from torch import Tensor
 
 from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.alignments.base import Context
+from landbridge.training.alignments.corrected import CorrectedConfig
 from landbridge.training.alignments.density_ratio import DensityRatioConfig
 from landbridge.training.alignments.domains import ClassifierConfig
 from landbridge.training.alignments.dynamics import DynamicsConfig
@@ -33,6 +34,7 @@ CONFIGS: dict[str, Any] = {
     "none": None,
     "tabb": TabbConfig(warmup=0.0, ess_floor=0.05, predictor=PREDICTOR),
     "dynamics": DynamicsConfig(ess_floor=0.05, predictor=PREDICTOR),
+    "corrected": CorrectedConfig(predictor=PREDICTOR),
     "density_ratio": DensityRatioConfig(classifiers=ClassifierConfig(hidden=32, steps=1500, lr=3e-3, noise=0.1)),
 }
 
@@ -80,13 +82,15 @@ def fixed_point(name: str) -> NDArray[np.float64]:
         advance_history=lambda obs, action: np.array(obs, np.float32),
     )
     plain = Normaliser(np.zeros(STATES), np.ones(STATES))
-    context = Context(
-        None, SimpleNamespace(observer=observer, reward=reward), plain, GAMMA, 1.0, torch.device("cpu"), 0
-    )  # type: ignore[arg-type]
+    task: Any = SimpleNamespace(
+        observer=observer, reward=reward, terminated=lambda obs, action, next_obs: np.zeros(len(obs), bool)
+    )
+    context = Context(None, task, plain, GAMMA, 1.0, torch.device("cpu"), 0)  # type: ignore[arg-type]
     torch.manual_seed(0)
     alignment = ALIGNMENTS[name](CONFIGS[name], context)
     (source, source_pair), (target, target_pair) = rows("source"), rows("target")
     alignment.fit(source, target)
+    source = alignment.correct(source)
     batch = unpack(pack(source, plain, alignment.cache(source, target)), STATES, 1)
     q = torch.zeros(2 * STATES)
     pair = torch.from_numpy(np.concatenate([source_pair, target_pair]))
@@ -105,7 +109,7 @@ def fixed_point(name: str) -> NDArray[np.float64]:
     return found
 
 
-@pytest.mark.parametrize("name", ["tabb", "density_ratio", "dynamics"])
+@pytest.mark.parametrize("name", ["tabb", "density_ratio", "dynamics", "corrected"])
 def test_an_aligned_backup_converges_to_the_robots_value_function(name: str) -> None:
     np.testing.assert_allclose(fixed_point(name), true_value(), rtol=0.03)
 

@@ -24,7 +24,7 @@ class IQLConfig(AgentConfig):
     """
 
     expectile: float = 0.7
-    weight_temp: float = 10.0
+    weight_temp: float = 3.0
 
 
 class IQL(Agent):

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import following
 from landbridge.simulation.scenario import load_scenario
+from landbridge.training.alignments.corrected import Corrected, CorrectedConfig
 from landbridge.training.alignments.dynamics import Dynamics, DynamicsConfig
+from landbridge.training.alignments.modelled import Modelled
 from landbridge.training.dataset import Transitions
 
 
 @dataclass(frozen=True)
-class OracleConfig(DynamicsConfig):
+class TwinConfig:
     """Hyperparameters.
 
     Attributes:
@@ -27,17 +29,14 @@ class OracleConfig(DynamicsConfig):
     scenario: str = "severe"
 
 
-class Oracle(Dynamics):
-    """`dynamics` with the twin itself in place of the predictor; for study.
+class Twin(Modelled):
+    """The twin itself in place of the predictor; for study, and for fixed bases whose joints are all observed.
 
-    Where this does not beat the naive mix, no weight made from better predictions can. The mismatch of a row is as
-    there, with the one prediction m_j of the twin put into the row's state, actions in flight included, and e_j^2 what
-    its sensor noise leaves on held-out target transitions. For fixed bases whose joints are all observed.
+    It is put into every row's state, actions in flight included. Its error e^2 is what its sensor noise leaves on
+    held-out target transitions; v is 0.
     """
 
-    config: OracleConfig
-
-    def fit(self, source: Transitions, target: Transitions) -> None:
+    def learn(self, source: Transitions, target: Transitions) -> None:
         """There is nothing to learn."""
 
     def predict(self, data: Transitions) -> NDArray[np.float32]:
@@ -48,3 +47,27 @@ class Oracle(Dynamics):
             return following(plant, self.context.task.observer, data.obs, data.action)[None]
         finally:
             plant.close()
+
+
+@dataclass(frozen=True)
+class OracleConfig(TwinConfig, DynamicsConfig):
+    """Hyperparameters of both."""
+
+
+class Oracle(Twin, Dynamics):
+    """`dynamics` by the twin. Where it does not beat the naive mix, no weight made from better predictions can."""
+
+    config: OracleConfig
+
+
+@dataclass(frozen=True)
+class OracleCorrectedConfig(TwinConfig, CorrectedConfig):
+    """Hyperparameters of both."""
+
+
+class OracleCorrected(Twin, Corrected):
+    """`corrected` by the twin: the agent sees the robot's own dynamics at every source row. What that does not reach is
+    beyond any alignment of these logs.
+    """
+
+    config: OracleCorrectedConfig

@@ -33,12 +33,12 @@ class Tabb(Predictive):
 
     config: TabbConfig
 
-    def columns(self, data: Transitions, predicted: NDArray[np.float32]) -> NDArray[np.float32]:
+    def extend(self, source: Transitions) -> NDArray[np.float32]:
         """[r^_k, s^_k] of every member k (N, members (n + 1)): rewards scaled, states normalised."""
         c = self.context
         columns: list[NDArray[np.float32]] = []
-        for following in predicted:
-            reward = c.task.reward(data.obs, data.action, following) * c.reward_scale
+        for following in self.predict(source):
+            reward = c.task.reward(source.obs, source.action, following) * c.reward_scale
             columns += [reward[:, None].astype(np.float32), c.normaliser(following)]
         return np.concatenate(columns, axis=1)
 

@@ -1,0 +1,80 @@
+"""Source transitions moved to where the robot would have gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from landbridge.training.alignments.base import Context, Diagnostics
+from landbridge.training.alignments.modelled import Modelled, ModelledConfig
+from landbridge.training.dataset import Transitions
+
+
+@dataclass(frozen=True)
+class CorrectedConfig(ModelledConfig):
+    """Hyperparameters; one default for all robots. How far a row moves has none: it follows from the data."""
+
+
+class Corrected(Modelled):
+    """Moves the Bellman target of a source row, where the weights of `tabb` and `dynamics` only drop it.
+
+    A row that the simulator gets wrong still says where the robot may be and what it may do there; only s' is wrong,
+    and the model knows better. What is believed of the robot's next state is what the simulator says, N(s', D), and
+    what the model says, N(m, e^2 + v) (`Modelled.estimate`); of every measured column j the backup uses the mean of
+    both together,
+
+        s'_j + K_j (m_j - s'_j),     K_j = D_j / (D_j + e_j^2 + v_j),
+
+    with D_j the simulator's error by the method of moments (empirical Bayes; Efron, Morris 1973, JASA 68:117-130):
+    the mean over source rows of (s'_j - m_j)^2 less what the model's own error explains of it, not below 0. So nothing
+    moves where the simulator agrees with the robot as far as can be told, nor where the robot's data are silent. Reward
+    and termination follow from the task. All rows weigh 1.
+    """
+
+    config: CorrectedConfig
+
+    def __init__(self, config: Any, context: Context) -> None:
+        super().__init__(config, context)
+        self.register_buffer("discrepancy", torch.zeros_like(self.error))
+        self.discrepancy: Tensor  # D_j, in physical units
+
+    def fit(self, source: Transitions, target: Transitions) -> None:
+        """Train the model, measure its error, then the simulator's."""
+        super().fit(source, target)
+        mean, variance = self.estimate(source)
+        excess = (np.square(self._measured(source.next_obs) - mean) - variance).mean(0)
+        self.discrepancy.copy_(torch.from_numpy(np.maximum(excess, 0)))
+
+    def correct(self, source: Transitions) -> Transitions:
+        """Next states moved, rewards and terminations by the task."""
+        task = self.context.task
+        mean, variance = self.estimate(source)
+        prior = self.discrepancy.double().cpu().numpy()
+        gain = prior / (prior + variance)
+        step = gain * (mean - self._measured(source.next_obs))
+        next_obs = source.next_obs.copy()
+        next_obs[:, task.observer.measured] += step.astype(np.float32)
+        reward = task.reward(source.obs, source.action, next_obs).astype(np.float32)
+        self._gain, self._moved = gain.mean(0), np.abs(step) / np.sqrt(self.error.double().cpu().numpy())
+        return replace(
+            source,
+            next_obs=next_obs,
+            reward=reward,
+            terminated=task.terminated(source.obs, source.action, next_obs),
+        )
+
+    def diagnostics(self) -> Diagnostics:
+        """Mean K of every column over the rows corrected last; how far they moved, in the model's own errors."""
+        observer = self.context.task.observer
+        names = [name for name, m in zip(observer.names, observer.measured, strict=True) if m]
+        gains = {f"gain.{name}": float(k) for name, k in zip(names, self._gain, strict=True)}
+        return Diagnostics(self.model_figures | gains, {"moved": self._moved.ravel()})
+
+    def _measured(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        measured: NDArray[np.float32] = obs[:, self.context.task.observer.measured]
+        return measured
