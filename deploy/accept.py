@@ -13,11 +13,12 @@ from tyro.conf import Positional
 from landbridge.bundle import Bundle, read_bundle
 from landbridge.deploy.engine import TENSORRT, Precision, engine_key, write_record
 from landbridge.deploy.runtime import GOLDEN_TOLERANCE, load_policy
+from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
-from landbridge.simulation.scenario import load_scenario
+from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.task import load_task
 
 SEED = 30_000
@@ -25,6 +26,7 @@ MIN_RETURN = 0.95  # of the CPU's, on the same episodes
 LOST_EPISODES = 1  # that the CPU wins and the engine may lose: a rollout at the edge may fall to either side
 
 Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Start = Callable[[], Infer]  # begins an episode, as `Policy.reset` does
 
 
 def engine(
@@ -52,7 +54,7 @@ def engine(
     load_scenario(robot, scenario)
     key = engine_key(read.files["policy.onnx"], precision)
     candidate = load_policy(read, (TENSORRT,), strict=True, precision=precision, accepted=False)
-    scores = compare(read, robot, candidate, load_policy(read), scenario, episodes)
+    scores = compare(read, robot, candidate.reset, load_policy(read).reset, scenario, episodes)
     record = write_record(key, candidate.golden_error, scores)
     return {
         "bundle": str(bundle),
@@ -73,7 +75,7 @@ def load_robot_of(bundle: Path) -> Robot:
 
 
 def compare(
-    bundle: Bundle, robot: Robot, candidate: Infer, reference: Infer, scenario: str, episodes: int
+    bundle: Bundle, robot: Robot, candidate: Start, reference: Start, scenario: str, episodes: int
 ) -> dict[str, float]:
     """Success and return of both on the same episodes of the twin.
 
@@ -81,7 +83,7 @@ def compare(
         InputError: The candidate does worse than allowed.
     """
     (won, gained), (reference_won, reference_gained) = (
-        closed_loop(robot, infer, scenario, episodes) for infer in (candidate, reference)
+        closed_loop(robot, start, scenario, episodes) for start in (candidate, reference)
     )
     scores = {
         "success": won / episodes,
@@ -99,16 +101,20 @@ def compare(
     return scores
 
 
-def closed_loop(robot: Robot, infer: Infer, scenario: str, episodes: int) -> tuple[int, float]:
+def closed_loop(robot: Robot, start: Start, scenario: str, episodes: int) -> tuple[int, float]:
     """Successful episodes and mean return of a policy on the twin, in simulated time."""
-    task, rung = load_task(robot), load_scenario(robot, scenario)
-    *streams, start = np.random.SeedSequence(SEED).spawn(episodes + 1)
-    plants = [make_plant(robot, "bullet", rung, np.random.default_rng(stream)) for stream in streams]
+    rung, streams = load_scenario(robot, scenario), np.random.SeedSequence(SEED).spawn(episodes)
+    done = [_episode(robot, start(), rung, *map(np.random.default_rng, stream.spawn(2))) for stream in streams]
+    success = load_task(robot).success
+    return sum(success(e.obs) for e in done), float(np.mean([e.rewards.sum() for e in done]))
+
+
+def _episode(
+    robot: Robot, infer: Infer, rung: Scenario, noise: np.random.Generator, start: np.random.Generator
+) -> Episode:
+    plant = make_plant(robot, "bullet", rung, noise)
     try:
-        done = lockstep(
-            plants, task, lambda obs: np.stack([infer(row).copy() for row in obs]), np.random.default_rng(start)
-        )
+        (episode,) = lockstep([plant], load_task(robot), lambda obs: infer(obs[0])[None], start)
     finally:
-        for plant in plants:
-            plant.close()
-    return sum(task.success(e.obs) for e in done), float(np.mean([e.rewards.sum() for e in done]))
+        plant.close()
+    return episode

@@ -77,10 +77,10 @@ def measure(bundle: Bundle, provider: str, calls: int) -> dict[str, Microseconds
     fresh = Policy(policy.graph.again())
     first = timed(fresh, obs[:1])
     steady, bare = [], []
-    run, binding = policy.graph.session.run_with_iobinding, policy.graph.binding
+    run = policy.graph.run
     for _ in range(-(-calls // BLOCK)):
         steady.append(timed(policy, obs))
-        bare.append(timed(lambda _: run(binding), obs))
+        bare.append(timed(lambda _: run(), obs))
     period = bundle.robot.control_dt
     idle = [timed(policy, obs[:1], rest=period) for _ in range(max(1, round(calls * IDLE_SHARE)))]
     with busy_core():

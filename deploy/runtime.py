@@ -7,17 +7,20 @@ what onnxruntime itself allocates.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from landbridge.bundle import Bundle
 from landbridge.deploy.engine import TENSORRT, Precision, engine_key, provider_options, read_record
 from landbridge.errors import InputError
+from landbridge.manifest import Manifest
 
 CPU = "CPUExecutionProvider"
 # Largest |difference| from golden actions in [-1, 1]; None: the one that the bundle states. Half floats have 11 bits.
@@ -35,6 +38,7 @@ class Graph:
 
     Attributes:
         inputs, outputs: Buffers by name: fill the ones, `run`, read the others.
+        run: Computes `outputs` from `inputs`.
         provider: The execution provider that really runs it.
 
     Raises:
@@ -55,27 +59,27 @@ class Graph:
         self.provider: str = self.session.get_providers()[0]
         self.inputs = _buffers(path, "input", self.session.get_inputs(), inputs)
         self.outputs = _buffers(path, "output", self.session.get_outputs(), outputs)
-        self.binding = self.session.io_binding()
-        for bind, buffers in ((self.binding.bind_input, self.inputs), (self.binding.bind_output, self.outputs)):
+        binding = self.session.io_binding()
+        for bind, buffers in ((binding.bind_input, self.inputs), (binding.bind_output, self.outputs)):
             for name, buffer in buffers.items():
                 bind(name, "cpu", 0, np.float32, list(buffer.shape), buffer.ctypes.data)
+        self.run: Callable[[], None] = partial(self.session.run_with_iobinding, binding)
 
     def again(self) -> Graph:
         """The same graph in a session of its own, which has not run yet."""
         return Graph(*self._made_from)
 
-    def run(self) -> None:
-        """Compute `outputs` from `inputs`."""
-        self.session.run_with_iobinding(self.binding)
-
 
 class Policy:
     """One policy, ready to run. Made by `load_policy`.
+
+    A recurrent policy's state, every output NAME_out of its graph, is kept here and fed back as NAME_in.
 
     Attributes:
         obs: Input buffer (1, n) float32, n the size of the observation.
         action: Output buffer (1, m) float32; overwritten by each call.
         provider: The execution provider that really runs it.
+        recurrent: Whether it has a state, so that an answer depends on all calls since `reset`.
         golden_error: Largest |difference| from the golden actions, measured at load on this machine and provider.
     """
 
@@ -83,14 +87,24 @@ class Policy:
         self.graph, self.provider = graph, graph.provider
         self.obs, self.action = graph.inputs["obs"], graph.outputs["action"]
         self.golden_error = float("nan")
-        self._row, self._answer = self.obs[0], self.action[0]
-        self._run, self._binding = graph.session.run_with_iobinding, graph.binding
+        self._row, self._answer, self._run = self.obs[0], self.action[0], graph.run
+        names = [name.removesuffix("_in") for name in graph.inputs if name != "obs"]
+        self._state = [(graph.inputs[f"{name}_in"], graph.outputs[f"{name}_out"]) for name in names]
+        self.recurrent = bool(names)
 
     def __call__(self, obs: NDArray[np.floating]) -> NDArray[np.float32]:
         """The action (m,) for one observation (n,): a view of `action`, valid until the next call."""
         self._row[:] = obs
-        self._run(self._binding)
+        self._run()
+        for before, after in self._state:
+            before[:] = after
         return self._answer
+
+    def reset(self) -> Self:
+        """Begin an episode: forget all calls so far."""
+        for before, _ in self._state:
+            before[:] = 0
+        return self
 
 
 def load_policy(
@@ -114,8 +128,8 @@ def load_policy(
     """
     if precision != "fp32":
         _require_accepted(bundle, providers[0], precision, accepted)
-    sizes = {"obs": (1, len(bundle.manifest.observation))}, {"action": (1, len(bundle.manifest.actuated))}
-    policy = Policy(Graph(bundle.path / "policy.onnx", bundle.files["policy.onnx"], *sizes, providers, precision))
+    model = bundle.files["policy.onnx"]
+    policy = Policy(Graph(bundle.path / "policy.onnx", model, *_sizes(bundle.manifest), providers, precision))
     if policy.provider != providers[0]:
         problem = f"asked for {providers[0]}, running on {policy.provider}; available: {ort.get_available_providers()}"
         if strict:
@@ -142,11 +156,25 @@ def _require_accepted(bundle: Bundle, provider: str, precision: Precision, accep
         read_record(engine_key(bundle.files["policy.onnx"], precision))
 
 
+def _sizes(manifest: Manifest) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Inputs and outputs of the manifest's `policy.onnx`."""
+    return (
+        {"obs": (1, len(manifest.observation)), **{f"{name}_in": shape for name, shape in manifest.state.items()}},
+        {"action": (1, len(manifest.actuated)), **{f"{name}_out": shape for name, shape in manifest.state.items()}},
+    )
+
+
 def golden_error(bundle: Bundle, policy: Policy) -> float:
-    """Largest |computed - golden| action; NaN if any computed one is NaN."""
+    """Largest |computed - golden| action; NaN if any computed one is NaN. Leaves the policy at an episode's begin."""
     golden = bundle.arrays("golden.npz")
-    computed = np.stack([policy(obs).copy() for obs in golden["obs"]])
-    return float(np.abs(computed - golden["action"]).max())
+    obs, action = golden["obs"], golden["action"]
+    sequences = obs if obs.ndim == 3 else obs[:, None]
+    computed = []
+    for sequence in sequences:
+        policy.reset()
+        computed += [policy(row).copy() for row in sequence]
+    policy.reset()
+    return float(np.abs(np.reshape(computed, action.shape) - action).max())
 
 
 def open_session(

@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("landbridge.training.train:train", "train an agent on source and target data"),
     "evaluate": ("landbridge.training.evaluate:evaluate", "score policies in simulation with intervals"),
     "export": ("landbridge.training.export:export", "turn a training run into a verified bundle"),
+    "import": ("landbridge.training.foreign:import_policy", "turn an ONNX policy of rsl_rl or Isaac Lab into a bundle"),
     "sign": ("landbridge.signature:sign", "sign a bundle with a private key"),
     "inspect": ("landbridge.inspection:inspect", "print what a bundle, dataset or robot is"),
     "verify": (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landbridge.episode import Dataset, open_dataset
+from landbridge.episode import Dataset, Episode, open_dataset
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot
@@ -41,6 +42,15 @@ class Transitions:
     next_obs: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     episode: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, episodes: Iterable[Episode]) -> Transitions:
+        """The transitions of one or more episodes, in order."""
+        parts = [
+            cls(e.obs[:-1], e.actions, e.rewards, e.obs[1:], e.terminated, np.full(len(e), i, np.int64))
+            for i, e in enumerate(episodes)
+        ]
+        return cls(*(np.concatenate([getattr(p, field.name) for p in parts]) for field in fields(cls)))
 
     def __len__(self) -> int:
         """Number of transitions N."""
@@ -171,13 +181,9 @@ def read_transitions(dataset: Dataset, observer: Observer) -> Transitions:
     Raises:
         InputError: Wrong sizes, NaN or Inf, or an action outside [-1, 1]; names the first rows.
     """
-    parts = [
-        Transitions(e.obs[:-1], e.actions, e.rewards, e.obs[1:], e.terminated, np.full(len(e), i, np.int64))
-        for i, e in enumerate(dataset)
-    ]
-    if not parts:
+    if not len(dataset):
         raise InputError(dataset.path, "has no episode", "collect or record again")
-    data = Transitions(*(np.concatenate([getattr(p, f) for p in parts]) for f in Transitions.__dataclass_fields__))
+    data = Transitions.of(dataset)
     sizes = (data.obs.shape[1], data.action.shape[1])
     if sizes != (observer.size, observer.num_actions):
         raise InputError(

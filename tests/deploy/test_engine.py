@@ -217,11 +217,11 @@ def test_acceptance_asks_for_the_same_driving_as_the_cpus(tmp_path: Path, linear
     def exact(row: np.ndarray) -> np.ndarray:
         return tuned(row[None])[0].astype(np.float32)
 
-    scores = compare(bundle, robot, lambda row: exact(row) + np.float32(1e-3), exact, "none", 1)
+    scores = compare(bundle, robot, lambda: lambda row: exact(row) + np.float32(1e-3), lambda: exact, "none", 1)
     assert scores["success"] == scores["success_cpu"] == 1.0
     assert scores["return"] == pytest.approx(scores["return_cpu"], rel=0.05)
     with pytest.raises(InputError, match=r"drives worse than the CPU on none: .*'success': 0\.0"):
-        compare(bundle, robot, lambda row: np.zeros(1, np.float32), exact, "none", 1)
+        compare(bundle, robot, lambda: lambda row: np.zeros(1, np.float32), lambda: exact, "none", 1)
 
 
 def test_a_build_without_a_gpu_is_refused_before_anything_is_built(

@@ -43,14 +43,14 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         self._affine = action_affine(self.spec)
         kind, actuated = self.spec.action.kind, self.spec.actuated
         self._message = topics.joint_message(0, actuated, kind, [0.0] * len(actuated))
-        self._action_names = (*self.spec.actuated, *topics.INFERENCE)
+        self._action_names = (*self.spec.actuated, *topics.INFERENCE, topics.TICK)
         lease = self.spec.safety.heartbeat_timeout_ms / 1000
         self._command = self.create_publisher(topics.COMMAND.message, topics.COMMAND.name, topics.command_qos(lease))
         self._action = topics.publish(self, topics.ACTION)
         self._observation = topics.publish(self, topics.OBSERVATION)
         self._names: list[str] = []  # of the joints in the last measurement, and where the robot's own are among them
         self._order: list[int] = []
-        self._ticks = 0  # measurements answered since then
+        self._ticks = 0  # measurements answered since the supervisor became ACTIVE
         self._arriving: dict[int, dict[topics.Topic, Any]] = {}  # parts of the newest measurements, by stamp
         self._parts = topics.measured(self.spec)
         for part in self._parts:
@@ -69,7 +69,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Answer measurements from now on."""
-        self._history = self.observer.initial_history(1)
+        self._history, self._ticks = self.observer.initial_history(1), 0
         self.fault, self._active = "", True
         return super().on_activate(state)
 
@@ -122,10 +122,11 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         command = action_to_command(self.spec, action, self._affine)
         fields = {self.spec.action.kind: command.tolist()}
         self._command.publish(topics.joint_message_again(self._message, stamp, **fields))
+        tick = self._ticks
         if self._moving:
             self._history, self._ticks = push_action(self._history, action[None]), self._ticks + 1
-        timing = [(started - received) * 1000, (ended - received) * 1000]
-        self._action.publish(topics.array_message(stamp, self._action_names, [*action.tolist(), *timing]))
+        timing = (started - received) * 1000, (ended - received) * 1000
+        self._action.publish(topics.array_message(stamp, self._action_names, [*action.tolist(), *timing, tick]))
         self._observation.publish(topics.array_message(stamp, self.observer.names, obs[0].tolist()))
         if self._moving:
             self.acted(obs[0], action)

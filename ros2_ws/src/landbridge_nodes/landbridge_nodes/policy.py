@@ -52,7 +52,9 @@ class PolicyNode(Controller):
         self.get_logger().info(f"bundle {bundle.digest[:12]} on {self._policy.provider}, {watched}")
 
     def act(self, obs: NDArray[np.float32]) -> NDArray[np.floating]:
-        """One inference."""
+        """One inference; before tick 0 nothing has reached the motors, and a recurrent policy remembers nothing."""
+        if self._ticks == 0:
+            self._policy.reset()
         return self._policy(obs)
 
     def acted(self, obs: NDArray[np.float32], action: NDArray[np.float64]) -> None:
