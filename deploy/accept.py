@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from tyro.conf import Positional
 
 from landbridge.bundle import Bundle, read_bundle
-from landbridge.deploy.engine import TENSORRT, Precision, engine_key, write_record
-from landbridge.deploy.runtime import GOLDEN_TOLERANCE, load_policy
+from landbridge.deploy.engine import NATIVE, Precision, require_offered, write_engine, write_record
+from landbridge.deploy.native import build
+from landbridge.deploy.precision import lowered
+from landbridge.deploy.runtime import GOLDEN_TOLERANCE, key_of, load_policy
 from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
@@ -33,28 +35,33 @@ def engine(
     action: Positional[Literal["build"]],
     bundle: Positional[Path],
     precision: Precision = "fp32",
+    provider: Literal["tensorrt", "TensorrtExecutionProvider"] = "tensorrt",
     scenario: str = "none",
     episodes: int = 20,
 ) -> dict[str, Any]:
     """Build a TensorRT engine for this machine and accept it by golden vectors and a closed loop on the twin.
 
-    The policy node then runs it with `provider:=TensorrtExecutionProvider precision:=fp16`. int8 is not offered: it
-    needs calibration data, which a bundle does not carry.
+    The policy node then runs it with `provider:=tensorrt precision:=int8`. int8 quantises the inner layers, calibrated
+    by those golden observations of the bundle that are like its training data.
 
-    Example: landbridge engine build policy.bundle --precision fp16
+    Example: landbridge engine build policy.bundle --precision int8
 
     Args:
         action: Only `build`.
         bundle: Folder or zip written by `landbridge export`.
-        precision: What the engine may compute with.
+        precision: What the engine computes in; int8 only with `tensorrt`.
+        provider: TensorRT by its own API, or inside onnxruntime.
         scenario: Rung of the robot's scenarios.yaml for the closed loop.
         episodes: Of the closed loop, the same for engine and CPU.
     """
     read, robot = read_bundle(bundle), load_robot_of(bundle)
     load_scenario(robot, scenario)
-    key = engine_key(read.files["policy.onnx"], precision)
-    candidate = load_policy(read, (TENSORRT,), strict=True, precision=precision, accepted=False)
-    scores = compare(read, robot, candidate.reset, load_policy(read).reset, scenario, episodes)
+    require_offered(provider, precision)
+    key, reference = key_of(read, precision, provider), load_policy(read)
+    if provider == NATIVE:
+        write_engine(key, build(bundle / "policy.onnx", lowered(read, precision, reference)))
+    candidate = load_policy(read, (provider,), strict=True, precision=precision, accepted=False)
+    scores = compare(read, robot, candidate.reset, reference.reset, scenario, episodes)
     record = write_record(key, candidate.golden_error, scores)
     return {
         "bundle": str(bundle),

@@ -19,7 +19,8 @@ from tyro.conf import Positional
 
 from landbridge.bundle import Bundle, read_bundle
 from landbridge.deploy.engine import CUDA, TENSORRT
-from landbridge.deploy.runtime import CPU, Policy, load_policy
+from landbridge.deploy.graph import CPU
+from landbridge.deploy.runtime import Policy, load_policy
 from landbridge.errors import InputError
 
 BACK_ENDS = (CPU, CUDA, TENSORRT)
@@ -41,7 +42,8 @@ def bench(
     Args:
         bundle: Folder or zip written by `landbridge export`.
         calls: Inferences per measurement.
-        providers: onnxruntime execution providers; by default those of CPU, CUDA and TensorRT that are there.
+        providers: onnxruntime execution providers, by default those of CPU, CUDA and TensorRT that are there; or
+            `tensorrt`, with an engine of fp32.
         png: Histogram to write.
     """
     if calls < BLOCK:

@@ -17,8 +17,9 @@ import numpy as np
 from tyro.conf import Positional
 
 from landbridge.bundle import read_bundle
+from landbridge.deploy.graph import CPU
 from landbridge.deploy.guard import Guard
-from landbridge.deploy.runtime import CPU, Policy, load_policy
+from landbridge.deploy.runtime import Policy, load_policy
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Base, Observer, action_to_command, by_name
