@@ -7,7 +7,6 @@ and for a recurrent policy `h_in`, `c_in` -> `h_out`, `c_out`. Any NAME_in with 
 from __future__ import annotations
 
 import importlib.metadata
-import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,28 +72,12 @@ def import_policy(
         f"success on {scenario}": float(np.mean([task.success(e.obs) for e in driven])),
         f"return on {scenario}": float(np.mean([e.rewards.sum() for e in driven])),
     }
-    size = Observer(machine.spec).size
-    manifest = Manifest.of(
-        machine.spec,
-        task=task.name,
-        task_hash=task.digest(),
-        agent="imported",
-        alignment="none",
-        dataset_hashes={},
-        config={},
-        obs_mean=(0.0,) * size,
-        obs_std=(1.0,) * size,
-        golden_tolerance=TOLERANCE,
-        scores=scores,
-        provenance=_provenance(policy),
-        state=state,
-    )
     files = {
         "policy.onnx": model,
         "golden.npz": npz(**golden),
         "envelope.npz": npz(**describe({"source": Transitions.of(driven)})),
     }
-    bundle = write_bundle(out, manifest, machine.spec, files)
+    bundle = write_bundle(out, _manifest(policy, machine, state, scores), machine.spec, files)
     return {
         "bundle": str(out),
         "digest": bundle.digest,
@@ -151,23 +134,34 @@ def drive(robot: Robot, rung: Scenario, behaviour: Behaviour, episodes: int) -> 
 def _golden(path: Path, behaviour: Behaviour, obs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     """Sequences (S, T, n) cut from the observations (N, n) of episodes, and the actions (S, T, m) that answer them."""
     ticks = min(TICKS, len(obs))
-    sequences = obs[: SEQUENCES * ticks][: len(obs) // ticks * ticks].reshape(-1, ticks, obs.shape[1])
-    policy = behaviour(len(sequences), np.random.default_rng(0))
+    count = min(SEQUENCES, len(obs) // ticks)
+    sequences = obs[: count * ticks].reshape(count, ticks, -1)
+    policy = behaviour(count, np.random.default_rng(0))
     action = np.stack([policy(rows) for rows in sequences.swapaxes(0, 1)], axis=1).astype(np.float32)
     if not np.isfinite(action).all():
         raise InputError(path, "answers NaN or Inf to observations of the simulator", "do not use it")
     return {"obs": sequences, "action": action}
 
 
-def _provenance(path: Path) -> dict[str, str]:
+def _manifest(path: Path, robot: Robot, state: dict[str, tuple[int, ...]], scores: dict[str, float]) -> Manifest:
+    """Its normaliser is the identity: whatever the policy does to its observation is inside the graph, unseen."""
+    task, size = load_task(robot), Observer(robot.spec).size
     versions = {name: importlib.metadata.version(name) for name in ("landbridge", "onnx", "onnxruntime")}
-    return {
-        "created": now(),
-        "commit": commit(),
-        "imported": path.name,
-        "python": platform.python_version(),
-        **versions,
-    }
+    return Manifest.of(
+        robot.spec,
+        task=task.name,
+        task_hash=task.digest(),
+        agent="imported",
+        alignment="none",
+        dataset_hashes={},
+        config={},
+        obs_mean=(0.0,) * size,
+        obs_std=(1.0,) * size,
+        golden_tolerance=TOLERANCE,
+        scores=scores,
+        provenance={"created": now(), "commit": commit(), "imported": path.name, **versions},
+        state=state,
+    )
 
 
 def _shapes(path: Path, values: Iterable[Any]) -> dict[str, tuple[int, ...]]:

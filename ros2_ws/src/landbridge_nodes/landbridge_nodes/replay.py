@@ -209,6 +209,7 @@ def replay_policy(log: Log, spec: RobotSpec, policy: Policy) -> Iterator[Compari
         if tick == 0:
             policy.reset()
         elif policy.recurrent and tick != expected:
+            expected = -1  # until the next episode begins
             continue
         expected = tick + 1
         action = np.array(policy(np.array(log.obs[stamp], np.float32)), np.float64)
