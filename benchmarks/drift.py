@@ -197,7 +197,8 @@ def limits(bundle: Bundle) -> Drift:
 
 def rollouts(policy: Path, robot: Robot, scenario: Scenario, count: int) -> list[Episode]:
     """Episodes of the bundle's policy in Bullet."""
-    acting, streams = load_policy(policy, robot), np.random.SeedSequence(SEED).spawn(count + 1)
+    streams = np.random.SeedSequence(SEED).spawn(count + 1)
+    acting = load_policy(policy, robot)(count, np.random.default_rng())  # a policy draws nothing
     plants = [make_plant(robot, "bullet", scenario, np.random.default_rng(stream)) for stream in streams[:count]]
     try:
         return lockstep(plants, load_task(robot), acting, np.random.default_rng(streams[count]))

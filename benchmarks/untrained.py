@@ -23,12 +23,15 @@ def write_untrained(
     task: str = "swing_up",
     task_hash: str = "none",
     tolerance: float = 1e-5,
+    state: dict[str, tuple[int, ...]] | None = None,
 ) -> None:
     """A bundle of the ONNX model `graph`, which reads plain observations.
 
     Args:
         path: Folder or zip to write.
-        golden: Observations (N, n) and the actions (N, m) that the graph answers, within `tolerance`.
+        golden: Observations (N, n) and the actions (N, m) that the graph answers, within `tolerance`; (S, T, n) and
+            (S, T, m) of a recurrent one.
+        state: Shapes of a recurrent graph's state, by name.
     """
     obs, action = golden
     names = Observer(spec).names
@@ -45,6 +48,7 @@ def write_untrained(
         golden_tolerance=tolerance,
         scores={},
         provenance={},
+        state=state or {},
     )
     files = {"policy.onnx": graph, "golden.npz": npz(obs=obs, action=action), "envelope.npz": npz(obs=obs)}
     write_bundle(path, manifest, spec, files)

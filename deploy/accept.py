@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from tyro.conf import Positional
 
 from landbridge.bundle import Bundle, read_bundle
-from landbridge.deploy.engine import TENSORRT, Precision, engine_key, write_record
-from landbridge.deploy.runtime import GOLDEN_TOLERANCE, load_policy
+from landbridge.deploy.engine import NATIVE, Precision, require_offered, write_engine, write_record
+from landbridge.deploy.native import build
+from landbridge.deploy.precision import lowered
+from landbridge.deploy.runtime import GOLDEN_TOLERANCE, key_of, load_policy
+from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
-from landbridge.simulation.scenario import load_scenario
+from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.task import load_task
 
 SEED = 30_000
@@ -25,34 +28,40 @@ MIN_RETURN = 0.95  # of the CPU's, on the same episodes
 LOST_EPISODES = 1  # that the CPU wins and the engine may lose: a rollout at the edge may fall to either side
 
 Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Start = Callable[[], Infer]  # begins an episode, as `Policy.reset` does
 
 
 def engine(
     action: Positional[Literal["build"]],
     bundle: Positional[Path],
     precision: Precision = "fp32",
+    provider: Literal["tensorrt", "TensorrtExecutionProvider"] = "tensorrt",
     scenario: str = "none",
     episodes: int = 20,
 ) -> dict[str, Any]:
     """Build a TensorRT engine for this machine and accept it by golden vectors and a closed loop on the twin.
 
-    The policy node then runs it with `provider:=TensorrtExecutionProvider precision:=fp16`. int8 is not offered: it
-    needs calibration data, which a bundle does not carry.
+    The policy node then runs it with `provider:=tensorrt precision:=int8`. int8 quantises the inner layers, calibrated
+    by those golden observations of the bundle that are like its training data.
 
-    Example: landbridge engine build policy.bundle --precision fp16
+    Example: landbridge engine build policy.bundle --precision int8
 
     Args:
         action: Only `build`.
         bundle: Folder or zip written by `landbridge export`.
-        precision: What the engine may compute with.
+        precision: What the engine computes in; int8 only with `tensorrt`.
+        provider: TensorRT by its own API, or inside onnxruntime.
         scenario: Rung of the robot's scenarios.yaml for the closed loop.
         episodes: Of the closed loop, the same for engine and CPU.
     """
     read, robot = read_bundle(bundle), load_robot_of(bundle)
     load_scenario(robot, scenario)
-    key = engine_key(read.files["policy.onnx"], precision)
-    candidate = load_policy(read, (TENSORRT,), strict=True, precision=precision, accepted=False)
-    scores = compare(read, robot, candidate, load_policy(read), scenario, episodes)
+    require_offered(provider, precision)
+    key, reference = key_of(read, precision, provider), load_policy(read)
+    if provider == NATIVE:
+        write_engine(key, build(bundle / "policy.onnx", lowered(read, precision, reference)))
+    candidate = load_policy(read, (provider,), strict=True, precision=precision, accepted=False)
+    scores = compare(read, robot, candidate.reset, reference.reset, scenario, episodes)
     record = write_record(key, candidate.golden_error, scores)
     return {
         "bundle": str(bundle),
@@ -73,7 +82,7 @@ def load_robot_of(bundle: Path) -> Robot:
 
 
 def compare(
-    bundle: Bundle, robot: Robot, candidate: Infer, reference: Infer, scenario: str, episodes: int
+    bundle: Bundle, robot: Robot, candidate: Start, reference: Start, scenario: str, episodes: int
 ) -> dict[str, float]:
     """Success and return of both on the same episodes of the twin.
 
@@ -81,7 +90,7 @@ def compare(
         InputError: The candidate does worse than allowed.
     """
     (won, gained), (reference_won, reference_gained) = (
-        closed_loop(robot, infer, scenario, episodes) for infer in (candidate, reference)
+        closed_loop(robot, start, scenario, episodes) for start in (candidate, reference)
     )
     scores = {
         "success": won / episodes,
@@ -99,16 +108,20 @@ def compare(
     return scores
 
 
-def closed_loop(robot: Robot, infer: Infer, scenario: str, episodes: int) -> tuple[int, float]:
+def closed_loop(robot: Robot, start: Start, scenario: str, episodes: int) -> tuple[int, float]:
     """Successful episodes and mean return of a policy on the twin, in simulated time."""
-    task, rung = load_task(robot), load_scenario(robot, scenario)
-    *streams, start = np.random.SeedSequence(SEED).spawn(episodes + 1)
-    plants = [make_plant(robot, "bullet", rung, np.random.default_rng(stream)) for stream in streams]
+    rung, streams = load_scenario(robot, scenario), np.random.SeedSequence(SEED).spawn(episodes)
+    done = [_episode(robot, start(), rung, *map(np.random.default_rng, stream.spawn(2))) for stream in streams]
+    success = load_task(robot).success
+    return sum(success(e.obs) for e in done), float(np.mean([e.rewards.sum() for e in done]))
+
+
+def _episode(
+    robot: Robot, infer: Infer, rung: Scenario, noise: np.random.Generator, start: np.random.Generator
+) -> Episode:
+    plant = make_plant(robot, "bullet", rung, noise)
     try:
-        done = lockstep(
-            plants, task, lambda obs: np.stack([infer(row).copy() for row in obs]), np.random.default_rng(start)
-        )
+        (episode,) = lockstep([plant], load_task(robot), lambda obs: infer(obs[0])[None], start)
     finally:
-        for plant in plants:
-            plant.close()
-    return sum(task.success(e.obs) for e in done), float(np.mean([e.rewards.sum() for e in done]))
+        plant.close()
+    return episode

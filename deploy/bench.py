@@ -19,7 +19,8 @@ from tyro.conf import Positional
 
 from landbridge.bundle import Bundle, read_bundle
 from landbridge.deploy.engine import CUDA, TENSORRT
-from landbridge.deploy.runtime import CPU, Policy, load_policy
+from landbridge.deploy.graph import CPU
+from landbridge.deploy.runtime import Policy, load_policy
 from landbridge.errors import InputError
 
 BACK_ENDS = (CPU, CUDA, TENSORRT)
@@ -41,7 +42,8 @@ def bench(
     Args:
         bundle: Folder or zip written by `landbridge export`.
         calls: Inferences per measurement.
-        providers: onnxruntime execution providers; by default those of CPU, CUDA and TensorRT that are there.
+        providers: onnxruntime execution providers, by default those of CPU, CUDA and TensorRT that are there; or
+            `tensorrt`, with an engine of fp32.
         png: Histogram to write.
     """
     if calls < BLOCK:
@@ -77,10 +79,10 @@ def measure(bundle: Bundle, provider: str, calls: int) -> dict[str, Microseconds
     fresh = Policy(policy.graph.again())
     first = timed(fresh, obs[:1])
     steady, bare = [], []
-    run, binding = policy.graph.session.run_with_iobinding, policy.graph.binding
+    run = policy.graph.run
     for _ in range(-(-calls // BLOCK)):
         steady.append(timed(policy, obs))
-        bare.append(timed(lambda _: run(binding), obs))
+        bare.append(timed(lambda _: run(), obs))
     period = bundle.robot.control_dt
     idle = [timed(policy, obs[:1], rest=period) for _ in range(max(1, round(calls * IDLE_SHARE)))]
     with busy_core():

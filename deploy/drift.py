@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.bundle import Bundle
-from landbridge.deploy.runtime import CPU, Graph
+from landbridge.deploy.graph import CPU, Graph
 from landbridge.envelope import Envelope
 from landbridge.errors import InputError
 from landbridge.manifest import Drift, Threshold

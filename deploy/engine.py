@@ -1,8 +1,9 @@
-"""TensorRT engines of onnxruntime's execution provider, kept under a key of everything they depend on.
+"""TensorRT engines, kept under a key of everything they depend on.
 
-An engine is valid for one model on one GPU model, compute capability, TensorRT, driver and precision. Each combination
-has a folder of its own, so a changed one can never pick up an old engine; deleting the folder is always safe. Beside
-the engines lies `engine.json`, the record of a build that was accepted (`landbridge engine build`).
+An engine is valid for one model on one GPU model, compute capability, TensorRT, driver, precision and back end:
+onnxruntime's execution provider or TensorRT itself (`native`). Each combination has a folder of its own, so a changed
+one can never pick up an old engine; deleting the folder is always safe. Beside the engines lies `engine.json`, the
+record of a build that was accepted (`landbridge engine build`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from landbridge.spec import Spec, validated
 
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-Precision = Literal["fp32", "fp16"]
+NATIVE = "tensorrt"  # the same library without onnxruntime
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: dict[str, tuple[Precision, ...]] = {TENSORRT: ("fp32", "fp16"), NATIVE: ("fp32", "fp16", "int8")}
 QUERY = ("name", "compute_cap", "driver_version")  # of nvidia-smi --query-gpu
 RECORD = "engine.json"
 REBUILD = "build it again with `landbridge engine build`"
@@ -33,12 +36,13 @@ class EngineKey:
     """What an engine depends on.
 
     Attributes:
-        model: SHA-256 of the ONNX file.
+        model: SHA-256 of the ONNX file, with int8 also of what it is calibrated with.
         gpu: Product name.
         compute_capability: As in "8.7".
         tensorrt: Version of the libraries.
         driver: Version of the kernel's driver.
-        precision: fp32 or fp16.
+        precision: fp32, fp16 or int8.
+        back_end: TensorrtExecutionProvider or tensorrt.
     """
 
     model: str
@@ -47,6 +51,12 @@ class EngineKey:
     tensorrt: str
     driver: str
     precision: Precision
+    back_end: str
+
+    @property
+    def file(self) -> Path:
+        """The engine of the back end `tensorrt`; onnxruntime names its own."""
+        return self.folder / "policy.engine"
 
     @property
     def folder(self) -> Path:
@@ -72,7 +82,7 @@ class Record(Spec):
     scores: dict[str, float]
 
 
-def engine_key(model: bytes, precision: Precision = "fp32") -> EngineKey:
+def engine_key(model: bytes, precision: Precision = "fp32", back_end: str = TENSORRT) -> EngineKey:
     """The key of `model` on this machine's first GPU.
 
     Raises:
@@ -92,7 +102,14 @@ def engine_key(model: bytes, precision: Precision = "fp32") -> EngineKey:
     except importlib.metadata.PackageNotFoundError as error:
         raise InputError("tensorrt", "is not installed", "pip install 'landbridge[gpu]'") from error
     gpu, capability, driver = found
-    return EngineKey(hashlib.sha256(model).hexdigest(), gpu, capability, tensorrt, driver, precision)
+    return EngineKey(hashlib.sha256(model).hexdigest(), gpu, capability, tensorrt, driver, precision, back_end)
+
+
+def require_offered(provider: str, precision: Precision) -> None:
+    """Raise InputError unless `provider` computes in `precision`: all do in fp32."""
+    if precision not in PRECISIONS.get(provider, ("fp32",)):
+        able = [name for name, precisions in PRECISIONS.items() if precision in precisions]
+        raise InputError("precision", f"is {precision} on {provider}", f"ask for {' or '.join(able)}, or for fp32")
 
 
 def provider_options(provider: str, model: bytes, precision: Precision = "fp32") -> dict[str, str]:
@@ -114,6 +131,14 @@ def provider_options(provider: str, model: bytes, precision: Precision = "fp32")
         "trt_timing_cache_path": str(key.folder),
         "trt_fp16_enable": str(precision == "fp16"),
     }
+
+
+def write_engine(key: EngineKey, engine: bytes) -> None:
+    """Put an engine of the back end `tensorrt` into its folder, where it waits to be accepted."""
+    key.folder.mkdir(parents=True, exist_ok=True)
+    partial = key.file.with_suffix(".partial")
+    partial.write_bytes(engine)
+    partial.replace(key.file)
 
 
 def write_record(key: EngineKey, golden_error: float, scores: dict[str, float]) -> Record:

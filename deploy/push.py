@@ -20,7 +20,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from landbridge.bundle import Bundle, read_bundle
-from landbridge.deploy.runtime import CPU
+from landbridge.deploy.graph import CPU
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES
 from landbridge.errors import InputError
 from landbridge.signature import require_signature

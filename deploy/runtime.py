@@ -1,96 +1,66 @@
 """Inference: a verified bundle becomes a function from one observation to one action.
 
-onnxruntime with one thread and pre-bound buffers, on any of its execution providers: nothing is allocated per call but
-what onnxruntime itself allocates.
+By onnxruntime (`graph`) or a native TensorRT engine (`native`), with buffers made once: nothing is allocated per call
+but what onnxruntime itself allocates.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from landbridge.bundle import Bundle
-from landbridge.deploy.engine import TENSORRT, Precision, engine_key, provider_options, read_record
+from landbridge.deploy.engine import NATIVE, PRECISIONS, EngineKey, Precision, engine_key, read_record, require_offered
+from landbridge.deploy.graph import CPU, Graph, ProviderFallbackWarning
+from landbridge.deploy.native import Engine
 from landbridge.errors import InputError
+from landbridge.manifest import Manifest
 
-CPU = "CPUExecutionProvider"
 # Largest |difference| from golden actions in [-1, 1]; None: the one that the bundle states. Half floats have 11 bits.
-GOLDEN_TOLERANCE: dict[Precision, float | None] = {"fp32": None, "fp16": 0.02}
-
-
-class ProviderFallbackWarning(UserWarning):
-    """Inference runs on another provider than the one asked for."""
-
-
-class Graph:
-    """An ONNX graph of float32 tensors with fixed shapes, its buffers bound once.
-
-    A size of -1 in `inputs` or `outputs` leaves it to the graph.
-
-    Attributes:
-        inputs, outputs: Buffers by name: fill the ones, `run`, read the others.
-        provider: The execution provider that really runs it.
-
-    Raises:
-        InputError: onnxruntime cannot load it, or its inputs or outputs are not the ones asked for.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        model: bytes,
-        inputs: Mapping[str, tuple[int, ...]],
-        outputs: Mapping[str, tuple[int, ...]],
-        providers: Sequence[str] = (CPU,),
-        precision: Precision = "fp32",
-    ) -> None:
-        self._made_from = path, model, dict(inputs), dict(outputs), tuple(providers), precision
-        self.session = open_session(path, model, providers, precision)
-        self.provider: str = self.session.get_providers()[0]
-        self.inputs = _buffers(path, "input", self.session.get_inputs(), inputs)
-        self.outputs = _buffers(path, "output", self.session.get_outputs(), outputs)
-        self.binding = self.session.io_binding()
-        for bind, buffers in ((self.binding.bind_input, self.inputs), (self.binding.bind_output, self.outputs)):
-            for name, buffer in buffers.items():
-                bind(name, "cpu", 0, np.float32, list(buffer.shape), buffer.ctypes.data)
-
-    def again(self) -> Graph:
-        """The same graph in a session of its own, which has not run yet."""
-        return Graph(*self._made_from)
-
-    def run(self) -> None:
-        """Compute `outputs` from `inputs`."""
-        self.session.run_with_iobinding(self.binding)
+# int8 is held to a tenth of the range, and only where it was calibrated: the closed loop says whether that will do.
+GOLDEN_TOLERANCE: dict[Precision, float | None] = {"fp32": None, "fp16": 0.02, "int8": 0.2}
 
 
 class Policy:
     """One policy, ready to run. Made by `load_policy`.
 
+    A recurrent policy's state, every output NAME_out of its graph, is kept here and fed back as NAME_in.
+
     Attributes:
         obs: Input buffer (1, n) float32, n the size of the observation.
         action: Output buffer (1, m) float32; overwritten by each call.
         provider: The execution provider that really runs it.
+        recurrent: Whether it has a state, so that an answer depends on all calls since `reset`.
         golden_error: Largest |difference| from the golden actions, measured at load on this machine and provider.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph | Engine) -> None:
         self.graph, self.provider = graph, graph.provider
         self.obs, self.action = graph.inputs["obs"], graph.outputs["action"]
         self.golden_error = float("nan")
-        self._row, self._answer = self.obs[0], self.action[0]
-        self._run, self._binding = graph.session.run_with_iobinding, graph.binding
+        self._row, self._answer, self._run = self.obs[0], self.action[0], graph.run
+        names = [name.removesuffix("_in") for name in graph.inputs if name != "obs"]
+        self._state = [(graph.inputs[f"{name}_in"], graph.outputs[f"{name}_out"]) for name in names]
+        self.recurrent = bool(names)
 
     def __call__(self, obs: NDArray[np.floating]) -> NDArray[np.float32]:
         """The action (m,) for one observation (n,): a view of `action`, valid until the next call."""
         self._row[:] = obs
-        self._run(self._binding)
+        self._run()
+        for before, after in self._state:
+            before[:] = after
         return self._answer
+
+    def reset(self) -> Self:
+        """Begin an episode: forget all calls so far."""
+        for before, _ in self._state:
+            before[:] = 0
+        return self
 
 
 def load_policy(
@@ -103,28 +73,30 @@ def load_policy(
     """A policy that reproduces its bundle's golden vectors on this machine and provider.
 
     Args:
-        providers: Execution providers in order of preference; CPU is added at the end.
+        providers: Execution providers in order of preference, CPU is added at the end; or `tensorrt`, which falls back
+            to nothing.
         strict: Refuse, rather than warn, when the first one is not what runs.
-        precision: fp16 on TensorRT only, whatever of it this machine has accepted.
-        accepted: Whether an engine of fp16 must have passed `landbridge engine build` on this machine.
+        precision: fp16 on TensorRT only, int8 on native TensorRT only.
+        accepted: Whether an engine of those, or a native one, must have passed `landbridge engine build` here.
 
     Raises:
-        InputError: The graph is not one landbridge exports, golden vectors differ by more than the stated tolerance, or
-            the provider fell back and `strict` is set, or fp16 was not accepted here.
+        InputError: The graph is not one landbridge exports, golden vectors differ by more than the stated tolerance,
+            the provider fell back and `strict` is set, or an engine was not accepted here.
     """
-    if precision != "fp32":
-        _require_accepted(bundle, providers[0], precision, accepted)
-    sizes = {"obs": (1, len(bundle.manifest.observation))}, {"action": (1, len(bundle.manifest.actuated))}
-    policy = Policy(Graph(bundle.path / "policy.onnx", bundle.files["policy.onnx"], *sizes, providers, precision))
+    _require_accepted(bundle, providers[0], precision, accepted)
+    where, model, sizes = bundle.path / "policy.onnx", bundle.files["policy.onnx"], _sizes(bundle.manifest)
+    if providers[0] == NATIVE:
+        file = key_of(bundle, precision, NATIVE).file
+        policy = Policy(Engine(file, file.read_bytes(), *sizes))
+    else:
+        policy = Policy(Graph(where, model, *sizes, providers, precision))
     if policy.provider != providers[0]:
         problem = f"asked for {providers[0]}, running on {policy.provider}; available: {ort.get_available_providers()}"
         if strict:
-            raise InputError(
-                bundle.path / "policy.onnx", problem, "install that provider (`landbridge doctor`), or drop --strict"
-            )
+            raise InputError(where, problem, "install that provider (`landbridge doctor`), or drop --strict")
         warnings.warn(problem, ProviderFallbackWarning, stacklevel=2)
-    policy.golden_error = golden_error(bundle, policy)
-    coarser = GOLDEN_TOLERANCE[precision] if policy.provider == TENSORRT else None
+    policy.golden_error = golden_error(bundle, policy, precision)
+    coarser = GOLDEN_TOLERANCE[precision] if policy.provider in PRECISIONS else None
     tolerance = coarser or bundle.manifest.golden_tolerance
     if not policy.golden_error <= tolerance:
         raise InputError(
@@ -136,51 +108,63 @@ def load_policy(
 
 
 def _require_accepted(bundle: Bundle, provider: str, precision: Precision, accepted: bool) -> None:
-    if provider != TENSORRT:
-        raise InputError("precision", f"is {precision} on {provider}", f"ask for {TENSORRT}, or for fp32")
-    if accepted:
-        read_record(engine_key(bundle.files["policy.onnx"], precision))
+    require_offered(provider, precision)
+    if accepted and (precision != "fp32" or provider == NATIVE):
+        read_record(key_of(bundle, precision, provider))
 
 
-def golden_error(bundle: Bundle, policy: Policy) -> float:
-    """Largest |computed - golden| action; NaN if any computed one is NaN."""
+def key_of(bundle: Bundle, precision: Precision, provider: str) -> EngineKey:
+    """The key of a bundle's engine here; one of int8 also depends on what it is calibrated with."""
+    model = bundle.files["policy.onnx"]
+    if precision == "int8":
+        model += bundle.files["golden.npz"] + bundle.files["envelope.npz"]
+    return engine_key(model, precision, provider)
+
+
+def _sizes(manifest: Manifest) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Inputs and outputs of the manifest's `policy.onnx`."""
+    return (
+        {"obs": (1, len(manifest.observation)), **{f"{name}_in": shape for name, shape in manifest.state.items()}},
+        {"action": (1, len(manifest.actuated)), **{f"{name}_out": shape for name, shape in manifest.state.items()}},
+    )
+
+
+def golden_error(bundle: Bundle, policy: Policy, precision: Precision = "fp32") -> float:
+    """Largest |computed - golden| action; NaN if any computed one is NaN. Leaves the policy at an episode's begin.
+
+    int8 is compared where it was calibrated, on `familiar` observations.
+    """
+    obs, action = golden_sequences(bundle)
+    computed = []
+    for sequence in obs:
+        policy.reset()
+        computed += [policy(row).copy() for row in sequence]
+    policy.reset()
+    difference = np.abs(np.reshape(computed, action.shape) - action)
+    if precision == "int8":
+        difference = difference[familiar(bundle, obs)]
+    return float(difference.max())
+
+
+def golden_sequences(bundle: Bundle) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Observations (S, T, n) and actions (S, T, m); single rows are sequences of one."""
     golden = bundle.arrays("golden.npz")
-    computed = np.stack([policy(obs).copy() for obs in golden["obs"]])
-    return float(np.abs(computed - golden["action"]).max())
+    obs, action = golden["obs"], golden["action"]
+    return (obs, action) if obs.ndim == 3 else (obs[:, None], action[:, None])
 
 
-def open_session(
-    path: Path, model: bytes, providers: Sequence[str] = (CPU,), precision: Precision = "fp32"
-) -> ort.InferenceSession:
-    """A single-threaded session on the first of `providers` that this onnxruntime has, else on the CPU."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    known = [name for name in dict.fromkeys((*providers, CPU)) if name in ort.get_available_providers()]
-    configured = []
-    for name in known:
-        try:
-            configured.append((name, provider_options(name, model, precision)))
-        except InputError as error:
-            warnings.warn(f"{name} is left out: {error}", ProviderFallbackWarning, stacklevel=2)
-    try:
-        return ort.InferenceSession(model, options, providers=configured)
-    except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
-        raise InputError(path, f"onnxruntime cannot load it: {str(error)[:200]}", "export the bundle again") from error
+def familiar(bundle: Bundle, obs: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Mask (...,) of observations (..., n) between the outer quantiles of the training data, in every column.
 
-
-def _buffers(
-    path: Path, kind: str, found: Sequence[Any], wanted: Mapping[str, tuple[int, ...]]
-) -> dict[str, NDArray[np.float32]]:
-    """Zeros of the shapes that the graph has; raises InputError if they are not the ones wanted."""
-    got = {value.name: (value.type, tuple(value.shape)) for value in found}
-    if got.keys() != wanted.keys() or not all(_fits(*got[name], shape) for name, shape in wanted.items()):
-        raise InputError(
-            path, f"{kind} is {got}, expected float32 {dict(wanted)}", "export it with `landbridge export`"
-        )
-    return {name: np.zeros(got[name][1], np.float32) for name in wanted}
-
-
-def _fits(dtype: str, shape: tuple[Any, ...], wanted: tuple[int, ...]) -> bool:
-    sizes = len(shape) == len(wanted) and all(isinstance(got, int) for got in shape)
-    return dtype == "tensor(float)" and sizes and all(w in (g, -1) for g, w in zip(shape, wanted, strict=True))
+    Raises:
+        InputError: The bundle does not say where its training data were, or none of `obs` is there.
+    """
+    envelope, n = bundle.arrays("envelope.npz"), obs.shape[-1]
+    quantiles = [values[:, :n] for name, values in envelope.items() if name.endswith("_quantiles")]
+    if not quantiles:
+        raise InputError(bundle.path / "envelope.npz", "has no quantiles", "export the bundle again with this version")
+    low, high = np.min(quantiles, axis=(0, 1)), np.max(quantiles, axis=(0, 1))
+    inside: NDArray[np.bool_] = ((low <= obs) & (obs <= high)).all(-1)
+    if not inside.any():
+        raise InputError(bundle.path / "golden.npz", "has no observation like the training data", "export it again")
+    return inside

@@ -11,7 +11,8 @@ from tyro.conf import Positional
 
 from landbridge.bundle import read_bundle
 from landbridge.deploy.drift import watch_of
-from landbridge.deploy.runtime import CPU, load_policy
+from landbridge.deploy.graph import CPU
+from landbridge.deploy.runtime import load_policy
 from landbridge.robot import load_robot
 from landbridge.signature import require_signature
 

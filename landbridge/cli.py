@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("landbridge.training.train:train", "train an agent on source and target data"),
     "evaluate": ("landbridge.training.evaluate:evaluate", "score policies in simulation with intervals"),
     "export": ("landbridge.training.export:export", "turn a training run into a verified bundle"),
+    "import": ("landbridge.training.foreign:import_policy", "turn an ONNX policy of rsl_rl or Isaac Lab into a bundle"),
     "sign": ("landbridge.signature:sign", "sign a bundle with a private key"),
     "inspect": ("landbridge.inspection:inspect", "print what a bundle, dataset or robot is"),
     "verify": (
@@ -49,6 +50,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("landbridge.deploy.bench:bench", "measure inference on every back end of this machine"),
     "engine": ("landbridge.deploy.accept:engine", "build a TensorRT engine and accept it by a closed loop"),
     "replay": ("landbridge_nodes.replay:replay", "re-run a recorded log through bundle and guard, bit for bit"),
+    "rerun": (
+        "landbridge_nodes.rrd:rerun",
+        "turn a recorded log into a file for the Rerun viewer, with the robot moving",
+    ),
     "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, hil, twin)"),
     "state": ("landbridge_nodes.state:state", "what the supervisor of a running robot says"),
     "watch": ("landbridge_nodes.watch:watch", "a running robot on a terminal, with arm, disarm and e-stop keys"),

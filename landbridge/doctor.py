@@ -26,6 +26,7 @@ EXTRAS = {
     "hil": ("serial", "cobs", "dynamixel_sdk", "scservo_sdk", "matplotlib"),
     "watch": ("textual",),
     "signing": ("model_signing", "OpenSSL"),
+    "rerun": ("rerun",),
 }
 RT_PRIORITY = 70  # what the bridge asks of SCHED_FIFO
 

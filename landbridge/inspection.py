@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +72,22 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "digest": bundle.digest,
         "schema": f"version {stored}{migrated}",
         "signature": "model.sig; `landbridge verify --public-key` checks it" if SIGNATURE in bundle.files else "none",
-        "policy": f"{manifest.agent} with {manifest.alignment}, task {manifest.task}",
+        "policy": f"{manifest.agent} with {manifest.alignment}, task {manifest.task}{_state(manifest.state)}",
         "scores": ", ".join(f"{name} {value:.4g}" for name, value in manifest.scores.items()) or "none at export",
-        "golden vectors": f"{len(golden['obs'])}, allowed difference {manifest.golden_tolerance:g}",
+        "golden vectors": f"{golden['obs'][..., 0].size}, allowed difference {manifest.golden_tolerance:g}",
         "live monitors": _monitors(manifest.drift),
-        "trained on": ", ".join(f"{path} ({digest[:12]})" for path, digest in manifest.dataset_hashes.items()),
+        "trained on": ", ".join(f"{path} ({digest[:12]})" for path, digest in manifest.dataset_hashes.items())
+        or "not here",
         "made": ", ".join(f"{key} {value}" for key, value in manifest.provenance.items()),
         "robot": f"{manifest.robot} ({manifest.robot_hash[:12]}), {_installed(bundle)}",
         "rate": f"{bundle.robot.control_rate_hz:g} Hz, latency budget {bundle.robot.latency_budget_ms:g} ms",
         "joints": robot["joints"],
         "normaliser": _normaliser(bundle),
     }
+
+
+def _state(state: Mapping[str, tuple[int, ...]]) -> str:
+    return "".join(f", state {name} {list(shape)}" for name, shape in state.items())
 
 
 def _normaliser(bundle: Bundle) -> list[dict[str, str]]:

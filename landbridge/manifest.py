@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec
 from landbridge.spec import Spec, validated
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 REMEDY = "export the bundle again and copy it whole"
 
 
@@ -65,9 +67,11 @@ class Manifest(Spec):
         scores: Figures known at export (for example success on a scenario), by name.
         provenance: Versions, commit, seed, creation time.
         drift: Limits of the live monitors; None without target data to set them by.
+        state: Shape of each state of a recurrent policy by its name: `policy.onnx` reads NAME_in and answers NAME_out,
+            float32, and an episode begins with zeros. Empty for a feed-forward policy.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     robot: str
     robot_hash: str
     task: str
@@ -86,6 +90,7 @@ class Manifest(Spec):
     scores: dict[str, float]
     provenance: dict[str, str]
     drift: Drift | None = None
+    state: dict[str, tuple[int, ...]] = Field(default={})
 
     @classmethod
     def of(cls, spec: RobotSpec, **others: Any) -> Manifest:
@@ -129,4 +134,9 @@ def _from_version_1(plain: dict[str, Any]) -> dict[str, Any]:
     return {**plain, "schema_version": 2}
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_version_1}
+def _from_version_2(plain: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 had feed-forward policies only."""
+    return {**plain, "schema_version": 3}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_version_1, 2: _from_version_2}

@@ -104,6 +104,7 @@ class Observer:
         self._gather = np.array([starts[c.kind] + c.source if c.kind in starts else 0 for c in self.columns], np.intp)
         self._scale = np.array([c.scale for c in self.columns])
         self._clip = np.array([c.clip for c in self.columns])
+        self._low = -self._clip
 
     @property
     def size(self) -> int:
@@ -144,7 +145,7 @@ class Observer:
             else:
                 raw[:, at] = self._of_base(kind, base)[:, source]
         raw *= self._scale
-        return np.minimum(np.maximum(raw, -self._clip), self._clip).astype(np.float32)
+        return np.minimum(np.maximum(raw, self._low, out=raw), self._clip, out=raw).astype(np.float32)
 
     def _of_base(self, kind: str, base: Base | None) -> Array:
         if base is None:
@@ -228,7 +229,8 @@ def action_to_command(
         affine: What `action_affine(spec)` gave, from a control loop that does not want to compute it in every tick.
     """
     scale, origin = action_affine(spec) if affine is None else affine
-    return origin + scale * np.clip(np.asarray(action, np.float64), -1.0, 1.0)
+    bounded = np.minimum(np.maximum(np.asarray(action, np.float64), -1.0), 1.0)  # np.clip takes twice as long
+    return origin + scale * bounded
 
 
 def command_to_action(spec: RobotSpec, command: NDArray[np.floating]) -> Array:

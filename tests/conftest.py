@@ -92,6 +92,59 @@ def linear_graph() -> Callable[..., bytes]:
     return _linear_graph
 
 
+STATE = {"h": (1, 1), "c": (1, 1)}
+
+
+@pytest.fixture(scope="session")
+def recurrent_bundle() -> Callable[..., Path]:
+    """`_recurrent_bundle`: writes a bundle whose policy is tanh of a running mean of obs @ weight."""
+    return _recurrent_bundle
+
+
+@pytest.fixture(scope="session")
+def recurrent_graph() -> Callable[..., bytes]:
+    """`_recurrent_graph`: the ONNX graph of such a policy."""
+    return _recurrent_graph
+
+
+def _recurrent_bundle(path: Path, weight: NDArray[np.float32], graph: bytes | None = None) -> Path:
+    """`weight` (n, 1); `graph` replaces the policy's own."""
+    spec = load_robot("furuta").spec
+    obs = np.random.default_rng(0).normal(size=(3, 5, len(weight))).astype(np.float32)
+    means = np.cumsum(obs @ weight, axis=1) / np.arange(1, 6)[:, None]
+    model = _recurrent_graph(weight) if graph is None else graph
+    golden = obs, np.tanh(means).astype(np.float32)
+    write_untrained(path, spec, model, golden, agent="test", task_hash="0", state=STATE)
+    return path
+
+
+def _recurrent_graph(weight: NDArray[np.float32], rename: dict[str, str] | None = None) -> bytes:
+    """h_out = h_in + obs @ weight, c_out = c_in + 1, action = tanh(h_out / c_out); `rename` its ends."""
+    named = rename or {}
+    ends = {name: (1, len(weight)) if name == "obs" else (1, 1) for name in ("obs", "h_in", "c_in")}
+    outputs = dict.fromkeys(("action", "h_out", "c_out"), (1, 1))
+    nodes = [
+        ("MatMul", ["obs", "w"], "x"),
+        ("Add", ["h_in", "x"], "h_out"),
+        ("Add", ["c_in", "one"], "c_out"),
+        ("Div", ["h_out", "c_out"], "mean"),
+        ("Tanh", ["mean"], "action"),
+    ]
+    made = [
+        helper.make_node(op, [named.get(name, name) for name in inputs], [named.get(output, output)])
+        for op, inputs, output in nodes
+    ]
+    infos = [
+        [helper.make_tensor_value_info(named.get(n, n), TensorProto.FLOAT, shape) for n, shape in of.items()]
+        for of in (ends, outputs)
+    ]
+    constants = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.ones((1, 1), np.float32), "one")]
+    graph = helper.make_graph(made, "policy", *infos, constants)
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+
+
 def _linear_bundle(
     path: Path,
     weight: NDArray[np.float32],

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landbridge.episode import Dataset, open_dataset
+from landbridge.episode import Dataset, Episode, open_dataset
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot
@@ -43,6 +43,12 @@ class Transitions:
     next_obs: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     episode: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, episode: Episode, number: int) -> Transitions:
+        """The transitions of one episode, which has this number."""
+        e = episode
+        return cls(e.obs[:-1], e.actions, e.rewards, e.obs[1:], e.terminated, np.full(len(e), number, np.int64))
 
     def __len__(self) -> int:
         """Number of transitions N."""
@@ -222,9 +228,7 @@ def read_chunks(
     parts: list[Transitions] = []
     held = read = 0
     for i, e in enumerate(dataset.read(order)):
-        parts.append(
-            Transitions(e.obs[:-1], e.actions, e.rewards, e.obs[1:], e.terminated, np.full(len(e), i, np.int64))
-        )
+        parts.append(Transitions.of(e, i))
         held += len(e)
         while held >= rows:
             joined = Transitions.joined(parts)

@@ -86,8 +86,7 @@ def evaluate(
 def resolve(name: str, robot: Robot) -> Behaviour:
     """The policy called `name`, as something that starts a policy for a batch of episodes."""
     if not name.startswith(BEHAVIOUR):
-        policy = load_policy(Path(name), robot)
-        return lambda batch, rng: policy
+        return load_policy(Path(name), robot)
     behaviours, short = load_behaviours(robot), name.removeprefix(BEHAVIOUR)
     if short not in behaviours:
         raise InputError(name, f"no behaviour {short!r}", f"name one of {', '.join(behaviours)}")

@@ -32,12 +32,12 @@ from landbridge.training.run import METRICS, read_run
 from landbridge.training.stream import read_domains
 
 OPSET = 18  # ONNX 1.13: within what TensorRT 8.6 (JetPack 6) and every onnxruntime since 1.14 read
-# What our networks are made of and TensorRT 8.6 reads, up to its opset (onnx/onnx-tensorrt, docs/operators.md).
+# What our networks and rsl_rl's are made of and TensorRT 8.6 reads, up to its opset (onnx-tensorrt, docs/operators.md).
 TENSORRT_OPSET = 17
 TENSORRT_OPERATORS = (
-    *("Abs", "Add", "Clip", "Concat", "Div", "Exp", "Expand", "Gather", "Gemm", "Log", "MatMul", "Max", "Min", "Mul"),
-    *("Neg", "Relu", "Reshape", "Sigmoid", "Slice", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile"),
-    *("Transpose", "Unsqueeze", "Where"),
+    *("Abs", "Add", "Clip", "Concat", "Constant", "Div", "Elu", "Exp", "Expand", "GRU", "Gather", "Gemm", "Identity"),
+    *("LSTM", "Log", "MatMul", "Max", "Min", "Mul", "Neg", "Relu", "Reshape", "Shape", "Sigmoid", "Slice", "Softplus"),
+    *("Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where"),
 )
 GOLDEN_ROWS = 128
 EXTREME = 100.0  # standard deviations; the policy must saturate the same way everywhere

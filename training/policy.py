@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from landbridge.bundle import read_bundle
 from landbridge.robot import Robot, load_robot
-from landbridge.simulation.behaviour import Policy
+from landbridge.simulation.behaviour import Behaviour, Policy
 from landbridge.task import load_task
 from landbridge.training.agents import AGENTS
 from landbridge.training.agents.base import Agent
@@ -89,17 +90,34 @@ def load_actor(run: Path) -> tuple[Actor, Robot]:
     return trained.actor, trained.robot
 
 
-def load_policy(path: Path, robot: Robot) -> Policy:
+def load_policy(path: Path, robot: Robot) -> Behaviour:
     """The policy of a run folder or a bundle; raises InputError if it was made for another robot."""
     if (path / CONFIG).is_file():
-        return load_actor(path)[0].numpy
+        actor = load_actor(path)[0]
+        return lambda batch, rng: actor.numpy
     bundle = read_bundle(path)
     bundle.require_robot(robot.spec)
+    return graph_policy(bundle.files["policy.onnx"], bundle.manifest.state)
+
+
+def graph_policy(model: bytes, state: Mapping[str, tuple[int, ...]]) -> Behaviour:
+    """The policy of a bundle's `policy.onnx`; every row of a batch has a state (shapes by name) of its own."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(bundle.files["policy.onnx"], options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    outputs = ["action", *(f"{name}_out" for name in state)]
 
-    def policy(obs: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.concatenate([session.run(["action"], {"obs": row[None]})[0] for row in obs])
+    def start(batch: int, rng: np.random.Generator) -> Policy:
+        states = [{f"{name}_in": np.zeros(shape, np.float32) for name, shape in state.items()} for _ in range(batch)]
 
-    return policy
+        def policy(obs: NDArray[np.float32]) -> NDArray[np.float32]:
+            actions = []
+            for row, own in zip(obs, states, strict=True):
+                action, *after = session.run(outputs, {"obs": row[None], **own})
+                own.update(dict(zip(own, after, strict=True)))
+                actions.append(action)
+            return np.concatenate(actions)
+
+        return policy
+
+    return start

@@ -132,17 +132,18 @@ def test_a_bundle_of_version_1_is_migrated_in_memory_only(robot: RobotSpec) -> N
     assert json.loads(bundle.files["manifest.json"])["schema_version"] == 1
     assert bundle.manifest.schema_version == SCHEMA_VERSION
     assert bundle.manifest.drift is None
+    assert bundle.manifest.state == {}
     assert (bundle.manifest.robot, bundle.manifest.golden_tolerance) == ("furuta", 1e-5)
     assert bundle.robot.name == robot.name
     assert set(bundle.arrays("golden.npz")) == {"obs", "action"}
     assert VERSION_1.read_bytes() == before
 
 
-@pytest.mark.parametrize("version", [0, 3, "2", None, 1.5])
+@pytest.mark.parametrize("version", [0, 4, "2", None, 1.5])
 def test_an_unknown_schema_version_is_named_with_the_remedy(tmp_path: Path, robot: RobotSpec, version: object) -> None:
     write(tmp_path / "b", robot)
     rewrite_manifest(tmp_path / "b", schema_version=version)
-    with pytest.raises(InputError, match=rf"manifest\.json: schema_version: {version!r}, .* reads 1 to 2.*update"):
+    with pytest.raises(InputError, match=rf"manifest\.json: schema_version: {version!r}, .* reads 1 to 3.*update"):
         read_bundle(tmp_path / "b")
 
 

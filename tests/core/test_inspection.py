@@ -49,7 +49,7 @@ def test_everything_a_person_needs(complete: Path, capsys: pytest.CaptureFixture
     shown = " ".join(capsys.readouterr().out.split())
     for fact in (
         read_bundle(complete).digest[:40],
-        "version 2",
+        "version 3",
         "success on severe 0.9",
         "16, allowed difference 1e-05",
         "mismatch up to 0.0917 (floor 0.018), distance up to 4.25",
@@ -78,7 +78,7 @@ def test_it_fits_on_one_screen(
 
 def test_an_old_bundle_says_that_it_was_migrated_and_has_no_monitors() -> None:
     shown = inspect(str(VERSION_1))
-    assert shown["schema"] == "version 1, read as 2"
+    assert shown["schema"] == "version 1, read as 3"
     assert shown["signature"] == "none"
     assert shown["live monitors"].startswith("none")
     assert list(shown["normaliser"][0]) == ["observation", "mean", "std"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -16,6 +15,7 @@ import pytest
 from landbridge.bundle import read_bundle
 from landbridge.deploy.accept import compare, engine
 from landbridge.deploy.engine import (
+    NATIVE,
     TENSORRT,
     EngineKey,
     Precision,
@@ -24,38 +24,14 @@ from landbridge.deploy.engine import (
     read_record,
     write_record,
 )
-from landbridge.deploy.runtime import CPU, ProviderFallbackWarning, load_policy
+from landbridge.deploy.graph import CPU, ProviderFallbackWarning
+from landbridge.deploy.runtime import load_policy
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
 
-KEY = EngineKey("0" * 64, "Orin (nvgpu)", "8.7", "10.3.0", "540.4.0", "fp32")
+KEY = EngineKey("0" * 64, "Orin (nvgpu)", "8.7", "10.3.0", "540.4.0", "fp32", TENSORRT)
 WEIGHT = np.ones((8, 1), np.float32)
-
-
-@pytest.fixture
-def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts a program of that name first on the PATH, which answers as told, and TensorRT 10.3.0 among the packages."""
-
-    def install(answer: str, code: int = 0, tensorrt: str | None = "10.3.0") -> None:
-        (tmp_path / "bin").mkdir(exist_ok=True)
-        program = tmp_path / "bin" / "nvidia-smi"
-        program.write_text(f"#!/bin/sh\nprintf '%s\\n' '{answer}'\nexit {code}\n")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        real = importlib.metadata.version
-
-        def version(name: str) -> str:
-            if name != "tensorrt":
-                return real(name)
-            if tensorrt is None:
-                raise importlib.metadata.PackageNotFoundError(name)
-            return tensorrt
-
-        monkeypatch.setattr(importlib.metadata, "version", version)
-
-    return install
 
 
 @pytest.mark.parametrize(
@@ -67,6 +43,7 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         {"tensorrt": "10.3.1"},
         {"driver": "540.4.1"},
         {"precision": "fp16"},
+        {"back_end": NATIVE},
         {"gpu": "Orin", "compute_capability": "(nvgpu)\n8.7"},  # no two keys may run together
     ],
 )
@@ -217,11 +194,11 @@ def test_acceptance_asks_for_the_same_driving_as_the_cpus(tmp_path: Path, linear
     def exact(row: np.ndarray) -> np.ndarray:
         return tuned(row[None])[0].astype(np.float32)
 
-    scores = compare(bundle, robot, lambda row: exact(row) + np.float32(1e-3), exact, "none", 1)
+    scores = compare(bundle, robot, lambda: lambda row: exact(row) + np.float32(1e-3), lambda: exact, "none", 1)
     assert scores["success"] == scores["success_cpu"] == 1.0
     assert scores["return"] == pytest.approx(scores["return_cpu"], rel=0.05)
     with pytest.raises(InputError, match=r"drives worse than the CPU on none: .*'success': 0\.0"):
-        compare(bundle, robot, lambda row: np.zeros(1, np.float32), exact, "none", 1)
+        compare(bundle, robot, lambda: lambda row: np.zeros(1, np.float32), lambda: exact, "none", 1)
 
 
 def test_a_build_without_a_gpu_is_refused_before_anything_is_built(
@@ -230,20 +207,21 @@ def test_a_build_without_a_gpu_is_refused_before_anything_is_built(
     bundle = linear_bundle(tmp_path / "b", WEIGHT)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(InputError, match="nvidia-smi: is not installed"):
-        engine("build", bundle)
+    for provider in (NATIVE, TENSORRT):
+        with pytest.raises(InputError, match="nvidia-smi: is not installed"):
+            engine("build", bundle, provider=provider)
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_an_engine_is_built_accepted_and_found_again(
+def test_an_engine_of_onnxruntime_is_built_accepted_and_found_again(
     tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:
     if TENSORRT not in ort.get_available_providers():
         pytest.skip(f"onnxruntime here has no {TENSORRT}: {ort.get_available_providers()}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = linear_bundle(tmp_path / "b", WEIGHT)
-    figures = engine("build", path, precision, episodes=2)
+    figures = engine("build", path, precision, TENSORRT, episodes=2)
     assert figures["golden_error"] <= figures["golden_tolerance"]
     assert load_policy(read_bundle(path), (TENSORRT,), strict=True, precision=precision).provider == TENSORRT

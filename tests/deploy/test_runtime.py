@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from landbridge.bundle import read_bundle
-from landbridge.deploy.runtime import ProviderFallbackWarning, load_policy
+from landbridge.deploy.graph import ProviderFallbackWarning
+from landbridge.deploy.runtime import load_policy
 from landbridge.deploy.verify import verify
 from landbridge.errors import InputError
 from landbridge.observation import Observer

@@ -72,14 +72,14 @@ def test_every_tick_is_complete_and_exact(recorded: tuple[Path, dict[str, Any]])
     timings = by_stamp(found["/guard/timing"])
     observer = Observer(SPEC)
     assert names(found["/policy/observation"][0]) == observer.names
-    assert names(found["/policy/action"][0]) == [*SPEC.actuated, "inference_start_ms", "inference_end_ms"]
+    assert names(found["/policy/action"][0]) == [*SPEC.actuated, "inference_start_ms", "inference_end_ms", "tick"]
     assert names(found["/guard/timing"][0]) == ["received_ms", "gated_ms", "written_ms"]
     admitted = [m for m in found["/guard/command"] if m.header.frame_id in ("ok", "limited")]
     assert len(admitted) > 60
     history = observer.initial_history(1)
     for message in admitted:
         stamp = header_ns(message)
-        state, action = states[stamp], np.array(actions[stamp][:-2])
+        state, action = states[stamp], np.array(actions[stamp][: len(SPEC.actuated)])
         assert state.name == SPEC.joint_names
         obs = observer(state.position[None], state.velocity[None], history)
         np.testing.assert_array_equal(obs[0], np.array(observations[stamp], np.float32))

@@ -76,6 +76,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._refused = ""  # why the hardware could not be opened
         self._reported: tuple[str, str, int] | None = None
         self._measurement = JointState(name=self.spec.joint_names)
+        self._timing = topics.array_message(0, topics.TIMING, [])
         self._joint_states = topics.publish(self, topics.JOINT_STATES)
         self._base = [topics.publish(self, t) for t in topics.measured(self.spec) if t is not topics.JOINT_STATES]
         self._commands = topics.publish(self, topics.GUARD_COMMAND)
@@ -191,7 +192,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         measured = self.guard.measured_at(stamp)
         if measured is not None:
             times = [(t - measured) * 1000 for t in (received, gated, written)]
-            self._timings.publish(topics.array_message(stamp, topics.TIMING, times))
+            self._timings.publish(topics.array_message_again(self._timing, stamp, times))
             if verdict.write:
                 self._latency_ms.append(times[-1])
         self._report_fault()

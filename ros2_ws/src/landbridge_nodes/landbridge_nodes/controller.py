@@ -43,14 +43,15 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         self._affine = action_affine(self.spec)
         kind, actuated = self.spec.action.kind, self.spec.actuated
         self._message = topics.joint_message(0, actuated, kind, [0.0] * len(actuated))
-        self._action_names = (*self.spec.actuated, *topics.INFERENCE)
+        self._acted = topics.array_message(0, (*actuated, *topics.INFERENCE, topics.TICK), [])
+        self._seen = topics.array_message(0, self.observer.names, [])
         lease = self.spec.safety.heartbeat_timeout_ms / 1000
         self._command = self.create_publisher(topics.COMMAND.message, topics.COMMAND.name, topics.command_qos(lease))
         self._action = topics.publish(self, topics.ACTION)
         self._observation = topics.publish(self, topics.OBSERVATION)
         self._names: list[str] = []  # of the joints in the last measurement, and where the robot's own are among them
-        self._order: list[int] = []
-        self._ticks = 0  # measurements answered since then
+        self._order = np.zeros(0, np.intp)
+        self._ticks = 0  # measurements answered since the supervisor became ACTIVE
         self._arriving: dict[int, dict[topics.Topic, Any]] = {}  # parts of the newest measurements, by stamp
         self._parts = topics.measured(self.spec)
         for part in self._parts:
@@ -69,7 +70,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Answer measurements from now on."""
-        self._history = self.observer.initial_history(1)
+        self._history, self._ticks = self.observer.initial_history(1), 0
         self.fault, self._active = "", True
         return super().on_activate(state)
 
@@ -113,7 +114,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         base = read_base(parts[topics.IMU], parts[topics.ODOM]) if topics.IMU in parts else None
         if message.name != self._names:
             at = {name: i for i, name in enumerate(message.name)}
-            self._names, self._order = message.name, [at[name] for name in self.spec.joint_names]
+            self._names, self._order = message.name, np.array([at[name] for name in self.spec.joint_names])
         joint_pos, joint_vel = np.asarray(message.position)[self._order], np.asarray(message.velocity)[self._order]
         obs = self.observer(joint_pos[None], joint_vel[None], self._history, base, self._ticks)
         started = time.perf_counter()
@@ -122,10 +123,12 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         command = action_to_command(self.spec, action, self._affine)
         fields = {self.spec.action.kind: command.tolist()}
         self._command.publish(topics.joint_message_again(self._message, stamp, **fields))
+        tick = self._ticks
         if self._moving:
             self._history, self._ticks = push_action(self._history, action[None]), self._ticks + 1
-        timing = [(started - received) * 1000, (ended - received) * 1000]
-        self._action.publish(topics.array_message(stamp, self._action_names, [*action.tolist(), *timing]))
-        self._observation.publish(topics.array_message(stamp, self.observer.names, obs[0].tolist()))
+        timing = (started - received) * 1000, (ended - received) * 1000
+        answer = (*action.tolist(), *timing, tick)
+        self._action.publish(topics.array_message_again(self._acted, stamp, answer))
+        self._observation.publish(topics.array_message_again(self._seen, stamp, obs[0].tolist()))
         if self._moving:
             self.acted(obs[0], action)

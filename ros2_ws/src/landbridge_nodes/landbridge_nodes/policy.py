@@ -13,7 +13,8 @@ from rclpy.clock import Clock, ClockType
 
 from landbridge.bundle import read_bundle
 from landbridge.deploy.drift import watch_of
-from landbridge.deploy.runtime import CPU, load_policy
+from landbridge.deploy.graph import CPU
+from landbridge.deploy.runtime import load_policy
 from landbridge.signature import require_signature
 from landbridge_nodes import topics
 from landbridge_nodes.controller import Controller
@@ -26,8 +27,8 @@ class PolicyNode(Controller):
     """Lifecycle node `policy`.
 
     Parameters: robot, bundle, require_signature (public key that must have signed the bundle; "" asks for none),
-    provider, precision (fp32, or fp16 for an engine accepted on this machine), strict (refuse a provider that falls
-    back).
+    provider (of onnxruntime, or `tensorrt`), precision (fp32, or fp16 or int8 for an engine accepted on this machine),
+    strict (refuse a provider that falls back).
 
     Raises:
         InputError: The bundle is broken, not signed as required, is for another robot, or does not reproduce its golden
@@ -52,7 +53,9 @@ class PolicyNode(Controller):
         self.get_logger().info(f"bundle {bundle.digest[:12]} on {self._policy.provider}, {watched}")
 
     def act(self, obs: NDArray[np.float32]) -> NDArray[np.floating]:
-        """One inference."""
+        """One inference; before tick 0 nothing has reached the motors, and a recurrent policy remembers nothing."""
+        if self._ticks == 0:
+            self._policy.reset()
         return self._policy(obs)
 
     def acted(self, obs: NDArray[np.float32], action: NDArray[np.float64]) -> None:

@@ -17,8 +17,9 @@ import numpy as np
 from tyro.conf import Positional
 
 from landbridge.bundle import read_bundle
+from landbridge.deploy.graph import CPU
 from landbridge.deploy.guard import Guard
-from landbridge.deploy.runtime import CPU, Policy, load_policy
+from landbridge.deploy.runtime import Policy, load_policy
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Base, Observer, action_to_command, by_name
@@ -39,6 +40,7 @@ class Log:
         imu, odometry: Messages of a floating base's sensors.
         obs: What the policy saw.
         action: What it asked for, in [-1, 1].
+        tick: How many measurements of the episode it had answered; -1 in a log that does not say.
         command: The same in the command's unit, once per message.
         verdict: The guard's answers, stops included.
         inputs: (time [ns], topic, what it carries) of all that reached the guard.
@@ -49,6 +51,7 @@ class Log:
     odometry: dict[int, Any] = field(default_factory=dict)
     obs: dict[int, tuple[float, ...]] = field(default_factory=dict)
     action: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    tick: dict[int, int] = field(default_factory=dict)
     command: dict[int, tuple[float, ...]] = field(default_factory=dict)
     verdict: dict[int, list[Judged]] = field(default_factory=lambda: defaultdict(list))
     inputs: list[tuple[int, str, Any]] = field(default_factory=list)
@@ -102,6 +105,8 @@ def replay(
     require_robot(bag, reader.about, read.robot)
     policy = load_policy(read, (provider,), strict=True)
     log = read_log(reader, read.robot)
+    if policy.recurrent and -1 in log.tick.values():
+        raise InputError(bag, "does not say at which tick a policy's state began", "record it with this version")
     compared = [*replay_policy(log, read.robot, policy), *replay_guard(log, read.robot)]
     if not any(c.stage == "action" for c in compared):
         raise InputError(bag, "holds no answer of a policy", "record it with `landbridge up deploy --record`")
@@ -172,10 +177,11 @@ def read_log(reader: BagReader, spec: RobotSpec) -> Log:
                 stamp, values = named_values(message)
                 if topic == "/guard/timing":
                     received[stamp].append(values["received_ms"])
+                elif topic == "/policy/observation":
+                    log.obs[stamp] = tuple(by_name(columns, values).tolist())
                 else:
-                    names = columns if topic == "/policy/observation" else spec.actuated
-                    by_stamp = log.obs if topic == "/policy/observation" else log.action
-                    by_stamp[stamp] = tuple(by_name(names, values).tolist())
+                    log.action[stamp] = tuple(by_name(spec.actuated, values).tolist())
+                    log.tick[stamp] = int(values.get("tick", -1))
     except KeyError as error:
         raise InputError(reader.path, str(error.args[0]), f"replay it with a bundle for {spec.name}") from error
     for stamp, at, message in commands:
@@ -187,15 +193,25 @@ def read_log(reader: BagReader, spec: RobotSpec) -> Log:
 
 
 def replay_policy(log: Log, spec: RobotSpec, policy: Policy) -> Iterator[Comparison]:
-    """Observation from measurement (the columns that it decides), action from observation, command from action."""
+    """Observation from measurement (the columns that it decides), action from observation, command from action.
+
+    Of a recurrent policy the log must hold every tick since the episode began; actions after a gap are left out.
+    """
     observer = Observer(spec)
-    measured, history = observer.measured, observer.initial_history(1)
+    measured, history, expected = observer.measured, observer.initial_history(1), -1
     for stamp in sorted(log.obs.keys() & log.action.keys()):
         base = log.base(stamp)
         if stamp in log.measured and (base is not None or spec.base == "fixed"):
             position, velocity = (np.array([values]) for values in log.measured[stamp])
             seen = observer(position, velocity, history, base)[0]
             yield _compare(stamp, "observation", np.array(log.obs[stamp])[measured], seen[measured])
+        tick = log.tick[stamp]
+        if tick == 0:
+            policy.reset()
+        elif policy.recurrent and tick != expected:
+            expected = -1  # until the next episode begins
+            continue
+        expected = tick + 1
         action = np.array(policy(np.array(log.obs[stamp], np.float32)), np.float64)
         yield _compare(stamp, "action", log.action[stamp], action)
         if stamp in log.command:

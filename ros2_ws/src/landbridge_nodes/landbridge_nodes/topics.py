@@ -26,6 +26,7 @@ from landbridge.robot import RobotSpec
 BASE_FRAME = "base_link"  # REP 105
 STAMP = ("stamp_sec", "stamp_nanosec")
 INFERENCE = ("inference_start_ms", "inference_end_ms")  # after receipt of the measurement by the controller
+TICK = "tick"  # measurements answered in this episode before: at 0 the controller has no past
 TIMING = ("received_ms", "gated_ms", "written_ms")  # after the measurement, on the bridge's monotonic clock
 
 
@@ -152,10 +153,15 @@ def _vector(values: Sequence[float]) -> Vector3:
 
 def array_message(ns: int, names: Sequence[str], values: Sequence[float]) -> Float64MultiArray:
     """Named values that answer the measurement `ns`."""
-    data = array("d", divmod(ns, 1_000_000_000))
-    data.extend(values)
-    message = Float64MultiArray(data=data)
-    message.layout.dim = [MultiArrayDimension(label=",".join((*STAMP, *names)), size=len(data), stride=len(data))]
+    size = len(STAMP) + len(names)
+    message = Float64MultiArray()
+    message.layout.dim = [MultiArrayDimension(label=",".join((*STAMP, *names)), size=size, stride=size)]
+    return array_message_again(message, ns, values)
+
+
+def array_message_again(message: Float64MultiArray, ns: int, values: Sequence[float]) -> Float64MultiArray:
+    """The same message with another stamp and other values, as `joint_message_again`."""
+    message.data = array("d", (*divmod(ns, 1_000_000_000), *values))
     return message
 
 

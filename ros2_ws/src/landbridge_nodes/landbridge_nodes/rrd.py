@@ -1,0 +1,156 @@
+"""`landbridge rerun`: a recorded log as a recording for the Rerun viewer (rerun.io), with the robot moving in it.
+
+Whatever a bag holds of a control tick lies on one timeline, by the measurement's stamp, under the name of its topic.
+Needs no ROS 2.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tyro.conf import Positional
+
+from landbridge.errors import InputError
+from landbridge.robot import Robot, load_robot
+from landbridge.training.bag import BagReader, named_values, require_robot, to_ns
+
+TIMELINE = "measured"
+WORLD = "world"  # what a floating base turns in
+FIELDS = ("position", "velocity", "effort")  # of a JointState
+SIGNALS = ("/joint_states", "/policy/command", "/guard/command")
+ARRAYS = ("/policy/observation", "/policy/action", "/guard/timing")
+STATES = ("/safety/state", "/bridge/fault")
+
+Series = dict[str, tuple[list[int], list[Any]]]  # stamps [ns] and values by path
+
+
+@dataclass
+class Log:
+    """What a bag holds.
+
+    Attributes:
+        numbers: By topic and name, as in /guard/timing/written_ms or /joint_states/arm/position.
+        states: The supervisor's state, the bridge's fault, and the guard's verdict, whenever they change.
+        turns: Orientation of a floating base as x, y, z, w.
+    """
+
+    numbers: Series = field(default_factory=lambda: defaultdict(lambda: ([], [])))
+    states: Series = field(default_factory=lambda: defaultdict(lambda: ([], [])))
+    turns: tuple[list[int], list[list[float]]] = field(default_factory=lambda: ([], []))
+
+    def add(self, topic: str, received: int, message: Any) -> None:
+        """Take one message; what bears no stamp of a measurement is placed at its receipt [ns]."""
+        if topic in STATES:
+            self._change(topic, received, message.name if topic == STATES[0] else message.message)
+        elif topic in ARRAYS:
+            stamp, values = named_values(message)
+            for name, value in values.items():
+                _append(self.numbers[f"{topic}/{name}"], stamp, value)
+        else:
+            stamp = to_ns(message.header.stamp.sec, message.header.stamp.nanosec)
+            if topic == "/imu/data":
+                q = message.orientation
+                _append(self.turns, stamp, [q.x, q.y, q.z, q.w])
+                return
+            for kind in FIELDS:
+                for name, value in zip(message.name, getattr(message, kind).tolist(), strict=False):
+                    _append(self.numbers[f"{topic}/{name}/{kind}"], stamp, value)
+            if topic == "/guard/command":
+                self._change("/guard/verdict", stamp, message.header.frame_id)
+
+    def _change(self, path: str, stamp: int, state: str) -> None:
+        _, states = self.states[path]
+        if not states or states[-1] != state:
+            _append(self.states[path], stamp, state)
+
+
+def rerun(bag: Positional[Path], out: Path, robot: str | None = None) -> dict[str, Any]:
+    """Turn a recorded log into an .rrd file for the Rerun viewer: signals, latencies, verdicts, the robot in motion.
+
+    Example: landbridge rerun bags/deploy --out deploy.rrd && rerun deploy.rrd
+
+    Args:
+        bag: Bag folder or .mcap file of `landbridge record` or `up deploy --record`.
+        out: File to write.
+        robot: Folder of a robot that does not ship; by default the one that the bag names.
+    """
+    try:
+        import rerun as rr
+    except ModuleNotFoundError as error:
+        raise InputError("rerun", "is not installed", "pip install 'landbridge[rerun]'") from error
+    if out.exists():
+        raise InputError(out, "already exists", "choose another --out or remove it")
+    reader = BagReader(bag)
+    machine = load_robot(robot or reader.about["robot"])
+    require_robot(bag, reader.about, machine.spec)
+    log = Log()
+    for topic, received, message in reader.messages((*SIGNALS, *ARRAYS, *STATES, "/imu/data")):
+        log.add(topic, received, message)
+    if not log.numbers:
+        raise InputError(bag, "holds no control tick", "record it with `landbridge record`")
+    partial = out.with_name(out.name + ".partial")
+    rows = write(rr, log, machine, bag.name, partial)
+    partial.replace(out)
+    return {
+        "bag": str(bag),
+        "rerun": str(out),
+        "bytes": out.stat().st_size,
+        "series": len(log.numbers),
+        "rows": rows,
+        "states": {path: len(states) for path, (_, states) in log.states.items()},
+    }
+
+
+def write(rr: Any, log: Log, robot: Robot, name: str, path: Path) -> int:
+    """Write the .rrd file `path`; returns how many rows it has."""
+    recording = rr.RecordingStream("landbridge", recording_id=name)
+    recording.save(path, default_blueprint=_layout())
+    rows = 0
+
+    def send(entity: str, stamps: list[int], columns: Any) -> None:
+        nonlocal rows
+        rows += len(stamps)
+        index = rr.TimeColumn(TIMELINE, timestamp=np.array(stamps, "datetime64[ns]"))
+        rr.send_columns(entity, [index], columns, recording=recording, strict=True)
+
+    for entity, (stamps, values) in log.numbers.items():
+        send(entity, stamps, rr.Scalars.columns(scalars=values))
+    for entity, (stamps, states) in log.states.items():
+        send(entity, stamps, rr.StateChange.columns(state=states))
+    _send_motion(rr, log, robot, recording, send)
+    recording.disconnect()  # which completes the file
+    return rows
+
+
+def _send_motion(rr: Any, log: Log, robot: Robot, recording: Any, send: Callable[[str, list[int], Any], None]) -> None:
+    """The robot's URDF, its joints where they were measured, and the base as the IMU turned (no sensor places it)."""
+    tree = rr.urdf.UrdfTree.from_file_path(robot.urdf)
+    tree.log_urdf_to_recording(recording)
+    for name in robot.spec.joint_names:
+        stamps, positions = log.numbers[f"/joint_states/{name}/position"]
+        send(f"/motion/{name}", stamps, tree.get_joint_by_name(name).compute_transform_columns(positions, clamp=False))
+    stamps, turns = log.turns
+    if stamps:
+        frames = {"parent_frame": [WORLD] * len(stamps), "child_frame": [tree.root_link().name] * len(stamps)}
+        send("/motion/base", stamps, rr.Transform3D.columns(quaternion=turns, **frames))
+
+
+def _layout() -> Any:
+    """The robot above its states as lanes; beside them joints, the commands before and after the guard, latencies."""
+    import rerun.blueprint as rrb
+
+    series = (("joints", SIGNALS[0]), ("policy", SIGNALS[1]), ("guard", SIGNALS[2]), ("latency [ms]", ARRAYS[2]))
+    lanes = rrb.StateTimelineView(name="states", contents=["/safety/state", "/bridge/fault", "/guard/verdict"])
+    plots = [rrb.TimeSeriesView(name=name, origin=origin) for name, origin in series]
+    left = rrb.Vertical(rrb.Spatial3DView(name="robot"), lanes, row_shares=[2, 1])
+    return rrb.Blueprint(rrb.Horizontal(left, rrb.Vertical(*plots)), collapse_panels=True)
+
+
+def _append(series: tuple[list[int], list[Any]], stamp: int, value: Any) -> None:
+    series[0].append(stamp)
+    series[1].append(value)

@@ -1,0 +1,239 @@
+"""Native TensorRT on an emulated GPU, and what of it needs none: graphs in other precisions, on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from landbridge.bundle import Bundle, npz, read_bundle, write_bundle
+from landbridge.cli import main
+from landbridge.deploy.accept import engine
+from landbridge.deploy.engine import NATIVE, TENSORRT, Precision, write_engine
+from landbridge.deploy.graph import Graph
+from landbridge.deploy.native import Engine, build
+from landbridge.deploy.precision import calibration, lowered
+from landbridge.deploy.runtime import GOLDEN_TOLERANCE, Policy, familiar, golden_error, key_of, load_policy
+from landbridge.errors import InputError
+from landbridge.training.foreign import import_policy
+
+from .emulated_gpu import Gpu
+
+HIDDEN = 16
+RNG = np.random.default_rng(0)
+OBS = RNG.normal(size=(20, 8)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A policy that barely moves the furuta."""
+    return write(tmp_path_factory.mktemp("native"), last=0.1)
+
+
+def write(folder: Path, last: float) -> Bundle:
+    """A bundle of a small random policy of three dense layers, `last` the size of the last one's weights."""
+    (folder / "policy.onnx").write_bytes(mlp(last))
+    import_policy(folder / "policy.onnx", "furuta", folder / "b", episodes=2)
+    return read_bundle(folder / "b")
+
+
+def mlp(last: float) -> bytes:
+    sizes, rng = (8, HIDDEN, HIDDEN, 1), np.random.default_rng(0)
+    weights = [
+        rng.normal(size=pair).astype(np.float32) / np.sqrt(pair[0], dtype=np.float32) for pair in pairwise(sizes)
+    ]
+    weights[-1] *= np.float32(last)
+    nodes = [
+        helper.make_node("MatMul", ["obs", "w0"], ["a"]),
+        helper.make_node("Tanh", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "w1"], ["c"]),
+        helper.make_node("Tanh", ["c"], ["d"]),
+        helper.make_node("MatMul", ["d", "w2"], ["actions"]),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, s]) for n, s in (("obs", 8), ("actions", 1))]
+    constants = [numpy_helper.from_array(weight, f"w{i}") for i, weight in enumerate(weights)]
+    graph = helper.make_graph(nodes, "policy", ends[:1], ends[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+@pytest.fixture
+def gpu(nvidia_smi: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    nvidia_smi("Orin, 8.7, 540.4.0")
+    emulated = Gpu()
+    monkeypatch.setitem(sys.modules, "tensorrt", emulated.tensorrt)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", emulated.runtime)
+    return emulated
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_is_built_accepted_and_runs(gpu: Gpu, bundle: Bundle, precision: Precision) -> None:
+    """What the robot computes then is what the CPU computes, within the tolerance, call after call."""
+    with pytest.raises(InputError, match=r"engine\.json: no accepted engine.*landbridge engine build"):
+        load_policy(bundle, (NATIVE,), precision=precision)
+    figures = engine("build", bundle.path, precision, episodes=1)
+    assert figures["back_end"] == NATIVE
+    assert figures["golden_error"] <= figures["golden_tolerance"]
+    policy, reference = load_policy(bundle, (NATIVE,), strict=True, precision=precision), load_policy(bundle)
+    assert policy.provider == NATIVE
+    assert (policy.golden_error > 1e-6) == (precision != "fp32")  # it is another precision
+    again = Policy(policy.graph.again())
+    for obs in OBS:
+        np.testing.assert_allclose(policy(obs), reference(obs), atol=figures["golden_tolerance"])
+        np.testing.assert_array_equal(again(obs), policy(obs))
+
+
+def test_an_engine_that_is_not_the_accepted_one_is_refused(
+    gpu: Gpu, bundle: Bundle, nvidia_smi: Callable[..., None]
+) -> None:
+    engine("build", bundle.path, episodes=1)
+    key = key_of(bundle, "fp32", NATIVE)
+    key.file.write_bytes(key.file.read_bytes() + b"\0")
+    with pytest.raises(InputError, match=r"policy\.engine: is not the engine that was accepted"):
+        load_policy(bundle, (NATIVE,))
+    nvidia_smi("Orin, 8.7, 540.5.0")
+    with pytest.raises(InputError, match="no accepted engine"):
+        load_policy(bundle, (NATIVE,))
+
+
+def test_calibrated_with_other_data_it_is_another_engine(gpu: Gpu, bundle: Bundle, tmp_path: Path) -> None:
+    golden = bundle.arrays("golden.npz")
+    half = {name: values[: len(values) // 2] for name, values in golden.items()}
+    files = {name: bundle.files[name] for name in ("policy.onnx", "envelope.npz")} | {"golden.npz": npz(**half)}
+    other = write_bundle(tmp_path / "b", bundle.manifest, bundle.robot, files)
+    assert key_of(other, "fp16", NATIVE) == key_of(bundle, "fp16", NATIVE)
+    assert key_of(other, "int8", NATIVE) != key_of(bundle, "int8", NATIVE)
+
+
+def test_fp32_is_full_float32(gpu: Gpu, bundle: Bundle) -> None:
+    """TensorRT rounds to TF32 unless it is told not to, and that is more than golden vectors forgive."""
+    model = bundle.files["policy.onnx"]
+    assert build(bundle.path, model) == b"FP32" + model
+
+
+def test_a_recurrent_engine_keeps_its_state(gpu: Gpu, tmp_path: Path, recurrent_bundle: Callable[..., Path]) -> None:
+    path = recurrent_bundle(tmp_path / "b", np.ones((8, 1), np.float32))
+    figures = engine("build", path, episodes=1)
+    assert figures["return"] == figures["return_cpu"]
+    policy, reference = load_policy(read_bundle(path), (NATIVE,)), load_policy(read_bundle(path))
+    np.testing.assert_array_equal([policy(o).copy() for o in OBS], [reference(o).copy() for o in OBS])
+
+
+def test_a_gpu_that_fails_while_running_raises(gpu: Gpu, bundle: Bundle) -> None:
+    """Which makes the controller fall silent, as with onnxruntime."""
+    engine("build", bundle.path, episodes=1)
+    policy = load_policy(bundle, (NATIVE,))
+    gpu.lost = True
+    with pytest.raises(RuntimeError, match=r"CUDA: .*cudaErrorInvalidValue"):
+        policy(OBS[0])
+
+
+def test_graphs_that_tensorrt_does_not_take_are_refused(gpu: Gpu, bundle: Bundle) -> None:
+    with pytest.raises(InputError, match=r"TensorRT 11\.4\.0\.106 cannot read it"):
+        build(bundle.path, b"not a graph")
+    sizes = {"obs": (1, 8)}, {"action": (1, 1)}
+    with pytest.raises(InputError, match="cannot load it here"):
+        Engine(bundle.path, b"of another TensorRT", *sizes)
+    with pytest.raises(
+        InputError, match=r"input is {'obs': \('float', \(1, 8\)\)}, expected float32 {'obs': \(1, 9\)}"
+    ):
+        Engine(bundle.path, build(bundle.path, bundle.files["policy.onnx"]), {"obs": (1, 9)}, sizes[1])
+
+
+def test_without_the_libraries_it_says_what_to_install(
+    nvidia_smi: Callable[..., None], bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if importlib.util.find_spec("tensorrt"):
+        pytest.skip("tensorrt is installed here")
+    nvidia_smi("Orin, 8.7, 540.4.0")
+    assert main(["engine", "build", str(bundle.path)]) == 2
+    assert "tensorrt: cannot be imported" in (said := capsys.readouterr().err)
+    assert "pip install 'landbridge[gpu]'" in said
+
+
+@pytest.mark.parametrize("provider", [TENSORRT, "CPUExecutionProvider"])
+def test_int8_is_offered_by_native_tensorrt_only(bundle: Bundle, provider: str) -> None:
+    with pytest.raises(InputError, match=f"precision: is int8 on {provider}. ask for tensorrt, or for fp32"):
+        load_policy(bundle, (provider,), precision="int8")
+
+
+def on_the_cpu(bundle: Bundle, model: bytes) -> Policy:
+    return Policy(Graph(bundle.path, model, {"obs": (1, 8)}, {"action": (1, 1)}))
+
+
+def test_int8_quantises_the_inner_layer_and_drives(bundle: Bundle) -> None:
+    model = onnx.load_from_string(lowered(bundle, "int8", load_policy(bundle)))
+    made_by = {output: node for node in model.graph.node for output in node.output}
+    dense = [node for node in model.graph.node if node.op_type == "MatMul"]
+    quantised = [[made_by[n].op_type if n in made_by else "" for n in node.input] for node in dense]
+    assert quantised[1] == ["DequantizeLinear", "DequantizeLinear"]
+    assert "DequantizeLinear" not in quantised[0] + quantised[2][1:]
+    zeros = [numpy_helper.to_array(t) for t in model.graph.initializer if "zero_point" in t.name]
+    assert zeros and not any(zero.any() for zero in zeros)  # TensorRT reads symmetric ranges only
+    policy = on_the_cpu(bundle, model.SerializeToString())
+    assert 0 < golden_error(bundle, policy, "int8") <= GOLDEN_TOLERANCE["int8"]
+
+
+def test_badly_calibrated_int8_is_refused(gpu: Gpu, tmp_path: Path) -> None:
+    """Ranges a hundred times too wide leave a few steps of the action."""
+    lively = write(tmp_path, last=2.0)
+    model = onnx.load_from_string(lowered(lively, "int8", load_policy(lively)))
+    key = key_of(lively, "int8", NATIVE)
+    write_engine(key, build(lively.path, model.SerializeToString()))
+    assert load_policy(lively, (NATIVE,), precision="int8", accepted=False).golden_error > 0
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("_scale"):
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(100), tensor.name))
+    write_engine(key, build(lively.path, model.SerializeToString()))
+    with pytest.raises(InputError, match=r"golden\.npz: actions differ by 1\.\d+ on tensorrt, allowed is 0\.2"):
+        load_policy(lively, (NATIVE,), precision="int8", accepted=False)
+
+
+def test_what_cannot_be_quantised_is_refused(
+    tmp_path: Path, bundle: Bundle, linear_bundle: Callable[..., Path]
+) -> None:
+    shallow = read_bundle(linear_bundle(tmp_path / "b", np.ones((8, 1), np.float32)))
+    with pytest.raises(InputError, match=r"no dense layer .* besides its first and last"):
+        lowered(shallow, "int8", load_policy(shallow))
+    with pytest.raises(InputError, match=r"envelope\.npz: has no quantiles"):
+        familiar(shallow, OBS)
+    with pytest.raises(InputError, match=r"golden\.npz: has no observation like the training data"):
+        familiar(bundle, OBS + 1000)
+
+
+def test_calibration_takes_familiar_rows_with_the_state_they_meet(
+    tmp_path: Path, recurrent_graph: Callable[..., bytes]
+) -> None:
+    (tmp_path / "p.onnx").write_bytes(recurrent_graph(RNG.normal(size=(8, 1)).astype(np.float32)))
+    import_policy(tmp_path / "p.onnx", "furuta", tmp_path / "b", episodes=1)
+    bundle = read_bundle(tmp_path / "b")
+    obs = bundle.arrays("golden.npz")["obs"]
+    inside = familiar(bundle, obs)
+    rows = list(calibration(bundle, load_policy(bundle)))
+    assert 0 < len(rows) == inside.sum() < inside.size
+    np.testing.assert_array_equal(np.concatenate([row["obs"] for row in rows]), obs[inside])
+    ticks = [tick for sequence in inside for tick in np.flatnonzero(sequence)]
+    assert [row["c_in"].item() for row in rows] == ticks  # which the graph counts itself
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_real_engine_is_built_accepted_and_runs(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    for module in ("tensorrt", "cuda.bindings"):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            pytest.skip(f"needs a GPU and the extra [gpu]: {error}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    figures = engine("build", bundle.path, precision, episodes=2)
+    assert figures["golden_error"] <= figures["golden_tolerance"]
+    assert load_policy(bundle, (NATIVE,), strict=True, precision=precision).provider == NATIVE

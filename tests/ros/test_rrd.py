@@ -1,0 +1,120 @@
+"""A log as a Rerun recording, read back by Rerun's own reader."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from landbridge.cli import main
+from landbridge.robot import load_robot
+from landbridge.training.bag import BagReader
+from landbridge_nodes.rrd import ARRAYS, SIGNALS, STATES, Log, write
+from landbridge_nodes.rrd import rerun as to_rerun
+
+LOG = Path(__file__).parent / "data" / "replay.mcap"
+TOPICS = (*SIGNALS, *ARRAYS, *STATES)
+
+
+@pytest.fixture(scope="module")
+def rr() -> Any:
+    return pytest.importorskip("rerun", reason="extra [rerun] is not installed: pip install 'landbridge[rerun]'")
+
+
+def columns(path: Path) -> dict[str, dict[str, list[Any]]]:
+    """Values by component of every entity that has a time, in its order, by Rerun's reader."""
+    from rerun.chunk import RrdReader
+
+    found: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    for chunk in RrdReader(path).stream():
+        if not chunk.is_static:
+            batch = chunk.to_record_batch()
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                values = column.cast("int64") if name == "measured" else column
+                found[chunk.entity_path][name] += values.to_pylist()
+    return found
+
+
+def read_log() -> Log:
+    log = Log()
+    for message in BagReader(LOG).messages(TOPICS):
+        log.add(*message)
+    return log
+
+
+def test_a_log_is_taken_apart_by_name() -> None:
+    log = read_log()
+    stamps, written = log.numbers["/guard/timing/written_ms"]
+    assert len(stamps) == len(written) > 80
+    assert {"/joint_states/pendulum/velocity", "/policy/command/arm/effort", "/policy/action/inference_end_ms"} <= set(
+        log.numbers
+    )
+    assert {"ok", "position_limit", "not_active"} <= set(log.states["/guard/verdict"][1])
+    _, states = log.states["/safety/state"]
+    assert "active" in [state.lower() for state in states]
+    assert all(a != b for a, b in pairwise(states))  # changes only
+
+
+def test_without_the_library_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    assert main(["rerun", str(LOG), "--out", str(tmp_path / "x.rrd")]) == 2
+    assert "rerun: is not installed. pip install 'landbridge[rerun]'" in capsys.readouterr().err
+
+
+def test_the_file_holds_every_row_of_the_log(rr: Any, tmp_path: Path) -> None:
+    figures, log = to_rerun(LOG, tmp_path / "x.rrd"), read_log()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.rrd"]
+    found = columns(tmp_path / "x.rrd")
+    for entity, (stamps, values) in log.numbers.items():
+        assert found[entity]["measured"] == stamps
+        assert [value for (value,) in found[entity]["Scalars:scalars"]] == values
+    for entity, (stamps, states) in log.states.items():
+        assert found[entity]["measured"] == stamps
+        assert [state for (state,) in found[entity]["StateChange:state"]] == states
+    assert figures["rows"] == sum(len(entity["measured"]) for entity in found.values())
+
+
+def test_the_arm_turns_as_it_was_measured(rr: Any, tmp_path: Path) -> None:
+    """About z, 0.21 m above the base, by hand: the quaternion of an angle q is (0, 0, sin q/2, cos q/2)."""
+    to_rerun(LOG, tmp_path / "x.rrd")
+    moved = columns(tmp_path / "x.rrd")["/motion/arm"]
+    _, angles = read_log().numbers["/joint_states/arm/position"]
+    half = np.array(angles) / 2
+    expected = np.stack([0 * half, 0 * half, np.sin(half), np.cos(half)], -1)
+    np.testing.assert_allclose([q for (q,) in moved["Transform3D:quaternion"]], expected, atol=1e-6)
+    np.testing.assert_allclose([t for (t,) in moved["Transform3D:translation"]], [[0, 0, 0.21]] * len(half), atol=1e-6)
+    assert moved["Transform3D:parent_frame"][0] == ["base"]
+    assert moved["Transform3D:child_frame"][0] == ["arm_link"]
+
+
+def test_a_floating_base_turns_with_its_imu(rr: Any, tmp_path: Path) -> None:
+    robot, log = load_robot("quadruped"), Log()
+    for name in robot.spec.joint_names:
+        log.numbers[f"/joint_states/{name}/position"] = [7], [0.1]
+    log.turns = [7, 9], [[0.0, 0.0, 0.6, 0.8], [0.6, 0.0, 0.0, 0.8]]
+    write(rr, log, robot, "turns", tmp_path / "x.rrd")
+    found = columns(tmp_path / "x.rrd")
+    assert found["/motion/base"]["measured"] == [7, 9]
+    np.testing.assert_allclose([q for (q,) in found["/motion/base"]["Transform3D:quaternion"]], log.turns[1], atol=1e-6)
+    assert {entity for entity in found if entity.startswith("/motion/")} == {
+        "/motion/base",
+        *(f"/motion/{name}" for name in robot.spec.joint_names),
+    }
+
+
+def test_nothing_is_overwritten_and_no_bag_is_refused(
+    rr: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.rrd").write_text("mine")
+    assert main(["rerun", str(LOG), "--out", str(tmp_path / "x.rrd")]) == 2
+    assert "already exists" in capsys.readouterr().err
+    assert main(["rerun", str(tmp_path), "--out", str(tmp_path / "y.rrd")]) == 2
+    assert "holds 0 .mcap files" in capsys.readouterr().err
+    assert not (tmp_path / "y.rrd").exists()
