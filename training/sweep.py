@@ -7,17 +7,13 @@ import dataclasses
 import io
 import itertools
 import json
-import logging
-import os
-import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 import tyro
-from ray.exceptions import RayError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -31,12 +27,9 @@ from landbridge.training.evaluate import summary
 from landbridge.training.log import last_step
 from landbridge.training.train import needed
 from landbridge.training.trial import Trial
+from landbridge.training.workers import here, on_ray
 
 PLAN, TABLE = "sweep.json", "sweep.csv"
-STORE_BYTES = 100 * 2**20  # of Ray's object store: what trials find goes by files, and /dev/shm of a container is small
-POLL_SECONDS = 1.0
-# Ray would report its use, and give its workers the least of a core: on a busy machine they do not even start
-RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
 def sweep(
@@ -73,8 +66,8 @@ def sweep(
         engine: Where the policies are scored.
         episodes: Per policy and scenario.
         scratch: As of `landbridge train`.
-        address: A Ray cluster whose machines see these folders by the same names; by default this machine alone.
-        gpus: GPUs, or the share of one, that a trial takes.
+        address: Of a Ray cluster whose machines see these folders by the same names; by default this machine alone.
+        gpus: GPUs, or the share of one, that a trial takes of a Ray cluster.
         retries: How often a trial is started again whose process died.
 
     Returns:
@@ -100,7 +93,9 @@ def sweep(
         seeded = dataclasses.replace(config, seed=seed)
         trials.append(Trial(run, shown, seeded, *data, robot, folder, engine, scenarios, episodes))
     _claim(out, {"source": source, "target": target, "robot": robot, "options": choices})
-    failed = _run([trial for trial in trials if not trial.complete], address, gpus, retries)
+    left = [trial for trial in trials if not trial.complete]
+    runner = here(left, retries) if address is None else on_ray(left, retries, address, gpus)
+    failed = _run(runner, left) if left else []
     done = [trial for trial in trials if trial.complete]
     _write_table(out / TABLE, done)
     return {
@@ -149,46 +144,19 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
         raise InputError(out, f"is a sweep of another {', '.join(differ)}", remedy)
 
 
-def _run(trials: list[Trial], address: str | None, gpus: float, retries: int) -> list[dict[str, str]]:
-    """Run trials on Ray, a bar on the terminal; returns those that failed, and why."""
-    if not trials:
-        return []
-    os.environ |= RAY | os.environ
-    orderly = signal.getsignal(signal.SIGTERM)
-    cores = len(os.sched_getaffinity(0))
-    here: dict[str, Any] = {"num_cpus": cores, "object_store_memory": STORE_BYTES, "include_dashboard": False}
-    try:
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else here))
-    except (OSError, RuntimeError, ValueError) as error:
-        where = f"--address {address}" if address else "Ray on this machine"
-        raise InputError(where, f"does not start: {error}".splitlines()[0], "its logs are in /tmp/ray") from error
-    signal.signal(signal.SIGTERM, orderly)  # Ray's aborts
-    # A worker is used once: a trial has a process of its own, which may be killed without harm to another
-    start = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=1, max_retries=retries)(Trial.work).remote
+def _run(runner: Generator[list[Trial]], trials: list[Trial]) -> list[dict[str, str]]:
+    """Work on trials, with a bar on the terminal; returns those that failed, and why."""
+    failed = []
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    try:
-        running, failed = {start(trial): trial for trial in trials}, []
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            bar = progress.add_task(f"{len(trials)} trials", total=sum(trial.config.steps for trial in trials))
-            while running:
-                ended, _ = ray.wait(list(running), timeout=POLL_SECONDS)
-                for task in ended:
-                    trial = running.pop(task)
-                    if why := _why(task):
-                        failed.append({"trial": trial.run.name, "why": why})
-                    progress.console.print(f"{trial.run.name}: {'failed' if why else 'done'}", highlight=False)
-                progress.update(bar, completed=sum(last_step(trial.run) for trial in trials))
-        return failed
-    finally:
-        ray.shutdown()
-
-
-def _why(task: Any) -> str:
-    """Why a trial failed; empty if it did not."""
-    try:
-        return str(ray.get(task))
-    except RayError as error:
-        return str(error).strip().splitlines()[-1]
+    with closing(runner), Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(f"{len(trials)} trials", total=sum(trial.config.steps for trial in trials))
+        for ended in runner:
+            for trial in ended:
+                if not trial.complete:
+                    failed.append({"trial": trial.run.name, "why": trial.last_words()})
+                progress.console.print(f"{trial.run.name}: {'done' if trial.complete else 'failed'}", highlight=False)
+            progress.update(bar, completed=sum(last_step(trial.run) for trial in trials))
+    return failed
 
 
 def _write_table(path: Path, trials: list[Trial]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import shutil
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,18 +63,31 @@ class Trial:
         found: NDArray[np.float64] = np.load(self._file(scenario))
         return found
 
-    def work(self) -> str:
-        """Do what is left. Returns what was wrong with the input, or nothing."""
+    def work(self) -> int:
+        """Do what is left, for as long as it takes; returns an exit code. Two processes never do so at once."""
         self.run.parent.mkdir(parents=True, exist_ok=True)
-        log = self.run.with_name(self.run.name + ".log")
-        with log.open("a") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        with self._log.open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            fcntl.flock(log, fcntl.LOCK_EX)  # a sweep that was killed may have left one who still works on it
             try:
                 if not self.trained:
                     self._train()
                 self._score()
             except InputError as error:
-                return str(error)
-        return ""
+                print(error, file=log)
+                return 2
+            except Exception:
+                traceback.print_exc(file=log)
+                return 1
+        return 0
+
+    def last_words(self) -> str:
+        """The last line of the log, which says why a trial failed."""
+        lines = self._log.read_text().split("\n") if self._log.is_file() else []
+        return next((line for line in reversed(lines) if line.strip()), "its process died")
+
+    @property
+    def _log(self) -> Path:
+        return self.run.with_name(self.run.name + ".log")
 
     def _train(self) -> None:
         resume = (self.run / CHECKPOINT).is_file()

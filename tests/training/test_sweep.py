@@ -6,6 +6,7 @@ import csv
 import json
 import signal
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,7 @@ from landbridge.training.trial import Trial
 
 from .conftest import Data
 
-OPTIONS = ("agent=bc", "alignment=target_only", "bc.lr=0.001,0.01", "bc.hidden=16", "rows=16", "steps=2560")
+OPTIONS = ("agent=bc", "alignment=target_only", "bc.lr=0.001,0.01", "bc.hidden=16", "rows=16", "steps=768")
 
 
 def kill_the_worker_of(run: Path) -> None:
@@ -65,11 +66,11 @@ def test_a_killed_worker_changes_nothing(
     ]
     assert rows[0]["return"] != rows[1]["return"]
 
-    def here(trials: list[Trial], *_: object) -> list[dict[str, str]]:
-        assert [trial.work() for trial in trials] == [""] * len(trials)
-        return []
+    def undisturbed(trials: list[Trial], retries: int) -> Generator[list[Trial]]:
+        assert [trial.work() for trial in trials] == [0] * len(trials)
+        yield trials
 
-    monkeypatch.setattr("landbridge.training.sweep._run", here)
+    monkeypatch.setattr("landbridge.training.sweep.here", undisturbed)
     assert main([*arguments, str(tmp_path / "whole")]) == 0
     assert (tmp_path / "whole/sweep.csv").read_text() == table
     # The same again has nothing to do; another scenario is scored without training anew
@@ -83,7 +84,7 @@ def test_a_killed_worker_changes_nothing(
 def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, data: Data) -> None:
     settings = {"target": str(data.target), "seeds": (0,), "episodes": 2}
     for options, message in (
-        (("alignment",), "--options: 'alignment': write NAME=VALUE"),
+        (("alignment",), "--options: 'alignment'. write NAME=VALUE"),
         (("rows=8", "rows=16"), "once for each name"),
         (("seed=1",), "seeds go to --seeds"),
         (("alignment=target_only,none",), "needs a source dataset"),
@@ -98,9 +99,32 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, da
 
 
 def test_a_folder_of_another_sweep_is_refused(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("landbridge.training.sweep._run", lambda *_: [])
+    monkeypatch.setattr("landbridge.training.sweep.here", lambda *_: (each for each in []))
     sweep(tmp_path / "one", target=str(data.target), options=("alignment=target_only",), seeds=(0,))
     with pytest.raises(InputError, match="is a sweep of another options"):
         sweep(tmp_path / "one", target=str(data.target), options=("alignment=target_only", "rows=8"), seeds=(0,))
     with pytest.raises(InputError, match="already exists, and is no sweep"):
         sweep(data.source, target=str(data.target), options=("alignment=target_only",), seeds=(0,))
+
+
+def test_a_ray_cluster_does_the_same(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed: extra [sweep]")
+    begin = ray.init
+
+    def begun(*arguments: object, **options: object) -> None:
+        """A cluster of this machine, small."""
+        try:
+            begin(*arguments, **options, num_cpus=1, object_store_memory=100 * 2**20, include_dashboard=False)
+        except Exception as error:
+            if "timed out during startup" in str(error):
+                pytest.skip("this machine is too busy for Ray, which gives its own start 30 s")
+            raise
+
+    monkeypatch.setattr(ray, "init", begun)
+    thread = threading.Thread(target=kill_the_worker_of, args=(tmp_path / "ray" / "seed=0",))
+    thread.start()
+    settings = {"target": str(data.target), "seeds": (0,), "episodes": 2, "scenarios": ("none",)}
+    options = tuple(option for option in OPTIONS if "," not in option)
+    figures = sweep(tmp_path / "ray", options=options, address="local", **settings)  # type: ignore[arg-type]
+    thread.join()
+    assert (figures["trials"], figures["failed"]) == ("1 of 1", [])
