@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calibrate all": ("landbridge.calibration.pipeline:everything", "all of these, in order"),
     "diagnose": ("landbridge.training.diagnose:diagnose", "what kind of gap lies between two datasets, and what to do"),
     "train": ("landbridge.training.train:train", "train an agent on source and target data"),
+    "sweep": ("landbridge.training.sweep:sweep", "train and score settings x seeds, on one machine or a Ray cluster"),
     "evaluate": ("landbridge.training.evaluate:evaluate", "score policies in simulation with intervals"),
     "export": ("landbridge.training.export:export", "turn a training run into a verified bundle"),
     "import": ("landbridge.training.foreign:import_policy", "turn an ONNX policy of rsl_rl or Isaac Lab into a bundle"),

@@ -21,6 +21,7 @@ import psutil
 EXTRAS = {
     "sim": ("mujoco", "pybullet", "gymnasium", "minari"),
     "training": ("torch", "onnx", "onnxscript", "tensorboard", "mcap", "rosbags", "matplotlib"),
+    "sweep": ("ray",),
     "calibration": ("scipy", "matplotlib"),
     "serial": ("serial", "cobs", "dynamixel_sdk", "scservo_sdk"),
     "hil": ("serial", "cobs", "dynamixel_sdk", "scservo_sdk", "matplotlib"),

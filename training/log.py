@@ -49,6 +49,16 @@ class Log:
         self._file.close()
 
 
+def last_step(folder: Path) -> int:
+    """The step of the last whole row that a run has logged; 0 if there is none."""
+    path = folder / METRICS
+    if not path.is_file():
+        return 0
+    text = path.read_text()
+    last = text[: text.rfind("\n") + 1].splitlines()[-1:]
+    return int(step) if last and (step := last[0].partition(",")[0]).isdigit() else 0
+
+
 def _until(text: str, step: int) -> str:
     """The header and the whole lines up to `step`."""
     header, *lines = text[: text.rfind("\n") + 1].splitlines(keepends=True) or [""]

@@ -43,18 +43,18 @@ class Stretches:
         self._seed = seed
         self._pool = np.empty((POOL, min(STRETCH, self._rows), width), np.float32)
         try:
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as this object)
+            self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as this object)
             # No space is said now and not after an hour. The first stretch stands after the last row again, so that one
             # may begin at any row.
-            os.posix_fallocate(self._file.fileno(), 0, 4 * self._rows * width + self._pool[0].nbytes)
+            os.posix_fallocate(self.file.fileno(), 0, 4 * self._rows * width + self._pool[0].nbytes)
         except OSError as error:
             remedy = "free space, or name another --scratch"
             raise InputError(folder, f"cannot take {self._rows} rows: {error.strerror}", remedy) from error
         for part in parts:
-            self._file.write(np.ascontiguousarray(part).data)
-        self._file.flush()
-        self._file.write(os.pread(self._file.fileno(), self._pool[0].nbytes, 0))
-        self._file.flush()
+            self.file.write(np.ascontiguousarray(part).data)
+        self.file.flush()
+        self.file.write(os.pread(self.file.fileno(), self._pool[0].nbytes, 0))
+        self.file.flush()
 
     def __len__(self) -> int:
         """Number of rows N."""
@@ -64,10 +64,10 @@ class Stretches:
         """The rows (POOL x stretch, width) that a block draws from, in a buffer that the next call overwrites."""
         length, row = self._pool[0].nbytes, self._pool[0, 0].nbytes
         for start, stretch in zip(self._starts(block), self._pool, strict=True):
-            self._file.seek(start * row)
-            self._file.readinto(stretch.data)
+            self.file.seek(start * row)
+            self.file.readinto(stretch.data)
         for start in self._starts(block + 1):
-            os.posix_fadvise(self._file.fileno(), start * row, length, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(self.file.fileno(), start * row, length, os.POSIX_FADV_WILLNEED)
         return torch.from_numpy(self._pool.reshape(-1, self._pool.shape[2]))
 
     def _starts(self, block: int) -> list[int]:

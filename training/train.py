@@ -83,9 +83,7 @@ def train(
     machine = load_robot(robot)
     if score is not None:
         load_scenario(machine, score)
-    paths = _needed(config.alignment, source, target)
-    if scratch is not None:
-        _require_scratch(scratch, config.alignment)
+    paths = needed(config.alignment, source, target, scratch)
     domains, stream = read_domains(machine, paths, streamed=scratch is not None)
     hashes = {str(paths[name]): data.digest() for name, data in domains.items()}
     if stream is not None:
@@ -130,22 +128,24 @@ def _write_config(
     write_atomic(out / CONFIG, (json.dumps(plain, indent=2) + "\n").encode())
 
 
-def _needed(alignment: str, source: Path | None, target: Path | None) -> dict[str, Path]:
-    needed: dict[str, Path] = {}
+def needed(alignment: str, source: Path | None, target: Path | None, scratch: Path | None) -> dict[str, Path]:
+    """The datasets that an alignment reads, by domain.
+
+    Raises:
+        InputError: One is not given, or the source may not go to `scratch`.
+    """
+    paths: dict[str, Path] = {}
     for name in ALIGNMENTS[alignment].domains:
         path = {"source": source, "target": target}[name]
         if path is None:
             raise InputError(f"--{name}", f"alignment {alignment!r} needs a {name} dataset", f"add --{name} PATH")
-        needed[name] = path
-    return needed
-
-
-def _require_scratch(scratch: Path, alignment: str) -> None:
-    if not scratch.is_dir():
+        paths[name] = path
+    if scratch is not None and not scratch.is_dir():
         raise InputError("--scratch", f"{scratch} is not a folder", "name an existing one, on a disk")
-    if ALIGNMENTS[alignment].whole_source:
+    if scratch is not None and ALIGNMENTS[alignment].whole_source:
         problem = f"alignment {alignment!r} weighs every source row against all others at once"
         raise InputError("--scratch", problem, "keep the source in memory, or choose another alignment")
+    return paths
 
 
 def build(

@@ -52,7 +52,7 @@ class Trainer:
         folder: Path,
     ) -> None:
         self.config, self.agent, self.alignment, self.folder = config, agent, alignment, folder
-        self._on_disk = source if isinstance(source, Stretches) else None
+        self.stretches = source if isinstance(source, Stretches) else None
         self.source = None if isinstance(source, Stretches) else source
         self.target = target
         self.step = 0
@@ -81,8 +81,8 @@ class Trainer:
     def block(self, steps: int) -> dict[str, float]:
         """Take `steps` steps; returns the mean of each metric over them."""
         start = time.perf_counter()
-        if self._on_disk is not None:
-            self.source = self._on_disk.pool(self.step // BLOCK).to(self.agent.generator.device)
+        if self.stretches is not None:
+            self.source = self.stretches.pool(self.step // BLOCK).to(self.agent.generator.device)
         aligned = -time.perf_counter()
         if self.source is not None:
             self.alignment.refresh(self._value, self.step / self.config.steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from landbridge.errors import InputError
+from landbridge.training.log import last_step
 
 POLL_SECONDS = 0.5
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}  # one core a process: arms train side by side
@@ -75,7 +75,7 @@ class Stages:
                         active[arm] = _start(commands[arm], runs / f"{arm}.json", runs / f"{arm}.log")
                     time.sleep(POLL_SECONDS)
                     for arm, process in list(active.items()):
-                        progress.update(bars[arm], completed=_last_step(runs / arm / "metrics.csv"))
+                        progress.update(bars[arm], completed=last_step(runs / arm))
                         if process.poll() is not None:
                             del active[arm]
                             figures[arm] = _figures(process, runs / f"{arm}.json", runs / f"{arm}.log")
@@ -105,14 +105,6 @@ def _argv(command: tuple[str, ...]) -> list[str]:
 def _start(command: tuple[str, ...], out: Path, log: Path) -> subprocess.Popen[str]:
     with out.open("w") as stdout, log.open("w") as stderr:
         return subprocess.Popen(_argv(command), stdout=stdout, stderr=stderr, text=True, env=os.environ | ENVIRONMENT)
-
-
-def _last_step(metrics: Path) -> int:
-    if not metrics.is_file():
-        return 0
-    with metrics.open(newline="") as file:
-        steps = [row["step"] for row in csv.DictReader(file) if row["step"]]
-    return int(steps[-1]) if steps else 0
 
 
 def _figures(process: subprocess.Popen[str], out: Path, log: Path) -> dict[str, Any]:

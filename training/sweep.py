@@ -1,0 +1,187 @@
+"""`landbridge sweep`: settings x seeds, each trained and scored in a process of its own, on one machine or many."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from landbridge.errors import InputError
+from landbridge.robot import load_robot
+from landbridge.simulation.plant import Engine
+from landbridge.simulation.scenario import load_scenario
+from landbridge.training.config import TrainConfig, write_atomic
+from landbridge.training.dataset import open_domain
+from landbridge.training.evaluate import summary
+from landbridge.training.log import last_step
+from landbridge.training.train import needed
+from landbridge.training.trial import Trial
+from landbridge.training.workers import here, on_ray
+
+PLAN, TABLE = "sweep.json", "sweep.csv"
+
+
+def sweep(
+    out: Path,
+    source: str | None = None,
+    target: str | None = None,
+    options: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    scenarios: tuple[str, ...] = ("severe",),
+    robot: str = "furuta",
+    engine: Engine = "bullet",
+    episodes: int = 50,
+    scratch: Path | None = None,
+    address: str | None = None,
+    gpus: float = 0.0,
+    retries: int = 3,
+) -> dict[str, Any]:
+    """Train and score every setting with every seed, one process a core.
+
+    A process that is killed is started again and goes on from its last checkpoint. The same command goes on with a
+    sweep that was interrupted; with more seeds or scenarios, it adds what is missing.
+
+    Example: landbridge sweep --out sweeps/first --source data/source --target data/target --options
+        alignment=none,dynamics iql.expectile=0.7,0.9 steps=5000 --seeds 0 1 2 --scenarios none severe
+
+    Args:
+        out: Folder of the sweep: a run folder and a log for each trial, sweep.csv with a line for each.
+        source: Source dataset; {seed} in it stands for the trial's seed.
+        target: Target dataset; likewise.
+        options: Of `landbridge train`, as NAME=VALUE, or NAME=VALUE,VALUE to try each with all others.
+        seeds: Each a trial of its own.
+        scenarios: Where the policies are scored.
+        robot: Name of a robot, or a folder with robot.yaml.
+        engine: Where the policies are scored.
+        episodes: Per policy and scenario.
+        scratch: As of `landbridge train`.
+        address: Of a Ray cluster whose machines see these folders by the same names; by default this machine alone.
+        gpus: GPUs, or the share of one, that a trial takes of a Ray cluster.
+        retries: How often a trial is started again whose process died.
+
+    Returns:
+        `settings`: success and return of each setting and scenario, with 95 % intervals over seeds and episodes;
+        `failed`: trials that came to no end, and why.
+    """
+    machine = load_robot(robot)
+    for scenario in scenarios:
+        load_scenario(machine, scenario)
+    if not seeds or not scenarios or episodes < 1:
+        raise InputError("sweep", f"{seeds=} {scenarios=} {episodes=}", "give at least one of each")
+    choices = _choices(options)
+    configs = {setting: _config(setting) for setting in _settings(choices)}
+    varied = {name for name, values in choices.items() if len(values) > 1}
+    out, trials = out.resolve(), []
+    for (setting, config), seed in itertools.product(configs.items(), seeds):
+        shown = tuple((name, value) for name, value in setting if name in varied)
+        run = out / "_".join(f"{name}={value}" for name, value in (*shown, ("seed", str(seed))))
+        data = _of_seed(source, seed), _of_seed(target, seed)
+        folder = scratch and scratch.resolve()
+        for domain, path in needed(config.alignment, *data, folder).items():
+            open_domain(machine, domain, path)
+        seeded = dataclasses.replace(config, seed=seed)
+        trials.append(Trial(run, shown, seeded, *data, robot, folder, engine, scenarios, episodes))
+    _claim(out, {"source": source, "target": target, "robot": robot, "options": choices})
+    left = [trial for trial in trials if not trial.complete]
+    runner = here(left, retries) if address is None else on_ray(left, retries, address, gpus)
+    failed = _run(runner, left) if left else []
+    done = [trial for trial in trials if trial.complete]
+    _write_table(out / TABLE, done)
+    return {
+        "table": str(out / TABLE),
+        "trials": f"{len(done)} of {len(trials)}",
+        "settings": list(_by_setting(done, scenarios)),
+        "failed": failed,
+    }
+
+
+def _of_seed(path: str | None, seed: int) -> Path | None:
+    return None if path is None else Path(path.replace("{seed}", str(seed))).resolve()
+
+
+def _choices(options: tuple[str, ...]) -> dict[str, list[str]]:
+    choices: dict[str, list[str]] = {}
+    for option in options:
+        name, _, values = option.partition("=")
+        if not values or name in (*choices, "seed"):
+            raise InputError("--options", f"{option!r}", "write NAME=VALUE once for each name; seeds go to --seeds")
+        choices[name] = values.split(",")
+    return choices
+
+
+def _settings(choices: dict[str, list[str]]) -> Iterator[tuple[tuple[str, str], ...]]:
+    for values in itertools.product(*choices.values()):
+        yield tuple(zip(choices, values, strict=True))
+
+
+def _config(setting: tuple[tuple[str, str], ...]) -> TrainConfig:
+    """What `landbridge train` would make of these options; where it refuses one, this does in the same words."""
+    arguments = [word for name, value in setting for word in (f"--{name.replace('_', '-')}", *value.split())]
+    return tyro.cli(tyro.conf.FlagConversionOff[TrainConfig], args=arguments, prog="landbridge sweep --options")
+
+
+def _claim(out: Path, plan: dict[str, Any]) -> None:
+    """Make the sweep's folder, or see that it is of this sweep."""
+    path = out / PLAN
+    if not path.is_file():
+        if out.exists():
+            raise InputError(out, "already exists, and is no sweep", "choose another --out")
+        out.mkdir(parents=True)
+        write_atomic(path, (json.dumps(plan, indent=2) + "\n").encode())
+    elif differ := [key for key, value in json.loads(path.read_text()).items() if plan[key] != value]:
+        remedy = f"choose another --out, or go on with what {path} says"
+        raise InputError(out, f"is a sweep of another {', '.join(differ)}", remedy)
+
+
+def _run(runner: Generator[list[Trial]], trials: list[Trial]) -> list[dict[str, str]]:
+    """Work on trials, with a bar on the terminal; returns those that failed, and why."""
+    failed = []
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with closing(runner), Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(f"{len(trials)} trials", total=sum(trial.config.steps for trial in trials))
+        for ended in runner:
+            for trial in ended:
+                if not trial.complete:
+                    failed.append({"trial": trial.run.name, "why": trial.last_words()})
+                progress.console.print(f"{trial.run.name}: {'done' if trial.complete else 'failed'}", highlight=False)
+            progress.update(bar, completed=sum(last_step(trial.run) for trial in trials))
+    return failed
+
+
+def _write_table(path: Path, trials: list[Trial]) -> None:
+    """A line for every trial and scenario, in the order of the trials whatever came first."""
+    if not trials:
+        return
+    rows = [
+        {**dict(trial.setting), "seed": trial.config.seed, "scenario": scenario}
+        | dict(zip(("success", "return"), trial.scores(scenario).mean(1).tolist(), strict=True))
+        for trial in trials
+        for scenario in trial.scenarios
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue().encode())
+
+
+def _by_setting(trials: list[Trial], scenarios: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    shown = ("success", "success_low", "success_high", "return", "return_low", "return_high")
+    for setting, same in itertools.groupby(trials, lambda trial: trial.setting):
+        runs = list(same)
+        for scenario in scenarios:
+            success, returns = np.stack([trial.scores(scenario) for trial in runs], axis=1)
+            figures = summary(success, returns)
+            named = {"setting": " ".join(f"{name}={value}" for name, value in setting), "scenario": scenario}
+            yield named | {"seeds": len(runs)} | {name: figures[name] for name in shown}
