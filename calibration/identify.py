@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.calibration.fit import linearise, settle
+from landbridge.calibration.fit import settle
 from landbridge.calibration.friction import Model, choose
 from landbridge.calibration.posterior import WEAK, estimates, inflation, resample, undetermined
 from landbridge.calibration.shooting import simulate
@@ -87,7 +87,7 @@ def calibration(
     scenario = to_scenario(robot, at(problem.free, here.z), problem.base)
     ratio = settle(problem, here.z, held).power / here.power
     widening = inflation(here.error.reshape(fitted.states.shape), ratio)
-    samples = resample(here, linearise(problem, here), widening, rng)
+    samples = resample(here, chosen.linear, widening, rng)
     _require_excitation(robot, problem.free, samples, name)
     return Calibration(
         robot=robot.spec.name,
@@ -147,8 +147,8 @@ def _summary(robot: Robot, error: Array) -> Error:
 
 
 def _require_excitation(robot: Robot, free: Sequence[Parameter], samples: Array, name: str) -> None:
-    wide = {p.name for p, spread in zip(free, samples.std(0), strict=True) if spread > WEAK}
+    places = {p.name: i for i, p in enumerate(free)}
     for joint in robot.spec.joint_names:
-        friction = {f"friction.{joint}.{field}" for field in ("frictionloss", "viscous")}
-        if friction <= wide:
+        own = [i for field in ("frictionloss", "viscous") if (i := places.get(f"friction.{joint}.{field}")) is not None]
+        if own and np.linalg.eigvalsh(np.cov(samples[:, own].T).reshape(len(own), -1)).min() > WEAK**2:
             raise InputError(name, f"joint {joint} moves too little to tell its friction", "excite it more")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from landbridge.calibration.design import run_episodes
-from landbridge.calibration.fit import Point, Problem
+from landbridge.calibration.fit import Linear, Point, Problem
 from landbridge.calibration.friction import Choice, Trial, choose
 from landbridge.calibration.windows import cut
 from landbridge.robot import Friction, Robot, load_robot
@@ -48,7 +48,8 @@ def trial(gains: list[float]) -> Trial:
     empty = np.empty((len(gains), 0))
     point = Point(np.empty(0), empty, np.zeros((len(gains), 10)))
     problem = Problem(ROBOT, (), None, np.ones(4))  # type: ignore[arg-type]
-    return Trial(problem, point, np.array(gains) + 10.0, np.full(len(gains), 10.0))
+    nothing = Linear(*[np.empty(0)] * 5)
+    return Trial(problem, point, nothing, np.array(gains) + 10.0, np.full(len(gains), 10.0))
 
 
 @pytest.mark.parametrize(
