@@ -92,10 +92,10 @@ HIDDEN = {
         episodes=10,
     ),
     "arm": Hidden(
-        known="link_mass_scale.forearm",
+        known="link_mass_scale.hand",
         ranges={
             "actuator_gain": (0.85, 1.15),
-            **{f"link_mass_scale.{link}": (0.85, 1.15) for link in ARM_LINKS if link != "forearm"},
+            **{f"link_mass_scale.{link}": (0.85, 1.15) for link in ARM_LINKS if link != "hand"},
             **{f"link_length_scale.{link}": (0.95, 1.05) for link in ARM_LINKS},
             **{f"friction.{joint}.frictionloss": (0.5 * dry, 3 * dry) for joint, dry in ARM_COULOMB.items()},
             **{f"friction.{joint}.viscous": (0.1 * dry, 0.5 * dry) for joint, dry in ARM_COULOMB.items()},

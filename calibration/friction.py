@@ -14,8 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import truncnorm
 
-from landbridge.calibration.fit import STEP, Linear, Point, Problem, first_guess, fit, linearise, solve, unseen
+from landbridge.calibration.bend import Bend, bends
+from landbridge.calibration.fit import Linear, Point, Problem, first_guess, fit, linearise, solve, unseen
 from landbridge.calibration.windows import Windows, open_windows, split
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import FrictionChoice
@@ -34,7 +36,6 @@ Array = NDArray[np.float64]
 Model = Literal["coulomb", "stribeck", "auto"]
 
 FOLDS = 5  # of the cross-validation
-SPEEDS = (0.5, 1.0, 2.0)  # of the nominal Stribeck speed: where a curve begins
 MARGIN_SE = 1.0  # standard errors over windows by which a Stribeck curve must predict better
 MARGIN = 4.0  # and in log likelihood: less is small (Sivula, Magnusson and Vehtari, arXiv:2008.10296)
 
@@ -160,11 +161,11 @@ def _grown(choice: Choice, free: Sequence[Parameter]) -> Choice:
     """Curves added one by one, that which gains most first, while they gain."""
     joints, losses = list(choice.models), _cross_validated(choice.problem, choice.here, choice.linear)
     while joints:
-        starts = {joint: _promised(choice, _richer(choice.problem, free, joint), joint) for joint in joints}
+        best_bends = {joint: max(_bends(choice, free, joint), key=lambda bend: bend.promise) for joint in joints}
         tried = {
-            joint: _with_curve(_richer(choice.problem, free, joint), z, choice.here.starts, losses)
-            for joint, (promise, z) in starts.items()
-            if promise > MARGIN
+            joint: _with_curve(bend.richer, bend.start(), choice.here.starts, losses)
+            for joint, bend in best_bends.items()
+            if bend.promise > MARGIN
         }
         models = choice.models | {joint: trial.chosen("coulomb") for joint, trial in tried.items()}
         choice = replace(choice, models=models)
@@ -184,31 +185,32 @@ def _richer(problem: Problem, free: Sequence[Parameter], joint: str) -> Problem:
     return replace(problem, free=[p for p in free if p.name in names])
 
 
-def _promised(choice: Choice, richer: Problem, joint: str) -> tuple[float, Array]:
-    """Log likelihood that a curve promises on the fitted windows, and where it leads z (P,): one Newton step.
+def overlooked(
+    choice: Choice, free: Sequence[Parameter], widening: float, draws: int, rng: np.random.Generator
+) -> Array:
+    """Shifts of z (draws, P) by curves that were not found but may be there, each joint's in half of the draws.
 
-    A score test (Rao, 1948): a curve of no height has no slope with its speed, so the best of SPEEDS counts.
+    As high as the data permit, and at most as the joint's Coulomb torque.
     """
-    here, linear = choice.here, choice.linear
-    excess, speed = (next(i for i, p in enumerate(richer.free) if p.name.endswith(f"{joint}.{f}")) for f in STRIBECK)
-    others = [i for i in range(len(richer.free)) if i not in (excess, speed)]
-    root, information = np.sqrt(here.weights), np.eye(len(others)) + linear.information.sum(0)
-    found = []
-    for factor in SPEEDS:
-        z = np.zeros(len(richer.free))
-        z[others], z[excess] = here.z, richer.free[excess].coordinate(0.0)
-        z[speed] = richer.free[speed].coordinate(factor * richer.free[speed].nominal)
-        moved = richer.point(z + STEP * (np.arange(len(z)) == excess), here.starts)
-        slope = (root * (moved.error - here.error) / STEP)[..., None]
-        slope = (slope - linear.basis @ (np.swapaxes(linear.basis, 1, 2) @ slope))[..., 0]
-        along = np.linalg.solve(information, np.einsum("wnp,wn->p", linear.reduced, slope))
-        gradient = z[excess] + float((slope * linear.error).sum()) - float(along @ (here.z + linear.gradient.sum(0)))
-        curvature = 1 + float(np.square(slope).sum()) - float(along @ information @ along)
-        step = max(0.0, -gradient / curvature)
-        z[excess] += step
-        z[others] -= step * along
-        found.append((curvature * step**2 / 2, z))
-    return max(found, key=lambda each: each[0])
+    shifts, values = np.zeros((draws, len(choice.here.z))), at(choice.problem.free, choice.here.z)
+    for joint in (joint for joint, chosen in choice.models.items() if chosen.model == "coulomb"):
+        loss = values.get(
+            f"friction.{joint}.frictionloss", choice.problem.robot.spec.joint(joint).friction.frictionloss
+        )
+        bends = _bends(choice, free, joint)
+        for which, rows in zip(
+            bends, rng.integers(0, 2 * len(bends), draws) == np.arange(len(bends))[:, None], strict=True
+        ):
+            highest, scale = loss / which.richer.free[which.excess].sd, widening / np.sqrt(which.curvature)
+            if highest > 0:
+                ends = (0 - which.height) / scale, (highest - which.height) / scale
+                heights = truncnorm.rvs(*ends, which.height, scale, rows.sum(), random_state=rng)
+                shifts[rows] -= heights[:, None] * which.along
+    return shifts
+
+
+def _bends(choice: Choice, free: Sequence[Parameter], joint: str) -> list[Bend]:
+    return bends(_richer(choice.problem, free, joint), choice.here, choice.linear, joint)
 
 
 def _with_curve(richer: Problem, z: Array, starts: Array, losses: Array) -> Trial:

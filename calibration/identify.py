@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.calibration.fit import settle
-from landbridge.calibration.friction import Model, choose
+from landbridge.calibration.friction import Model, choose, overlooked
 from landbridge.calibration.posterior import WEAK, estimates, inflation, resample, undetermined
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows, digest, open_windows, split
@@ -88,6 +88,8 @@ def calibration(
     ratio = settle(problem, here.z, held).power / here.power
     widening = inflation(here.error.reshape(fitted.states.shape), ratio)
     samples = resample(here, chosen.linear, widening, rng)
+    if friction == "auto":
+        samples = samples + overlooked(chosen, free, widening, len(samples), rng)
     _require_excitation(robot, problem.free, samples, name)
     return Calibration(
         robot=robot.spec.name,
