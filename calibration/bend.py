@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import truncnorm
 
 from landbridge.calibration.fit import STEP, Linear, Point, Problem
 from landbridge.simulation.parameters import STRIBECK
@@ -49,6 +50,15 @@ class Bend:
         z[self.others] -= height * self.along
         return z
 
+    def heights(self, highest: float, widening: float, draws: int, rng: np.random.Generator) -> Array:
+        """Coordinates (draws,) that the data permit, of torques up to `highest` [N m], the spread widened."""
+        scale = widening / np.sqrt(self.curvature)
+        low, high = (0 - self.height) / scale, (highest / self.richer.free[self.excess].sd - self.height) / scale
+        if not low < high:
+            return np.zeros(draws)
+        found: Array = truncnorm.rvs(low, high, self.height, scale, draws, random_state=rng)
+        return found
+
 
 def bends(richer: Problem, here: Point, linear: Linear, joint: str) -> list[Bend]:
     """The curves of a joint that `here`, with the problem `linear` about it, was fitted without."""
@@ -65,6 +75,6 @@ def bends(richer: Problem, here: Point, linear: Linear, joint: str) -> list[Bend
         slope = (slope - linear.basis @ (np.swapaxes(linear.basis, 1, 2) @ slope))[..., 0]
         along = np.linalg.solve(information, np.einsum("wnp,wn->p", linear.reduced, slope))
         gradient = z[excess] + float((slope * linear.error).sum()) - float(along @ (here.z + linear.gradient.sum(0)))
-        curvature = 1 + float(np.square(slope).sum()) - float(along @ information @ along)
+        curvature = 1 + max(0.0, float(np.square(slope).sum()) - float(along @ information @ along))
         found.append(Bend(richer, z, excess, others, along, -gradient / curvature, curvature))
     return found

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import truncnorm
 
 from landbridge.calibration.bend import Bend, bends
 from landbridge.calibration.fit import Linear, Point, Problem, first_guess, fit, linearise, solve, unseen
@@ -194,18 +193,13 @@ def overlooked(
     """
     shifts, values = np.zeros((draws, len(choice.here.z))), at(choice.problem.free, choice.here.z)
     for joint in (joint for joint, chosen in choice.models.items() if chosen.model == "coulomb"):
-        loss = values.get(
-            f"friction.{joint}.frictionloss", choice.problem.robot.spec.joint(joint).friction.frictionloss
-        )
-        bends = _bends(choice, free, joint)
-        for which, rows in zip(
-            bends, rng.integers(0, 2 * len(bends), draws) == np.arange(len(bends))[:, None], strict=True
-        ):
-            highest, scale = loss / which.richer.free[which.excess].sd, widening / np.sqrt(which.curvature)
-            if highest > 0:
-                ends = (0 - which.height) / scale, (highest - which.height) / scale
-                heights = truncnorm.rvs(*ends, which.height, scale, rows.sum(), random_state=rng)
-                shifts[rows] -= heights[:, None] * which.along
+        dry = choice.problem.robot.spec.joint(joint).friction.frictionloss
+        highest = values.get(f"friction.{joint}.frictionloss", dry)
+        possible = _bends(choice, free, joint)
+        drawn = rng.integers(0, 2 * len(possible), draws)
+        for i, bend in enumerate(possible):
+            rows = drawn == i
+            shifts[rows] -= bend.heights(highest, widening, int(rows.sum()), rng)[:, None] * bend.along
     return shifts
 
 
