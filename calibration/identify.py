@@ -39,8 +39,8 @@ def identify(
 
     Torques, masses and frictions that grow together move a robot alike, so one of them must be known for the others to
     be: weigh a link. A simulator with all of them estimated is as good, since it moves alike. A joint gets a Stribeck
-    curve only where the data support one (`landbridge calibrate friction`); from 20 s or less its speed may end in a
-    wrong minimum, which its interval does not show.
+    curve only where the data support one (`landbridge calibrate friction`), and elsewhere intervals that allow for one
+    that was not found; from 20 s or less its speed may end in a wrong minimum, which its interval does not show.
 
     Example: landbridge calibrate identify data/target --known link_mass_scale.arm_link
 
