@@ -14,7 +14,6 @@ Draws and rungs that are complete in --work are not made again. Writes `results/
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -275,11 +274,12 @@ def _summary(fits: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
 def _retuned(robot: Robot, rung: str, study: Study) -> dict[str, Any]:
     """Success of the classical controller on a rung in Bullet, as it is and retuned in the identified simulator."""
     start = read_behaviours(robot.folder / "behaviour.yaml")
-    with tempfile.TemporaryDirectory() as folder:
-        data, file = Path(folder) / "data", Path(folder) / "calibration.yaml"
-        collect(data, engine="bullet", scenario=rung, domain="target", mix={"excite": 1.0}, steps=3000)
-        identify(data, file)
-        scenario = read_calibration(file, robot).scenario(robot)
+    data, file = (study.work / robot.spec.name / rung / name for name in ("target", "calibration.yaml"))
+    if not data.exists():
+        collect(data, robot.spec.name, 3000, rung, "bullet", {"excite": 1.0}, "target")
+    if not file.exists():
+        identify(data, file, robot.spec.name)
+    scenario = read_calibration(file, robot).scenario(robot)
     parameters, _, simulated = search(robot, start, "tuned", [scenario], "mujoco", study.generations, 8, 0)
     tuned = replaced(start, "tuned", Tuned(made_by="", parameters=parameters))
     found: dict[str, Any] = {"simulated": simulated, "parameters": parameters}
