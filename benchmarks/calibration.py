@@ -1,31 +1,32 @@
 """Does calibration find a twin's hidden parameters, and does a controller retuned in the result work on the twin?
 
-    python benchmarks/calibration.py --work /tmp/calibration
+    python benchmarks/calibration.py --work /tmp/calibration --rungs moderate
+    python benchmarks/calibration.py --work /tmp/calibration --robot arm
 
-Each draw hides gain, pendulum mass, both lengths, friction of both joints and latency in a Bullet furuta, every other
-one with 20 ms of latency, two of three with Stribeck friction at the arm; 60 s of the behaviour `excite` with the
-sensor noise of `moderate` are fitted in MuJoCo, the arm's mass known, the friction model chosen. `--delays` more draws
-are only asked for their delay. Then the classical controller is tuned in the simulator that was identified on a rung,
-nothing known, and meets that rung in Bullet.
-Draws and rungs that are complete in --work are not made again. Writes `results/calibration.json`.
+Each draw hides gain, masses, lengths, friction and latency in a Bullet twin (`HIDDEN`), every other one with 20 ms of
+latency, two of three with Stribeck friction in one joint; episodes of the behaviour `excite` with the sensor noise of
+`moderate` are fitted in MuJoCo, one link's mass known, the friction model chosen. `--delays` more draws are only asked
+for their delay. Then the classical controller is tuned in the simulator that was identified on a rung, nothing known,
+and meets that rung in Bullet.
+Draws and rungs that are complete in --work are not made again. Writes `results/calibration_<robot>.json`.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
 from rich.console import Console
 
 from landbridge.calibration.delay import joint_delays
+from landbridge.calibration.design import run_episodes
 from landbridge.calibration.identify import calibration, identify
 from landbridge.calibration.windows import cut
 from landbridge.episode import Episode, commit
@@ -34,31 +35,75 @@ from landbridge.simulation.behaviour import Tuned, load_behaviours, read_behavio
 from landbridge.simulation.calibrated import read_calibration
 from landbridge.simulation.collect import collect
 from landbridge.simulation.parameters import free_parameters, to_scenario, to_values
-from landbridge.simulation.plant import make_plant
-from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.simulation.tune import replaced, search
-from landbridge.task import load_task
 from landbridge.training.evaluate import score
 
 RESULTS = Path(__file__).parent / "results"
 SEED = 6000  # of the draws [SEED, number]; 1000, 5000 and 7000 were seen while formulas and thresholds were chosen
 DELAYS_FROM = 100  # number of the first draw that is only asked for its delay
-KNOWN = ("link_mass_scale.arm_link",)
-FACTORS = {  # on nominal, uniform
-    "actuator_gain": (0.85, 1.15),
-    "link_mass_scale.pendulum_link": (0.85, 1.15),
-    "link_length_scale.arm_link": (0.95, 1.05),
-    "link_length_scale.pendulum_link": (0.9, 1.1),
-    "friction.arm.frictionloss": (0.5, 3.0),
-    "friction.arm.stribeck_velocity": (0.6, 1.6),
-    "friction.arm.viscous": (0.5, 1.5),
-    "friction.pendulum.frictionloss": (0.5, 3.0),
-    "friction.pendulum.viscous": (0.5, 1.5),
-}
-EXCESS = (0.1, 0.5)  # of the arm's Coulomb torque
+EXCESS = (0.1, 0.5)  # of the Coulomb torque, in the joint that has a Stribeck curve
 LATENCY_MS = (0.0, 40.0)
-EPISODES, HORIZON = 10, 25
+HORIZON = 25
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What is hidden in a robot.
+
+    Attributes:
+        known: Parameter that is not.
+        ranges: Of the others that are drawn; uniform, in their units.
+        curve: Joint with a Stribeck curve.
+        episodes: Of 6 s.
+    """
+
+    known: str
+    ranges: Mapping[str, tuple[float, float]]
+    curve: str
+    episodes: int
+
+
+ARM_LINKS = ("pan_link", "upper_arm", "forearm", "wrist", "hand", "jaw")
+ARM_COULOMB = {  # N m, about those of robot.yaml
+    "shoulder_pan": 0.05,
+    "shoulder_lift": 0.05,
+    "elbow": 0.03,
+    "wrist_flex": 0.01,
+    "wrist_roll": 0.01,
+    "gripper": 0.01,
+}
+HIDDEN = {
+    "furuta": Hidden(
+        known="link_mass_scale.arm_link",
+        ranges={
+            "actuator_gain": (0.85, 1.15),
+            "link_mass_scale.pendulum_link": (0.85, 1.15),
+            "link_length_scale.arm_link": (0.95, 1.05),
+            "link_length_scale.pendulum_link": (0.9, 1.1),
+            "friction.arm.frictionloss": (0.0005, 0.003),
+            "friction.arm.stribeck_velocity": (0.3, 0.8),
+            "friction.arm.viscous": (0.0004, 0.0012),
+            "friction.pendulum.frictionloss": (0.000025, 0.00015),
+            "friction.pendulum.viscous": (0.000015, 0.000045),
+        },
+        curve="arm",
+        episodes=10,
+    ),
+    "arm": Hidden(
+        known="link_mass_scale.hand",
+        ranges={
+            "actuator_gain": (0.85, 1.15),
+            **{f"link_mass_scale.{link}": (0.85, 1.15) for link in ARM_LINKS if link != "hand"},
+            **{f"link_length_scale.{link}": (0.95, 1.05) for link in ARM_LINKS},
+            **{f"friction.{joint}.frictionloss": (0.5 * dry, 3 * dry) for joint, dry in ARM_COULOMB.items()},
+            **{f"friction.{joint}.viscous": (0.1 * dry, 0.5 * dry) for joint, dry in ARM_COULOMB.items()},
+            "friction.shoulder_lift.stribeck_velocity": (0.3, 0.8),
+        },
+        curve="shoulder_lift",
+        episodes=5,
+    ),
+}
 
 console = Console(stderr=True, highlight=False)
 
@@ -69,6 +114,7 @@ class Study:
 
     Attributes:
         work: Folder for what is done.
+        robot: Whose twins, one of HIDDEN.
         draws: Hidden robots.
         delays: Draws, others, that are only asked for their delay.
         rungs: Where the retuned controller is tried.
@@ -77,24 +123,25 @@ class Study:
     """
 
     work: Path
+    robot: Literal["furuta", "arm"] = "furuta"
     draws: int = 20
-    delays: int = 40
-    rungs: tuple[str, ...] = ("moderate",)
+    delays: int = 20
+    rungs: tuple[str, ...] = ()
     episodes: int = 50
     generations: int = 20
 
 
 def main(study: Study) -> None:
     """Identify every draw, retune on every rung, write the figures."""
-    robot = load_robot("furuta")
+    robot, folder = load_robot(study.robot), study.work / study.robot
     numbers = range(DELAYS_FROM, DELAYS_FROM + study.delays)
-    more = [_once(study.work / f"{number}.json", partial(_delayed, robot, number)) for number in numbers]
-    draws = [_once(study.work / f"{number}.json", partial(_identified, robot, number)) for number in range(study.draws)]
-    retuned = {rung: _once(study.work / f"{rung}.json", partial(_retuned, robot, rung, study)) for rung in study.rungs}
-    missed = [abs(d["delay_ms"] - d["effective_ms"]) for d in (*draws, *more)]
+    delays = [_once(folder / f"{number}.json", partial(_delayed, robot, number)) for number in numbers]
+    draws = [_once(folder / f"{number}.json", partial(_identified, robot, number)) for number in range(study.draws)]
+    retuned = {rung: _once(folder / f"{rung}.json", partial(_retuned, robot, rung, study)) for rung in study.rungs}
+    missed = [abs(each - d["effective_ms"]) for d in delays for each in d["delays_ms"].values()]
     latency = {
-        "delay_max_error_ms": max(missed),
-        "delay_within_2_ms": float(np.mean([error <= 2 for error in missed])),
+        "delay_max_error_ms": max(missed, default=None),
+        "delay_within_2_ms": float(np.mean([error <= 2 for error in missed])) if missed else None,
         "identify_max_error_ms": max(abs(_latency(d)["value"] - d["effective_ms"]) for d in draws),
         "identify_max_error_to_drawn_ms": max(abs(_latency(d)["value"] - d["drawn_ms"]) for d in draws),
         "cpu_s": {"mean": float(np.mean([d["cpu_s"] for d in draws])), "max": max(d["cpu_s"] for d in draws)},
@@ -104,14 +151,14 @@ def main(study: Study) -> None:
         "study": {key: value for key, value in vars(study).items() if key != "work"},
         "seeds": [[SEED, number] for number in (*range(study.draws), *numbers)],
         **latency,
-        "friction": _friction(draws),
+        "friction": _friction(draws, HIDDEN[study.robot].curve),
         **_summary([draw["found"] for draw in draws]),
         "retuned": retuned,
         "draws": draws,
-        "delays": more,
+        "delays": delays,
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "calibration.json").write_text(json.dumps(results, indent=1) + "\n")
+    (RESULTS / f"calibration_{study.robot}.json").write_text(json.dumps(results, indent=1) + "\n")
     console.print_json(
         json.dumps({key: value for key, value in results.items() if key not in ("draws", "delays", "seeds")})
     )
@@ -131,7 +178,8 @@ def _identified(robot: Robot, number: int) -> dict[str, Any]:
     hidden, drawn, episodes = _twin(robot, number)
     began = time.process_time()
     windows = cut(episodes, robot, HORIZON, "the twin")
-    found = calibration(robot, free_parameters(robot, KNOWN), windows, np.random.default_rng(0), "the twin", "")
+    free = free_parameters(robot, [HIDDEN[robot.spec.name].known])
+    found = calibration(robot, free, windows, np.random.default_rng(0), "the twin", "")
     cpu = time.process_time() - began
     rows = [
         {"parameter": name, "hidden": hidden[name], **estimate.model_dump()}
@@ -141,67 +189,60 @@ def _identified(robot: Robot, number: int) -> dict[str, Any]:
     missed = [row["parameter"] for row in rows if not row["covered"]]
     console.print(f"draw {number}: {cpu:.0f} s, missed {missed}, Coulomb {found.coulomb}")
     return {
-        **_delay(robot, hidden, drawn, episodes),
+        "drawn_ms": drawn,
+        "effective_ms": hidden["latency_ms"],
         "cpu_s": cpu,
         "seconds": sum(map(len, episodes)) * robot.spec.control_dt,
         "inflation": found.inflation,
-        "excess": hidden["friction.arm.excess"],
+        "excess": hidden[f"friction.{HIDDEN[robot.spec.name].curve}.excess"],
         "coulomb": found.coulomb,
         "friction": {joint: choice.model_dump() for joint, choice in found.friction.items()},
+        "undetermined": found.undetermined,
         "found": rows,
     }
 
 
 def _delayed(robot: Robot, number: int) -> dict[str, Any]:
-    return _delay(robot, *_twin(robot, number))
-
-
-def _delay(robot: Robot, hidden: Mapping[str, float], drawn: float, episodes: Sequence[Episode]) -> dict[str, Any]:
-    found = joint_delays(robot, episodes, np.random.default_rng(0))[0]
-    return {"drawn_ms": drawn, "effective_ms": hidden["latency_ms"], "delay_ms": found["delay_ms"]}
+    hidden, drawn, episodes = _twin(robot, number)
+    found = joint_delays(robot, episodes, np.random.default_rng(0))
+    delays = {row["joint"]: row["delay_ms"] for row in found}
+    return {"drawn_ms": drawn, "effective_ms": hidden["latency_ms"], "delays_ms": delays}
 
 
 def _twin(robot: Robot, number: int) -> tuple[dict[str, float], float, list[Episode]]:
     """What is hidden, its latency as the twin makes it; the latency that was drawn; and the rollouts."""
-    rng = np.random.default_rng([SEED, number])
+    rng, batch = np.random.default_rng([SEED, number]), HIDDEN[robot.spec.name].episodes
     hidden = _draw(robot, rng, number)
     drawn = hidden["latency_ms"]
     noise = load_scenario(robot, "moderate")
     base = Scenario(joint_pos_noise=noise.joint_pos_noise, joint_vel_noise=noise.joint_vel_noise)
-    episodes = _rollouts(robot, to_scenario(robot, hidden, base), rng)
+    policy = load_behaviours(robot)["excite"](batch, rng)
+    episodes = run_episodes(robot, "bullet", to_scenario(robot, hidden, base), policy, batch, SEED + number)
     step = 1000 * robot.spec.control_dt / robot.spec.decimation
     return hidden | {"latency_ms": float(np.ceil(drawn / step - 1e-9) * step)}, drawn, episodes
 
 
 def _draw(robot: Robot, rng: np.random.Generator, number: int) -> dict[str, float]:
-    values = to_values(robot, Scenario())
-    values |= {name: values[name] * rng.uniform(*bounds) for name, bounds in FACTORS.items()}
+    of = HIDDEN[robot.spec.name]
+    values = to_values(robot, Scenario()) | {name: rng.uniform(*bounds) for name, bounds in of.ranges.items()}
     excess, latency = rng.uniform(*EXCESS), rng.uniform(*LATENCY_MS)
-    values["friction.arm.excess"] = values["friction.arm.frictionloss"] * excess * (number % 3 != 2)
+    values[f"friction.{of.curve}.excess"] = values[f"friction.{of.curve}.frictionloss"] * excess * (number % 3 != 2)
     return values | {"latency_ms": latency if number % 2 else 20.0}
-
-
-def _rollouts(robot: Robot, scenario: Scenario, rng: np.random.Generator) -> list[Episode]:
-    plants = [make_plant(robot, "bullet", scenario, each) for each in rng.spawn(EPISODES)]
-    try:
-        return lockstep(plants, load_task(robot), load_behaviours(robot)["excite"](EPISODES, rng), rng)
-    finally:
-        for plant in plants:
-            plant.close()
 
 
 def _latency(draw: Mapping[str, Any]) -> dict[str, Any]:
     return next(row for row in draw["found"] if row["parameter"] == "latency_ms")
 
 
-def _friction(draws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How often the model of each joint was chosen as it is, and the largest Stribeck excess that was overlooked."""
-    arm = [("arm" in draw["coulomb"]) == (draw["excess"] == 0) for draw in draws]
-    overlooked = [draw["excess"] for draw in draws if draw["excess"] > 0 and "arm" in draw["coulomb"]]
+def _friction(draws: Sequence[Mapping[str, Any]], curve: str) -> dict[str, Any]:
+    """How often the model of a joint was chosen as it is, and the largest Stribeck excess that was overlooked."""
+    right = [(curve in draw["coulomb"]) == (draw["excess"] == 0) for draw in draws]
+    others = [joint in draw["coulomb"] for draw in draws for joint in draw["friction"] if joint != curve]
+    overlooked = [draw["excess"] for draw in draws if draw["excess"] > 0 and curve in draw["coulomb"]]
     return {
         "with_stribeck": sum(draw["excess"] > 0 for draw in draws),
-        "arm_right": int(np.sum(arm)),
-        "pendulum_right": sum("pendulum" in draw["coulomb"] for draw in draws),
+        f"{curve}_right": sum(right),
+        "others_right": f"{sum(others)} of {len(others)}",
         "overlooked_excess": max(overlooked, default=None),
     }
 
@@ -233,11 +274,12 @@ def _summary(fits: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
 def _retuned(robot: Robot, rung: str, study: Study) -> dict[str, Any]:
     """Success of the classical controller on a rung in Bullet, as it is and retuned in the identified simulator."""
     start = read_behaviours(robot.folder / "behaviour.yaml")
-    with tempfile.TemporaryDirectory() as folder:
-        data, file = Path(folder) / "data", Path(folder) / "calibration.yaml"
-        collect(data, engine="bullet", scenario=rung, domain="target", mix={"excite": 1.0}, steps=3000)
-        identify(data, file)
-        scenario = read_calibration(file, robot).scenario(robot)
+    data, file = (study.work / robot.spec.name / rung / name for name in ("target", "calibration.yaml"))
+    if not data.exists():
+        collect(data, robot.spec.name, 3000, rung, "bullet", {"excite": 1.0}, "target")
+    if not file.exists():
+        identify(data, file, robot.spec.name)
+    scenario = read_calibration(file, robot).scenario(robot)
     parameters, _, simulated = search(robot, start, "tuned", [scenario], "mujoco", study.generations, 8, 0)
     tuned = replaced(start, "tuned", Tuned(made_by="", parameters=parameters))
     found: dict[str, Any] = {"simulated": simulated, "parameters": parameters}

@@ -206,6 +206,15 @@ def stuck(rig: Rig) -> None:
     ]
 
 
+def loaded(gain: float) -> Inject:
+    """A load on a motor that gives `gain` of its torque; under the whole of it the joint would sag by 0.1 rad."""
+
+    def inject(rig: Rig) -> None:
+        rig.gain, rig.load = gain, 0.1 * rig.spec.joints[LAME].stiffness
+
+    return inject
+
+
 def operator(*events: Event) -> Inject:
     """Events one after another."""
 
@@ -240,7 +249,8 @@ def _again(rig: Rig, command: Command) -> list[Command]:
     return [command, command._replace(values=[v * 0.5 for v in command.values])]
 
 
-EFFORT, POSITION = ("furuta",), ("quadruped",)
+EFFORT, QUADRUPED, ARM = ("furuta",), ("quadruped",), ("arm",)
+POSITION = QUADRUPED + ARM
 NUMBERS, SHAPE = "numbers", "shape and names"
 BADS = (("NaN", math.nan), ("+Inf", math.inf), ("-Inf", -math.inf))
 FAULTS = (
@@ -250,7 +260,8 @@ FAULTS = (
     Fault(
         NUMBERS, "1e308 in every joint of the action", values(1e308, True), "position_limit", periods=20, robots=EFFORT
     ),
-    Fault(NUMBERS, "1e308 in every joint of the action", values(1e308, True), "velocity_limit", robots=POSITION),
+    Fault(NUMBERS, "1e308 in every joint of the action", values(1e308, True), "velocity_limit", robots=QUADRUPED),
+    Fault(NUMBERS, "1e308 in every joint of the action", values(1e308, True), "tracking_error", STOP, 20, robots=ARM),
     *(Fault(NUMBERS, f"{n} in a measured position", measured(b), "measurement_not_finite", STOP) for n, b in BADS),
     Fault(NUMBERS, "1e308 in a measured position", measured(1e308), "position_jump", STOP),
     Fault(NUMBERS, "integer overflow in raw ticks", shifted(OVERFLOW), "position_jump", STOP),
@@ -302,8 +313,8 @@ FAULTS = (
     Fault("sensors", "encoder jumps by a quarter turn", shifted(math.pi / 2), "position_jump"),
     Fault("sensors", "encoder wraps by a turn", shifted(-2 * math.pi), "position_jump"),
     Fault("sensors", "speed over the limit", sensed(lambda p, v: (p, [31.0, *v[1:]])), "velocity_limit", STOP),
-    Fault("sensors", "tilted by 60 degrees", setting(tilt=math.pi / 3), "tilt", robots=POSITION),
-    Fault("sensors", "IMU gives NaN", setting(tilt=math.nan), "measurement_not_finite", STOP, robots=POSITION),
+    Fault("sensors", "tilted by 60 degrees", setting(tilt=math.pi / 3), "tilt", robots=QUADRUPED),
+    Fault("sensors", "IMU gives NaN", setting(tilt=math.nan), "measurement_not_finite", STOP, robots=QUADRUPED),
     Fault(
         "actuation",
         "one servo drops off the bus",
@@ -311,18 +322,12 @@ FAULTS = (
         "measurement_incomplete",
         STOP,
     ),
-    Fault(
-        "actuation",
-        "torque lost under load",
-        setting(gain=0.0, load=10.0),
-        "tracking_error",
-        STOP,
-        periods=7,
-        robots=POSITION,
-    ),
-    Fault("actuation", "stuck joint, commanded far", stuck, "tracking_error", periods=6, robots=POSITION),
+    Fault("actuation", "torque lost under load", loaded(0.0), "tracking_error", STOP, periods=7, robots=QUADRUPED),
+    Fault("actuation", "torque lost under load", loaded(0.0), "velocity_limit", STOP, periods=10, robots=ARM),
+    Fault("actuation", "stuck joint, commanded far", stuck, "tracking_error", periods=6, robots=QUADRUPED),
+    Fault("actuation", "stuck joint, commanded far", stuck, "tracking_error", periods=10, robots=ARM),
     Fault("actuation", "gain halved", setting(gain=0.5), "", "ACTIVE", robots=POSITION),
-    Fault("actuation", "payload added", setting(load=10.0), "", "ACTIVE", robots=POSITION),
+    Fault("actuation", "payload added", loaded(1.0), "", "ACTIVE", robots=POSITION),
     Fault("operator", "e-stop", operator(Event.ESTOP), "estop", "ESTOP"),
     Fault("operator", "e-stop twice", operator(Event.ESTOP, Event.ESTOP), "estop", "ESTOP"),
     Fault("operator", "disarm, or Ctrl-C of the monitor", operator(Event.DISARM), "disarm", "STANDBY"),
@@ -358,7 +363,7 @@ def table() -> str:
     ]
     for fault in FAULTS:
         o = worst(fault)
-        name = fault.name + ("" if len(fault.robots) > 1 else f" ({fault.robots[0]})")
+        name = fault.name + ("" if fault.robots == tuple(INERTIA) else f" ({', '.join(fault.robots)})")
         times = ["goes on" if not o.back else _periods(t) for t in (o.stopped, o.last)]
         cells = (fault.group, name, f"`{o.notice}`" if o.notice else "harmless", o.state, *times, ", ".join(o.back))
         lines.append(f"| {' | '.join(cells)} |")

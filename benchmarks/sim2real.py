@@ -44,6 +44,7 @@ from landbridge.training.statistics import paired_difference
 
 RESULTS = Path(__file__).parent / "results"
 TUNING_SEEDS = 100
+RETUNED = 20  # generations of CMA-ES, in the calibrated simulator, before its logs are made
 RANDOMISED_TO = "extreme"  # rung up to which the randomised source reaches: the robot lies within
 
 
@@ -77,6 +78,8 @@ ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items()} | {
     "bc": Arm("BC, robot data only", "#a6761d", "target_only", agent="bc"),
     "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated", fixed_base=True),
     "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated", fixed_base=True),
+    "calibrated_dynamics": Arm("calibrated, dynamics error", "#005a32", "dynamics", "calibrated", fixed_base=True),
+    "calibrated_tabb": Arm("calibrated, target-aligned", "#a1d99b", "tabb", "calibrated", fixed_base=True),
     "randomised": Arm("randomised simulator only", "#41b6c4", "source_only", "randomised"),
     "randomised_mix": Arm("randomised, naive mix", "#1d91c0", "none", "randomised"),
     "randomised_dynamics": Arm("randomised, dynamics error", "#0c2c84", "dynamics", "randomised"),
@@ -165,7 +168,7 @@ def _sources(study: Study, seed: int) -> dict[str, Callable[[Path], object]]:
 
     def calibrated(out: Path) -> None:
         identify(folder / "target", folder / "calibration.yaml", robot=study.robot, seed=seed)
-        collect(out, calibration=folder / "calibration.yaml", **of)
+        collect(out, calibration=folder / "calibration.yaml", retune=RETUNED, **of)
 
     return {
         "source": lambda out: collect(out, **of),

@@ -17,10 +17,10 @@ from landbridge.robot import load_robot
 
 STEP = 0.01  # s
 TICK, BEAT = 2, 4  # steps of the control period (50 Hz) and of the heartbeat
-INERTIA = {"furuta": 1e-3, "quadruped": 0.056}  # kg m^2 at an actuated joint
+INERTIA = {"furuta": 1e-3, "quadruped": 0.056, "arm": 0.02}  # kg m^2 at an actuated joint
 SWAY = 12.0  # rad/s, of the healthy policy's commands
 DRAG = 4.0  # 1/s, of a joint's own speed
-LAME = 1  # the joint that faults of a motor concern: a quadruped's thigh, the furuta's free pendulum
+LAME = 1  # the joint that faults of a motor concern: a thigh, a shoulder lift, the furuta's free pendulum
 
 Numbers = list[float]
 

@@ -111,13 +111,15 @@ class Design:
         }
 
     def scaled(self, series: Array) -> Array:
-        """`series` in half ranges to [rad], no larger than position and velocity limits allow."""
+        """`series` in half ranges to [rad], no larger than limits of position, velocity and rate allow."""
         series = series * self._halves[:, None]
         times = np.arange(load_task(self._robot).episode_steps + 1) * self._robot.spec.control_dt
         plain = Following(self._robot, self._frequencies, np.zeros(len(self._halves)), series[None, 0], series[None, 1])
         ways = [plain.reference(float(time)) for time in times]
         position, velocity = (np.abs(np.concatenate(values)).max(0) for values in zip(*ways, strict=True))
         speeds = np.array([joint.velocity_limit for joint in self._joints])
+        if self._robot.spec.action.kind == "position":  # whose targets the guard lets move no faster
+            speeds = np.minimum(speeds, [joint.rate_limit or np.inf for joint in self._joints])
         room = self._reach * np.minimum(self._halves / position, speeds / velocity)
         return series * np.minimum(1.0, room)[:, None]
 

@@ -1,13 +1,13 @@
 """`landbridge calibrate friction`: how much of a friction model the data of each joint support.
 
-Coulomb and viscous friction first, in all joints; then a Stribeck curve is added to one joint at a time, and stays
-where it predicts windows that were not fitted so much better that chance does not explain it.
+Coulomb and viscous friction first, in all joints; then a Stribeck curve is added to one joint at a time, where a score
+test promises that it gains, and stays where it predicts windows that were not fitted so much better that chance does
+not explain it.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.calibration.fit import Point, Problem, first_guess, fit, linearise, solve, unseen
+from landbridge.calibration.bend import Bend, bends
+from landbridge.calibration.fit import Linear, Point, Problem, first_guess, fit, linearise, solve, unseen
 from landbridge.calibration.windows import Windows, open_windows, split
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import FrictionChoice
@@ -34,7 +35,6 @@ Array = NDArray[np.float64]
 Model = Literal["coulomb", "stribeck", "auto"]
 
 FOLDS = 5  # of the cross-validation
-SHARES, SPEEDS = (0.2, 0.5), (0.5, 1.0, 2.0)  # of the Coulomb torque and of the nominal speed: where a curve begins
 MARGIN_SE = 1.0  # standard errors over windows by which a Stribeck curve must predict better
 MARGIN = 4.0  # and in log likelihood: less is small (Sivula, Magnusson and Vehtari, arXiv:2008.10296)
 
@@ -70,12 +70,14 @@ class Trial:
     Attributes:
         problem: With the curve's parameters among the free ones.
         here: The fit.
+        linear: The problem about it.
         before: (W,) losses of the windows without the curve, each under a fit to others.
         losses: (W,) with it.
     """
 
     problem: Problem
     here: Point
+    linear: Linear
     before: Array
     losses: Array
 
@@ -109,11 +111,13 @@ class Choice:
     Attributes:
         problem: Free parameters are those of the chosen models.
         here: The fit.
+        linear: The problem about it.
         models: By joint, where the Stribeck curve is not known beforehand.
     """
 
     problem: Problem
     here: Point
+    linear: Linear
     models: dict[str, FrictionChoice]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -140,53 +144,78 @@ def choose(robot: Robot, free: Sequence[Parameter], windows: Windows, model: Mod
     names = {p.name for p in free}
     able = [joint for joint in robot.spec.joint_names if names >= _curve(joint)]
     if model == "stribeck":
-        found = fit(Problem(robot, free, windows, first_guess(robot)))
-        return Choice(*found, dict.fromkeys(able, FrictionChoice(model="stribeck")))
+        return _fitted(Problem(robot, free, windows, first_guess(robot)), model, able)
     curves = set().union(*map(_curve, able))
     simple = [p for p in free if p.name not in curves]
-    problem, here = fit(Problem(robot, simple, windows, first_guess(robot), without_stribeck(robot, able)))
-    plain = Choice(problem, here, dict.fromkeys(able, FrictionChoice(model="coulomb")))
+    plain = _fitted(Problem(robot, simple, windows, first_guess(robot), without_stribeck(robot, able)), "coulomb", able)
     return plain if model == "coulomb" else _grown(plain, free)
 
 
-def _grown(plain: Choice, free: Sequence[Parameter]) -> Choice:
+def _fitted(problem: Problem, model: Literal["coulomb", "stribeck"], joints: Sequence[str]) -> Choice:
+    problem, here = fit(problem)
+    return Choice(problem, here, linearise(problem, here), dict.fromkeys(joints, FrictionChoice(model=model)))
+
+
+def _grown(choice: Choice, free: Sequence[Parameter]) -> Choice:
     """Curves added one by one, that which gains most first, while they gain."""
-    problem, here, models, joints = plain.problem, plain.here, dict(plain.models), list(plain.models)
-    losses = _cross_validated(problem, here)
+    joints, losses = list(choice.models), _cross_validated(choice.problem, choice.here, choice.linear)
     while joints:
-        tried = {joint: _with_curve(problem, here, losses, free, joint) for joint in joints}
-        models |= {joint: trial.chosen("coulomb") for joint, trial in tried.items()}
-        best = max(tried, key=lambda joint: tried[joint].gain)
-        if not tried[best].supported:
-            break
-        models[best] = tried[best].chosen("stribeck")
-        problem, here, losses = tried[best].problem, tried[best].here, tried[best].losses
-        joints = [joint for joint in joints if joint != best and tried[joint].supported]
-    return Choice(problem, here, models)
+        best_bends = {joint: max(_bends(choice, free, joint), key=lambda bend: bend.promise) for joint in joints}
+        tried = {
+            joint: _with_curve(bend.richer, bend.start(), choice.here.starts, losses)
+            for joint, bend in best_bends.items()
+            if bend.promise > MARGIN
+        }
+        models = choice.models | {joint: trial.chosen("coulomb") for joint, trial in tried.items()}
+        choice = replace(choice, models=models)
+        joints = [joint for joint, trial in tried.items() if trial.supported]
+        if joints:
+            best = max(joints, key=lambda joint: tried[joint].gain)
+            taken, losses = tried[best], tried[best].losses
+            models = models | {best: taken.chosen("stribeck")}
+            choice = Choice(taken.problem, taken.here, taken.linear, models)
+            joints.remove(best)
+    return choice
 
 
-def _with_curve(problem: Problem, here: Point, losses: Array, free: Sequence[Parameter], joint: str) -> Trial:
-    values = at(problem.free, here.z)
-    richer = replace(problem, free=[p for p in free if p.name in values or p.name in _curve(joint)])
-    tried = [_bent(richer, values, joint, share, speed) for share, speed in itertools.product(SHARES, SPEEDS)]
-    start = min((richer.point(z, here.starts) for z in tried), key=lambda point: point.cost)
-    found = solve(richer, start.z, start.starts)
-    return Trial(richer, found, losses, _cross_validated(richer, found))
+def _richer(problem: Problem, free: Sequence[Parameter], joint: str) -> Problem:
+    """With the curve of one more joint among the free parameters."""
+    names = {p.name for p in problem.free} | _curve(joint)
+    return replace(problem, free=[p for p in free if p.name in names])
 
 
-def _bent(richer: Problem, values: Mapping[str, float], joint: str, share: float, speed: float) -> Array:
-    """Z (P,) with part of a joint's Coulomb torque made a curve: without one its speed has no slope to follow."""
-    dry, excess, width = (f"friction.{joint}.{field}" for field in ("frictionloss", *STRIBECK))
-    nominal = {p.name: p.nominal for p in richer.free}
-    loss = values.get(dry, richer.robot.spec.joint(joint).friction.frictionloss)
-    bent = {**values, dry: (1 - share / 2) * loss, excess: share * loss, width: speed * nominal[width]}
-    return np.array([p.coordinate(bent[p.name]) for p in richer.free])
+def overlooked(
+    choice: Choice, free: Sequence[Parameter], widening: float, draws: int, rng: np.random.Generator
+) -> Array:
+    """Shifts of z (draws, P) by curves that were not found but may be there, each joint's in half of the draws.
+
+    As high as the data permit, and at most as the joint's Coulomb torque.
+    """
+    shifts, values = np.zeros((draws, len(choice.here.z))), at(choice.problem.free, choice.here.z)
+    for joint in (joint for joint, chosen in choice.models.items() if chosen.model == "coulomb"):
+        dry = choice.problem.robot.spec.joint(joint).friction.frictionloss
+        highest = values.get(f"friction.{joint}.frictionloss", dry)
+        possible = _bends(choice, free, joint)
+        drawn = rng.integers(0, 2 * len(possible), draws)
+        for i, bend in enumerate(possible):
+            rows = drawn == i
+            shifts[rows] -= bend.heights(highest, widening, int(rows.sum()), rng)[:, None] * bend.along
+    return shifts
 
 
-def _cross_validated(problem: Problem, here: Point) -> Array:
+def _bends(choice: Choice, free: Sequence[Parameter], joint: str) -> list[Bend]:
+    return bends(_richer(choice.problem, free, joint), choice.here, choice.linear, joint)
+
+
+def _with_curve(richer: Problem, z: Array, starts: Array, losses: Array) -> Trial:
+    here = solve(richer, z, starts)
+    linear = linearise(richer, here)
+    return Trial(richer, here, linear, losses, _cross_validated(richer, here, linear))
+
+
+def _cross_validated(problem: Problem, here: Point, linear: Linear) -> Array:
     """Losses (W,) of every window under the fit to the windows of the other folds, which are stretches of the data."""
     fold = np.arange(len(here.starts)) * FOLDS // len(here.starts)
-    linear = linearise(problem, here)
     return np.concatenate([unseen(problem, here, linear, fold == part) for part in range(FOLDS)])
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.calibration.fit import linearise, settle
-from landbridge.calibration.friction import Model, choose
+from landbridge.calibration.fit import settle
+from landbridge.calibration.friction import Model, choose, overlooked
 from landbridge.calibration.posterior import WEAK, estimates, inflation, resample, undetermined
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows, digest, open_windows, split
@@ -39,8 +39,8 @@ def identify(
 
     Torques, masses and frictions that grow together move a robot alike, so one of them must be known for the others to
     be: weigh a link. A simulator with all of them estimated is as good, since it moves alike. A joint gets a Stribeck
-    curve only where the data support one (`landbridge calibrate friction`); from 20 s or less its speed may end in a
-    wrong minimum, which its interval does not show.
+    curve only where the data support one (`landbridge calibrate friction`), and elsewhere intervals that allow for one
+    that was not found; from 20 s or less its speed may end in a wrong minimum, which its interval does not show.
 
     Example: landbridge calibrate identify data/target --known link_mass_scale.arm_link
 
@@ -87,7 +87,9 @@ def calibration(
     scenario = to_scenario(robot, at(problem.free, here.z), problem.base)
     ratio = settle(problem, here.z, held).power / here.power
     widening = inflation(here.error.reshape(fitted.states.shape), ratio)
-    samples = resample(here, linearise(problem, here), widening, rng)
+    samples = resample(here, chosen.linear, widening, rng)
+    if friction == "auto":
+        samples = samples + overlooked(chosen, free, widening, len(samples), rng)
     _require_excitation(robot, problem.free, samples, name)
     return Calibration(
         robot=robot.spec.name,
@@ -147,8 +149,8 @@ def _summary(robot: Robot, error: Array) -> Error:
 
 
 def _require_excitation(robot: Robot, free: Sequence[Parameter], samples: Array, name: str) -> None:
-    wide = {p.name for p, spread in zip(free, samples.std(0), strict=True) if spread > WEAK}
+    places = {p.name: i for i, p in enumerate(free)}
     for joint in robot.spec.joint_names:
-        friction = {f"friction.{joint}.{field}" for field in ("frictionloss", "viscous")}
-        if friction <= wide:
+        own = [i for field in ("frictionloss", "viscous") if (i := places.get(f"friction.{joint}.{field}")) is not None]
+        if own and np.linalg.eigvalsh(np.cov(samples[:, own].T).reshape(len(own), -1)).min() > WEAK**2:
             raise InputError(name, f"joint {joint} moves too little to tell its friction", "excite it more")

@@ -10,13 +10,12 @@ from landbridge.calibration.identify import identify
 from landbridge.calibration.report import report
 from landbridge.calibration.zero import zero
 from landbridge.errors import InputError
-from landbridge.robot import load_robot
 
 
 def everything(
     data: Path, /, out: Path, robot: str = "furuta", known: tuple[str, ...] = (), seed: int = 0
 ) -> dict[str, Any]:
-    """Every step in turn: delay (of robots commanded in effort), encoders, friction models, parameters, the page.
+    """Every step in turn: delay, encoders, friction models, parameters, the page.
 
     An encoder that is wrong ends it: whatever is identified through it would be wrong too.
 
@@ -31,8 +30,7 @@ def everything(
     """
     if out.exists():
         raise InputError(out, "already exists", "choose another --out or remove it")
-    efforts = load_robot(robot).spec.action.kind == "effort"
-    delay = delays(data, robot=robot, seed=seed)["delays"] if efforts else []
+    delay = delays(data, robot=robot, seed=seed)["delays"]
     encoders = zero(data, robot=robot, known=known, seed=seed)
     if wrong := encoders["robot.yaml"]:
         raise InputError(data, f"shows encoders that robot.yaml has wrong, {wrong}", "correct them and record again")

@@ -87,7 +87,7 @@ def require_fixed_base(robot: Robot) -> None:
     """Raise InputError for a robot whose state the observation does not hold."""
     if robot.spec.base != "fixed":
         problem = "has a floating base, whose height no observation holds"
-        raise InputError(robot.spec.name, problem, "identify fixed bases")
+        raise InputError(robot.spec.name, problem, "hang it from a stand: a robot folder of its own, with a fixed base")
 
 
 def digest(dataset: Dataset) -> str:

@@ -39,7 +39,8 @@ class FrictionChoice(Spec):
 
     Attributes:
         model: Coulomb and viscous friction, or a Stribeck curve besides.
-        coulomb_error: Of windows under fits to others, in standard deviations of the noise; None: not compared.
+        coulomb_error: Of windows under fits to others, in standard deviations of the noise; None: a curve
+            promised too little to be fitted.
         stribeck_error: The same with the curve.
         gain: Log likelihood of those windows with the curve over that without.
         gain_se: Its standard error.

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from landbridge.episode import DatasetMetadata, Episode, commit, now, write_dataset
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
-from landbridge.simulation.behaviour import load_behaviours
+from landbridge.simulation.behaviour import Behaviour, BehaviourFile, load_behaviours
 from landbridge.simulation.calibrated import CALIBRATED, choose_scenario, read_calibration
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.randomised import draw_between
@@ -49,6 +49,7 @@ def collect(
     seed: int = 0,
     calibration: Path | None = None,
     randomise: bool = False,
+    retune: int = 0,
 ) -> dict[str, Any]:
     """Simulate behaviour policies into a dataset.
 
@@ -72,28 +73,41 @@ def collect(
         calibration: File of `landbridge calibrate identify`; simulates that robot in place of a rung.
         randomise: Draw the parameters of each of the `batch` simulators: from the calibration's posterior, or between
             the nominal robot's and the scenario's.
+        retune: Generations of CMA-ES by which the behaviour `tuned` is first tuned for the calibration or scenario; 20
+            take a minute or two. What was tuned for the nominal robot does its task in another one seldom.
 
     Returns:
-        Path, steps, episodes, rate [control steps/s, writing included] by wall clock and by processor time, and the
-        success of each behaviour.
+        Path, steps, episodes, rate [control steps/s, writing included] by wall clock and by processor time, the success
+        of each behaviour, and the success and parameters of a retuned one.
     """
     machine = load_robot(robot)
     task, shares = load_task(machine), _shares(machine, machine.module("behaviour").SOURCE_MIX if mix is None else mix)
     if steps < 1 or batch < 1:
         raise InputError("collect", f"steps is {steps} and batch is {batch}", "give positive numbers")
+    if out.exists():
+        raise InputError(out, "already exists", "choose another --out or remove it")
+    if retune < 0:
+        raise InputError("--retune", f"is {retune}", "give a number of generations, about 20")
     explored = EXPLORING[domain] if exploring is None else exploring
     if not 0 <= explored <= 1:
         raise InputError("--exploring", f"is {explored}", "give a share from 0 to 1")
     streams = np.random.SeedSequence(seed).spawn(batch + 1)
     rngs = [np.random.default_rng(stream) for stream in streams[1:]]
     rungs = _scenarios(machine, scenario, calibration, rngs if randomise else None, batch)
+    tuned: BehaviourFile | None = None
+    found: dict[str, float] = {}
+    if retune:
+        from landbridge.simulation.tune import retuned  # CMA-ES takes a second to import
+
+        tuned, found = retuned(machine, choose_scenario(machine, scenario, calibration), engine, retune, seed)
+    behaviours = load_behaviours(machine, tuned)
     plants = [make_plant(machine, engine, *each) for each in zip(rungs, rngs, strict=True)]
     tally, started, started_cpu = Tally(), time.perf_counter(), time.process_time()
     try:
         # Behaviours' shares are met exactly, so the metadata can be written before the first episode is.
         place = (scenario if calibration is None else CALIBRATED) + (RANDOMISED if randomise else "")
         metadata = _metadata(machine, task, plants[0], engine, place, domain, quota := _quota(shares, steps), seed)
-        episodes = _episodes(machine, task, plants, quota, np.random.default_rng(streams[0]), tally, explored)
+        episodes = _episodes(behaviours, task, plants, quota, np.random.default_rng(streams[0]), tally, explored)
         dataset = write_dataset(out, _with_progress(episodes, steps), metadata)
     finally:
         for plant in plants:
@@ -106,6 +120,7 @@ def collect(
         "steps_per_s": steps / (time.perf_counter() - started),
         "steps_per_cpu_s": steps / (time.process_time() - started_cpu),
         "success": success,
+        **({"retuned": found} if found else {}),
     }
 
 
@@ -142,7 +157,7 @@ def _quota(shares: dict[str, float], steps: int) -> dict[str, int]:
 
 
 def _episodes(
-    robot: Robot,
+    behaviours: dict[str, Behaviour],
     task: Task,
     plants: list[Plant],
     quota: dict[str, int],
@@ -154,7 +169,6 @@ def _episodes(
 
     Whether a rollout explores is drawn anew for each lockstep of at most `len(plants)` episodes.
     """
-    behaviours = load_behaviours(robot)
     for name, steps in quota.items():
         while tally.steps[name] < steps:
             used = plants[: max(1, -(-(steps - tally.steps[name]) // task.episode_steps))]

@@ -23,6 +23,10 @@ FACTOR_SD = 0.3  # of a logarithm: gains, masses and lengths are known to within
 FACTOR_BOUND = 4.0  # times nominal, or nominal divided by it
 DRY_SD = 10.0  # rad/s^2: what dry friction decelerates the joint's own link by, 1 sigma
 VISCOUS_SD = 3.0  # 1/s, likewise per rad/s
+DRIVEN_SD = (
+    0.05,
+    0.1,
+)  # or, if more: of the drive's largest effort, of its damping; gears rub more than their load weighs
 TORQUE_BOUND = 3.0  # sigma; the explicit integration of stiff friction bears as much
 STRIBECK_SD = 0.5  # of a logarithm
 LATENCY_SD_MS = 50.0
@@ -76,7 +80,9 @@ def parameters(robot: Robot) -> list[Parameter]:
         inertia, nominal = _inertia(root, links[joint.name]), joint.friction
         excess = (nominal.stiction or nominal.frictionloss) - nominal.frictionloss
         speed, spread = nominal.stribeck_velocity, float(np.exp(4 * STRIBECK_SD))
-        prefix, dry, viscous = f"friction.{joint.name}", DRY_SD * inertia, VISCOUS_SD * inertia
+        dry = max(DRY_SD * inertia, DRIVEN_SD[0] * joint.effort_limit)
+        viscous = max(VISCOUS_SD * inertia, DRIVEN_SD[1] * joint.damping)
+        prefix = f"friction.{joint.name}"
         found += [
             _torque(f"{prefix}.frictionloss", "N m", nominal.frictionloss, dry),
             _torque(f"{prefix}.excess", "N m", excess, dry),

@@ -24,10 +24,13 @@ from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, Scenario
 from landbridge.task import load_task
 
+TUNED = "tuned"  # the scripted behaviour of a robot
+EPISODES = 8  # a candidate, where it is tuned anew
+
 
 def tune(
     robot: str = "furuta",
-    behaviour: str = "tuned",
+    behaviour: str = TUNED,
     scenarios: tuple[str, ...] = (NOMINAL,),
     engine: Engine = "mujoco",
     generations: int = 40,
@@ -68,6 +71,19 @@ def tune(
 def replaced(start: BehaviourFile, behaviour: str, tuned: Tuned) -> BehaviourFile:
     """`start` with `tuned` in place of its entry `behaviour`."""
     return start.model_copy(update={"behaviours": start.behaviours | {behaviour: tuned}})
+
+
+def retuned(
+    robot: Robot, rung: Scenario, engine: Engine, generations: int, seed: int
+) -> tuple[BehaviourFile, dict[str, float]]:
+    """The robot's behaviours with `tuned`, and what builds on it, tuned for `rung`; its success, return, parameters."""
+    path = robot.folder / "behaviour.yaml"
+    start = read_behaviours(path)
+    if TUNED not in start.behaviours:
+        raise InputError(path, f"no behaviour {TUNED!r}", "give it one, or do not retune")
+    values, value, success = search(robot, start, TUNED, [rung], engine, generations, EPISODES, seed)
+    tuned = replaced(start, TUNED, Tuned(made_by=f"{generations} generations (commit {commit()})", parameters=values))
+    return tuned, {"success": success, "return": value, **values}
 
 
 def search(

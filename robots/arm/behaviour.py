@@ -35,7 +35,7 @@ class Follow:
 
 def make_behaviours(observer: Observer, parameters: dict[str, dict[str, float]]) -> dict[str, Behaviour]:
     """Called by `landbridge.simulation.behaviour.load_behaviours`."""
-    follow = Follow(observer, parameters["tuned"])
+    follow, gently = Follow(observer, parameters["tuned"]), Follow(observer, parameters["excite"])
 
     def random(batch: int, rng: np.random.Generator) -> Policy:
         noise = OrnsteinUhlenbeck((batch, observer.num_actions), tau_steps=10, rng=rng)
@@ -46,5 +46,6 @@ def make_behaviours(observer: Observer, parameters: dict[str, dict[str, float]])
         "random": random,
         "tuned": lambda batch, rng: follow,
         "noisy": lambda batch, rng: perturbed(follow, batch, rng, noise=0.3, spread=0.5),
-        "excite": lambda batch, rng: perturbed(follow, batch, rng, noise=0.1, spread=0.3),
+        # A robot's guard limits what is faster than its rate limits: here 1 tick in 20, on any rung.
+        "excite": lambda batch, rng: perturbed(gently, batch, rng, noise=0.03, spread=0.3),
     }

@@ -5,9 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landbridge.calibration.delay import delay, delays
+from landbridge.calibration.delay import delay, delays, joint_delays
+from landbridge.calibration.design import run_episodes
 from landbridge.errors import InputError
+from landbridge.robot import Friction, load_robot
+from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.collect import collect
+from landbridge.simulation.scenario import Scenario
 
 
 @pytest.mark.parametrize("periods", [0.0, 0.3, 1.0, 1.75, 2.5])
@@ -39,9 +43,22 @@ def test_the_twins_delay_is_found_from_recorded_behaviour(tmp_path: Path) -> Non
     assert found["low_ms"] < found["delay_ms"] < found["high_ms"]
 
 
-def test_a_robot_that_is_not_commanded_in_effort_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"arm: is commanded in position, not effort\. `calibrate identify`"):
-        delays(tmp_path, robot="arm")
+def test_the_delay_of_servos_is_found_though_masses_and_frictions_are_not_as_the_file_says() -> None:
+    robot = load_robot("arm")
+    heavy = {"upper_arm": 1.15, "hand": 0.85, "jaw": 1.15}
+    rough = {joint: Friction(frictionloss=0.03, viscous=0.005) for joint in ("elbow", "wrist_flex", "wrist_roll")}
+    noise = {"joint_pos_noise": 0.001, "joint_vel_noise": 0.02}
+    twin = Scenario(actuator_gain=0.9, link_mass_scale=heavy, friction=rough, latency_ms=27, **noise)  # type: ignore[arg-type]
+    policy = load_behaviours(robot)["excite"](3, np.random.default_rng(0))
+    (found,) = joint_delays(robot, run_episodes(robot, "bullet", twin, policy, 3, 0), np.random.default_rng(0))
+    assert found["joint"] == "all"
+    assert found["delay_ms"] == pytest.approx(27, abs=2)
+    assert found["low_ms"] < found["delay_ms"] < found["high_ms"] < found["low_ms"] + 4
+
+
+def test_servos_of_a_floating_robot_are_refused() -> None:
+    with pytest.raises(InputError, match="has a floating base"):
+        joint_delays(load_robot("quadruped"), [], np.random.default_rng(0))
 
 
 def test_too_few_episodes_are_refused(tmp_path: Path) -> None:

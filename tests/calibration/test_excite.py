@@ -67,6 +67,16 @@ def test_no_series_is_larger_than_its_share_of_the_limits() -> None:
         assert np.abs(velocities).max() <= 0.7 * 30 + 1e-9
 
 
+def test_targets_of_servos_move_no_faster_than_the_guard_lets_them() -> None:
+    robot = load_robot("arm")
+    series = Design(robot, [], (0.5, 2.0), 0.7, seed=0).scaled(
+        100 * np.random.default_rng(0).standard_normal((2, 6, 2))
+    )
+    policy = Following(robot, (0.5, 2.0), np.zeros(6), series[None, 0], series[None, 1])
+    velocities = [policy.reference(0.02 * tick)[1] for tick in range(301)]
+    assert np.abs(velocities).max() == pytest.approx(0.7 * 5, rel=0.01)  # rate_limit; the velocity limit is 8 rad/s
+
+
 def test_a_larger_motion_tells_more() -> None:
     series = np.array([[[0.6, 0.2]], [[0.0, 0.1]]])
     small, large = np.linalg.slogdet(design().of_series(np.stack([0.1 * series, series]), 1, 0))[1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from landbridge.calibration.delay import delays
-from landbridge.calibration.identify import calibration, identify
+from landbridge.calibration.identify import _require_excitation, calibration, identify
 from landbridge.calibration.report import report
 from landbridge.calibration.windows import cut, open_rollouts
 from landbridge.cli import main
@@ -292,3 +292,16 @@ def test_a_joint_that_hardly_moves_is_named() -> None:
     faint = rollouts(HIDDEN | {"friction.arm.frictionloss": 0.03}, count=1, behaviour="random", share=0.3)
     with pytest.raises(InputError, match="joint arm moves too little to tell its friction"):
         calibrated(faint, horizon=8)
+
+
+@pytest.mark.parametrize(("correlation", "told"), [(-0.99, True), (0.0, False)])
+def test_friction_of_which_one_direction_is_told_is_no_reason_to_refuse(correlation: float, told: bool) -> None:
+    """Dry and viscous friction of a joint that turns at one speed: their sum is known, neither of them is."""
+    free = [p for p in free_parameters(ROBOT, ()) if p.name in ("friction.arm.frictionloss", "friction.arm.viscous")]
+    covariance = [[1.0, correlation], [correlation, 1.0]]
+    samples = np.random.default_rng(0).multivariate_normal(np.zeros(2), covariance, 2000)
+    if told:
+        _require_excitation(ROBOT, free, samples, "twin")
+    else:
+        with pytest.raises(InputError, match="joint arm moves too little to tell its friction"):
+            _require_excitation(ROBOT, free, samples, "twin")

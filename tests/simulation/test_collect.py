@@ -13,11 +13,12 @@ from landbridge.episode import open_dataset
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge.simulation import collect as collect_module
-from landbridge.simulation.behaviour import load_behaviours, read_behaviours
+from landbridge.simulation.behaviour import Tuned, load_behaviours, read_behaviours
 from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import following, lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
+from landbridge.simulation.tune import replaced
 from landbridge.task import load_task
 
 ROBOT = load_robot("furuta")
@@ -156,6 +157,18 @@ def test_collect_is_deterministic_and_complete(tmp_path: Path) -> None:
         assert one.terminated[-1] != one.truncated[-1]
 
 
+def test_a_behaviour_is_tuned_for_the_robot_that_is_simulated_and_makes_the_data(tmp_path: Path) -> None:
+    of: dict[str, Any] = {"steps": 300, "scenario": "moderate", "mix": {"tuned": 1.0}, "exploring": 0.0}
+    found = collect(tmp_path / "data", **of, retune=1)["retuned"]
+    start = read_behaviours(ROBOT.folder / "behaviour.yaml")
+    parameters = {name: found[name] for name in start.behaviours["tuned"].parameters}
+    assert parameters != start.behaviours["tuned"].parameters
+    tuned = load_behaviours(ROBOT, replaced(start, "tuned", Tuned(made_by="", parameters=parameters)))["tuned"]
+    (episode,) = open_dataset(tmp_path / "data")
+    expected = tuned(1, np.random.default_rng(0))(episode.obs[:-1])
+    np.testing.assert_array_equal(episode.actions, expected.astype(np.float32))
+
+
 def test_half_of_a_source_starts_anywhere_and_a_target_never_does(tmp_path: Path) -> None:
     def hanging(name: str, **arguments: Any) -> float:
         collect(tmp_path / name, steps=3000, batch=1, seed=3, mix={"excite": 1.0}, **arguments)
@@ -188,6 +201,7 @@ def test_target_data_without_ros(tmp_path: Path) -> None:
         ({"mix": {"genius": 1.0}}, "unknown behaviours \\['genius'\\].*random"),
         ({"mix": {"random": -1.0}}, "positive share"),
         ({"steps": 0}, "steps is 0"),
+        ({"retune": -1}, "--retune: is -1"),
         ({"scenario": "hell"}, "no scenario"),
         ({"robot": "nobody"}, "no such robot"),
     ],

@@ -36,6 +36,15 @@ def test_a_rung_survives_the_way_to_values_and_back(rung: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["furuta", "arm"])
+@pytest.mark.parametrize("rung", ["mild", "moderate", "severe", "extreme"])
+def test_every_rung_is_within_the_bounds_of_what_can_be_identified(name: str, rung: str) -> None:
+    robot = load_robot(name)
+    values = to_values(robot, load_scenario(robot, rung))
+    for parameter in parameters(robot):
+        assert parameter.low <= values[parameter.name] <= parameter.high, parameter.name
+
+
 @settings(max_examples=50)
 @given(st.lists(st.floats(-0.5, 0.5), min_size=len(EVERY), max_size=len(EVERY)))
 def test_coordinates_give_values_within_bounds_and_come_back(coordinates: list[float]) -> None:
@@ -54,6 +63,10 @@ def test_a_factor_of_one_sigma_and_a_torque_of_one_sigma() -> None:
     # 10 rad/s^2 on the arm link's own inertia about its joint: 0.00026 + 0.12 * 0.08^2 kg m^2
     assert by_name["friction.arm.frictionloss"].value(1.0) == pytest.approx(0.001 + 10 * (0.00026 + 0.12 * 0.08**2))
     assert by_name["latency_ms"].value(-1.0) == 0.0
+    # The friction of gears is a share of what drives them: 5 % of 1.5 N m, 10 % of 0.07 N m s/rad.
+    of_arm = {p.name: p for p in parameters(load_robot("arm"))}
+    assert of_arm["friction.wrist_flex.frictionloss"].value(1.0) == pytest.approx(0.01 + 0.075)
+    assert of_arm["friction.wrist_flex.viscous"].value(1.0) == pytest.approx(0.007)
 
 
 def test_what_is_not_named_stays_as_it_was() -> None:

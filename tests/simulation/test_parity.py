@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -14,6 +15,7 @@ from landbridge.simulation.bullet_plant import BulletPlant, pybullet
 from landbridge.simulation.mujoco_plant import MujocoPlant
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.scenario import Scenario, load_scenario
+from landbridge.task import load_task
 
 from .urdf import links_of, numbers, tensor
 
@@ -125,6 +127,28 @@ def test_engines_swing_alike(robot: Robot, name: str) -> None:
         np.testing.assert_allclose(other_vel, vel, atol=1e-4)
         highest = max(highest, float(np.cos(pos[1])))
     assert highest > 0, "the pendulum never left its lower half: the comparison would show little"
+    plants[1].close()
+
+
+@pytest.mark.parametrize("name", ["none", "extreme"])
+def test_engines_track_alike(name: str) -> None:
+    """Four seconds of the arm's own reference, with load and friction of the rung: the engines part by 0.1 mrad."""
+    arm = load_robot("arm")
+    task: Any = load_task(arm)
+    scenario = load_scenario(arm, name).model_copy(update={"joint_pos_noise": 0.0, "joint_vel_noise": 0.0})
+    plants = MujocoPlant(arm, scenario), BulletPlant(arm, scenario)
+    start, reached = task.reference(np.zeros(1))[0], np.zeros(6)
+    for plant in plants:
+        plant.reset(start, np.zeros(6))
+    for k in range(200):
+        command = task.reference(np.array([2 * np.pi * k * 0.02 / 3.0]))[0]
+        for plant in plants:
+            plant.step([(0.0, command)])
+        (pos, vel), (other_pos, other_vel) = (plant.measure() for plant in plants)
+        np.testing.assert_allclose(other_pos, pos, atol=1e-4)
+        np.testing.assert_allclose(other_vel, vel, atol=1e-2)
+        reached = np.maximum(reached, np.abs(pos - start))
+    assert (reached > 0.2).all(), "a joint hardly moved: the comparison would show little"
     plants[1].close()
 
 
