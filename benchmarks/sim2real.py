@@ -71,6 +71,7 @@ class Arm:
 
 
 ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items()} | {
+    "dynamics": Arm("dynamics error", "#8c6bb1", "dynamics"),
     "shuffled": Arm("tabb's weights on the wrong rows", "#9ecae1", "shuffled"),
     "oracle": Arm("weights of the twin's own dynamics", "#525252", "oracle", fixed_base=True),
     "oracle_corrected": Arm("corrected by the twin's own dynamics", "#252525", "oracle_corrected", fixed_base=True),
@@ -78,11 +79,11 @@ ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items()} | {
     "bc": Arm("BC, robot data only", "#a6761d", "target_only", agent="bc"),
     "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated", fixed_base=True),
     "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated", fixed_base=True),
-    "calibrated_dynamics": Arm("calibrated, dynamics error", "#005a32", "dynamics", "calibrated", fixed_base=True),
+    "calibrated_corrected": Arm("calibrated, corrected", "#005a32", "corrected", "calibrated", fixed_base=True),
     "calibrated_tabb": Arm("calibrated, target-aligned", "#a1d99b", "tabb", "calibrated", fixed_base=True),
     "randomised": Arm("randomised simulator only", "#41b6c4", "source_only", "randomised"),
     "randomised_mix": Arm("randomised, naive mix", "#1d91c0", "none", "randomised"),
-    "randomised_dynamics": Arm("randomised, dynamics error", "#0c2c84", "dynamics", "randomised"),
+    "randomised_corrected": Arm("randomised, corrected", "#0c2c84", "corrected", "randomised"),
     "dara": Arm("DARA", "#bdbdbd", "dara"),
     "igdf": Arm("IGDF", "#bdbdbd", "igdf"),
     "otdf": Arm("OTDF, without its policy regulariser", "#bdbdbd", "otdf"),

@@ -23,10 +23,9 @@ ARMS = {
     "target_only": ("robot data only", "#c9a227"),
     "none": ("naive mix", "#d1653a"),
     "tabb": ("target-aligned (tabb)", "#2166ac"),
-    "dynamics": ("dynamics error", "#8c6bb1"),
     "corrected": ("corrected next states", "#1b9e77"),
 }
-DEPLOYED = "dynamics"  # the default alignment
+DEPLOYED = "corrected"  # the default alignment
 FRAMES_PER_SECOND = 12.5
 
 
@@ -36,14 +35,14 @@ def write_report(
     """Write the page; returns its path.
 
     Args:
-        folder: The demo's folder, with `runs/<arm>/metrics.csv` and `runs/dynamics/diagnostics.npz`.
+        folder: The demo's folder, with `runs/<arm>/metrics.csv` and `runs/corrected/diagnostics.npz`.
         results: What the stages returned: `stages` (rows), `evaluate`, `deploy`, `ingest`, `facts`.
         latency_ms: Measurement to motor write of every tick of the closed loop.
         frames: RGB images (T, height, width, 3) of one closed-loop episode on the twin, or none (T = 0).
     """
     runs = folder / "runs"
     with np.load(runs / DEPLOYED / "diagnostics.npz") as arrays:
-        weights = arrays["weight"]
+        moved = arrays["moved"]
     deploy, ingest = results["deploy"], results["ingest"]
     parts = [
         f"<h1>Landbridge demo: {html.escape(results['facts']['robot'])}</h1>",
@@ -57,7 +56,10 @@ def write_report(
         _motion(frames),
         "</div><h2>Learning</h2><div class=row>",
         chart(_curves(runs), "Success on the twin during training (10 episodes a point)."),
-        chart(_weights(weights), "Weight of simulator transitions for the deployed policy, at the end of training."),
+        chart(
+            _moved(moved),
+            "How far the simulator's next states were moved to where the robot would have gone, before training.",
+        ),
         "</div><h2>On board</h2><div class=row>",
         chart(
             _latency(latency_ms, results["facts"]["latency_budget_ms"]),
@@ -126,11 +128,12 @@ def _curves(runs: Path) -> Figure:
     return figure
 
 
-def _weights(weights: NDArray[np.float64]) -> Figure:
+def _moved(moved: NDArray[np.float64]) -> Figure:
     figure = Figure((4.0, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.hist(weights, bins=40, range=(0, 1), color=ARMS[DEPLOYED][1], weights=np.full(len(weights), 1 / len(weights)))
-    axes.set_xlabel("weight of a simulator transition")
+    shown = (0, float(np.quantile(moved, 0.99)))
+    axes.hist(moved, bins=40, range=shown, color=ARMS[DEPLOYED][1], weights=np.full(len(moved), 1 / len(moved)))
+    axes.set_xlabel("move of a next state [held-out errors of the model]")
     axes.set_ylabel("share")
     return figure
 

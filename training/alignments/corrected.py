@@ -60,7 +60,8 @@ class Corrected(Modelled):
         next_obs = source.next_obs.copy()
         next_obs[:, task.observer.measured] += step.astype(np.float32)
         reward = task.reward(source.obs, source.action, next_obs).astype(np.float32)
-        self._gain, self._moved = gain.mean(0), np.abs(step) / np.sqrt(self.error.double().cpu().numpy())
+        self._gain = gain.mean(0)
+        self._moved = np.sqrt(np.mean(np.square(step) / self.error.double().cpu().numpy(), axis=1))
         return replace(
             source,
             next_obs=next_obs,
@@ -69,11 +70,11 @@ class Corrected(Modelled):
         )
 
     def diagnostics(self) -> Diagnostics:
-        """Mean K of every column over the rows corrected last; how far they moved, in the model's own errors."""
+        """Mean K of every column over the rows corrected last; how far each moved, rms over columns in units of e_j."""
         observer = self.context.task.observer
         names = [name for name, m in zip(observer.names, observer.measured, strict=True) if m]
         gains = {f"gain.{name}": float(k) for name, k in zip(names, self._gain, strict=True)}
-        return Diagnostics(self.model_figures | gains, {"moved": self._moved.ravel()})
+        return Diagnostics(self.model_figures | gains, {"moved": self._moved})
 
     def _measured(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
         measured: NDArray[np.float32] = obs[:, self.context.task.observer.measured]
