@@ -70,7 +70,8 @@ def train(
         score: Scenario on which to score the policy in Bullet ten times during the run, for the learning curve; no
             choice is made by it.
         scratch: Folder on a disk for the source's rows while the run lasts, where memory is too small for them.
-            Alignments are then fitted to 262,144 rows, and every 256 steps draw from 131,072, both from all over.
+            Alignments are then fitted to 262,144 rows, and every 256 steps draw from 131,072, both from all over. Each
+            rank has a file of its own.
         resume: Continue the run in `out` with its own configuration, to the last bit as if never interrupted.
     """
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
