@@ -128,7 +128,7 @@ class Normaliser:
 
     @classmethod
     def of_moments(cls, moments: Moments, names: list[str]) -> Normaliser:
-        """Likewise."""
+        """Of the moments of all rows of all domains."""
         std = np.sqrt(moments.variance)
         if flat := [name for name, s in zip(names, std, strict=True) if s < STD_FLOOR]:
             warnings.warn(f"observation columns that never change: {', '.join(flat)}", stacklevel=2)

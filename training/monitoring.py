@@ -15,6 +15,7 @@ from landbridge.observation import Observer
 from landbridge.training.agents.base import Agent
 from landbridge.training.alignments.base import Alignment
 from landbridge.training.alignments.modelled import Modelled
+from landbridge.training.alignments.oracle import Twin
 from landbridge.training.dataset import Normaliser, Transitions
 from landbridge.training.predictor import Predictor, split_episodes
 
@@ -77,8 +78,8 @@ class TargetModel(nn.Module):
 
 
 def target_model(agent: Agent, alignment: Alignment, normaliser: Normaliser, observer: Observer) -> TargetModel | None:
-    """The target model of a trained run; None if its alignment has no predictor."""
-    if not isinstance(alignment, Modelled):
+    """The target model of a trained run; None if its alignment has learned none."""
+    if not isinstance(alignment, Modelled) or isinstance(alignment, Twin):
         return None
     return TargetModel(alignment.predictor, agent, normaliser, observer).eval()
 

@@ -23,7 +23,7 @@ from landbridge.training.alignments.base import Alignment, Context
 from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import Normaliser
 from landbridge.training.run import CONFIG, read_run
-from landbridge.training.trainer import read_checkpoint
+from landbridge.training.trainer import read_checkpoint, restore
 
 
 class Actor(nn.Module):
@@ -78,9 +78,9 @@ def load_trained(run: Path) -> Trained:
     agent_config, observer, cpu = config.agent_config, task.observer, torch.device("cpu")
     context = Context(robot, task, normaliser, agent_config.gamma, config.reward_scale, cpu, config.seed)
     agent = AGENTS[config.agent](observer.size, observer.num_actions, agent_config, config.steps)
-    agent.load_state_dict(state["agent"])
+    restore(agent, state["agent"], run)
     alignment = ALIGNMENTS[config.alignment](config.alignment_config, context)
-    alignment.load_state_dict(state["alignment"])
+    restore(alignment, state["alignment"], run)
     return Trained(config, robot, normaliser, agent, alignment)
 
 

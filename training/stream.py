@@ -34,7 +34,7 @@ class Stream:
     def __init__(self, robot: Robot, path: Path) -> None:
         self.dataset, self._observer = open_domain(robot, "source", path), Observer(robot.spec)
         rng = np.random.default_rng(0)  # of the dataset, not of the run: every run is fitted to the same sample
-        share = min(1.0, CHUNK / len(self))
+        share = min(1.0, CHUNK / self.dataset.transitions)
         sha, parts, moments = hashlib.sha256(), [], []
         for chunk in self._shown("read", read_chunks(self.dataset, self._observer, CHUNK)):
             sha.update(bytes.fromhex(chunk.digest()))
@@ -46,7 +46,7 @@ class Stream:
 
     def __len__(self) -> int:
         """Number of transitions."""
-        return self.dataset.transitions
+        return self.moments.count
 
     def normaliser(self, domains: dict[str, Transitions], names: list[str]) -> Normaliser:
         """Pooled over the stream and the other domains; see `Normaliser.of`."""
@@ -66,7 +66,7 @@ class Stream:
     def _shown(self, name: str, chunks: Iterator[Transitions]) -> Iterator[Transitions]:
         columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
         with Progress(*columns, console=Console(stderr=True), disable=not ranks.leads()) as progress:
-            bar = progress.add_task(name, total=len(self))
+            bar = progress.add_task(name, total=self.dataset.transitions)
             for chunk in chunks:
                 yield chunk
                 progress.advance(bar, len(chunk))

@@ -36,7 +36,7 @@ from landbridge.training.policy import Actor
 from landbridge.training.run import CONFIG, DIAGNOSTICS, read_run
 from landbridge.training.stream import Stream, read_domains
 from landbridge.training.stretches import Stretches
-from landbridge.training.trainer import Trainer, read_checkpoint
+from landbridge.training.trainer import Trainer, read_checkpoint, restore
 
 SCORES = 10  # points of the learning curve
 SCORE_EPISODES = 10
@@ -70,7 +70,8 @@ def train(
         score: Scenario on which to score the policy in Bullet ten times during the run, for the learning curve; no
             choice is made by it.
         scratch: Folder on a disk for the source's rows while the run lasts, where memory is too small for them.
-            Alignments are then fitted to 262,144 rows, and every 256 steps draw from 131,072, both from all over.
+            Alignments are then fitted to 262,144 rows, and every 256 steps draw from 131,072, both from all over. Each
+            rank has a file of its own.
         resume: Continue the run in `out` with its own configuration, to the last bit as if never interrupted.
     """
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
@@ -170,7 +171,7 @@ def build(
     alignment = ALIGNMENTS[config.alignment](config.alignment_config, context).to(device)
     source, target = domains.get("source"), domains.get("target")
     if state is not None:
-        alignment.load_state_dict(state["alignment"])
+        restore(alignment, state["alignment"], folder)
     elif source is not None and target is not None:
         alignment.fit(source, target)
     agent = AGENTS[config.agent](
@@ -281,6 +282,8 @@ def _report(trainer: Trainer, fit_seconds: float) -> dict[str, Any]:
         "fit_seconds": fit_seconds,
         **found.figures,
     }
-    write_atomic(trainer.folder / DIAGNOSTICS, (json.dumps(figures, indent=2) + "\n").encode())
     np.savez(trainer.folder / "diagnostics.npz", allow_pickle=False, **found.arrays)
+    write_atomic(
+        trainer.folder / DIAGNOSTICS, (json.dumps(figures, indent=2) + "\n").encode()
+    )  # last: the run is complete
     return figures

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from landbridge.errors import InputError
 from landbridge.training import ranks
@@ -172,13 +172,30 @@ class Trainer:
             InputError: It is of a version whose optimiser had other parameters.
         """
         self.step, self.seconds = state["step"], state["seconds"]
-        self.agent.load_state_dict(state["agent"])
+        restore(self.agent, state["agent"], self.folder)
         try:
             self.agent.optimiser.load_state_dict(state["optimiser"])
         except ValueError as error:
-            raise InputError(self.folder / CHECKPOINT, f"of another version: {error}", "train again") from error
+            raise _of_another_version(self.folder, error) from error
         self._generator.set_state(state["generator"])
         self.agent.generator.set_state(state["noise"])
+
+
+def restore(module: nn.Module, state: dict[str, Any], folder: Path) -> None:
+    """Load what the checkpoint of a run folder holds of a module.
+
+    Raises:
+        InputError: It is of a version whose module had other parameters.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise _of_another_version(folder, error) from error
+
+
+def _of_another_version(folder: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())
+    return InputError(folder / CHECKPOINT, f"of another version of landbridge: {reason}", "train again")
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:

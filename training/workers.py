@@ -16,6 +16,7 @@ from landbridge.errors import InputError
 from landbridge.training.trial import Trial
 
 POLL_SECONDS = 1.0
+REFUSED = (1, 2)  # exit codes of `Trial.work`: to try again would change nothing
 # Ray would report its use, and gives its workers the least of a core: on a busy machine they do not even start
 RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
@@ -39,7 +40,7 @@ def here(trials: Sequence[Trial], retries: int) -> Generator[list[Trial]]:
             ended = []
             for process in [process for process in running if not process.is_alive()]:
                 trial = running.pop(process)
-                if (process.exitcode or 0) < 0 and left[trial] > 0:  # by a signal
+                if not trial.complete and process.exitcode not in REFUSED and left[trial] > 0:
                     left[trial] -= 1
                     waiting.append(trial)
                 else:
@@ -53,7 +54,8 @@ def here(trials: Sequence[Trial], retries: int) -> Generator[list[Trial]]:
 
 
 def _work(trial: Trial) -> None:
-    sys.exit(trial.work())
+    with suppress(KeyboardInterrupt):  # who asked for it also stops the sweep, or has the trial started again
+        sys.exit(trial.work())
 
 
 def on_ray(trials: Sequence[Trial], retries: int, address: str, gpus: float) -> Generator[list[Trial]]:

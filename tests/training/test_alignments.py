@@ -207,7 +207,8 @@ def test_a_row_moves_as_far_as_the_model_is_surer_than_the_simulator(
     assert limit is not None
     monkeypatch.setattr(alignment, "predict", lambda rows: predicted(rows, [2.0 * limit[1]] * 2))
     assert alignment.correct(rows).terminated.tolist() == [False, True]
-    assert not alignment.correct(rows[:1]).terminated.any()
+    fallen = dataclasses.replace(rows, terminated=np.array([True, False]))
+    assert alignment.correct(fallen).terminated.tolist() == [True, True]
 
 
 def test_nothing_moves_where_the_model_cannot_tell_the_simulator_from_the_robot(
@@ -219,9 +220,30 @@ def test_nothing_moves_where_the_model_cannot_tell_the_simulator_from_the_robot(
     monkeypatch.setattr(alignment, "learn", lambda *_: None)
     monkeypatch.setattr(alignment, "predict", lambda rows: (rows.next_obs + noise[: len(rows)])[None])
     alignment.fit(source, source)  # the simulator is the robot
-    assert alignment.discrepancy.sqrt().max() < 2e-4
+    assert alignment.discrepancy.sqrt().max() < 5e-4
     moved = np.abs(alignment.correct(source).next_obs - source.next_obs)
-    assert moved.mean() < 0.05 * np.abs(noise).mean()
+    assert moved.mean() < 0.25 * np.abs(noise).mean()
+
+
+def test_rows_where_the_robots_data_are_silent_neither_move_nor_tell_of_the_simulator(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On every second row the model is off by 1, and its members by 0 and 2; elsewhere all agree to 1e-3."""
+    alignment, source, _ = made("corrected", data)
+    assert isinstance(alignment, Corrected)
+    silent = np.arange(len(source)) % 2 == 1
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 1e-3, (2, *source.next_obs.shape)).astype(np.float32)
+    noise[:, silent] = np.array([0.0, 2.0]).reshape(2, 1, 1)
+
+    def predict(rows: Transitions) -> NDArray[np.float32]:
+        return rows.next_obs + (noise[:1, ~silent][:, : len(rows)] if len(rows) < len(source) else noise)
+
+    monkeypatch.setattr(alignment, "learn", lambda *_: None)
+    monkeypatch.setattr(alignment, "predict", predict)
+    alignment.fit(source, source)
+    assert alignment.discrepancy.sqrt().max() < 0.05
+    assert np.abs(alignment.correct(source).next_obs - source.next_obs)[silent].max() < 0.05
 
 
 def test_vgdf_keeps_the_rows_whose_backup_is_likely(data: Data) -> None:

@@ -64,8 +64,7 @@ def made(data: Data, folder: Path, name: str, scratch: Path | None) -> Any:
     return build(folder, domains, normaliser, ROBOT, config, None, whole, scratch)
 
 
-# `oracle` simulates sensors, whose noise is another for rows in another order
-SPLIT = [name for name, a in ALIGNMENTS.items() if "source" in a.domains and not a.whole_source and name != "oracle"]
+SPLIT = [name for name, a in ALIGNMENTS.items() if "source" in a.domains and not a.whole_source]
 
 
 @pytest.mark.parametrize("name", SPLIT)

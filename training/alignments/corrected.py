@@ -28,12 +28,14 @@ class Corrected(Modelled):
     what the model says, N(m, e^2 + v) (`Modelled.estimate`); of every measured column j the backup uses the mean of
     both together,
 
-        s'_j + K_j (m_j - s'_j),     K_j = D_j / (D_j + e_j^2 + v_j),
+        s'_j + K_j (m_j - s'_j),     K_j = D_j / (D_j + e_j^2 + v_j).
 
-    with D_j the simulator's error by the method of moments (empirical Bayes; Efron, Morris 1973, JASA 68:117-130):
-    the mean over source rows of (s'_j - m_j)^2 less what the model's own error explains of it, not below 0. So nothing
-    moves where the simulator agrees with the robot as far as can be told, nor where the robot's data are silent. Reward
-    and termination follow from the task. All rows weigh 1.
+    D_j is the simulator's mean squared error by the method of moments (empirical Bayes; Efron, Morris 1973, JASA
+    68:117-130): of all source rows the mean of (s'_j - m_j)^2 - e_j^2 - v_j, weighted by (e_j^2 + v_j)^-2, so that rows
+    where the robot's data are silent do not count, and not below 0. A column in which the simulator agrees with the
+    robot, as far as can be told, stays; so does a row where the members disagree. e^2 holds the robot's sensor noise
+    too, which makes K rather too small. Reward follows from the task; a row that was terminal remains so, for whether a
+    prediction falls just short of a limit is a matter of its resolution. All rows weigh 1.
     """
 
     config: CorrectedConfig
@@ -47,7 +49,8 @@ class Corrected(Modelled):
         """Train the model, measure its error, then the simulator's."""
         super().fit(source, target)
         mean, variance = self.estimate(source)
-        excess = (np.square(self._measured(source.next_obs) - mean) - variance).mean(0)
+        excess = np.square(self._measured(source.next_obs) - mean) - variance
+        excess = np.average(excess, axis=0, weights=variance**-2)
         self.discrepancy.copy_(torch.from_numpy(np.maximum(excess, 0)))
 
     def correct(self, source: Transitions) -> Transitions:
@@ -66,7 +69,7 @@ class Corrected(Modelled):
             source,
             next_obs=next_obs,
             reward=reward,
-            terminated=task.terminated(source.obs, source.action, next_obs),
+            terminated=source.terminated | task.terminated(source.obs, source.action, next_obs),
         )
 
     def diagnostics(self) -> Diagnostics:

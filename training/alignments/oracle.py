@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,8 @@ class TwinConfig:
 class Twin(Modelled):
     """The twin itself in place of the predictor; for study, and for fixed bases whose joints are all observed.
 
-    It is put into every row's state, actions in flight included. Its error e^2 is what its sensor noise leaves on
-    held-out target transitions; v is 0.
+    It is put into every row's state, actions in flight included, and measured without noise. Its error e^2 is what the
+    robot's sensor noise leaves on held-out target transitions; v is 0.
     """
 
     def learn(self, source: Transitions, target: Transitions) -> None:
@@ -41,8 +41,9 @@ class Twin(Modelled):
 
     def predict(self, data: Transitions) -> NDArray[np.float32]:
         """What the twin does after each row, (1, N, n)."""
-        robot, rng = self.context.robot, np.random.default_rng(self.context.seed)
-        plant = make_plant(robot, self.config.engine, load_scenario(robot, self.config.scenario), rng)
+        robot = self.context.robot
+        quiet = replace(load_scenario(robot, self.config.scenario), joint_pos_noise=0.0, joint_vel_noise=0.0)
+        plant = make_plant(robot, self.config.engine, quiet, np.random.default_rng(self.context.seed))
         try:
             return following(plant, self.context.task.observer, data.obs, data.action)[None]
         finally:
@@ -66,8 +67,8 @@ class OracleCorrectedConfig(TwinConfig, CorrectedConfig):
 
 
 class OracleCorrected(Twin, Corrected):
-    """`corrected` by the twin: the agent sees the robot's own dynamics at every source row. What that does not reach is
-    beyond any alignment of these logs.
+    """`corrected` by the twin: the agent sees the robot's own dynamics at every source row, but for the share 1 - K
+    that sensor noise leaves to the simulator. What that does not reach, no better model of the robot will.
     """
 
     config: OracleCorrectedConfig
