@@ -216,13 +216,14 @@ def test_nothing_moves_where_the_model_cannot_tell_the_simulator_from_the_robot(
 ) -> None:
     alignment, source, _ = made("corrected", data)
     assert isinstance(alignment, Corrected)
-    noise = np.random.default_rng(0).normal(0, 1e-3, source.next_obs.shape).astype(np.float32)
+    # of one size, so that few held-out rows measure it as well as many
+    noise = np.random.default_rng(0).choice([-1e-3, 1e-3], source.next_obs.shape).astype(np.float32)
     monkeypatch.setattr(alignment, "learn", lambda *_: None)
     monkeypatch.setattr(alignment, "predict", lambda rows: (rows.next_obs + noise[: len(rows)])[None])
     alignment.fit(source, source)  # the simulator is the robot
-    assert alignment.discrepancy.sqrt().max() < 5e-4
+    assert alignment.discrepancy.sqrt().max() < 1e-4
     moved = np.abs(alignment.correct(source).next_obs - source.next_obs)
-    assert moved.mean() < 0.25 * np.abs(noise).mean()
+    assert moved.max() < 0.02 * np.abs(noise).mean()
 
 
 def test_rows_where_the_robots_data_are_silent_neither_move_nor_tell_of_the_simulator(

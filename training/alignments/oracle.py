@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,8 @@ class Twin(Modelled):
     def predict(self, data: Transitions) -> NDArray[np.float32]:
         """What the twin does after each row, (1, N, n)."""
         robot = self.context.robot
-        quiet = replace(load_scenario(robot, self.config.scenario), joint_pos_noise=0.0, joint_vel_noise=0.0)
+        silent = {"joint_pos_noise": 0.0, "joint_vel_noise": 0.0}
+        quiet = load_scenario(robot, self.config.scenario).model_copy(update=silent)
         plant = make_plant(robot, self.config.engine, quiet, np.random.default_rng(self.context.seed))
         try:
             return following(plant, self.context.task.observer, data.obs, data.action)[None]
