@@ -133,7 +133,7 @@ def _moved(moved: NDArray[np.float64]) -> Figure:
     axes = figure.subplots()
     shown = (0, float(np.quantile(moved, 0.99)))
     axes.hist(moved, bins=40, range=shown, color=ARMS[DEPLOYED][1], weights=np.full(len(moved), 1 / len(moved)))
-    axes.set_xlabel("move of a next state [held-out errors of the model]")
+    axes.set_xlabel("move [held-out errors of the model]")
     axes.set_ylabel("share")
     return figure
 
