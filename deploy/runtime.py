@@ -33,7 +33,7 @@ class Policy:
 
     Attributes:
         obs: Input buffer (1, n) float32, n the size of the observation.
-        action: Output buffer (1, m) float32; overwritten by each call.
+        action: Output buffer (1, m) float32 in [-1, 1]; overwritten by each call.
         provider: The execution provider that really runs it.
         recurrent: Whether it has a state, so that an answer depends on all calls since `reset`.
         golden_error: Largest |difference| from the golden actions, measured at load on this machine and provider.
@@ -49,9 +49,14 @@ class Policy:
         self.recurrent = bool(names)
 
     def __call__(self, obs: NDArray[np.floating]) -> NDArray[np.float32]:
-        """The action (m,) for one observation (n,): a view of `action`, valid until the next call."""
+        """The action (m,) for one observation (n,): a view of `action`, valid until the next call.
+
+        What is asked for beyond [-1, 1] never reaches the motors, so it is cut off here, where the history of actions,
+        the drift watch and the log begin, as it is in the simulator. NaN stays NaN.
+        """
         self._row[:] = obs
         self._run()
+        np.minimum(np.maximum(self._answer, -1.0, out=self._answer), 1.0, out=self._answer)
         for before, after in self._state:
             before[:] = after
         return self._answer
@@ -130,7 +135,7 @@ def _sizes(manifest: Manifest) -> tuple[dict[str, tuple[int, ...]], dict[str, tu
 
 
 def golden_error(bundle: Bundle, policy: Policy, precision: Precision = "fp32") -> float:
-    """Largest |computed - golden| action; NaN if any computed one is NaN. Leaves the policy at an episode's begin.
+    """Largest |computed - golden| action in [-1, 1]; NaN if any is NaN. Leaves the policy at an episode's begin.
 
     int8 is compared where it was calibrated, on `familiar` observations.
     """
@@ -140,8 +145,8 @@ def golden_error(bundle: Bundle, policy: Policy, precision: Precision = "fp32") 
         policy.reset()
         computed += [policy(row).copy() for row in sequence]
     policy.reset()
-    difference = np.abs(np.reshape(computed, action.shape) - action)
-    if precision == "int8":
+    difference = np.abs(np.reshape(computed, action.shape) - np.clip(action, -1, 1))
+    if precision == "int8" and not np.isnan(difference).any():
         difference = difference[familiar(bundle, obs)]
     return float(difference.max())
 
