@@ -19,7 +19,7 @@ from tyro.conf import Positional
 from landbridge.bundle import npz, write_bundle
 from landbridge.episode import Episode, commit, now
 from landbridge.errors import InputError
-from landbridge.manifest import Manifest
+from landbridge.manifest import IMPORTED, Manifest
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour
@@ -65,7 +65,7 @@ def import_policy(
     machine = load_robot(robot)
     rung, task = load_scenario(machine, scenario), load_task(machine)
     model, state = read_foreign(policy, machine)
-    behaviour = graph_policy(model, state)
+    behaviour = graph_policy(policy, model, state)
     driven = drive(machine, rung, behaviour, episodes)
     obs, action = _golden(policy, behaviour, np.concatenate([e.obs for e in driven]))
     scores = {
@@ -149,14 +149,13 @@ def _golden(
 
 
 def _manifest(path: Path, robot: Robot, state: dict[str, tuple[int, ...]], scores: dict[str, float]) -> Manifest:
-    """Its normaliser is the identity: whatever the policy does to its observation is inside the graph, unseen."""
     task, size = load_task(robot), Observer(robot.spec).size
     versions = {name: importlib.metadata.version(name) for name in ("landbridge", "onnx", "onnxruntime")}
     return Manifest.of(
         robot.spec,
         task=task.name,
         task_hash=task.digest(),
-        agent="imported",
+        agent=IMPORTED,
         alignment="none",
         dataset_hashes={},
         config={},
