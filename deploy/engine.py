@@ -61,7 +61,7 @@ class EngineKey:
     def remedy(self) -> str:
         """How to get an engine of this key."""
         options = f"--provider {self.back_end} --precision {self.precision}"
-        return f"build it again with `landbridge engine build {options}`"
+        return f"build it again with `landbridge engine build BUNDLE {options}`"
 
     @property
     def folder(self) -> Path:

@@ -25,6 +25,7 @@ from landbridge.deploy.runtime import GOLDEN_TOLERANCE, Policy, familiar, golden
 from landbridge.deploy.verify import verify
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
+from landbridge_nodes.replay import replay
 
 from .emulated_gpu import Gpu
 
@@ -145,6 +146,18 @@ def test_calibrated_with_other_data_it_is_another_engine(gpu: Gpu, bundle: Bundl
     assert key_of(other, "int8", NATIVE) != key_of(bundle, "int8", NATIVE)
 
 
+def test_a_log_is_replayed_in_the_precision_that_is_asked_for(gpu: Gpu, repository: Path) -> None:
+    """One recorded in float32, so that half floats show."""
+    data = repository / "tests" / "ros" / "data"
+    engine("build", data / "replay.zip", "fp16", episodes=1)
+    figures = replay(data / "replay.mcap", data / "replay.zip", provider=NATIVE, precision="fp16")
+    assert (figures["provider"], figures["precision"]) == (NATIVE, "fp16")
+    (action,) = (row for row in figures["stages"] if row["stage"] == "action")
+    assert 1e-5 < action["largest difference"] < 0.02
+    with pytest.raises(InputError, match="no accepted engine"):
+        replay(data / "replay.mcap", data / "replay.zip", provider=NATIVE)
+
+
 def test_fp32_is_full_float32(gpu: Gpu, bundle: Bundle) -> None:
     """TensorRT rounds to TF32 unless it is told not to, and that is more than golden vectors forgive."""
     model = bundle.files["policy.onnx"]
@@ -172,7 +185,9 @@ def test_graphs_that_tensorrt_does_not_take_are_refused(gpu: Gpu, bundle: Bundle
     with pytest.raises(InputError, match=r"TensorRT 11\.4\.0\.106 cannot read it"):
         build(bundle.path, b"not a graph")
     sizes, key = ({"obs": (1, 8)}, {"action": (1, 1)}), key_of(bundle, "int8", NATIVE)
-    with pytest.raises(InputError, match=r"cannot load it here.*engine build --provider tensorrt --precision int8`"):
+    with pytest.raises(
+        InputError, match=r"cannot load it here.*engine build BUNDLE --provider tensorrt --precision int8`"
+    ):
         Engine(key, b"of another TensorRT", *sizes)
     with pytest.raises(
         InputError, match=r"input is {'obs': \('float', \(1, 8\)\)}, expected float32 {'obs': \(1, 9\)}"
