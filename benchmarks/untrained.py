@@ -12,6 +12,8 @@ from landbridge.manifest import Manifest
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec
 
+QUANTILES = (0.01, 0.5, 0.99)
+
 
 def write_untrained(
     path: Path,
@@ -25,7 +27,7 @@ def write_untrained(
     tolerance: float = 1e-5,
     state: dict[str, tuple[int, ...]] | None = None,
 ) -> None:
-    """A bundle of the ONNX model `graph`, which reads plain observations.
+    """A bundle of the ONNX model `graph`, which reads plain observations; its envelope is that of the golden ones.
 
     Args:
         path: Folder or zip to write.
@@ -50,5 +52,6 @@ def write_untrained(
         provenance={},
         state=state or {},
     )
-    files = {"policy.onnx": graph, "golden.npz": npz(obs=obs, action=action), "envelope.npz": npz(obs=obs)}
+    envelope = npz(source_quantiles=np.quantile(obs.reshape(-1, len(names)), QUANTILES, axis=0))
+    files = {"policy.onnx": graph, "golden.npz": npz(obs=obs, action=action), "envelope.npz": envelope}
     write_bundle(path, manifest, spec, files)

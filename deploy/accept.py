@@ -14,7 +14,7 @@ from landbridge.bundle import Bundle, read_bundle
 from landbridge.deploy.engine import NATIVE, Precision, require_offered, write_engine, write_record
 from landbridge.deploy.native import build
 from landbridge.deploy.precision import lowered
-from landbridge.deploy.runtime import GOLDEN_TOLERANCE, key_of, load_policy
+from landbridge.deploy.runtime import golden_tolerance, key_of, load_policy
 from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
@@ -54,6 +54,8 @@ def engine(
         scenario: Rung of the robot's scenarios.yaml for the closed loop.
         episodes: Of the closed loop, the same for engine and CPU.
     """
+    if episodes < 1:
+        raise InputError("--episodes", f"is {episodes}", "give at least one")
     read, robot = read_bundle(bundle), load_robot_of(bundle)
     load_scenario(robot, scenario)
     require_offered(provider, precision)
@@ -68,7 +70,7 @@ def engine(
         "engine": str(key.folder),
         **record.key,
         "golden_error": record.golden_error,
-        "golden_tolerance": GOLDEN_TOLERANCE[precision] or read.manifest.golden_tolerance,
+        "golden_tolerance": golden_tolerance(read, precision),
         **scores,
     }
 

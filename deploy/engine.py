@@ -16,7 +16,7 @@ import shutil
 import subprocess
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from landbridge.errors import InputError
 from landbridge.spec import Spec, validated
@@ -28,7 +28,6 @@ Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: dict[str, tuple[Precision, ...]] = {TENSORRT: ("fp32", "fp16"), NATIVE: ("fp32", "fp16", "int8")}
 QUERY = ("name", "compute_cap", "driver_version")  # of nvidia-smi --query-gpu
 RECORD = "engine.json"
-REBUILD = "build it again with `landbridge engine build`"
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,12 @@ class EngineKey:
     def file(self) -> Path:
         """The engine of the back end `tensorrt`; onnxruntime names its own."""
         return self.folder / "policy.engine"
+
+    @property
+    def remedy(self) -> str:
+        """How to get an engine of this key."""
+        options = f"--provider {self.back_end} --precision {self.precision}"
+        return f"build it again with `landbridge engine build BUNDLE {options}`"
 
     @property
     def folder(self) -> Path:
@@ -109,7 +114,10 @@ def require_offered(provider: str, precision: Precision) -> None:
     """Raise InputError unless `provider` computes in `precision`: all do in fp32."""
     if precision not in PRECISIONS.get(provider, ("fp32",)):
         able = [name for name, precisions in PRECISIONS.items() if precision in precisions]
-        raise InputError("precision", f"is {precision} on {provider}", f"ask for {' or '.join(able)}, or for fp32")
+        remedy = (
+            f"ask for {' or '.join(able)}, or for fp32" if able else f"name one of {', '.join(get_args(Precision))}"
+        )
+        raise InputError("precision", f"is {precision} on {provider}", remedy)
 
 
 def provider_options(provider: str, model: bytes, precision: Precision = "fp32") -> dict[str, str]:
@@ -123,7 +131,7 @@ def provider_options(provider: str, model: bytes, precision: Precision = "fp32")
     key = engine_key(model, precision)
     key.folder.mkdir(parents=True, exist_ok=True)
     if (key.folder / RECORD).is_file():
-        read_record(key)
+        require_accepted(key)
     return {
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(key.folder),
@@ -143,7 +151,8 @@ def write_engine(key: EngineKey, engine: bytes) -> None:
 
 def write_record(key: EngineKey, golden_error: float, scores: dict[str, float]) -> Record:
     """Record that the engines now in the key's folder were accepted."""
-    record = Record(key=asdict(key), engines=_digests(key.folder), golden_error=golden_error, scores=scores)
+    engines = {name: _digest(engine) for name, engine in _engines(key).items()}
+    record = Record(key=asdict(key), engines=engines, golden_error=golden_error, scores=scores)
     partial = key.folder / f"{RECORD}.partial"
     partial.write_text(record.model_dump_json(indent=2) + "\n")
     partial.replace(key.folder / RECORD)
@@ -154,22 +163,47 @@ def read_record(key: EngineKey) -> Record:
     """The record of the accepted build for this key.
 
     Raises:
-        InputError: There is none, it is of another key, or an engine has changed, gone or come since.
+        InputError: There is none, or it is of another key.
     """
     path = key.folder / RECORD
     try:
         plain: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(path, f"no accepted engine: {error!r:.120}", REBUILD) from error
-    record = validated(Record, plain, path, REBUILD)
+        raise InputError(path, f"no accepted engine: {error!r:.120}", key.remedy) from error
+    record = validated(Record, plain, path, key.remedy)
     if other := [name for name, value in asdict(key).items() if record.key.get(name) != value]:
-        raise InputError(path, f"key: of another {', '.join(other)} than this machine's", REBUILD)
-    found = _digests(key.folder)
-    for name in sorted({*record.engines, *found}):
-        if record.engines.get(name) != found.get(name):
-            raise InputError(key.folder / name, "is not the engine that was accepted", f"delete it, then {REBUILD}")
+        raise InputError(path, f"key: of another {', '.join(other)} than this machine's", key.remedy)
     return record
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.glob("*.engine"))}
+def require_accepted(key: EngineKey) -> dict[str, bytes]:
+    """The engines of the accepted build for this key, by name: the very bytes that were compared with its record.
+
+    Raises:
+        InputError: As `read_record`, or an engine has changed, gone or come since.
+    """
+    accepted, found = read_record(key).engines, _engines(key)
+    for name in sorted({*accepted, *found}):
+        if name not in found or accepted.get(name) != _digest(found[name]):
+            raise InputError(key.folder / name, "is not the engine that was accepted", f"delete it, then {key.remedy}")
+    return found
+
+
+def read_engine(key: EngineKey, accepted: bool) -> bytes:
+    """The engine of the back end `tensorrt`, which must be that of the record if `accepted`.
+
+    Raises:
+        InputError: As `require_accepted`, or there is none.
+    """
+    found = require_accepted(key) if accepted else _engines(key)
+    if key.file.name not in found:
+        raise InputError(key.file, "is missing", key.remedy)
+    return found[key.file.name]
+
+
+def _engines(key: EngineKey) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(key.folder.glob("*.engine"))}
+
+
+def _digest(engine: bytes) -> str:
+    return hashlib.sha256(engine).hexdigest()

@@ -11,20 +11,21 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from landbridge.deploy.engine import NATIVE, REBUILD
+from landbridge.deploy.engine import NATIVE, TENSORRT, EngineKey
 from landbridge.deploy.graph import Shapes, buffers
 from landbridge.errors import InputError
 
 INSTALL = "pip install 'landbridge[gpu]'"
+OLDEST = 10  # major version of TensorRT; 8 knows no strongly typed networks
 
 
 def build(path: Path, model: bytes) -> bytes:
     """An engine of the ONNX file `model` for this machine's first GPU, in full float32 where the graph says float32.
 
     Raises:
-        InputError: TensorRT is not installed, does not read the graph of `path`, or builds nothing of it.
+        InputError: TensorRT is not installed, too old, does not read the graph of `path`, or builds nothing of it.
     """
-    trt = _module("tensorrt")
+    trt = _tensorrt()
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -53,13 +54,14 @@ class Engine:
 
     provider = NATIVE
 
-    def __init__(self, path: Path, engine: bytes, inputs: Shapes, outputs: Shapes) -> None:
-        self._made_from = path, engine, inputs, outputs
-        trt, cuda = _module("tensorrt"), _module("cuda.bindings.runtime")
+    def __init__(self, key: EngineKey, engine: bytes, inputs: Shapes, outputs: Shapes) -> None:
+        self._made_from = key, engine, inputs, outputs
+        path = key.file
+        trt, cuda = _tensorrt(), _module("cuda.bindings.runtime")
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # must live as long as its engine
         self._engine = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
-            raise InputError(path, f"TensorRT {trt.__version__} cannot load it here", f"delete it, then {REBUILD}")
+            raise InputError(path, f"TensorRT {trt.__version__} cannot load it here", f"delete it, then {key.remedy}")
         self.inputs = buffers(path, "input", self._ends(trt, trt.TensorIOMode.INPUT), inputs)
         self.outputs = buffers(path, "output", self._ends(trt, trt.TensorIOMode.OUTPUT), outputs)
         self._context = self._engine.create_execution_context()
@@ -106,6 +108,14 @@ def _checked(error: Any, value: Any = None) -> Any:
     if int(error) != 0:
         raise RuntimeError(f"CUDA: {error!r}")
     return value
+
+
+def _tensorrt() -> Any:
+    trt = _module("tensorrt")
+    if int(trt.__version__.partition(".")[0]) < OLDEST:
+        remedy = f"install {OLDEST} or newer: {INSTALL}, on a Jetson JetPack 6.1; or use {TENSORRT}"
+        raise InputError("tensorrt", f"is {trt.__version__}", remedy)
+    return trt
 
 
 def _module(name: str) -> Any:

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from landbridge.bundle import Bundle
-from landbridge.deploy.engine import NATIVE, PRECISIONS, EngineKey, Precision, engine_key, read_record, require_offered
+from landbridge.deploy.engine import (
+    NATIVE,
+    PRECISIONS,
+    EngineKey,
+    Precision,
+    engine_key,
+    read_engine,
+    require_accepted,
+    require_offered,
+)
 from landbridge.deploy.graph import CPU, Graph, ProviderFallbackWarning
 from landbridge.deploy.native import Engine
 from landbridge.errors import InputError
@@ -33,8 +42,9 @@ class Policy:
 
     Attributes:
         obs: Input buffer (1, n) float32, n the size of the observation.
-        action: Output buffer (1, m) float32; overwritten by each call.
+        action: Output buffer (1, m) float32 in [-1, 1]; overwritten by each call.
         provider: The execution provider that really runs it.
+        precision: What it really computes in.
         recurrent: Whether it has a state, so that an answer depends on all calls since `reset`.
         golden_error: Largest |difference| from the golden actions, measured at load on this machine and provider.
     """
@@ -42,6 +52,7 @@ class Policy:
     def __init__(self, graph: Graph | Engine) -> None:
         self.graph, self.provider = graph, graph.provider
         self.obs, self.action = graph.inputs["obs"], graph.outputs["action"]
+        self.precision: Precision = "fp32"
         self.golden_error = float("nan")
         self._row, self._answer, self._run = self.obs[0], self.action[0], graph.run
         names = [name.removesuffix("_in") for name in graph.inputs if name != "obs"]
@@ -49,9 +60,14 @@ class Policy:
         self.recurrent = bool(names)
 
     def __call__(self, obs: NDArray[np.floating]) -> NDArray[np.float32]:
-        """The action (m,) for one observation (n,): a view of `action`, valid until the next call."""
+        """The action (m,) for one observation (n,): a view of `action`, valid until the next call.
+
+        What is asked for beyond [-1, 1] never reaches the motors, so it is cut off here, where the history of actions,
+        the drift watch and the log begin, as it is in the simulator. NaN stays NaN.
+        """
         self._row[:] = obs
         self._run()
+        np.minimum(np.maximum(self._answer, -1.0, out=self._answer), 1.0, out=self._answer)
         for before, after in self._state:
             before[:] = after
         return self._answer
@@ -80,24 +96,26 @@ def load_policy(
         accepted: Whether an engine of those, or a native one, must have passed `landbridge engine build` here.
 
     Raises:
-        InputError: The graph is not one landbridge exports, golden vectors differ by more than the stated tolerance,
-            the provider fell back and `strict` is set, or an engine was not accepted here.
+        InputError: The graph is not one landbridge exports, golden vectors differ by more than the stated tolerance or
+            cannot tell, the provider fell back and `strict` is set, or an engine was not accepted here.
     """
-    _require_accepted(bundle, providers[0], precision, accepted)
-    where, model, sizes = bundle.path / "policy.onnx", bundle.files["policy.onnx"], _sizes(bundle.manifest)
+    require_offered(providers[0], precision)
+    where, sizes = bundle.path / "policy.onnx", _sizes(bundle.manifest)
     if providers[0] == NATIVE:
-        file = key_of(bundle, precision, NATIVE).file
-        policy = Policy(Engine(file, file.read_bytes(), *sizes))
+        key = key_of(bundle, precision, NATIVE)
+        policy = Policy(Engine(key, read_engine(key, accepted), *sizes))
     else:
-        policy = Policy(Graph(where, model, *sizes, providers, precision))
+        if accepted and precision != "fp32":
+            require_accepted(key_of(bundle, precision, providers[0]))
+        policy = Policy(Graph(where, bundle.files["policy.onnx"], *sizes, providers, precision))
     if policy.provider != providers[0]:
         problem = f"asked for {providers[0]}, running on {policy.provider}; available: {ort.get_available_providers()}"
         if strict:
             raise InputError(where, problem, "install that provider (`landbridge doctor`), or drop --strict")
         warnings.warn(problem, ProviderFallbackWarning, stacklevel=2)
-    policy.golden_error = golden_error(bundle, policy, precision)
-    coarser = GOLDEN_TOLERANCE[precision] if policy.provider in PRECISIONS else None
-    tolerance = coarser or bundle.manifest.golden_tolerance
+    policy.precision = precision if policy.provider in PRECISIONS else "fp32"
+    policy.golden_error = golden_error(bundle, policy, policy.precision)
+    tolerance = golden_tolerance(bundle, policy.precision)
     if not policy.golden_error <= tolerance:
         raise InputError(
             bundle.path / "golden.npz",
@@ -105,12 +123,6 @@ def load_policy(
             "do not run it here; export it again, or use another provider",
         )
     return policy
-
-
-def _require_accepted(bundle: Bundle, provider: str, precision: Precision, accepted: bool) -> None:
-    require_offered(provider, precision)
-    if accepted and (precision != "fp32" or provider == NATIVE):
-        read_record(key_of(bundle, precision, provider))
 
 
 def key_of(bundle: Bundle, precision: Precision, provider: str) -> EngineKey:
@@ -129,8 +141,13 @@ def _sizes(manifest: Manifest) -> tuple[dict[str, tuple[int, ...]], dict[str, tu
     )
 
 
+def golden_tolerance(bundle: Bundle, precision: Precision) -> float:
+    """Largest allowed `golden_error`."""
+    return GOLDEN_TOLERANCE[precision] or bundle.manifest.golden_tolerance
+
+
 def golden_error(bundle: Bundle, policy: Policy, precision: Precision = "fp32") -> float:
-    """Largest |computed - golden| action; NaN if any computed one is NaN. Leaves the policy at an episode's begin.
+    """Largest |computed - golden| action in [-1, 1]; NaN if any is NaN. Leaves the policy at an episode's begin.
 
     int8 is compared where it was calibrated, on `familiar` observations.
     """
@@ -140,16 +157,23 @@ def golden_error(bundle: Bundle, policy: Policy, precision: Precision = "fp32") 
         policy.reset()
         computed += [policy(row).copy() for row in sequence]
     policy.reset()
-    difference = np.abs(np.reshape(computed, action.shape) - action)
-    if precision == "int8":
+    difference = np.abs(np.reshape(computed, action.shape) - np.clip(action, -1, 1))
+    if precision == "int8" and not np.isnan(difference).any():
         difference = difference[familiar(bundle, obs)]
     return float(difference.max())
 
 
 def golden_sequences(bundle: Bundle) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Observations (S, T, n) and actions (S, T, m); single rows are sequences of one."""
+    """Observations (S, T, n) and actions (S, T, m); single rows are sequences of one.
+
+    Raises:
+        InputError: They are single rows of a recurrent policy, and would not show a state that is lost.
+    """
     golden = bundle.arrays("golden.npz")
     obs, action = golden["obs"], golden["action"]
+    if bundle.manifest.state and (obs.ndim != 3 or obs.shape[1] < 2):
+        problem = f"obs {obs.shape} are no sequences (S, T, n) of 2 or more ticks, and the policy has a state"
+        raise InputError(bundle.path / "golden.npz", problem, "export or import it again with this version")
     return (obs, action) if obs.ndim == 3 else (obs[:, None], action[:, None])
 
 

@@ -11,8 +11,9 @@ from tyro.conf import Positional
 
 from landbridge.bundle import read_bundle
 from landbridge.deploy.drift import watch_of
+from landbridge.deploy.engine import Precision
 from landbridge.deploy.graph import CPU
-from landbridge.deploy.runtime import load_policy
+from landbridge.deploy.runtime import golden_tolerance, load_policy
 from landbridge.robot import load_robot
 from landbridge.signature import require_signature
 
@@ -24,6 +25,7 @@ def verify(
     robot: str | None = None,
     public_key: Path | None = None,
     provider: str = CPU,
+    precision: Precision = "fp32",
     strict: bool = False,
 ) -> dict[str, Any]:
     """Check every byte of a bundle, its signature, its robot and its golden vectors on this machine.
@@ -34,7 +36,8 @@ def verify(
         bundle: Folder or zip written by `landbridge export`.
         robot: Robot it is to run on, by name or folder; by default only the copy inside the bundle is checked.
         public_key: Refuse the bundle unless the private half of this key has signed it.
-        provider: onnxruntime execution provider to compute the golden vectors with.
+        provider: onnxruntime execution provider, or `tensorrt`, to compute the golden vectors with.
+        precision: What it computes in, as `landbridge engine build` has accepted it here.
         strict: Refuse when another provider than the one asked for would run.
     """
     read = read_bundle(bundle)
@@ -42,7 +45,7 @@ def verify(
         require_signature(read, public_key)
     if robot is not None:
         read.require_robot(load_robot(robot).spec)
-    policy, watch = load_policy(read, (provider,), strict), watch_of(read)
+    policy, watch = load_policy(read, (provider,), strict, precision), watch_of(read)
     obs = np.zeros(policy.obs.shape[1], np.float32)
     took = []
     for _ in range(TIMED_CALLS):
@@ -58,8 +61,9 @@ def verify(
         "alignment": read.manifest.alignment,
         "signature": "not checked" if public_key is None else f"by {public_key}",
         "provider": policy.provider,
+        "precision": policy.precision,
         "golden_error": policy.golden_error,
-        "golden_tolerance": read.manifest.golden_tolerance,
+        "golden_tolerance": golden_tolerance(read, policy.precision),
         "live_monitors": "none in this bundle" if watch is None else "target model reproduces its golden vectors",
         "inference_p50_us": float(np.percentile(took, 50) * 1e6),
         "inference_p99_us": float(np.percentile(took, 99) * 1e6),

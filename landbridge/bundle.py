@@ -6,8 +6,8 @@ A folder or one zip of
   also reads and answers what `Manifest.state` names,
 - `manifest.json`: the `Manifest`; an older schema version is migrated when it is read, never on disk,
 - `robot.yaml`: the robot it was trained for,
-- `golden.npz`: inputs `obs` (N, n), or sequences (S, T, n) that begin without a past, and the outputs `action` that
-  they must give on every machine,
+- `golden.npz`: inputs `obs` (N, n), or sequences (S, T, n) that begin without a past, and the outputs `action` in
+  [-1, 1] that they must give on every machine,
 - `envelope.npz`: what the training data looked like; `training.export` says which arrays,
 - `alignment.onnx`, optional: what the robot it was trained for would have done; see `deploy.drift`,
 - `SHA256SUMS` of the above, and `model.sig`, optional: a signature over all of it (`landbridge.signature`).

@@ -9,7 +9,7 @@ from typing import Any
 
 from landbridge.bundle import SIGNATURE, Bundle, read_bundle
 from landbridge.errors import InputError
-from landbridge.manifest import Drift
+from landbridge.manifest import IMPORTED, Drift
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, load_robot, robots
 
@@ -90,9 +90,11 @@ def _state(state: Mapping[str, tuple[int, ...]]) -> str:
     return "".join(f", state {name} {list(shape)}" for name, shape in state.items())
 
 
-def _normaliser(bundle: Bundle) -> list[dict[str, str]]:
+def _normaliser(bundle: Bundle) -> list[dict[str, str]] | str:
     """Per column of the observation its mean and std inside the graph, and where 98 % of the target data lie."""
     manifest, envelope = bundle.manifest, bundle.arrays("envelope.npz")
+    if manifest.agent == IMPORTED:
+        return f"unknown: imported; reads {', '.join(manifest.observation)}"
     rows = []
     for i, (name, mean, std) in enumerate(zip(manifest.observation, manifest.obs_mean, manifest.obs_std, strict=True)):
         row = {"observation": name, "mean": f"{mean:.6g}", "std": f"{std:.6g}"}

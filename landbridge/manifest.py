@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from landbridge.errors import InputError
 from landbridge.observation import Observer
@@ -15,6 +15,7 @@ from landbridge.robot import RobotSpec
 from landbridge.spec import Spec, validated
 
 SCHEMA_VERSION = 3
+IMPORTED = "imported"  # in place of an agent's name: whatever the policy does to its observation is unseen in its graph
 REMEDY = "export the bundle again and copy it whole"
 
 
@@ -62,7 +63,7 @@ class Manifest(Spec):
         task_hash: `Task.digest()` of its reward.
         dataset_hashes: Digest of each dataset it was trained on, by path as given.
         config: The trainer's full configuration.
-        obs_mean, obs_std: The normaliser inside `policy.onnx`, full precision.
+        obs_mean, obs_std: The normaliser inside `policy.onnx`, full precision; 0 and 1 where it is `IMPORTED`.
         golden_tolerance: Largest |difference| allowed between golden and computed actions.
         scores: Figures known at export (for example success on a scenario), by name.
         provenance: Versions, commit, seed, creation time.
@@ -90,7 +91,7 @@ class Manifest(Spec):
     scores: dict[str, float]
     provenance: dict[str, str]
     drift: Drift | None = None
-    state: dict[str, tuple[int, ...]] = Field(default={})
+    state: dict[str, tuple[PositiveInt, ...]] = Field(default={})
 
     @classmethod
     def of(cls, spec: RobotSpec, **others: Any) -> Manifest:

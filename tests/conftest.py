@@ -162,12 +162,12 @@ def _linear_bundle(
     return path
 
 
-def _linear_graph(weight: NDArray[np.float32], output: str = "action") -> bytes:
-    """The graph of action = tanh(obs @ weight)."""
+def _linear_graph(weight: NDArray[np.float32], output: str = "action", activation: str = "Tanh") -> bytes:
+    """The graph of action = tanh(obs @ weight), or of another operator."""
     rows, columns = weight.shape
     model = helper.make_model(
         helper.make_graph(
-            [helper.make_node("MatMul", ["obs", "w"], ["h"]), helper.make_node("Tanh", ["h"], [output])],
+            [helper.make_node("MatMul", ["obs", "w"], ["h"]), helper.make_node(activation, ["h"], [output])],
             "policy",
             [helper.make_tensor_value_info("obs", TensorProto.FLOAT, [1, rows])],
             [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, columns])],

@@ -19,7 +19,7 @@ from tyro.conf import Positional
 from landbridge.bundle import npz, write_bundle
 from landbridge.episode import Episode, commit, now
 from landbridge.errors import InputError
-from landbridge.manifest import Manifest
+from landbridge.manifest import IMPORTED, Manifest
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour
@@ -65,16 +65,16 @@ def import_policy(
     machine = load_robot(robot)
     rung, task = load_scenario(machine, scenario), load_task(machine)
     model, state = read_foreign(policy, machine)
-    behaviour = graph_policy(model, state)
+    behaviour = graph_policy(policy, model, state)
     driven = drive(machine, rung, behaviour, episodes)
-    golden = _golden(policy, behaviour, np.concatenate([e.obs for e in driven]))
+    obs, action = _golden(policy, behaviour, np.concatenate([e.obs for e in driven]))
     scores = {
         f"success on {scenario}": float(np.mean([task.success(e.obs) for e in driven])),
         f"return on {scenario}": float(np.mean([e.rewards.sum() for e in driven])),
     }
     files = {
         "policy.onnx": model,
-        "golden.npz": npz(**golden),
+        "golden.npz": npz(obs=obs, action=np.clip(action, -1, 1)),
         "envelope.npz": npz(
             **describe({"source": Transitions.joined([Transitions.of(e, i) for i, e in enumerate(driven)])})
         ),
@@ -84,9 +84,9 @@ def import_policy(
         "bundle": str(out),
         "digest": bundle.digest,
         "state": ", ".join(f"{name} {list(shape)}" for name, shape in state.items()) or "none: feed-forward",
-        "golden_rows": golden["obs"][..., 0].size,
+        "golden_rows": obs[..., 0].size,
         **scores,
-        "clipped": float((np.abs(golden["action"]) > 1).mean()),
+        "clipped": float((np.abs(action) > 1).mean()),
         "tensorrt": ", ".join(beyond_tensorrt(model)) or "reads every operator of the policy",
     }
 
@@ -133,27 +133,29 @@ def drive(robot: Robot, rung: Scenario, behaviour: Behaviour, episodes: int) -> 
             plant.close()
 
 
-def _golden(path: Path, behaviour: Behaviour, obs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """Sequences (S, T, n) cut from the observations (N, n) of episodes, and the actions (S, T, m) that answer them."""
+def _golden(
+    path: Path, behaviour: Behaviour, obs: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Sequences (S, T, n) from all over the observations (N, n) of episodes, and the answers (S, T, m), unbounded."""
     ticks = min(TICKS, len(obs))
     count = min(SEQUENCES, len(obs) // ticks)
-    sequences = obs[: count * ticks].reshape(count, ticks, -1)
+    starts = np.linspace(0, len(obs) - ticks, count).astype(int)
+    sequences = obs[starts[:, None] + np.arange(ticks)]
     policy = behaviour(count, np.random.default_rng(0))
     action = np.stack([policy(rows) for rows in sequences.swapaxes(0, 1)], axis=1).astype(np.float32)
     if not np.isfinite(action).all():
         raise InputError(path, "answers NaN or Inf to observations of the simulator", "do not use it")
-    return {"obs": sequences, "action": action}
+    return sequences, action
 
 
 def _manifest(path: Path, robot: Robot, state: dict[str, tuple[int, ...]], scores: dict[str, float]) -> Manifest:
-    """Its normaliser is the identity: whatever the policy does to its observation is inside the graph, unseen."""
     task, size = load_task(robot), Observer(robot.spec).size
     versions = {name: importlib.metadata.version(name) for name in ("landbridge", "onnx", "onnxruntime")}
     return Manifest.of(
         robot.spec,
         task=task.name,
         task_hash=task.digest(),
-        agent="imported",
+        agent=IMPORTED,
         alignment="none",
         dataset_hashes={},
         config={},

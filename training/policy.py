@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from landbridge.bundle import read_bundle
+from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, Policy
 from landbridge.task import load_task
@@ -97,14 +98,23 @@ def load_policy(path: Path, robot: Robot) -> Behaviour:
         return lambda batch, rng: actor.numpy
     bundle = read_bundle(path)
     bundle.require_robot(robot.spec)
-    return graph_policy(bundle.files["policy.onnx"], bundle.manifest.state)
+    return graph_policy(path / "policy.onnx", bundle.files["policy.onnx"], bundle.manifest.state)
 
 
-def graph_policy(model: bytes, state: Mapping[str, tuple[int, ...]]) -> Behaviour:
-    """The policy of a bundle's `policy.onnx`; every row of a batch has a state (shapes by name) of its own."""
+def graph_policy(path: Path, model: bytes, state: Mapping[str, tuple[int, ...]]) -> Behaviour:
+    """The policy of a bundle's `policy.onnx`; every row of a batch has a state (shapes by name) of its own.
+
+    Raises:
+        InputError: onnxruntime cannot load the content `model` of the file `path`.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
+        problem = f"onnxruntime cannot load it: {' '.join(str(error).split()):.200}"
+        raise InputError(path, problem, "export it again, with operators of an opset that it knows") from error
     outputs = ["action", *(f"{name}_out" for name in state)]
 
     def start(batch: int, rng: np.random.Generator) -> Policy:

@@ -146,7 +146,8 @@ def test_an_engine_that_is_not_the_accepted_one_is_refused(accepted: EngineKey) 
             engine.write_bytes(content)
         if extra is not None:
             (accepted.folder / "graph_sm88.engine").write_bytes(extra)
-        with pytest.raises(InputError, match=r"graph_sm8[78]\.engine: is not the engine that was accepted"):
+        match = rf"graph_sm8[78]\.engine: is not the engine that was accepted.* {TENSORRT} --precision fp16`"
+        with pytest.raises(InputError, match=match):
             provider_options(TENSORRT, b"model", "fp16")
         (accepted.folder / "graph_sm88.engine").unlink(missing_ok=True)
     engine.write_bytes(b"engine")

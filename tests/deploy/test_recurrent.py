@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from untrained import write_untrained
 
 from landbridge.bundle import read_bundle
 from landbridge.cli import main
@@ -18,9 +19,9 @@ from landbridge.deploy.bench import bench
 from landbridge.deploy.runtime import load_policy
 from landbridge.errors import InputError
 from landbridge.inspection import inspect
+from landbridge.manifest import parse_manifest
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
-from landbridge.training.policy import load_policy as load_behaviour
 
 RNG = np.random.default_rng(1)
 WEIGHT = RNG.normal(size=(8, 1)).astype(np.float32)
@@ -101,6 +102,27 @@ def test_golden_vectors_are_sequences(
         load_policy(read_bundle(recurrent_bundle(tmp_path / "b", WEIGHT, model.SerializeToString())))
 
 
+@pytest.mark.parametrize("shape", [(15, 8), (15, 1, 8)])
+def test_golden_vectors_of_single_ticks_are_refused(
+    tmp_path: Path, recurrent_graph: Callable[..., bytes], shape: tuple[int, ...]
+) -> None:
+    """They would be right without any state."""
+    obs = RNG.normal(size=shape).astype(np.float32)
+    golden, state = (obs, np.tanh(obs @ WEIGHT)), {"h": (1, 1), "c": (1, 1)}
+    write_untrained(
+        tmp_path / "b", load_robot("furuta").spec, recurrent_graph(WEIGHT), golden, agent="test", state=state
+    )
+    with pytest.raises(InputError, match=r"golden\.npz: obs \(15, .*no sequences .* of 2 or more ticks"):
+        load_policy(read_bundle(tmp_path / "b"))
+
+
+def test_a_state_of_no_size_is_refused(tmp_path: Path, recurrent_bundle: MakeBundle) -> None:
+    manifest = read_bundle(recurrent_bundle(tmp_path / "b", WEIGHT)).manifest.model_dump()
+    content = json.dumps(manifest | {"state": {"h": (1, 0)}}).encode()
+    with pytest.raises(InputError, match=r"manifest\.json: state\.h\.1: .*greater than 0 \(got 0\)"):
+        parse_manifest(tmp_path / "manifest.json", content)
+
+
 def test_verify_inspect_and_bench_take_it(
     tmp_path: Path, recurrent_bundle: MakeBundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,17 +132,6 @@ def test_verify_inspect_and_bench_take_it(
     assert inspect(str(path))["policy"].endswith("state h [1, 1], state c [1, 1]")
     assert inspect(str(path))["golden vectors"].startswith("15, ")
     assert {line["case"] for line in bench(path, calls=50)["latency"]} > {"steady", "bare session"}
-
-
-def test_every_row_of_a_batch_has_a_state_of_its_own(tmp_path: Path, recurrent_bundle: MakeBundle) -> None:
-    """As `landbridge evaluate` runs it: two episodes at once are what the robot's runtime makes of each."""
-    path, robot = recurrent_bundle(tmp_path / "b", WEIGHT), load_robot("furuta")
-    batch = load_behaviour(path, robot)(2, RNG)
-    answers = np.stack([batch(np.stack([row, -2 * row])) for row in OBS])
-    runtime = load_policy(read_bundle(path))
-    for episode, sign in enumerate((1, -2)):
-        runtime.reset()
-        np.testing.assert_array_equal(answers[:, episode], [runtime(sign * row).copy() for row in OBS])
 
 
 def test_the_closed_loop_begins_every_episode_without_a_past(tmp_path: Path, linear_bundle: MakeBundle) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from untrained import write_untrained
 
 from landbridge.bundle import read_bundle
 from landbridge.deploy.graph import ProviderFallbackWarning
@@ -31,6 +32,23 @@ def test_computes_what_the_graph_says(tmp_path: Path, linear_bundle: MakeBundle)
         obs = RNG.normal(size=SIZE).astype(np.float32)
         np.testing.assert_allclose(policy(obs), np.tanh(obs @ WEIGHT), atol=1e-6)
     assert policy(obs).base is policy.action
+
+
+def test_an_action_is_cut_off_at_its_limits_and_nan_stays(
+    tmp_path: Path, linear_bundle: MakeBundle, linear_graph: Callable[..., bytes]
+) -> None:
+    """As in the simulator; golden actions may be from before that."""
+    bundle, graph = read_bundle(linear_bundle(tmp_path / "a", WEIGHT)), linear_graph(WEIGHT, activation="Identity")
+    obs = bundle.arrays("golden.npz")["obs"].astype(np.float32)
+    assert (np.abs(obs @ WEIGHT) > 1).any()
+    spec = load_robot("furuta").spec
+    write_untrained(tmp_path / "b", spec, graph, (obs, obs @ WEIGHT), agent="test")
+    policy = load_policy(read_bundle(tmp_path / "b"))
+    for row in obs:
+        np.testing.assert_allclose(policy(row), np.clip(row @ WEIGHT, -1, 1), atol=1e-5)
+    assert policy(np.full(SIZE, 5, np.float32) * np.sign(WEIGHT[:, 0])) == 1
+    assert policy(np.full(SIZE, -np.inf, np.float32) * np.sign(WEIGHT[:, 0])) == -1
+    assert np.isnan(policy(np.full(SIZE, np.nan)))
 
 
 def test_golden_mismatch_is_refused(tmp_path: Path, linear_bundle: MakeBundle) -> None:

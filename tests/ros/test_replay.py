@@ -33,6 +33,7 @@ def test_yesterdays_log_gives_todays_actions(capsys: pytest.CaptureFixture[str])
     assert main(["replay", str(LOG), str(BUNDLE), "--tolerance", str(tolerance), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["bundle"].endswith("the recorded one")
+    assert (figures["provider"], figures["precision"]) == ("CPUExecutionProvider", "fp32")
     assert figures["bit_for_bit"] == (policy.golden_error == 0)
     compared = {row["stage"]: row["compared"] for row in figures["stages"]}
     assert all(compared[stage] > 80 for stage in ("observation", "action", "command", "guard"))
@@ -96,3 +97,5 @@ def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
         replay(tmp_path, BUNDLE)
     with pytest.raises(InputError, match="asked for NoSuchProvider"):
         replay(LOG, BUNDLE, provider="NoSuchProvider")
+    with pytest.raises(InputError, match="precision: is int8 on CPUExecutionProvider"):
+        replay(LOG, BUNDLE, precision="int8")

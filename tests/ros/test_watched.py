@@ -88,4 +88,5 @@ def test_a_robot_that_moves_where_the_model_expects_none_is_reported(
     assert float(values["mismatch.mean"]) > float(values["mismatch.limit"]) == 1e-3
     assert (values["mismatch.raised"], values["distance.raised"]) == ("True", "False")
     assert values["bundle"] == read_bundle(bundle).digest
+    assert (values["provider"], values["precision"]) == ("CPUExecutionProvider", "fp32")
     assert all((v["mismatch.raised"], v["mismatch.mean"]) == ("False", "nan") for _, _, v in before)

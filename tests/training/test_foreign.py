@@ -14,8 +14,13 @@ from torch import Tensor, nn
 from landbridge.bundle import read_bundle
 from landbridge.deploy.runtime import load_policy
 from landbridge.errors import InputError
-from landbridge.training.evaluate import evaluate
-from landbridge.training.foreign import import_policy
+from landbridge.inspection import inspect
+from landbridge.robot import load_robot
+from landbridge.simulation.behaviour import Policy
+from landbridge.simulation.scenario import load_scenario
+from landbridge.training.evaluate import evaluate, score
+from landbridge.training.foreign import drive, import_policy
+from landbridge.training.policy import load_policy as load_behaviour
 
 WEIGHT = np.random.default_rng(0).normal(size=(8, 1)).astype(np.float32)
 
@@ -56,17 +61,51 @@ def test_a_recurrent_policy_of_torch_drives_as_torch_computes(tmp_path: Path) ->
                 np.testing.assert_allclose(answer[0], action, atol=1e-6)
 
 
-def test_the_imported_policy_is_scored_as_it_was_at_import(
+def test_import_and_evaluate_score_what_the_policy_computes(
     tmp_path: Path, linear_graph: Callable[..., bytes], recurrent_graph: Callable[..., bytes]
 ) -> None:
-    """Feed-forward and recurrent; what it says at import is what `evaluate` finds, on other episodes."""
-    for name, graph in (("ff", linear_graph(WEIGHT, "actions")), ("rnn", recurrent_graph(WEIGHT))):
-        (tmp_path / f"{name}.onnx").write_bytes(graph)
+    """Feed-forward and recurrent, each beside the same function in numpy on the same episodes."""
+    robot = load_robot("furuta")
+    rung, returns = load_scenario(robot, "none"), []
+    graphs = {"ff": linear_graph(WEIGHT, "actions"), "rnn": recurrent_graph(WEIGHT)}
+    for name, computed in {"ff": feed_forward, "rnn": running_mean}.items():
+        (tmp_path / f"{name}.onnx").write_bytes(graphs[name])
         figures = import_policy(tmp_path / f"{name}.onnx", "furuta", tmp_path / name, episodes=2)
         assert figures["clipped"] == 0.0
         assert load_policy(read_bundle(tmp_path / name)).recurrent == (name == "rnn")
-    rows = evaluate([str(tmp_path / "ff"), str(tmp_path / "rnn")], engine="mujoco", scenario="none", episodes=2)
-    assert [row["success"] for row in rows["policies"]] == [0.0, 0.0]
+        driven = [episode.rewards.sum() for episode in drive(robot, rung, computed, 2)]
+        assert figures["return on none"] == pytest.approx(np.mean(driven), rel=1e-3)
+        (row,) = evaluate([str(tmp_path / name)], engine="mujoco", scenario="none", episodes=2)["policies"]
+        assert row["return"] == pytest.approx(score(computed, robot, "mujoco", rung, 2, 0)[1].mean(), rel=1e-3)
+        returns.append(row["return"])
+    assert returns[0] != pytest.approx(returns[1], rel=1e-2)
+
+
+def feed_forward(batch: int, rng: np.random.Generator) -> Policy:
+    return lambda obs: np.tanh(obs @ WEIGHT)
+
+
+def running_mean(batch: int, rng: np.random.Generator) -> Policy:
+    seen: list[np.ndarray] = []
+
+    def policy(obs: np.ndarray) -> np.ndarray:
+        seen.append(obs @ WEIGHT)
+        return np.tanh(np.mean(seen, axis=0))
+
+    return policy
+
+
+def test_every_row_of_a_batch_has_a_state_of_its_own(tmp_path: Path, recurrent_bundle: Callable[..., Path]) -> None:
+    """As `landbridge evaluate` runs it: two episodes at once are what the robot's runtime makes of each."""
+    path, robot = recurrent_bundle(tmp_path / "b", WEIGHT), load_robot("furuta")
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(50, 8)).astype(np.float32)
+    batch = load_behaviour(path, robot)(2, rng)
+    answers = np.stack([batch(np.stack([row, -2 * row])) for row in rows])
+    runtime = load_policy(read_bundle(path))
+    for episode, sign in enumerate((1, -2)):
+        runtime.reset()
+        np.testing.assert_array_equal(answers[:, episode], [runtime(sign * row).copy() for row in rows])
 
 
 def test_actions_beyond_the_limits_are_counted(tmp_path: Path, linear_graph: Callable[..., bytes]) -> None:
@@ -77,6 +116,8 @@ def test_actions_beyond_the_limits_are_counted(tmp_path: Path, linear_graph: Cal
     model.graph.node[1].op_type, model.graph.node[1].input[:] = "Max", ["x", "five"]
     onnx.save(model, tmp_path / "p.onnx")
     assert import_policy(tmp_path / "p.onnx", "furuta", tmp_path / "b", episodes=1)["clipped"] == 1.0
+    np.testing.assert_array_equal(read_bundle(tmp_path / "b").arrays("golden.npz")["action"], 1)
+    assert inspect(str(tmp_path / "b"))["normaliser"].startswith("unknown: imported; reads joint_pos.arm, ")
 
 
 @pytest.mark.parametrize(
@@ -111,6 +152,12 @@ def test_what_is_no_policy_of_this_robot_is_refused(tmp_path: Path, linear_graph
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.save(model, path)
     with pytest.raises(InputError, match=r"obs is FLOAT \['batch', 8\]"):
+        import_policy(path, "furuta", tmp_path / "b")
+    model = onnx.load_from_string(linear_graph(WEIGHT, "actions"))
+    model.graph.node[1].domain = "elsewhere"
+    model.opset_import.append(onnx.helper.make_opsetid("elsewhere", 1))
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=r"p\.onnx: onnxruntime cannot load it: .*elsewhere"):
         import_policy(path, "furuta", tmp_path / "b")
     path.write_bytes(linear_graph(np.full_like(WEIGHT, np.nan), "actions"))
     with pytest.raises(InputError, match="answers NaN or Inf"):

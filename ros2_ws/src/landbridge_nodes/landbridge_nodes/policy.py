@@ -50,7 +50,8 @@ class PolicyNode(Controller):
         self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
         self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
         watched = "watched for drift" if self._watch else "not watched for drift: the bundle has no target model"
-        self.get_logger().info(f"bundle {bundle.digest[:12]} on {self._policy.provider}, {watched}")
+        where = f"{self._policy.provider} in {self._policy.precision}"
+        self.get_logger().info(f"bundle {bundle.digest[:12]} on {where}, {watched}")
 
     def act(self, obs: NDArray[np.float32]) -> NDArray[np.floating]:
         """One inference; before tick 0 nothing has reached the motors, and a recurrent policy remembers nothing."""
@@ -72,7 +73,12 @@ class PolicyNode(Controller):
         """ERROR for a policy that fell silent; WARN once a monitor has raised an alarm, until the process ends."""
         alarms = {} if self._watch is None else self._watch.alarms
         raised = [name for name, alarm in alarms.items() if alarm.raised]
-        values: dict[str, object] = {"bundle": self._digest, "provider": self._policy.provider}
+        policy = self._policy
+        values: dict[str, object] = {
+            "bundle": self._digest,
+            "provider": policy.provider,
+            "precision": policy.precision,
+        }
         for name, alarm in alarms.items():
             values |= {f"{name}.mean": alarm.mean, f"{name}.limit": alarm.limit, f"{name}.raised": alarm.raised}
         level = b"\x02" if self.fault else b"\x01" if raised else b"\x00"

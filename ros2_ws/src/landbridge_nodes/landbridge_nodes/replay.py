@@ -17,6 +17,7 @@ import numpy as np
 from tyro.conf import Positional
 
 from landbridge.bundle import read_bundle
+from landbridge.deploy.engine import Precision
 from landbridge.deploy.graph import CPU
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.runtime import Policy, load_policy
@@ -84,6 +85,7 @@ def replay(
     bag: Positional[Path],
     bundle: Positional[Path],
     provider: str = CPU,
+    precision: Precision = "fp32",
     tolerance: float | None = None,
     show: int = 20,
 ) -> dict[str, Any]:
@@ -97,13 +99,14 @@ def replay(
     Args:
         bag: Bag folder or .mcap file of `landbridge up deploy --record`.
         bundle: Folder or zip written by `landbridge export`; another one than was recorded shows what it would change.
-        provider: onnxruntime execution provider.
+        provider: onnxruntime execution provider, or `tensorrt`.
+        precision: What it computes in: that of the recording, if its engine is here.
         tolerance: Fail, instead of reporting, if any value differs by more or any reason at all.
         show: Differing ticks to list.
     """
     read, reader = read_bundle(bundle), BagReader(bag)
     require_robot(bag, reader.about, read.robot)
-    policy = load_policy(read, (provider,), strict=True)
+    policy = load_policy(read, (provider,), strict=True, precision=precision)
     log = read_log(reader, read.robot)
     if policy.recurrent and -1 in log.tick.values():
         raise InputError(bag, "does not say at which tick a policy's state began", "record it with this version")
@@ -124,6 +127,7 @@ def replay(
         "bag": str(bag),
         "bundle": f"{bundle}, {_same(reader.about.get('bundle'), read.digest)}",
         "provider": policy.provider,
+        "precision": policy.precision,
         "bit_for_bit": not differing,
         "stages": [_summary(stage, compared) for stage in ("observation", "action", "command", "guard")],
         **({"differences": [_row(c, start) for c in differing[:show]]} if differing else {}),
