@@ -88,8 +88,8 @@ def calibration(
     ratio = settle(problem, here.z, held).power / here.power
     widening = inflation(here.error.reshape(fitted.states.shape), ratio)
     samples = resample(here, chosen.linear, widening, rng)
-    if friction == "auto":
-        samples = samples + overlooked(chosen, free, widening, len(samples), rng)
+    # Curves that may hide shift all to one side: they widen the intervals, and are no spread about the estimate.
+    hidden = overlooked(chosen, free, widening, len(samples), rng) if friction == "auto" else 0.0
     _require_excitation(robot, problem.free, samples, name)
     return Calibration(
         robot=robot.spec.name,
@@ -98,7 +98,7 @@ def calibration(
         dataset_hash=checksum,
         friction=chosen.models,
         known=tuple(p.name for p in parameters(robot) if p not in free),
-        estimates=estimates(problem.free, here.z, samples),
+        estimates=estimates(problem.free, here.z, samples + hidden),
         covariance=tuple(map(tuple, np.cov(samples.T).tolist())),
         undetermined=tuple(undetermined(problem.free, samples)),
         inflation=widening,
