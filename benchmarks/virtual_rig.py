@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
+
+import mujoco
+import numpy as np
 
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.supervisor import COMMANDED, Event, State, Supervisor
 from landbridge.deploy.verdict import Reason, Verdict
 from landbridge.robot import load_robot
+from landbridge.simulation.mujoco_plant import compile_model
+from landbridge.simulation.scenario import Scenario
 
-STEP = 0.01  # s
+STEP, FINE = 0.01, 0.002  # s, of the clock and of the joints, the lightest of which would jump in a whole STEP
 TICK, BEAT = 2, 4  # steps of the control period (50 Hz) and of the heartbeat
-INERTIA = {"furuta": 1e-3, "quadruped": 0.056, "arm": 0.02}  # kg m^2 at an actuated joint
+ROBOTS = ("furuta", "quadruped", "arm")
 SWAY = 12.0  # rad/s, of the healthy policy's commands
-DRAG = 4.0  # 1/s, of a joint's own speed
 LAME = 1  # the joint that faults of a motor concern: a thigh, a shoulder lift, the furuta's free pendulum
 
 Numbers = list[float]
@@ -32,6 +37,24 @@ class Command(NamedTuple):
     names: Sequence[str]
     values: Numbers
     delay: int = 0
+
+
+@cache
+def inertias(robot: str) -> Numbers:
+    """What each actuated joint turns in the default pose [kg m^2], the others held and what is not driven free.
+
+    From the URDF: the diagonal of the mass matrix, a floating base and passive joints eliminated.
+    """
+    machine = load_robot(robot)
+    model = compile_model(machine, Scenario())
+    data, mass = mujoco.MjData(model), np.zeros((model.nv, model.nv))
+    for joint in machine.spec.joints:
+        data.qpos[model.joint(joint.name).qposadr] = joint.default_joint_pos
+    mujoco.mj_forward(model, data)
+    mujoco.mj_fullM(model, data, mass)
+    driven = [int(model.joint(name).dofadr[0]) for name in machine.spec.actuated]
+    reduced = np.linalg.inv(np.linalg.inv(mass)[np.ix_(driven, driven)])
+    return [float(value) for value in reduced.diagonal()]
 
 
 class Rig:
@@ -54,6 +77,7 @@ class Rig:
         self.spec = load_robot(robot).spec
         self.guard, self.supervisor = Guard(self.spec), Supervisor(self.spec)
         self.heal()
+        self.inertia = inertias(robot)
         self.at = [i for i, joint in enumerate(self.spec.joints) if joint.actuated]
         self.position = [joint.default_joint_pos for joint in self.spec.joints]
         self.velocity = [0.0] * len(self.position)
@@ -186,15 +210,26 @@ class Rig:
         return low <= value <= high
 
     def _move(self) -> None:
-        """One semi-implicit step of every actuated joint: effort, or a position drive's PD law, on an inertia."""
+        """STEP of every actuated joint on its inertia: effort, or a position drive's PD law, and a servo's friction."""
         for k, i in enumerate(self.at):
-            joint, gain = self.spec.joints[i], self.gain if i == LAME else 1.0
-            effort = self.load if i == LAME else 0.0
-            if self.torque:
-                command = self.writes[-1][1].command[k]
-                held = joint.stiffness * (command - self.position[i]) - joint.damping * self.velocity[i]
-                effort += gain * (held if self.spec.action.kind == "position" else command)
-            self.velocity[i] += STEP * (effort / INERTIA[self.spec.name] - DRAG * self.velocity[i])
-            if i == LAME and self.stuck:
-                self.velocity[i] = 0.0
-            self.position[i] += STEP * self.velocity[i]
+            joint, mobility = self.spec.joints[i], FINE / self.inertia[k]
+            gain, load = (self.gain, self.load) if i == LAME else (1.0, 0.0)
+            command = self.writes[-1][1].command[k] if self.torque else 0.0
+            served = self.torque and self.spec.action.kind == "position"
+            give = (
+                gain * (joint.damping + FINE * joint.stiffness) if served else 0.0
+            )  # N m s/rad, implicit in the speed
+            for _ in range(round(STEP / FINE)):
+                effort = gain * (joint.stiffness * (command - self.position[i]) if served else command)
+                speed = self._speed(i, mobility, effort + load, give)
+                if abs(given := effort - give * speed) > joint.effort_limit:
+                    speed = self._speed(i, mobility, math.copysign(joint.effort_limit, given) + load, 0.0)
+                self.velocity[i] = 0.0 if i == LAME and self.stuck else speed
+                self.position[i] += FINE * self.velocity[i]
+
+    def _speed(self, i: int, mobility: float, effort: float, give: float) -> float:
+        """Of joint i after FINE under `effort` - `give` * speed and its own Coulomb and viscous friction."""
+        friction = self.spec.joints[i].friction
+        driven = self.velocity[i] + mobility * effort
+        slipping = max(0.0, abs(driven) - mobility * friction.frictionloss)
+        return math.copysign(slipping, driven) / (1 + mobility * (friction.viscous + give))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import truncnorm
 
-from landbridge.calibration.fit import STEP, Linear, Point, Problem
+from landbridge.calibration.fit import STEP, Linear, Point, Problem, pressing
 from landbridge.simulation.parameters import STRIBECK
 
 Array = NDArray[np.float64]
@@ -25,7 +25,7 @@ class Bend:
         z: (P,) the fit without it.
         excess: Index in z of the curve's height.
         others: (P - 2,) indices of what was fitted.
-        along: (P - 2,) by how much these sink per unit of height.
+        along: (P - 2,) by how much these sink per unit of height; not at all where they press against a bound.
         height: Where the cost is least, in coordinates above none; negative where a curve makes things worse.
         curvature: Of the cost in the height.
     """
@@ -60,11 +60,13 @@ class Bend:
         return found
 
 
-def bends(richer: Problem, here: Point, linear: Linear, joint: str) -> list[Bend]:
-    """The curves of a joint that `here`, with the problem `linear` about it, was fitted without."""
+def bends(plain: Problem, here: Point, linear: Linear, richer: Problem, joint: str) -> list[Bend]:
+    """The curves of a joint, parameters of `richer`, that `plain` was fitted without: to `here`, `linear` about it."""
     excess, speed = ([p.name for p in richer.free].index(f"friction.{joint}.{field}") for field in STRIBECK)
     others = [i for i in range(len(richer.free)) if i not in (excess, speed)]
-    root, information = np.sqrt(here.weights), np.eye(len(others)) + linear.information.sum(0)
+    root, moving = np.sqrt(here.weights), np.flatnonzero(~pressing(plain, here, linear))
+    # Second derivatives are those of soft L1, as in `posterior.resample`.
+    information = np.eye(len(others)) + here.curvature * linear.information.sum(0)
     found = []
     for factor in SPEEDS:
         z = np.zeros(len(richer.free))
@@ -73,8 +75,10 @@ def bends(richer: Problem, here: Point, linear: Linear, joint: str) -> list[Bend
         moved = richer.point(z + STEP * (np.arange(len(z)) == excess), here.starts)
         slope = (root * (moved.error - here.error) / STEP)[..., None]
         slope = (slope - linear.basis @ (np.swapaxes(linear.basis, 1, 2) @ slope))[..., 0]
-        along = np.linalg.solve(information, np.einsum("wnp,wn->p", linear.reduced, slope))
+        across, along = here.curvature * np.einsum("wnp,wn->p", linear.reduced, slope), np.zeros(len(others))
+        along[moving] = np.linalg.solve(information[np.ix_(moving, moving)], across[moving])
         gradient = z[excess] + float((slope * linear.error).sum()) - float(along @ (here.z + linear.gradient.sum(0)))
-        curvature = 1 + max(0.0, float(np.square(slope).sum()) - float(along @ information @ along))
+        own = here.curvature * float(np.square(slope).sum())
+        curvature = 1 + max(0.0, own - float(along @ information @ along))
         found.append(Bend(richer, z, excess, others, along, -gradient / curvature, curvature))
     return found

@@ -228,14 +228,26 @@ def _solve(problem: Problem, here: Point, tolerance: float) -> Point:
 
 def _parameters(problem: Problem, here: Point, linear: Linear, damping: float) -> Array:
     """Where one damped step leads z (P,); one that presses against its bound stays there."""
-    low, high = (np.array([p.coordinate(getattr(p, bound)) for p in problem.free]) for bound in ("low", "high"))
+    low, high = _bounds(problem)
     information = np.eye(len(here.z)) + linear.information.sum(0)
     gradient = here.z + linear.gradient.sum(0)
-    free = ~((here.z <= low) & (gradient > 0) | (here.z >= high) & (gradient < 0))
+    free = ~pressing(problem, here, linear)
     damped = information + damping * np.diag(np.diag(information))
     step = np.zeros(len(free))
     step[free] = -np.linalg.solve(damped[np.ix_(free, free)], gradient[free])
     return np.clip(here.z + step, low, high)
+
+
+def pressing(problem: Problem, here: Point, linear: Linear) -> NDArray[np.bool_]:
+    """Which parameters (P,) are at a bound that the cost would have them cross."""
+    low, high = _bounds(problem)
+    gradient = here.z + linear.gradient.sum(0)
+    return (here.z <= low) & (gradient > 0) | (here.z >= high) & (gradient < 0)
+
+
+def _bounds(problem: Problem) -> tuple[Array, Array]:
+    low, high = (np.array([p.coordinate(getattr(p, bound)) for p in problem.free]) for bound in ("low", "high"))
+    return low, high
 
 
 def _starts(problem: Problem, here: Point, linear: Linear, z: Array) -> Array:

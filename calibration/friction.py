@@ -166,7 +166,8 @@ def _grown(choice: Choice, free: Sequence[Parameter]) -> Choice:
             for joint, bend in best_bends.items()
             if bend.promise > MARGIN
         }
-        models = choice.models | {joint: trial.chosen("coulomb") for joint, trial in tried.items()}
+        untried = {joint: FrictionChoice(model="coulomb") for joint in joints}
+        models = choice.models | untried | {joint: trial.chosen("coulomb") for joint, trial in tried.items()}
         choice = replace(choice, models=models)
         joints = [joint for joint, trial in tried.items() if trial.supported]
         if joints:
@@ -204,7 +205,7 @@ def overlooked(
 
 
 def _bends(choice: Choice, free: Sequence[Parameter], joint: str) -> list[Bend]:
-    return bends(_richer(choice.problem, free, joint), choice.here, choice.linear, joint)
+    return bends(choice.problem, choice.here, choice.linear, _richer(choice.problem, free, joint), joint)
 
 
 def _with_curve(richer: Problem, z: Array, starts: Array, losses: Array) -> Trial:

@@ -88,9 +88,9 @@ def calibration(
     ratio = settle(problem, here.z, held).power / here.power
     widening = inflation(here.error.reshape(fitted.states.shape), ratio)
     samples = resample(here, chosen.linear, widening, rng)
-    if friction == "auto":
-        samples = samples + overlooked(chosen, free, widening, len(samples), rng)
-    _require_excitation(robot, problem.free, samples, name)
+    # Curves that may hide shift all to one side: they widen the intervals, and are no spread about the estimate.
+    hidden = overlooked(chosen, free, widening, len(samples), rng) if friction == "auto" else 0.0
+    _require_excitation(robot, problem.free, here.z, samples, name)
     return Calibration(
         robot=robot.spec.name,
         robot_hash=robot.spec.digest(),
@@ -98,7 +98,7 @@ def calibration(
         dataset_hash=checksum,
         friction=chosen.models,
         known=tuple(p.name for p in parameters(robot) if p not in free),
-        estimates=estimates(problem.free, here.z, samples),
+        estimates=estimates(problem.free, here.z, samples + hidden),
         covariance=tuple(map(tuple, np.cov(samples.T).tolist())),
         undetermined=tuple(undetermined(problem.free, samples)),
         inflation=widening,
@@ -148,9 +148,10 @@ def _summary(robot: Robot, error: Array) -> Error:
     return Error(joint_pos=pos, joint_vel=vel)
 
 
-def _require_excitation(robot: Robot, free: Sequence[Parameter], samples: Array, name: str) -> None:
+def _require_excitation(robot: Robot, free: Sequence[Parameter], z: Array, samples: Array, name: str) -> None:
     places = {p.name: i for i, p in enumerate(free)}
+    relative = samples / [p.grain(float(own)) for p, own in zip(free, z, strict=True)]
     for joint in robot.spec.joint_names:
         own = [i for field in ("frictionloss", "viscous") if (i := places.get(f"friction.{joint}.{field}")) is not None]
-        if own and np.linalg.eigvalsh(np.cov(samples[:, own].T).reshape(len(own), -1)).min() > WEAK**2:
+        if own and np.linalg.eigvalsh(np.cov(relative[:, own].T).reshape(len(own), -1)).min() > WEAK**2:
             raise InputError(name, f"joint {joint} moves too little to tell its friction", "excite it more")

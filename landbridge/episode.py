@@ -19,7 +19,7 @@ import numpy as np
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from landbridge.errors import InputError
 from landbridge.spec import Spec
@@ -73,6 +73,8 @@ class DatasetMetadata(Spec):
         scenario: Name of the severity rung, or `real`.
         controllers: Behaviour policies and the number of transitions of each.
         measured_rate_hz: Median rate of the stamps; equals `control_rate_hz` in simulation.
+        retuned: Where the behaviour `tuned` was tuned for this simulator first: the generations it took, its
+            success, its return and its parameters.
         commit: Git commit of the code that wrote it, `unknown` outside a checkout.
     """
 
@@ -89,6 +91,7 @@ class DatasetMetadata(Spec):
     control_rate_hz: float
     measured_rate_hz: float
     seed: int | None
+    retuned: dict[str, float] = Field(default_factory=dict)
     commit: str
     created: str
 

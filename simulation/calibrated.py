@@ -74,7 +74,8 @@ class Calibration(Spec):
         friction: The model of each joint whose Stribeck curve is not known beforehand.
         known: Parameters held at nominal by request.
         estimates: The others, by name.
-        covariance: Of their coordinates z (`landbridge.simulation.parameters`), in the order of `estimates`.
+        covariance: Of their coordinates z (`landbridge.simulation.parameters`), in the order of `estimates`; under the
+            friction models chosen, while the intervals of `estimates` allow for a curve that was not found.
         undetermined: Directions in which the data say less than the prior: z by parameter, of unit length.
         inflation: Factor on the standard deviations for model error.
         joint_pos_noise: Standard deviation of measured positions [rad].

@@ -97,8 +97,9 @@ def collect(
     tuned: BehaviourFile | None = None
     found: dict[str, float] = {}
     if retune:
-        from landbridge.simulation.tune import retuned  # CMA-ES takes a second to import
+        from landbridge.simulation.tune import require_tuned, retuned  # CMA-ES takes a second to import
 
+        require_tuned(machine, list(shares))
         tuned, found = retuned(machine, choose_scenario(machine, scenario, calibration), engine, retune, seed)
     behaviours = load_behaviours(machine, tuned)
     plants = [make_plant(machine, engine, *each) for each in zip(rungs, rngs, strict=True)]
@@ -107,6 +108,7 @@ def collect(
         # Behaviours' shares are met exactly, so the metadata can be written before the first episode is.
         place = (scenario if calibration is None else CALIBRATED) + (RANDOMISED if randomise else "")
         metadata = _metadata(machine, task, plants[0], engine, place, domain, quota := _quota(shares, steps), seed)
+        metadata = metadata.model_copy(update={"retuned": found})
         episodes = _episodes(behaviours, task, plants, quota, np.random.default_rng(streams[0]), tally, explored)
         dataset = write_dataset(out, _with_progress(episodes, steps), metadata)
     finally:

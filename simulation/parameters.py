@@ -48,6 +48,7 @@ class Parameter:
         low: Lower bound.
         high: Upper bound.
         log: Whether the coordinate is logarithmic.
+        bare_sd: What `sd` would be of a joint without a drive's gears.
     """
 
     name: str
@@ -57,10 +58,19 @@ class Parameter:
     low: float
     high: float
     log: bool
+    bare_sd: float = np.inf
 
     def coordinate(self, value: float) -> float:
         """The coordinate z of a value."""
         return float(np.log(value / self.nominal) if self.log else value - self.nominal) / self.sd
+
+    def grain(self, coordinate: float) -> float:
+        """What a spread is measured by where it is asked whether data tell a value, in units of z; at most 1.
+
+        The value itself, or the prior of a joint without gears if that is wider: with gears the prior is so wide that
+        a spread far inside it may say nothing of the value.
+        """
+        return min(1.0, max(self.bare_sd, abs(self.value(coordinate))) / self.sd)
 
     def value(self, coordinate: float) -> float:
         """The value at z, held within the bounds."""
@@ -80,16 +90,16 @@ def parameters(robot: Robot) -> list[Parameter]:
         inertia, nominal = _inertia(root, links[joint.name]), joint.friction
         excess = (nominal.stiction or nominal.frictionloss) - nominal.frictionloss
         speed, spread = nominal.stribeck_velocity, float(np.exp(4 * STRIBECK_SD))
-        dry = max(DRY_SD * inertia, DRIVEN_SD[0] * joint.effort_limit)
-        viscous = max(VISCOUS_SD * inertia, DRIVEN_SD[1] * joint.damping)
+        dry = DRY_SD * inertia, DRIVEN_SD[0] * joint.effort_limit
+        viscous = VISCOUS_SD * inertia, DRIVEN_SD[1] * joint.damping
         prefix = f"friction.{joint.name}"
         found += [
-            _torque(f"{prefix}.frictionloss", "N m", nominal.frictionloss, dry),
-            _torque(f"{prefix}.excess", "N m", excess, dry),
+            _torque(f"{prefix}.frictionloss", "N m", nominal.frictionloss, *dry),
+            _torque(f"{prefix}.excess", "N m", excess, *dry),
             Parameter(
                 f"{prefix}.stribeck_velocity", "rad/s", speed, STRIBECK_SD, speed / spread, speed * spread, log=True
             ),
-            _torque(f"{prefix}.viscous", "N m s/rad", nominal.viscous, viscous),
+            _torque(f"{prefix}.viscous", "N m s/rad", nominal.viscous, *viscous),
         ]
     return [*found, Parameter("latency_ms", "ms", 0.0, LATENCY_SD_MS, 0.0, MAX_LATENCY_MS, log=False)]
 
@@ -155,8 +165,9 @@ def _factor(name: str) -> Parameter:
     return Parameter(name, "", 1.0, FACTOR_SD, 1 / FACTOR_BOUND, FACTOR_BOUND, log=True)
 
 
-def _torque(name: str, unit: str, nominal: float, sd: float) -> Parameter:
-    return Parameter(name, unit, nominal, sd, 0.0, nominal + TORQUE_BOUND * sd, log=False)
+def _torque(name: str, unit: str, nominal: float, bare_sd: float, driven_sd: float) -> Parameter:
+    sd = max(bare_sd, driven_sd)
+    return Parameter(name, unit, nominal, sd, 0.0, nominal + TORQUE_BOUND * sd, log=False, bare_sd=bare_sd)
 
 
 def _inertia(root: ET.Element, link: str) -> float:

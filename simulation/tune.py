@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from landbridge.episode import commit
 from landbridge.errors import InputError
+from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import BehaviourFile, Tuned, load_behaviours, read_behaviours
 from landbridge.simulation.calibrated import choose_scenario
@@ -73,17 +74,32 @@ def replaced(start: BehaviourFile, behaviour: str, tuned: Tuned) -> BehaviourFil
     return start.model_copy(update={"behaviours": start.behaviours | {behaviour: tuned}})
 
 
-def retuned(
-    robot: Robot, rung: Scenario, engine: Engine, generations: int, seed: int
-) -> tuple[BehaviourFile, dict[str, float]]:
-    """The robot's behaviours with `tuned`, and what builds on it, tuned for `rung`; its success, return, parameters."""
+def require_tuned(robot: Robot, mix: Sequence[str]) -> None:
+    """Raise InputError unless `tuned` is one of the behaviours of `mix` or moves with one: they are tried on noise."""
     path = robot.folder / "behaviour.yaml"
     start = read_behaviours(path)
     if TUNED not in start.behaviours:
         raise InputError(path, f"no behaviour {TUNED!r}", "give it one, or do not retune")
+    moved = {name: 1.5 * value for name, value in start.behaviours[TUNED].parameters.items()}
+    other = replaced(start, TUNED, Tuned(made_by="", parameters=moved))
+    size = Observer(robot.spec).size
+    obs = np.random.default_rng(0).standard_normal((64, size)).astype(np.float32)
+
+    def actions(parameters: BehaviourFile, name: str) -> NDArray[np.floating]:
+        return load_behaviours(robot, parameters)[name](len(obs), np.random.default_rng(0))(obs)
+
+    if all(np.array_equal(actions(start, name), actions(other, name)) for name in mix):
+        raise InputError("--retune", f"tunes {TUNED!r}, on which none of {sorted(mix)} builds", f"add {TUNED} to --mix")
+
+
+def retuned(
+    robot: Robot, rung: Scenario, engine: Engine, generations: int, seed: int
+) -> tuple[BehaviourFile, dict[str, float]]:
+    """The robot's behaviours with `tuned`, and what builds on it, tuned for `rung`, and how: see `DatasetMetadata`."""
+    start = read_behaviours(robot.folder / "behaviour.yaml")
     values, value, success = search(robot, start, TUNED, [rung], engine, generations, EPISODES, seed)
     tuned = replaced(start, TUNED, Tuned(made_by=f"{generations} generations (commit {commit()})", parameters=values))
-    return tuned, {"success": success, "return": value, **values}
+    return tuned, {"generations": generations, "success": success, "return": value, **values}
 
 
 def search(

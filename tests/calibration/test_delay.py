@@ -8,7 +8,7 @@ import pytest
 from landbridge.calibration.delay import delay, delays, joint_delays
 from landbridge.calibration.design import run_episodes
 from landbridge.errors import InputError
-from landbridge.robot import Friction, load_robot
+from landbridge.robot import Friction, Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.collect import collect
 from landbridge.simulation.scenario import Scenario
@@ -43,17 +43,25 @@ def test_the_twins_delay_is_found_from_recorded_behaviour(tmp_path: Path) -> Non
     assert found["low_ms"] < found["delay_ms"] < found["high_ms"]
 
 
-def test_the_delay_of_servos_is_found_though_masses_and_frictions_are_not_as_the_file_says() -> None:
-    robot = load_robot("arm")
+@pytest.mark.parametrize("odd", [(0.8, 1.2), (1.2, 0.8)], ids=["all alike", "every other joint"])
+def test_the_delay_of_servos_is_found_though_servos_masses_and_frictions_are_not_as_the_file_says(
+    odd: tuple[float, float],
+) -> None:
+    robot, joints = load_robot("arm"), []
+    for i, joint in enumerate(robot.spec.joints):
+        stiffer, damped = odd if i % 2 else (0.8, 1.2)
+        changed = {"stiffness": joint.stiffness * stiffer, "damping": joint.damping * damped}
+        joints.append(joint.model_copy(update=changed))
+    other = Robot(robot.spec.model_copy(update={"joints": tuple(joints)}), robot.folder)
     heavy = {"upper_arm": 1.15, "hand": 0.85, "jaw": 1.15}
     rough = {joint: Friction(frictionloss=0.03, viscous=0.005) for joint in ("elbow", "wrist_flex", "wrist_roll")}
     noise = {"joint_pos_noise": 0.001, "joint_vel_noise": 0.02}
     twin = Scenario(actuator_gain=0.9, link_mass_scale=heavy, friction=rough, latency_ms=27, **noise)  # type: ignore[arg-type]
     policy = load_behaviours(robot)["excite"](3, np.random.default_rng(0))
-    (found,) = joint_delays(robot, run_episodes(robot, "bullet", twin, policy, 3, 0), np.random.default_rng(0))
+    (found,) = joint_delays(robot, run_episodes(other, "bullet", twin, policy, 3, 0), np.random.default_rng(0))
     assert found["joint"] == "all"
-    assert found["delay_ms"] == pytest.approx(27, abs=2)
-    assert found["low_ms"] < found["delay_ms"] < found["high_ms"] < found["low_ms"] + 4
+    assert found["delay_ms"] == pytest.approx(27, abs=0.5)
+    assert found["low_ms"] < 27 < found["high_ms"] < found["low_ms"] + 2
 
 
 def test_servos_of_a_floating_robot_are_refused() -> None:
@@ -65,3 +73,11 @@ def test_too_few_episodes_are_refused(tmp_path: Path) -> None:
     collect(tmp_path / "d", steps=300, batch=1, mix={"tuned": 1.0})
     with pytest.raises(InputError, match="record at least 3"):
         delays(tmp_path / "d")
+
+
+def test_one_rollout_of_servos_is_enough() -> None:
+    robot = load_robot("arm")
+    policy = load_behaviours(robot)["excite"](1, np.random.default_rng(0))
+    episodes = run_episodes(robot, "mujoco", Scenario(latency_ms=15), policy, 1, 0)
+    (found,) = joint_delays(robot, episodes, np.random.default_rng(0))
+    assert found["delay_ms"] == pytest.approx(15, abs=0.5)

@@ -294,6 +294,20 @@ def test_a_joint_that_hardly_moves_is_named() -> None:
         calibrated(faint, horizon=8)
 
 
+@pytest.mark.parametrize(("spread", "told"), [(0.004, True), (0.012, False)])
+def test_friction_of_a_geared_joint_is_told_by_its_value_and_not_by_its_wide_prior(spread: float, told: bool) -> None:
+    """The roll of `arm` has 0.01 N m, and a prior of 0.05 * 0.6 N m: half of that is more than all its friction."""
+    arm = load_robot("arm")
+    (dry,) = (p for p in free_parameters(arm, ()) if p.name == "friction.wrist_roll.frictionloss")
+    assert (dry.nominal, dry.sd) == (0.01, pytest.approx(0.03))
+    samples = np.random.default_rng(0).normal(0, spread / dry.sd, (2000, 1))
+    if told:
+        _require_excitation(arm, [dry], np.zeros(1), samples, "twin")
+    else:
+        with pytest.raises(InputError, match="joint wrist_roll moves too little to tell its friction"):
+            _require_excitation(arm, [dry], np.zeros(1), samples, "twin")
+
+
 @pytest.mark.parametrize(("correlation", "told"), [(-0.99, True), (0.0, False)])
 def test_friction_of_which_one_direction_is_told_is_no_reason_to_refuse(correlation: float, told: bool) -> None:
     """Dry and viscous friction of a joint that turns at one speed: their sum is known, neither of them is."""
@@ -301,7 +315,7 @@ def test_friction_of_which_one_direction_is_told_is_no_reason_to_refuse(correlat
     covariance = [[1.0, correlation], [correlation, 1.0]]
     samples = np.random.default_rng(0).multivariate_normal(np.zeros(2), covariance, 2000)
     if told:
-        _require_excitation(ROBOT, free, samples, "twin")
+        _require_excitation(ROBOT, free, np.zeros(2), samples, "twin")
     else:
         with pytest.raises(InputError, match="joint arm moves too little to tell its friction"):
-            _require_excitation(ROBOT, free, samples, "twin")
+            _require_excitation(ROBOT, free, np.zeros(2), samples, "twin")

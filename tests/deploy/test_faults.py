@@ -7,7 +7,7 @@ from pathlib import Path
 import faults
 import pytest
 import safety_page
-from virtual_rig import INERTIA, Rig
+from virtual_rig import ROBOTS, Rig
 
 from landbridge.deploy.supervisor import Event, State
 
@@ -28,7 +28,7 @@ def test_a_fault_is_named_stops_the_robot_in_time_and_needs_the_stated_way_back(
     assert ("reset" in outcome.back) == (fault.state != "STANDBY")
 
 
-@pytest.mark.parametrize("robot", INERTIA)
+@pytest.mark.parametrize("robot", ROBOTS)
 @pytest.mark.parametrize("state", list(State))
 def test_an_estop_in_each_state_stops_and_needs_reset_and_arm(robot: str, state: State) -> None:
     rig = Rig(robot)
@@ -121,7 +121,7 @@ def test_arm_without_reset_and_reset_then_immediate_command() -> None:
     assert rig.guard.counters["not_active"] > 0
 
 
-@pytest.mark.parametrize("robot", INERTIA)
+@pytest.mark.parametrize("robot", ROBOTS)
 def test_torque_goes_off_only_after_the_robot_is_parked(robot: str) -> None:
     rig = Rig(robot)
     rig.run(0.5)

@@ -160,6 +160,8 @@ def test_collect_is_deterministic_and_complete(tmp_path: Path) -> None:
 def test_a_behaviour_is_tuned_for_the_robot_that_is_simulated_and_makes_the_data(tmp_path: Path) -> None:
     of: dict[str, Any] = {"steps": 300, "scenario": "moderate", "mix": {"tuned": 1.0}, "exploring": 0.0}
     found = collect(tmp_path / "data", **of, retune=1)["retuned"]
+    assert open_dataset(tmp_path / "data").metadata.retuned == found
+    assert found["generations"] == 1
     start = read_behaviours(ROBOT.folder / "behaviour.yaml")
     parameters = {name: found[name] for name in start.behaviours["tuned"].parameters}
     assert parameters != start.behaviours["tuned"].parameters
@@ -202,6 +204,7 @@ def test_target_data_without_ros(tmp_path: Path) -> None:
         ({"mix": {"random": -1.0}}, "positive share"),
         ({"steps": 0}, "steps is 0"),
         ({"retune": -1}, "--retune: is -1"),
+        ({"retune": 1, "mix": {"excite": 1, "random": 1}}, "none of \\['excite', 'random'\\] builds. add tuned"),
         ({"scenario": "hell"}, "no scenario"),
         ({"robot": "nobody"}, "no such robot"),
     ],
