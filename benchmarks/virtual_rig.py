@@ -77,7 +77,7 @@ class Rig:
         self.spec = load_robot(robot).spec
         self.guard, self.supervisor = Guard(self.spec), Supervisor(self.spec)
         self.heal()
-        self.inertia = inertias(robot)
+        self._inertia = inertias(robot)
         self.at = [i for i, joint in enumerate(self.spec.joints) if joint.actuated]
         self.position = [joint.default_joint_pos for joint in self.spec.joints]
         self.velocity = [0.0] * len(self.position)
@@ -212,13 +212,11 @@ class Rig:
     def _move(self) -> None:
         """STEP of every actuated joint on its inertia: effort, or a position drive's PD law, and a servo's friction."""
         for k, i in enumerate(self.at):
-            joint, mobility = self.spec.joints[i], FINE / self.inertia[k]
+            joint, mobility = self.spec.joints[i], FINE / self._inertia[k]
             gain, load = (self.gain, self.load) if i == LAME else (1.0, 0.0)
             command = self.writes[-1][1].command[k] if self.torque else 0.0
             served = self.torque and self.spec.action.kind == "position"
-            give = (
-                gain * (joint.damping + FINE * joint.stiffness) if served else 0.0
-            )  # N m s/rad, implicit in the speed
+            give = gain * (joint.damping + FINE * joint.stiffness) if served else 0.0  # N m less per rad/s
             for _ in range(round(STEP / FINE)):
                 effort = gain * (joint.stiffness * (command - self.position[i]) if served else command)
                 speed = self._speed(i, mobility, effort + load, give)

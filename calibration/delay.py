@@ -94,13 +94,13 @@ def _of_servos(robot: Robot, windows: Windows, rng: np.random.Generator) -> dict
 
 
 def _softened(robot: Robot) -> tuple[Robot, list[Parameter]]:
-    """The same robot, half of whose servos' damping is friction of the joints, and what is fitted of it.
+    """The same robot, half of its position servos' damping put down to the joints' friction, and what is fitted of it.
 
     A gain scales stiffness and damping together; the friction sets the damping apart, up or down.
     """
     joints = []
     for joint in robot.spec.joints:
-        half = joint.damping / 2
+        half = joint.damping / 2 if robot.spec.action.kind == "position" else 0.0  # else it is what a command drives by
         friction = joint.friction.model_copy(update={"viscous": joint.friction.viscous + half})
         joints.append(joint.model_copy(update={"damping": half, "friction": friction}))
     soft = Robot(robot.spec.model_copy(update={"joints": tuple(joints)}), robot.folder)
@@ -160,7 +160,7 @@ def _usable(episodes: Sequence[Episode], observer: Observer) -> list[Episode]:
     """Those long enough for the regression, whose bootstrap is over episodes; InputError if they are too few."""
     usable = [episode for episode in episodes if len(episode) > observer.size]
     if len(usable) < MIN_EPISODES:
-        problem = f"of these episodes {len(usable)} are usable, longer than {observer.size} periods"
+        problem = f"hold {len(usable)} usable episodes, longer than {observer.size} periods"
         raise InputError("the rollouts", problem, f"record at least {MIN_EPISODES}")
     return usable
 

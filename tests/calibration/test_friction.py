@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from landbridge.calibration.design import run_episodes
-from landbridge.calibration.fit import Linear, Point, Problem, solve
+from landbridge.calibration.fit import Linear, Point, Problem, pressing, solve
 from landbridge.calibration.friction import Choice, Model, Trial, _bends, choose, overlooked
 from landbridge.calibration.windows import cut
 from landbridge.robot import Friction, Robot, load_robot
@@ -52,6 +52,9 @@ def test_a_score_test_promises_what_a_curve_gains_and_a_curve_that_is_overlooked
     found = solve(bend.richer, bend.start(), without.here.starts)
     gain = without.here.cost - found.cost
     assert bend.promise > 20
+    pressed = pressing(without.problem, without.here, without.linear)
+    assert pressed[[p.name for p in without.problem.free].index("friction.pendulum.frictionloss")]
+    assert not bend.along[pressed].any()  # it stays at its bound, whatever the curve would have it do
     assert gain == pytest.approx(bend.promise, rel=0.3)
     shifts = overlooked(without, FREE, 1.0, 2000, np.random.default_rng(0))
     assert np.mean(shifts.any(1)) == pytest.approx(0.5, abs=0.05)  # the pendulum is found without any dry friction
