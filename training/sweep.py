@@ -128,7 +128,7 @@ def _settings(choices: dict[str, list[str]]) -> Iterator[tuple[tuple[str, str], 
 def _config(setting: tuple[tuple[str, str], ...]) -> TrainConfig:
     """What `landbridge train` would make of these options; where it refuses one, this does in the same words."""
     arguments = [word for name, value in setting for word in (f"--{name.replace('_', '-')}", *value.split())]
-    return tyro.cli(tyro.conf.FlagConversionOff[TrainConfig], args=arguments, prog="landbridge sweep --options")
+    return tyro.cli(tyro.conf.FlagConversionOff[TrainConfig], args=arguments, prog="landbridge train")
 
 
 def _claim(out: Path, plan: dict[str, Any]) -> None:
