@@ -79,6 +79,11 @@ def sweep(
         load_scenario(machine, scenario)
     if not seeds or not scenarios or episodes < 1:
         raise InputError("sweep", f"{seeds=} {scenarios=} {episodes=}", "give at least one of each")
+    for flag, given in (("--seeds", seeds), ("--scenarios", scenarios)):
+        if len(set(given)) < len(given):
+            raise InputError(flag, f"{' '.join(map(str, given))} has one twice", "give each once")
+    if gpus and address is None:
+        raise InputError("--gpus", f"{gpus:g} without --address", "name a Ray cluster, or leave it out")
     choices = _choices(options)
     configs = {setting: _config(setting) for setting in _settings(choices)}
     varied = {name for name, values in choices.items() if len(values) > 1}

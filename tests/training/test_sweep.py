@@ -95,6 +95,13 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, da
         sweep(tmp_path / "new", options=("no_such=1",), **settings)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="not a readable Minari dataset"):
         sweep(tmp_path / "new", target=str(tmp_path / "{seed}"), options=("alignment=target_only",), seeds=(3,))
+    for given, message in (
+        ({"seeds": (0, 1, 0)}, "--seeds: 0 1 0 has one twice"),
+        ({"scenarios": ("none", "none")}, "--scenarios: none none has one twice"),
+        ({"gpus": 0.5}, "--gpus: 0.5 without --address"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sweep(tmp_path / "new", options=("alignment=target_only",), **(settings | given))  # type: ignore[arg-type]
     assert not (tmp_path / "new").exists()
 
 
