@@ -55,6 +55,7 @@ def here(trials: Sequence[Trial], retries: int) -> Generator[list[Trial]]:
 
 
 def _work(trial: Trial) -> None:
+    os.setsid()  # a Ctrl-C reaches the sweep alone, which passes it on once: a second signal would end without a save
     with suppress(KeyboardInterrupt):  # who asked for it also stops the sweep, or has the trial started again
         sys.exit(trial.work())
 

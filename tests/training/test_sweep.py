@@ -50,7 +50,7 @@ def test_a_killed_worker_changes_nothing(
         kill_the_worker_of(cut)
         killed.append(not (cut / "diagnostics.json").exists())
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     assert main([*arguments, str(tmp_path / "cut")]) == 0
     thread.join()
@@ -128,7 +128,7 @@ def test_a_ray_cluster_does_the_same(tmp_path: Path, data: Data, monkeypatch: py
             raise
 
     monkeypatch.setattr(ray, "init", begun)
-    thread = threading.Thread(target=kill_the_worker_of, args=(tmp_path / "ray" / "seed=0",))
+    thread = threading.Thread(target=kill_the_worker_of, args=(tmp_path / "ray" / "seed=0",), daemon=True)
     thread.start()
     settings = {"target": str(data.target), "seeds": (0,), "episodes": 2, "scenarios": ("none",)}
     options = tuple(option for option in OPTIONS if "," not in option)
