@@ -30,7 +30,7 @@ from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.task import load_task
 from landbridge.training.config import BLOCK, TrainConfig
-from landbridge.training.statistics import bootstrap
+from landbridge.training.statistics import bootstrap, median
 from landbridge.training.stream import read_domains
 from landbridge.training.stretches import Stretches
 from landbridge.training.train import build
@@ -84,7 +84,7 @@ def main(options: Options) -> None:
     assert disk.stretches is not None
     rates = _race(disk, disk.stretches, options)
     ratios = rates["disk"] / rates["memory"]
-    low, high = bootstrap(ratios[:, None])
+    low, high = bootstrap(ratios[:, None], median)
     figures = {
         "source_rows": len(stream),
         "resident_gib": resident / 2**30,

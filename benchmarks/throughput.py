@@ -40,7 +40,7 @@ from landbridge.training.agents.iql import IQL, IQLConfig
 from landbridge.training.alignments.base import Alignment
 from landbridge.training.config import BLOCK, TrainConfig
 from landbridge.training.dataset import Normaliser, Transitions
-from landbridge.training.statistics import bootstrap
+from landbridge.training.statistics import bootstrap, median
 from landbridge.training.train import build
 from landbridge.training.trainer import Trainer
 
@@ -115,9 +115,9 @@ def _race(contestants: dict[str, Steps], options: Options) -> dict[str, NDArray[
 
 
 def _row(rates: NDArray[np.float64], base: NDArray[np.float64]) -> dict[str, float]:
-    """Medians, and a bootstrap interval of the mean ratio of neighbouring slices."""
+    """Medians, and a bootstrap interval of the median ratio of neighbouring slices."""
     ratios = rates / base
-    low, high = bootstrap(ratios[:, None])
+    low, high = bootstrap(ratios[:, None], median)
     return {
         "steps_per_cpu_s": float(np.median(rates)),
         "ratio": float(np.median(ratios)),

@@ -17,6 +17,11 @@ def mean(scores: Scores) -> float:
     return float(scores.mean())
 
 
+def median(scores: Scores) -> float:
+    """Over all runs and episodes."""
+    return float(np.median(scores))
+
+
 def interquartile_mean(scores: Scores) -> float:
     """Mean of the middle half of the runs' means (Agarwal et al. 2021, arXiv:2108.13264)."""
     return float(trim_mean(scores.mean(1), 0.25))

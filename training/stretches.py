@@ -36,6 +36,7 @@ class Stretches:
 
     Raises:
         InputError: There is no such folder, or no space.
+        ValueError: The parts are not of this shape: an alignment has `cache` and no `extend` that is its like.
     """
 
     def __init__(self, folder: Path, parts: Iterable[Tensor], shape: tuple[int, int], seed: int) -> None:
@@ -50,8 +51,14 @@ class Stretches:
         except OSError as error:
             remedy = "free space, or name another --scratch"
             raise InputError(folder, f"cannot take {self._rows} rows: {error.strerror}", remedy) from error
+        written = 0
         for part in parts:
+            if part.shape[1] != width:
+                raise ValueError(f"rows of {part.shape[1]} columns among rows of {width}")
             self.file.write(np.ascontiguousarray(part).data)
+            written += len(part)
+        if written != self._rows:
+            raise ValueError(f"{written} rows, announced as {self._rows}")
         self.file.flush()
         self.file.write(os.pread(self.file.fileno(), self._pool[0].nbytes, 0))
         self.file.flush()

@@ -79,6 +79,11 @@ def sweep(
         load_scenario(machine, scenario)
     if not seeds or not scenarios or episodes < 1:
         raise InputError("sweep", f"{seeds=} {scenarios=} {episodes=}", "give at least one of each")
+    for flag, given in (("--seeds", seeds), ("--scenarios", scenarios)):
+        if len(set(given)) < len(given):
+            raise InputError(flag, f"{' '.join(map(str, given))} has one twice", "give each once")
+    if gpus and address is None:
+        raise InputError("--gpus", f"{gpus:g} without --address", "name a Ray cluster, or leave it out")
     choices = _choices(options)
     configs = {setting: _config(setting) for setting in _settings(choices)}
     varied = {name for name, values in choices.items() if len(values) > 1}
@@ -128,7 +133,7 @@ def _settings(choices: dict[str, list[str]]) -> Iterator[tuple[tuple[str, str], 
 def _config(setting: tuple[tuple[str, str], ...]) -> TrainConfig:
     """What `landbridge train` would make of these options; where it refuses one, this does in the same words."""
     arguments = [word for name, value in setting for word in (f"--{name.replace('_', '-')}", *value.split())]
-    return tyro.cli(tyro.conf.FlagConversionOff[TrainConfig], args=arguments, prog="landbridge sweep --options")
+    return tyro.cli(tyro.conf.FlagConversionOff[TrainConfig], args=arguments, prog="landbridge train")
 
 
 def _claim(out: Path, plan: dict[str, Any]) -> None:

@@ -71,14 +71,17 @@ def train(
             choice is made by it.
         scratch: Folder on a disk for the source's rows while the run lasts, where memory is too small for them.
             Alignments are then fitted to 262,144 rows, and every 256 steps draw from 131,072, both from all over. Each
-            rank has a file of its own.
+            rank has a file of its own. A resumed run takes the one that it began with unless another is given.
         resume: Continue the run in `out` with its own configuration, to the last bit as if never interrupted.
     """
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
     if resume:
         run = read_run(out)
         config, robot, score = TrainConfig.from_json(run["train"]), run["robot"], run["score"]
-        source, target, scratch = (Path(run[key]) if run.get(key) else None for key in ("source", "target", "scratch"))
+        source, target, began_in = (Path(run[key]) if run.get(key) else None for key in ("source", "target", "scratch"))
+        if scratch is not None and began_in is None:
+            raise InputError("--scratch", f"{out} began with its rows in memory", "resume it without, or train anew")
+        scratch = scratch or began_in
     elif out.exists():
         raise InputError(out, "already exists", "choose another --out, remove it, or add --resume")
     machine = load_robot(robot)

@@ -80,10 +80,15 @@ class Trial:
                 return 1
         return 0
 
+    def note(self, line: str) -> None:
+        """Add a line to the log."""
+        with self._log.open("a") as log:
+            print(line, file=log)
+
     def last_words(self) -> str:
         """The last line of the log, which says why a trial failed."""
         lines = self._log.read_text().split("\n") if self._log.is_file() else []
-        return next((line for line in reversed(lines) if line.strip()), "its process died")
+        return next((line for line in reversed(lines) if line.strip()), "")
 
     @property
     def _log(self) -> Path:

@@ -40,11 +40,12 @@ def here(trials: Sequence[Trial], retries: int) -> Generator[list[Trial]]:
             ended = []
             for process in [process for process in running if not process.is_alive()]:
                 trial = running.pop(process)
-                if not trial.complete and process.exitcode not in REFUSED and left[trial] > 0:
-                    left[trial] -= 1
-                    waiting.append(trial)
-                else:
+                if trial.complete or process.exitcode in REFUSED:
                     ended.append(trial)
+                    continue
+                trial.note(f"its process ended with {process.exitcode}; started again {left[trial]} times more at most")
+                (waiting if left[trial] > 0 else ended).append(trial)
+                left[trial] -= 1
             yield ended
     finally:
         for process in running:
@@ -54,6 +55,7 @@ def here(trials: Sequence[Trial], retries: int) -> Generator[list[Trial]]:
 
 
 def _work(trial: Trial) -> None:
+    os.setsid()  # a Ctrl-C reaches the sweep alone, which passes it on once: a second signal would end without a save
     with suppress(KeyboardInterrupt):  # who asked for it also stops the sweep, or has the trial started again
         sys.exit(trial.work())
 
@@ -82,8 +84,10 @@ def on_ray(trials: Sequence[Trial], retries: int, address: str, gpus: float) -> 
         while running:
             ended, _ = ray.wait(list(running), timeout=POLL_SECONDS)
             for task in ended:
-                with suppress(ray.exceptions.RayError):  # a trial that did not end well is not complete
+                try:
                     ray.get(task)
+                except ray.exceptions.RayError as error:
+                    running[task].note(str(error).splitlines()[0])
             yield [running.pop(task) for task in ended]
     finally:
         ray.shutdown()

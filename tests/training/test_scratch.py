@@ -29,7 +29,7 @@ from landbridge.training.export import export
 from landbridge.training.stream import Stream, read_domains
 from landbridge.training.stretches import Stretches
 from landbridge.training.train import build, train
-from landbridge.training.trainer import read_checkpoint
+from landbridge.training.trainer import CHECKPOINT, read_checkpoint
 
 from .conftest import Data
 from .test_alignments import SMALL
@@ -125,6 +125,13 @@ def test_every_row_is_drawn_as_often_as_every_other(tmp_path: Path, monkeypatch:
     assert torch.equal(again.pool(7), disk.pool(7))
 
 
+def test_rows_of_another_shape_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="rows of 2 columns among rows of 3"):
+        Stretches(tmp_path, [torch.zeros(5, 3), torch.zeros(5, 2)], (10, 3), seed=0)
+    with pytest.raises(ValueError, match="9 rows, announced as 10"):
+        Stretches(tmp_path, [torch.zeros(5, 3), torch.zeros(4, 3)], (10, 3), seed=0)
+
+
 def test_a_block_sees_the_whole_dataset_whatever_its_order(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,15 +170,19 @@ def test_a_killed_run_leaves_nothing_and_goes_on_to_the_same_weights(
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", CLI, *command, "--out", str(cut)], env=environment)
-    log = cut / "metrics.csv"
-    while not log.is_file() or log.read_text().count("\n") < 2:
+    while not (cut / CHECKPOINT).is_file() or read_checkpoint(cut)["step"] == 0:
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert read_checkpoint(cut)["step"] < STEPS
+    assert 0 < read_checkpoint(cut)["step"] < STEPS
     assert list(scratch.iterdir()) == []
     monkeypatch.setattr(stream, "CHUNK", 400)
-    train(cut, resume=True)
+    scratch.rmdir()
+    with pytest.raises(InputError, match=r"--scratch: .*scratch is not a folder"):
+        train(cut, resume=True)
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    train(cut, scratch=elsewhere, resume=True)
+    scratch.mkdir()
     assert main([*command, "--out", str(whole)]) == 0
     agents = [read_checkpoint(folder)["agent"] for folder in (whole, cut)]
     assert all(torch.equal(value, agents[1][name]) for name, value in agents[0].items())

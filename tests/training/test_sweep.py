@@ -50,7 +50,7 @@ def test_a_killed_worker_changes_nothing(
         kill_the_worker_of(cut)
         killed.append(not (cut / "diagnostics.json").exists())
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     assert main([*arguments, str(tmp_path / "cut")]) == 0
     thread.join()
@@ -95,6 +95,13 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, da
         sweep(tmp_path / "new", options=("no_such=1",), **settings)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="not a readable Minari dataset"):
         sweep(tmp_path / "new", target=str(tmp_path / "{seed}"), options=("alignment=target_only",), seeds=(3,))
+    for given, message in (
+        ({"seeds": (0, 1, 0)}, "--seeds: 0 1 0 has one twice"),
+        ({"scenarios": ("none", "none")}, "--scenarios: none none has one twice"),
+        ({"gpus": 0.5}, "--gpus: 0.5 without --address"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sweep(tmp_path / "new", options=("alignment=target_only",), **(settings | given))  # type: ignore[arg-type]
     assert not (tmp_path / "new").exists()
 
 
@@ -121,7 +128,7 @@ def test_a_ray_cluster_does_the_same(tmp_path: Path, data: Data, monkeypatch: py
             raise
 
     monkeypatch.setattr(ray, "init", begun)
-    thread = threading.Thread(target=kill_the_worker_of, args=(tmp_path / "ray" / "seed=0",))
+    thread = threading.Thread(target=kill_the_worker_of, args=(tmp_path / "ray" / "seed=0",), daemon=True)
     thread.start()
     settings = {"target": str(data.target), "seeds": (0,), "episodes": 2, "scenarios": ("none",)}
     options = tuple(option for option in OPTIONS if "," not in option)
