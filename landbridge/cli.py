@@ -67,13 +67,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "servo setup": ("landbridge.deploy.hardware.servo_setup:setup", "give a servo its id, baud rate and mode"),
     "doctor": ("landbridge.doctor:doctor", "what this machine can do, and what to install for the rest"),
 }
+FAILED = 1
 INPUT_ERROR = 2
 INTERRUPTED = 130
 WIDE = 160  # columns of what goes to a file or a pipe, where rich would assume 80
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand. Returns the exit code: 0, 2 for bad input, 130 for Ctrl-C."""
+    """Run one subcommand. Exit codes: 0, 1 if its figures name what `failed`, 2 for bad input, 130 for Ctrl-C."""
     args = list(sys.argv[1:] if argv is None else argv)
     if args in ([], ["-h"], ["--help"]):
         _print_help()
@@ -108,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
             console.width = WIDE
         for table in _tables(figures):
             console.print(table)
-    return 0
+    return FAILED if figures and figures.get("failed") else 0
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

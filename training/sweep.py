@@ -75,8 +75,6 @@ def sweep(
         `failed`: trials that came to no end, and why.
     """
     machine = load_robot(robot)
-    for scenario in scenarios:
-        load_scenario(machine, scenario)
     if not seeds or not scenarios or episodes < 1:
         raise InputError("sweep", f"{seeds=} {scenarios=} {episodes=}", "give at least one of each")
     for flag, given in (("--seeds", seeds), ("--scenarios", scenarios)):
@@ -86,6 +84,8 @@ def sweep(
         raise InputError("--gpus", f"{gpus:g} without --address", "name a Ray cluster, or leave it out")
     choices = _choices(options)
     configs = {setting: _config(setting) for setting in _settings(choices)}
+    rungs = {scenario: load_scenario(machine, scenario).model_dump(mode="json") for scenario in scenarios}
+    made: dict[str, str] = {}  # dataset -> when
     varied = {name for name, values in choices.items() if len(values) > 1}
     out, trials = out.resolve(), []
     for (setting, config), seed in itertools.product(configs.items(), seeds):
@@ -94,17 +94,20 @@ def sweep(
         data = _of_seed(source, seed), _of_seed(target, seed)
         folder = scratch and scratch.resolve()
         for domain, path in needed(config.alignment, *data, folder).items():
-            open_domain(machine, domain, path)
+            made[str(path)] = open_domain(machine, domain, path).metadata.created
         seeded = dataclasses.replace(config, seed=seed)
         trials.append(Trial(run, shown, seeded, *data, robot, folder, engine, scenarios, episodes))
-    _claim(out, {"source": source, "target": target, "robot": robot, "options": choices})
+    fixed = {"source": source, "target": target, "robot": robot, "options": choices}
+    _claim(out, {name: {name: value} for name, value in fixed.items()} | {"datasets": made, "scenarios": rungs})
+    for trial in trials:
+        trial.refuse_another()
     left = [trial for trial in trials if not trial.complete]
     runner = here(left, retries) if address is None else on_ray(left, retries, address, gpus)
     failed = _run(runner, left) if left else []
     done = [trial for trial in trials if trial.complete]
     _write_table(out / TABLE, done)
     return {
-        "table": str(out / TABLE),
+        **({"table": str(out / TABLE)} if done else {}),
         "trials": f"{len(done)} of {len(trials)}",
         "settings": list(_by_setting(done, scenarios)),
         "failed": failed,
@@ -122,7 +125,9 @@ def _choices(options: tuple[str, ...]) -> dict[str, list[str]]:
         if not values or name in (*choices, "seed"):
             raise InputError("--options", f"{option!r}", "write NAME=VALUE once for each name; seeds go to --seeds")
         choices[name] = values.split(",")
-    return choices
+        if len(set(choices[name])) < len(choices[name]):
+            raise InputError("--options", f"{option!r} has a value twice", "give each once")
+    return dict(sorted(choices.items()))  # so that their order names no other run
 
 
 def _settings(choices: dict[str, list[str]]) -> Iterator[tuple[tuple[str, str], ...]]:
@@ -136,17 +141,26 @@ def _config(setting: tuple[tuple[str, str], ...]) -> TrainConfig:
     return tyro.cli(tyro.conf.FlagConversionOff[TrainConfig], args=arguments, prog="landbridge train")
 
 
-def _claim(out: Path, plan: dict[str, Any]) -> None:
-    """Make the sweep's folder, or see that it is of this sweep."""
+def _claim(out: Path, plan: dict[str, dict[str, Any]]) -> None:
+    """Make the sweep's folder, or see that it is of this sweep; a plan may have more than before, not other things."""
     path = out / PLAN
-    if not path.is_file():
-        if out.exists():
-            raise InputError(out, "already exists, and is no sweep", "choose another --out")
-        out.mkdir(parents=True)
-        write_atomic(path, (json.dumps(plan, indent=2) + "\n").encode())
-    elif differ := [key for key, value in json.loads(path.read_text()).items() if plan[key] != value]:
-        remedy = f"choose another --out, or go on with what {path} says"
-        raise InputError(out, f"is a sweep of another {', '.join(differ)}", remedy)
+    plan = json.loads(json.dumps(plan))  # as it will be read again
+    if path.is_file():
+        before = json.loads(path.read_text())
+        differ = [
+            key
+            for name, things in before.items()
+            for key, thing in things.items()
+            if plan[name].get(key, thing) != thing
+        ]
+        if differ:
+            remedy = f"choose another --out, or go on with what {path} says"
+            raise InputError(out, f"is a sweep of another {', '.join(differ)}", remedy)
+        plan = {name: before[name] | things for name, things in plan.items()}
+    elif out.exists():
+        raise InputError(out, "already exists, and is no sweep", "choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, (json.dumps(plan, indent=2) + "\n").encode())
 
 
 def _run(runner: Generator[list[Trial]], trials: list[Trial]) -> list[dict[str, str]]:
@@ -167,6 +181,7 @@ def _run(runner: Generator[list[Trial]], trials: list[Trial]) -> list[dict[str, 
 def _write_table(path: Path, trials: list[Trial]) -> None:
     """A line for every trial and scenario, in the order of the trials whatever came first."""
     if not trials:
+        path.unlink(missing_ok=True)
         return
     rows = [
         {**dict(trial.setting), "seed": trial.config.seed, "scenario": scenario}

@@ -20,7 +20,7 @@ from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
 from landbridge.training.config import TrainConfig, write_atomic
 from landbridge.training.evaluate import resolve, score
-from landbridge.training.run import DIAGNOSTICS
+from landbridge.training.run import CONFIG, DIAGNOSTICS
 from landbridge.training.train import train
 from landbridge.training.trainer import CHECKPOINT
 
@@ -57,6 +57,17 @@ class Trial:
     def complete(self) -> bool:
         """Whether nothing is left to do."""
         return self.trained and all(self._file(scenario).is_file() for scenario in self.scenarios)
+
+    def refuse_another(self) -> None:
+        """Raise InputError if the run folder holds a run of another configuration."""
+        path = self.run / CONFIG
+        if not path.is_file():
+            return
+        before, now = json.loads(path.read_text())["train"], self.config.to_json()
+        if differ := [name for name in before | now if before.get(name) != now.get(name)]:
+            raise InputError(
+                self.run, f"was trained with another {', '.join(differ)}: of another version?", "choose another --out"
+            )
 
     def scores(self, scenario: str) -> NDArray[np.float64]:
         """Success and return (2, episodes) of a complete trial."""

@@ -8,12 +8,14 @@ import signal
 import threading
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from landbridge.cli import main
 from landbridge.errors import InputError
+from landbridge.training.config import TrainConfig
 from landbridge.training.log import last_step
 from landbridge.training.sweep import sweep
 from landbridge.training.trial import Trial
@@ -112,6 +114,32 @@ def test_a_folder_of_another_sweep_is_refused(tmp_path: Path, data: Data, monkey
         sweep(tmp_path / "one", target=str(data.target), options=("alignment=target_only", "rows=8"), seeds=(0,))
     with pytest.raises(InputError, match="already exists, and is no sweep"):
         sweep(data.source, target=str(data.target), options=("alignment=target_only",), seeds=(0,))
+
+
+def test_what_was_made_of_other_data_or_by_another_configuration_is_not_taken_for_the_same(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("landbridge.training.sweep.here", lambda *_: (each for each in []))
+
+    def again(**changed: Any) -> None:
+        sweep(
+            tmp_path / "one", target=str(data.target), options=("alignment=target_only",), **{"seeds": (0,)} | changed
+        )
+
+    again()
+    again(seeds=(1,), scenarios=("none",))  # more of the same
+    run = tmp_path / "one" / "seed=0"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"train": TrainConfig(alignment="target_only", rows=7).to_json()}))
+    with pytest.raises(InputError, match="was trained with another rows"):
+        again()
+    plan = tmp_path / "one" / "sweep.json"
+    content = json.loads(plan.read_text())
+    assert set(content["scenarios"]) == {"none", "severe"}
+    content["datasets"] = dict.fromkeys(content["datasets"], "yesterday")
+    plan.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"is a sweep of another {data.target.resolve()}"):
+        again()
 
 
 def test_a_ray_cluster_does_the_same(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
