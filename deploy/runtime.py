@@ -55,8 +55,6 @@ class Policy:
         self.precision: Precision = "fp32"
         self.golden_error = float("nan")
         self._row, self._answer, self._run = self.obs[0], self.action[0], graph.run
-        self._high = np.ones_like(self._answer)  # arrays: numpy takes twice as long to clip by numbers
-        self._low = -self._high
         names = [name.removesuffix("_in") for name in graph.inputs if name != "obs"]
         self._state = [(graph.inputs[f"{name}_in"], graph.outputs[f"{name}_out"]) for name in names]
         self.recurrent = bool(names)
@@ -65,11 +63,15 @@ class Policy:
         """The action (m,) for one observation (n,): a view of `action`, valid until the next call.
 
         What is asked for beyond [-1, 1] never reaches the motors, so it is cut off here, where the history of actions,
-        the drift watch and the log begin, as it is in the simulator. NaN stays NaN.
+        the drift watch and the log begin, as it is in the simulator. NaN stays NaN. Few policies need it, and to ask
+        first costs a few microseconds less.
         """
         self._row[:] = obs
         self._run()
-        self._answer.clip(self._low, self._high, out=self._answer)
+        for asked in self._answer.tolist():
+            if not -1.0 <= asked <= 1.0:
+                self._answer.clip(-1.0, 1.0, out=self._answer)
+                break
         for before, after in self._state:
             before[:] = after
         return self._answer

@@ -72,5 +72,5 @@ def test_a_checkpoint_of_an_older_optimiser_is_refused(tmp_path: Path, data: Any
     state = read_checkpoint(tmp_path / "run")
     state["optimiser"]["param_groups"][0]["params"] = [0, 1, 2]  # one entry per layer, as it was
     torch.save(state, tmp_path / "run" / CHECKPOINT)
-    with pytest.raises(InputError, match=r"checkpoint.pt: of another version: .*parameter group"):
+    with pytest.raises(InputError, match=r"checkpoint.pt: of another version of landbridge: .*parameter group"):
         train(tmp_path / "run", resume=True)
