@@ -17,7 +17,7 @@ from landbridge.errors import InputError
 from landbridge.manifest import Drift, Threshold
 
 GOLDEN_TOLERANCE = 0.01  # of the mismatch, per unit of its limit; float32 gives about 1e-4
-REMEDY = "export a run with target data, of an alignment that has a predictor (tabb, dynamics)"
+REMEDY = "export a run with target data, of an alignment that has a predictor (corrected, tabb, dynamics)"
 
 Row = NDArray[np.floating]
 

@@ -183,7 +183,7 @@ def test_what_cannot_be_watched_is_refused(tmp_path: Path, bundle: Bundle, linea
         Distance(plain)
     files = {name: bundle.files[name] for name in ("policy.onnx", "golden.npz", "envelope.npz")}
     less = write_bundle(tmp_path / "less", bundle.manifest, bundle.robot, files)
-    with pytest.raises(InputError, match=r"alignment\.onnx is missing.*tabb, dynamics"):
+    with pytest.raises(InputError, match=r"alignment\.onnx is missing.*corrected, tabb, dynamics"):
         TargetMismatch(less)
     golden = bundle.arrays("golden.npz")
     golden["alignment_mismatch"] = golden["alignment_mismatch"] + 1

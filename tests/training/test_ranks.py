@@ -21,16 +21,9 @@ from landbridge.training.trainer import read_checkpoint
 from .conftest import Data
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "landbridge"]
-PREDICTOR = [
-    "--dynamics.predictor.hidden",
-    "16",
-    "--dynamics.predictor.source-steps",
-    "0",
-    "--dynamics.predictor.steps",
-    "50",
-]
+PREDICTOR = "--dynamics.predictor.hidden 16 --dynamics.predictor.source-steps 0 --dynamics.predictor.steps 50"
 # CQL draws noise for every row, `dynamics` weighs every row: each rank must take its own of both
-SMALL = ["--agent", "cql", "--cql.hidden", "16", "--rows", "32", "--steps", "60", "--seed", "3", *PREDICTOR]
+SMALL = f"--agent cql --alignment dynamics --cql.hidden 16 --rows 32 --steps 60 --seed 3 {PREDICTOR}".split()
 
 
 def test_two_ranks_train_what_one_process_trains(tmp_path: Path, data: Data) -> None:
