@@ -39,7 +39,7 @@ from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
 from landbridge.training.evaluate import resolve, score, summary
-from landbridge.training.run import CONFIG, DIAGNOSTICS
+from landbridge.training.run import CONFIG, has_reached
 from landbridge.training.statistics import paired_difference
 
 RESULTS = Path(__file__).parent / "results"
@@ -187,7 +187,9 @@ def _train(study: Study, seed: int) -> None:
         if not (folder / name).exists() and any(ARMS[arm].source == name for arm in study.chosen):
             make(folder / name)
     runs = {name: folder / "runs" / name for name in study.chosen}
-    missing = {name: _command(study, seed, ARMS[name], run) for name, run in runs.items() if not _complete(study, run)}
+    missing = {
+        name: _command(study, seed, ARMS[name], run) for name, run in runs.items() if not has_reached(run, study.steps)
+    }
     if missing:
         Stages(folder).train(f"seed {seed}", missing, study.steps)
 
@@ -203,11 +205,6 @@ def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
         *("--compile", "--steps", str(study.steps), "--seed", str(seed)),
         *((f"--{arm.alignment}.scenario", study.rung) if arm.fixed_base and arm.source == "source" else ()),
     )
-
-
-def _complete(study: Study, run: Path) -> bool:
-    path = run / DIAGNOSTICS
-    return path.is_file() and json.loads(path.read_text())["step"] == study.steps
 
 
 def _score(study: Study, seed: int) -> None:

@@ -26,3 +26,9 @@ def read_run(folder: Path) -> dict[str, Any]:
             folder / CONFIG, f"not a readable run: {error}", "name the --out of `landbridge train`"
         ) from error
     return run
+
+
+def has_reached(folder: Path, step: int) -> bool:
+    """Whether the run came to its end at this step; its diagnostics are what it writes last."""
+    path = folder / DIAGNOSTICS
+    return path.is_file() and bool(json.loads(path.read_text())["step"] == step)

@@ -75,13 +75,7 @@ def sweep(
         `failed`: trials that came to no end, and why.
     """
     machine = load_robot(robot)
-    if not seeds or not scenarios or episodes < 1:
-        raise InputError("sweep", f"{seeds=} {scenarios=} {episodes=}", "give at least one of each")
-    for flag, given in (("--seeds", seeds), ("--scenarios", scenarios)):
-        if len(set(given)) < len(given):
-            raise InputError(flag, f"{' '.join(map(str, given))} has one twice", "give each once")
-    if gpus and address is None:
-        raise InputError("--gpus", f"{gpus:g} without --address", "name a Ray cluster, or leave it out")
+    _refuse(seeds, scenarios, episodes, gpus, address)
     choices = _choices(options)
     configs = {setting: _config(setting) for setting in _settings(choices)}
     rungs = {scenario: load_scenario(machine, scenario).model_dump(mode="json") for scenario in scenarios}
@@ -112,6 +106,18 @@ def sweep(
         "settings": list(_by_setting(done, scenarios)),
         "failed": failed,
     }
+
+
+def _refuse(
+    seeds: tuple[int, ...], scenarios: tuple[str, ...], episodes: int, gpus: float, address: str | None
+) -> None:
+    if not seeds or not scenarios or episodes < 1:
+        raise InputError("sweep", f"{seeds=} {scenarios=} {episodes=}", "give at least one of each")
+    for flag, given in (("--seeds", seeds), ("--scenarios", scenarios)):
+        if len(set(given)) < len(given):
+            raise InputError(flag, f"{' '.join(map(str, given))} has one twice", "give each once")
+    if gpus and address is None:
+        raise InputError("--gpus", f"{gpus:g} without --address", "name a Ray cluster, or leave it out")
 
 
 def _of_seed(path: str | None, seed: int) -> Path | None:

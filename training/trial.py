@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
-import json
 import shutil
 import traceback
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
 from landbridge.training.config import TrainConfig, write_atomic
 from landbridge.training.evaluate import resolve, score
-from landbridge.training.run import CONFIG, DIAGNOSTICS
+from landbridge.training.run import CONFIG, has_reached, read_run
 from landbridge.training.train import train
 from landbridge.training.trainer import CHECKPOINT
 
@@ -50,8 +49,7 @@ class Trial:
     @property
     def trained(self) -> bool:
         """Whether the run has come to its end."""
-        path = self.run / DIAGNOSTICS
-        return path.is_file() and json.loads(path.read_text())["step"] == self.config.steps
+        return has_reached(self.run, self.config.steps)
 
     @property
     def complete(self) -> bool:
@@ -60,10 +58,9 @@ class Trial:
 
     def refuse_another(self) -> None:
         """Raise InputError if the run folder holds a run of another configuration."""
-        path = self.run / CONFIG
-        if not path.is_file():
+        if not (self.run / CONFIG).is_file():
             return
-        before, now = json.loads(path.read_text())["train"], self.config.to_json()
+        before, now = read_run(self.run)["train"], self.config.to_json()
         if differ := [name for name in before | now if before.get(name) != now.get(name)]:
             raise InputError(
                 self.run, f"was trained with another {', '.join(differ)}: of another version?", "choose another --out"

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from landbridge.training.alignments.base import Context, Diagnostics
@@ -49,7 +48,7 @@ class Corrected(Modelled):
         """Train the model, measure its error, then the simulator's."""
         super().fit(source, target)
         mean, variance = self.estimate(source)
-        excess = np.square(self._measured(source.next_obs) - mean) - variance
+        excess = np.square(source.next_obs[:, self.measured] - mean) - variance
         excess = np.average(excess, axis=0, weights=variance**-2)
         self.discrepancy.copy_(torch.from_numpy(np.maximum(excess, 0)))
 
@@ -59,9 +58,9 @@ class Corrected(Modelled):
         mean, variance = self.estimate(source)
         prior = self.discrepancy.double().cpu().numpy()
         gain = prior / (prior + variance)
-        step = gain * (mean - self._measured(source.next_obs))
+        step = gain * (mean - source.next_obs[:, self.measured])
         next_obs = source.next_obs.copy()
-        next_obs[:, task.observer.measured] += step.astype(np.float32)
+        next_obs[:, self.measured] += step.astype(np.float32)
         reward = task.reward(source.obs, source.action, next_obs).astype(np.float32)
         self._gain = gain.mean(0)
         self._moved = np.sqrt(np.mean(np.square(step) / self.error.double().cpu().numpy(), axis=1))
@@ -74,11 +73,5 @@ class Corrected(Modelled):
 
     def diagnostics(self) -> Diagnostics:
         """Mean K of every column over the rows corrected last; how far each moved, rms over columns in units of e_j."""
-        observer = self.context.task.observer
-        names = [name for name, m in zip(observer.names, observer.measured, strict=True) if m]
-        gains = {f"gain.{name}": float(k) for name, k in zip(names, self._gain, strict=True)}
+        gains = {f"gain.{name}": float(k) for name, k in zip(self.measured_names, self._gain, strict=True)}
         return Diagnostics(self.model_figures | gains, {"moved": self._moved})
-
-    def _measured(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
-        measured: NDArray[np.float32] = obs[:, self.context.task.observer.measured]
-        return measured

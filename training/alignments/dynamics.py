@@ -35,7 +35,7 @@ class Dynamics(Predictive):
     def extend(self, source: Transitions) -> NDArray[np.float32]:
         """The mismatch itself, (N, 1)."""
         mean, variance = self.estimate(source)
-        z = np.square(source.next_obs[:, self.context.task.observer.measured] - mean) / variance
+        z = np.square(source.next_obs[:, self.measured] - mean) / variance
         return np.sqrt(z.mean(1, keepdims=True)).astype(np.float32)
 
     def mismatch(self, batch: Batch, value: Value) -> Tensor:

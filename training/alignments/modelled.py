@@ -38,6 +38,7 @@ class Modelled(Alignment):
     task.
 
     Attributes:
+        measured, measured_names: Which columns the ensemble predicts (n,), and what they are called.
         error: e_j^2, mean squared error of the ensemble's mean on held-out target transitions, per measured column j,
             in physical units.
         unexplained: The same as a share of the column's held-out motion.
@@ -48,11 +49,12 @@ class Modelled(Alignment):
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__(config, context)
         observer = context.task.observer
-        self.obs_size, self.action_size = observer.size, observer.num_actions
-        measured = int(observer.measured.sum())
-        self.predictor = Predictor(self.obs_size, self.action_size, measured, config.predictor)
-        self.register_buffer("error", torch.ones(measured))
-        self.register_buffer("unexplained", torch.zeros(measured))
+        self.obs_size, self.action_size, self.measured = observer.size, observer.num_actions, observer.measured
+        self.measured_names = [name for name, m in zip(observer.names, observer.measured, strict=True) if m]
+        columns = len(self.measured_names)
+        self.predictor = Predictor(self.obs_size, self.action_size, columns, config.predictor)
+        self.register_buffer("error", torch.ones(columns))
+        self.register_buffer("unexplained", torch.zeros(columns))
         self.error: Tensor
         self.unexplained: Tensor
 
@@ -65,9 +67,8 @@ class Modelled(Alignment):
         """Train the model on the target rows that are not held out, and measure its error on those that are."""
         training, held = self.split(target)
         self.learn(source, training)
-        measured = self.context.task.observer.measured
-        error = np.square(self.predict(held).mean(0) - held.next_obs)[:, measured].mean(0).astype(np.float64)
-        motion = (held.next_obs - held.obs)[:, measured].var(0).astype(np.float64)
+        error = np.square(self.predict(held).mean(0) - held.next_obs)[:, self.measured].mean(0).astype(np.float64)
+        motion = (held.next_obs - held.obs)[:, self.measured].var(0).astype(np.float64)
         self.error.copy_(torch.from_numpy(np.maximum(error, 1e-12)))
         self.unexplained.copy_(torch.from_numpy(error / np.maximum(motion, 1e-12)))
         if self.trust < TRUSTED:
@@ -80,7 +81,7 @@ class Modelled(Alignment):
     def learn(self, source: Transitions, target: Transitions) -> None:
         """Train the ensemble, with source rows as the first guess."""
         c = self.context
-        self.predictor.fit(source, target, c.normaliser, c.task.observer.measured, c.seed)
+        self.predictor.fit(source, target, c.normaliser, self.measured, c.seed)
 
     def predict(self, data: Transitions) -> NDArray[np.float32]:
         """Next observations (members, N, n) of the robot after each row, in physical units."""
@@ -91,7 +92,7 @@ class Modelled(Alignment):
 
         The variance is e_j^2 + v_j with v_j that of the members: they disagree where the robot's data are silent.
         """
-        predicted = self.predict(data)[:, :, self.context.task.observer.measured].astype(np.float64)
+        predicted = self.predict(data)[:, :, self.measured].astype(np.float64)
         return predicted.mean(0), self.error.double().cpu().numpy() + predicted.var(0)
 
     def split(self, target: Transitions) -> tuple[Transitions, Transitions]:
@@ -101,7 +102,5 @@ class Modelled(Alignment):
     @property
     def model_figures(self) -> dict[str, float]:
         """`trust`, and the unexplained share of every column."""
-        observer = self.context.task.observer
-        names = [name for name, m in zip(observer.names, observer.measured, strict=True) if m]
-        unexplained = zip(names, self.unexplained.tolist(), strict=True)
+        unexplained = zip(self.measured_names, self.unexplained.tolist(), strict=True)
         return {f"heldout_unexplained.{name}": share for name, share in unexplained} | {"trust": self.trust}
