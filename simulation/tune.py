@@ -45,7 +45,7 @@ def tune(
 
     Args:
         robot: Name of a robot, or a robot folder.
-        behaviour: Entry of the robot's behaviour.yaml to start from and to replace.
+        behaviour: Entry of the robot's behaviour.yaml to replace.
         scenarios: Rungs to run on, each with the same number of episodes.
         engine: Physics engine.
         generations: Generations of CMA-ES.
@@ -112,10 +112,18 @@ def search(
     episodes: int,
     seed: int,
 ) -> tuple[dict[str, float], float, float]:
-    """The best parameters of `behaviour` for `rungs`, their mean return and success on fresh start states."""
+    """The best parameters of `behaviour` for `rungs`, their mean return and success on fresh start states.
+
+    The search begins at whichever entry with the same parameters does best there: one that was tuned for the nominal
+    robot may be a poor place to begin in a simulator far from it.
+    """
     task = load_task(robot)
     names = list(start.behaviours[behaviour].parameters)
-    origin = np.log(list(start.behaviours[behaviour].parameters.values()))
+    origins = [
+        np.log([entry.parameters[name] for name in names])
+        for entry in start.behaviours.values()
+        if entry.parameters.keys() == set(names)
+    ]
     rngs = [np.random.default_rng([seed, i]) for i in range(len(rungs) * episodes)]  # of pushes and measurement noise
     plants = [make_plant(robot, engine, rungs[i // episodes], rng) for i, rng in enumerate(rngs)]
 
@@ -128,6 +136,7 @@ def search(
         runs = lockstep(plants, task, made[behaviour](len(plants), rng), rng)
         return float(np.mean([run.rewards.sum() for run in runs])), float(np.mean([task.success(r.obs) for r in runs]))
 
+    origin = max(origins, key=lambda logs: score(logs, seed)[0])
     strategy = cma.CMAEvolutionStrategy(origin, 0.3, {"seed": seed + 1, "verbose": -9})
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("tune", total=generations)

@@ -18,7 +18,7 @@ from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import following, lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
-from landbridge.simulation.tune import replaced
+from landbridge.simulation.tune import replaced, search
 from landbridge.task import load_task
 
 ROBOT = load_robot("furuta")
@@ -169,6 +169,15 @@ def test_a_behaviour_is_tuned_for_the_robot_that_is_simulated_and_makes_the_data
     (episode,) = open_dataset(tmp_path / "data")
     expected = tuned(1, np.random.default_rng(0))(episode.obs[:-1])
     np.testing.assert_array_equal(episode.actions, expected.astype(np.float32))
+
+
+def test_tuning_begins_where_the_robot_does_best_already() -> None:
+    """A controller that hardly moves has no better neighbours; that of `excite`, of the same parameters, succeeds."""
+    start = read_behaviours(ROBOT.folder / "behaviour.yaml")
+    weak = {name: value / 1000 for name, value in start.behaviours["tuned"].parameters.items()}
+    start = replaced(start, "tuned", Tuned(made_by="", parameters=weak))
+    _, _, success = search(ROBOT, start, "tuned", [load_scenario(ROBOT, "severe")], "mujoco", 1, 4, 0)
+    assert success > 0
 
 
 def test_half_of_a_source_starts_anywhere_and_a_target_never_does(tmp_path: Path) -> None:
