@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,42 @@ from landbridge.errors import InputError
 CONFIG = "config.json"
 METRICS = "metrics.csv"
 DIAGNOSTICS = "diagnostics.json"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is made of besides its configuration: the arguments of `landbridge.training.train.train`."""
+
+    robot: str
+    source: Path | None = None
+    target: Path | None = None
+    scratch: Path | None = None
+    calibration: Path | None = None
+    score: str | None = None
+
+    @classmethod
+    def of(cls, run: dict[str, Any], out: Path, scratch: Path | None) -> Inputs:
+        """Those that a run began with; its rows may go to another folder `scratch` than before.
+
+        Raises:
+            InputError: Its rows were in memory.
+        """
+        names = ("source", "target", "scratch", "calibration")
+        paths = {name: Path(run[name]) for name in names if run.get(name)}
+        began = cls(robot=run["robot"], score=run["score"], **paths)
+        if scratch is not None and began.scratch is None:
+            raise InputError("--scratch", f"{out} began with its rows in memory", "resume it without, or train anew")
+        return replace(began, scratch=scratch or began.scratch)
+
+    def to_json(self) -> dict[str, str | None]:
+        """Names, and absolute paths."""
+        return {name: str(v.resolve()) if isinstance(v, Path) else v for name, v in vars(self).items()}
+
+    def calibration_hash(self) -> dict[str, str]:
+        """SHA-256 of the calibration by its path as given, if there is one."""
+        if self.calibration is None:
+            return {}
+        return {str(self.calibration): hashlib.sha256(self.calibration.read_bytes()).hexdigest()}
 
 
 def read_run(folder: Path) -> dict[str, Any]:

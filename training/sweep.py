@@ -25,6 +25,7 @@ from landbridge.training.config import TrainConfig, write_atomic
 from landbridge.training.dataset import open_domain
 from landbridge.training.evaluate import summary
 from landbridge.training.log import last_step
+from landbridge.training.run import Inputs
 from landbridge.training.train import needed
 from landbridge.training.trial import Trial
 from landbridge.training.workers import here, on_ray
@@ -85,12 +86,11 @@ def sweep(
     for (setting, config), seed in itertools.product(configs.items(), seeds):
         shown = tuple((name, value) for name, value in setting if name in varied)
         run = out / "_".join(f"{name}={value}" for name, value in (*shown, ("seed", str(seed))))
-        data = _of_seed(source, seed), _of_seed(target, seed)
-        folder = scratch and scratch.resolve()
-        for domain, path in needed(config.alignment, *data, folder).items():
+        inputs = Inputs(robot, _of_seed(source, seed), _of_seed(target, seed), scratch and scratch.resolve())
+        for domain, path in needed(config.alignment, inputs).items():
             made[str(path)] = open_domain(machine, domain, path).metadata.created
         seeded = dataclasses.replace(config, seed=seed)
-        trials.append(Trial(run, shown, seeded, *data, robot, folder, engine, scenarios, episodes))
+        trials.append(Trial(run, shown, seeded, inputs, engine, scenarios, episodes))
     fixed = {"source": source, "target": target, "robot": robot, "options": choices}
     _claim(out, {name: {name: value} for name, value in fixed.items()} | {"datasets": made, "scenarios": rungs})
     for trial in trials:

@@ -33,7 +33,8 @@ from landbridge.training.dataset import Normaliser, Transitions, pack
 from landbridge.training.evaluate import score as score_policy
 from landbridge.training.log import Log
 from landbridge.training.policy import Actor
-from landbridge.training.run import CONFIG, DIAGNOSTICS, read_run
+from landbridge.training.resimulated import calibrated, resimulated
+from landbridge.training.run import CONFIG, DIAGNOSTICS, Inputs, read_run
 from landbridge.training.stream import Stream, read_domains
 from landbridge.training.stretches import Stretches
 from landbridge.training.trainer import Trainer, read_checkpoint, restore
@@ -51,6 +52,7 @@ def train(
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig(),  # noqa: B008 (frozen)
     score: str | None = None,
     scratch: Path | None = None,
+    calibration: Path | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train an agent on source data aligned to the target.
@@ -72,57 +74,59 @@ def train(
         scratch: Folder on a disk for the source's rows while the run lasts, where memory is too small for them.
             Alignments are then fitted to 262,144 rows, and every 256 steps draw from 131,072, both from all over. Each
             rank has a file of its own. A resumed run takes the one that it began with unless another is given.
+        calibration: File of `landbridge calibrate identify`: before they are aligned, the source's rows are simulated
+            again there, each from its own state for one control period. For fixed bases.
         resume: Continue the run in `out` with its own configuration, to the last bit as if never interrupted.
     """
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
-    if resume:
-        run = read_run(out)
-        config, robot, score = TrainConfig.from_json(run["train"]), run["robot"], run["score"]
-        source, target, began_in = (Path(run[key]) if run.get(key) else None for key in ("source", "target", "scratch"))
-        if scratch is not None and began_in is None:
-            raise InputError("--scratch", f"{out} began with its rows in memory", "resume it without, or train anew")
-        scratch = scratch or began_in
+    inputs = Inputs(robot, source, target, scratch, calibration, score)
+    run = read_run(out) if resume else None
+    if run is not None:
+        config, inputs = TrainConfig.from_json(run["train"]), Inputs.of(run, out, scratch)
     elif out.exists():
         raise InputError(out, "already exists", "choose another --out, remove it, or add --resume")
-    machine = load_robot(robot)
-    if score is not None:
-        load_scenario(machine, score)
-    paths = needed(config.alignment, source, target, scratch)
-    domains, stream = read_domains(machine, paths, streamed=scratch is not None)
-    hashes = {str(paths[name]): data.digest() for name, data in domains.items()}
-    if stream is not None:
-        hashes[str(paths["source"])] = stream.digest
-    if resume and hashes != run["dataset_hashes"]:
+    machine = load_robot(inputs.robot)
+    if inputs.score is not None:
+        load_scenario(machine, inputs.score)
+    simulator = None if inputs.calibration is None else calibrated(machine, inputs.calibration)
+    domains, stream, hashes = _read(machine, config.alignment, inputs)
+    if run is not None and hashes != run["dataset_hashes"]:
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
     names = load_task(machine).observer.names
     normaliser = stream.normaliser(domains, names) if stream else Normaliser.of(list(domains.values()), names)
     state = read_checkpoint(out) if resume else None
     began = time.perf_counter()
-    trainer = build(out, domains, normaliser, machine, config, state, stream, scratch)
+    if simulator is not None:
+        domains["source"] = resimulated(domains["source"], machine, simulator)
+    trainer = build(out, domains, normaliser, machine, config, state, stream, inputs.scratch)
     fit_seconds = time.perf_counter() - began
     ranks.wait()  # the others have seen that `out` is new
     if not resume and ranks.leads():
-        folders = {"source": source, "target": target, "scratch": scratch}
-        given = {"robot": robot, "score": score} | {name: _absolute(path) for name, path in folders.items()}
-        _write_config(out, given, hashes, normaliser, config)
-    _train(trainer, _scorer(trainer, normaliser, machine, score))
+        _write_config(out, inputs, hashes, normaliser, config)
+    _train(trainer, _scorer(trainer, normaliser, machine, inputs.score))
     figures = _report(trainer, fit_seconds) if ranks.leads() else {}
     if trainer.step < config.steps:
         raise KeyboardInterrupt
     return figures
 
 
-def _absolute(path: Path | None) -> str | None:
-    return None if path is None else str(path.resolve())
+def _read(robot: Robot, alignment: str, inputs: Inputs) -> tuple[dict[str, Transitions], Stream | None, dict[str, str]]:
+    """The domains that an alignment reads, the stream if one is but its sample, and the digest of every input."""
+    paths = needed(alignment, inputs)
+    domains, stream = read_domains(robot, paths, streamed=inputs.scratch is not None)
+    hashes = {str(paths[name]): data.digest() for name, data in domains.items()} | inputs.calibration_hash()
+    if stream is not None:
+        hashes[str(paths["source"])] = stream.digest
+    return domains, stream, hashes
 
 
 def _write_config(
-    out: Path, given: dict[str, Any], hashes: dict[str, str], normaliser: Normaliser, config: TrainConfig
+    out: Path, inputs: Inputs, hashes: dict[str, str], normaliser: Normaliser, config: TrainConfig
 ) -> None:
     """Make the run's folder, and in it what the run is resumed and exported from."""
     out.mkdir(parents=True)
     plain = {
-        **given,
+        **inputs.to_json(),
         "dataset_hashes": hashes,
         "obs_mean": normaliser.mean.tolist(),
         "obs_std": normaliser.std.tolist(),
@@ -132,23 +136,28 @@ def _write_config(
     write_atomic(out / CONFIG, (json.dumps(plain, indent=2) + "\n").encode())
 
 
-def needed(alignment: str, source: Path | None, target: Path | None, scratch: Path | None) -> dict[str, Path]:
+def needed(alignment: str, inputs: Inputs) -> dict[str, Path]:
     """The datasets that an alignment reads, by domain.
 
     Raises:
-        InputError: One is not given, or the source may not go to `scratch`.
+        InputError: One is not given, or the source can have no `scratch` or no `calibration`.
     """
     paths: dict[str, Path] = {}
     for name in ALIGNMENTS[alignment].domains:
-        path = {"source": source, "target": target}[name]
+        path = {"source": inputs.source, "target": inputs.target}[name]
         if path is None:
             raise InputError(f"--{name}", f"alignment {alignment!r} needs a {name} dataset", f"add --{name} PATH")
         paths[name] = path
-    if scratch is not None and not scratch.is_dir():
-        raise InputError("--scratch", f"{scratch} is not a folder", "name an existing one, on a disk")
-    if scratch is not None and ALIGNMENTS[alignment].whole_source:
+    if inputs.scratch is not None and not inputs.scratch.is_dir():
+        raise InputError("--scratch", f"{inputs.scratch} is not a folder", "name an existing one, on a disk")
+    if inputs.scratch is not None and ALIGNMENTS[alignment].whole_source:
         problem = f"alignment {alignment!r} weighs every source row against all others at once"
         raise InputError("--scratch", problem, "keep the source in memory, or choose another alignment")
+    if inputs.calibration is not None and "source" not in paths:
+        raise InputError("--calibration", f"alignment {alignment!r} reads no source", "leave it out")
+    if inputs.calibration is not None and inputs.scratch is not None:
+        problem = "rows that do not fit in memory are too many to simulate again"
+        raise InputError("--calibration", problem, "make the source with `collect --calibration`")
     return paths
 
 

@@ -19,7 +19,7 @@ from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
 from landbridge.training.config import TrainConfig, write_atomic
 from landbridge.training.evaluate import resolve, score
-from landbridge.training.run import CONFIG, has_reached, read_run
+from landbridge.training.run import CONFIG, Inputs, has_reached, read_run
 from landbridge.training.train import train
 from landbridge.training.trainer import CHECKPOINT
 
@@ -31,17 +31,14 @@ class Trial:
     Attributes:
         run: Run folder; what the trial says goes to `<run>.log`.
         setting: The options that the sweep varies, by name.
-        config, source, target, robot, scratch: Of `landbridge train`.
+        config, inputs: Of `landbridge train`.
         engine, scenarios, episodes: Of `landbridge evaluate`; the seed is the run's.
     """
 
     run: Path
     setting: tuple[tuple[str, str], ...]
     config: TrainConfig
-    source: Path | None
-    target: Path | None
-    robot: str
-    scratch: Path | None
+    inputs: Inputs
     engine: Engine
     scenarios: tuple[str, ...]
     episodes: int
@@ -106,10 +103,10 @@ class Trial:
         resume = (self.run / CHECKPOINT).is_file()
         if not resume:
             shutil.rmtree(self.run, ignore_errors=True)  # killed before its first checkpoint
-        train(self.run, self.source, self.target, self.robot, self.config, scratch=self.scratch, resume=resume)
+        train(self.run, **vars(self.inputs), config=self.config, resume=resume)
 
     def _score(self) -> None:
-        robot = load_robot(self.robot)
+        robot = load_robot(self.inputs.robot)
         policy = resolve(str(self.run), robot)
         for scenario in self.scenarios:
             if not self._file(scenario).is_file():
