@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,3 +34,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
         mix={"excite": 1.0},
     )
     return Data(folder / "source", folder / "target")
+
+
+def kill_when(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
+    """SIGKILL to `process` as soon as `condition` holds, while it still runs."""
+    pause = threading.Event()
+    while not condition():
+        assert process.poll() is None
+        pause.wait(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from landbridge.cli import main
 from landbridge.errors import InputError
 from landbridge.training.config import write_atomic
 from landbridge.training.log import Log
 from landbridge.training.train import train
 from landbridge.training.trainer import read_checkpoint
 
-from .conftest import Data
+from .conftest import Data, kill_when
 
-STEPS = 256 * 8
+STEPS = 256 * 5
 EACH_BLOCK = (
     "import sys, landbridge.training.trainer as t, landbridge.cli as c; t.CHECKPOINT_SECONDS = 0; sys.exit(c.main())"
 )
@@ -31,16 +31,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, data: Data) ->
     options = ["--alignment", "none", "--rows", "16", "--iql.hidden", "16", "--steps", str(STEPS)]
     command = ["train", "--source", str(data.source), "--target", str(data.target), *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, "-c", EACH_BLOCK, *command, "--out", str(tmp_path / "whole")], env=environment, check=True
-    )
+    assert main([*command, "--out", str(tmp_path / "whole")]) == 0
     run = tmp_path / "cut"
     process = subprocess.Popen([sys.executable, "-c", EACH_BLOCK, *command, "--out", str(run)], env=environment)
     log = run / "metrics.csv"
-    while not log.is_file() or log.read_text().count("\n") < 3:
-        assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    kill_when(process, lambda: log.is_file() and log.read_text().count("\n") >= 3)
     assert read_checkpoint(run)["step"] < STEPS
     train(run, resume=True)
     whole, cut = (read_checkpoint(folder)["agent"] for folder in (tmp_path / "whole", run))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +30,7 @@ from landbridge.training.stretches import Stretches
 from landbridge.training.train import build, train
 from landbridge.training.trainer import CHECKPOINT, read_checkpoint
 
-from .conftest import Data
+from .conftest import Data, kill_when
 from .test_alignments import SMALL
 
 ROBOT = load_robot("furuta")
@@ -170,10 +169,7 @@ def test_a_killed_run_leaves_nothing_and_goes_on_to_the_same_weights(
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", CLI, *command, "--out", str(cut)], env=environment)
-    while not (cut / CHECKPOINT).is_file() or read_checkpoint(cut)["step"] == 0:
-        assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    kill_when(process, lambda: (cut / CHECKPOINT).is_file() and read_checkpoint(cut)["step"] > 0)
     assert 0 < read_checkpoint(cut)["step"] < STEPS
     assert list(scratch.iterdir()) == []
     monkeypatch.setattr(stream, "CHUNK", 400)
