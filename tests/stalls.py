@@ -34,7 +34,7 @@ repeated: list[str] = []  # what the summary says
 def watched() -> Iterator[list[float]]:
     """Holds afterwards the longest time [ms] in which this machine did not wake up a process that asked for 2 ms."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SLEEPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-I", "-S", "-c", SLEEPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdin is not None
     assert process.stdout is not None
