@@ -70,6 +70,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 FAILED = 1
 INPUT_ERROR = 2
 INTERRUPTED = 130
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a service that is stopped, a terminal that is closed
 WIDE = 160  # columns of what goes to a file or a pipe, where rich would assume 80
 
 
@@ -89,7 +90,9 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"landbridge: no command {name!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
         return INPUT_ERROR
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    ends = [number for number in ENDS if number != signal.SIGHUP or not nohup]
+    before = {number: signal.signal(number, _interrupt) for number in ends}
     try:
         figures = tyro.cli(_function(name), prog=f"landbridge {name}", args=rest, console_outputs=True)
     except InputError as error:
@@ -113,8 +116,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
-    """Ctrl-C and SIGTERM end a command in the same orderly way; a SIGTERM on top of that adds nothing."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """ENDS end a command in the same orderly way; what comes on top of that adds nothing, but for a second Ctrl-C."""
+    for further in ENDS[1:]:
+        signal.signal(further, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

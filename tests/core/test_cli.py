@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import signal
 
 import pytest
 
@@ -23,6 +25,34 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fly"]) == 2
     assert "no command 'fly'; known: demo, collect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_ends_a_command_lets_it_end_in_order(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGHUP is a terminal that was closed, or an ssh session that dropped, with a robot in motion."""
+    done: list[str] = []
+
+    def moving() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            done.append("torque off")
+
+    monkeypatch.setattr("landbridge.doctor.doctor", moving)
+    before = signal.getsignal(number)
+    assert main(["doctor"]) == 130
+    assert done == ["torque off"]
+    assert signal.getsignal(number) is before
+
+
+def test_a_command_under_nohup_outlives_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("landbridge.doctor.doctor", lambda: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main(["doctor"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_figures_are_not_cut_in_a_file(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

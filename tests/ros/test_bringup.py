@@ -44,11 +44,12 @@ VALUES = {
     "twin": {"scenario": "extreme"},
 }
 
-Process = tuple[str, str, list[str], dict[str, Any]]
+Process = tuple[str, str, list[str], dict[str, Any], bool]  # the last: whether its end is that of the bring-up
 
 
 def as_started_by_up(spec: NodeSpec) -> Process:
-    return spec.package, spec.executable, arguments(spec, "FILE"), yaml.safe_load(parameters_yaml(spec))
+    parameters = yaml.safe_load(parameters_yaml(spec))
+    return spec.package, spec.executable, arguments(spec, "FILE"), parameters, spec.essential
 
 
 def file_replaced(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
@@ -75,7 +76,8 @@ def expand_with_launch_ros(path: Path, values: dict[str, str], monkeypatch: pyte
 
     def execute(self: Any, context: Any) -> None:  # in place of starting it
         argv = [perform_substitutions(context, part) for part in self.cmd[1:]]
-        found.append((self.node_package, self.node_executable, *file_replaced(argv)))
+        ends_all = bool(self._ExecuteLocal__on_exit)
+        found.append((self.node_package, self.node_executable, *file_replaced(argv), ends_all))
 
     monkeypatch.setattr(ExecuteProcess, "execute", execute)
     context = LaunchContext()
@@ -103,6 +105,10 @@ def expand_with_stand_ins(path: Path, values: dict[str, str], monkeypatch: pytes
         def __init__(self, *, function: Callable[[Any], list[Any]]) -> None:
             self.function = function
 
+    class Shutdown:
+        def __init__(self, *, reason: str) -> None:
+            self.reason = reason
+
     class Node:
         def __init__(
             self,
@@ -114,15 +120,20 @@ def expand_with_stand_ins(path: Path, values: dict[str, str], monkeypatch: pytes
             parameters: Any,
             arguments: list[str],
             output: str,
+            on_exit: list[Shutdown],
         ) -> None:
             (values,) = parameters
             remaps = ["-r", f"__node:={name}", "-r", f"__ns:=/{namespace}"]
             argv = [*arguments, "--ros-args", *remaps, "--params-file", "FILE"]
-            self.process = (package, executable, argv, {f"/{name}": {"ros__parameters": values}})
+            self.process = (package, executable, argv, {f"/{name}": {"ros__parameters": values}}, bool(on_exit))
 
     modules = {
         "launch": {"LaunchContext": object, "LaunchDescription": list},
-        "launch.actions": {"DeclareLaunchArgument": DeclareLaunchArgument, "OpaqueFunction": OpaqueFunction},
+        "launch.actions": {
+            "DeclareLaunchArgument": DeclareLaunchArgument,
+            "OpaqueFunction": OpaqueFunction,
+            "Shutdown": Shutdown,
+        },
         "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration},
         "launch_ros": {},
         "launch_ros.actions": {"Node": Node, "LifecycleNode": type("LifecycleNode", (Node,), {})},

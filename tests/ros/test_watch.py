@@ -93,12 +93,15 @@ def test_what_it_shows_does_not_end_it(listener: Listener) -> None:
     fault = topics.status_message("FAULT", "port [/dev/ttyUSB0] [b]lost", {})
     heard[topics.SAFETY_STATE].raw, heard[topics.SAFETY_STATE].at = serialize_message(fault), time.monotonic() + 60
     listener.reports["bridge"] = topics.status_message("bridge", "[/odd]", {"a": "[red]b"})
+    for name, level in (("lidar", b"\x03"), ("other", b"\x2a")):  # of drivers that are not ours; 3 is STALE
+        listener.reports[name] = topics.status_message(name, "here", {})
+        listener.reports[name].level = level
 
     async def look() -> None:
         app = Watch(FURUTA, listener)
         async with app.run_test(size=(120, 40)):
             await shows(app, "#state", "FAULT   port [/dev/ttyUSB0] [b]lost")
             await shows(app, "#joints", "+inf", "+nan")
-            await shows(app, "#reports", "bridge: [/odd]", "a [red]b")
+            await shows(app, "#reports", "bridge: [/odd]", "a [red]b", "lidar: STALE here", "other: LEVEL? here")
 
     asyncio.run(look())

@@ -13,7 +13,7 @@ def describe(mode: str) -> Any:
     `launch` is imported here only: it comes with a ROS 2 installation, and machines without it have the nodes too.
     """
     from launch import LaunchDescription
-    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
     from launch.substitutions import LaunchConfiguration
     from launch_ros.actions import LifecycleNode, Node
 
@@ -30,6 +30,7 @@ def describe(mode: str) -> Any:
                 parameters=[dict(spec.parameters)],
                 arguments=["--ros-args", "--enclave", spec.enclave],
                 output="screen",
+                on_exit=[Shutdown(reason=f"{spec.name} has ended")] if spec.essential else [],
             )
             for spec in make(**values)
         ]

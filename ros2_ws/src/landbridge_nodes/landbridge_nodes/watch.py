@@ -27,7 +27,7 @@ RATE_SECONDS = 1.0  # over which rates are counted
 SILENT_SECONDS = 0.5  # without the monitor's heartbeat (25 Hz) what is shown of the state is history
 COLOURS = {State.ACTIVE: "green", State.ARMED: "teal", State.STANDBY: "navy", State.UNCONFIGURED: "dimgrey"}
 STOPPING, STOPPED = "darkgoldenrod", "darkred"
-LEVELS = {b"\x00": "", b"\x01": "WARN ", b"\x02": "ERROR "}
+LEVELS = {b"\x00": "", b"\x01": "WARN ", b"\x02": "ERROR ", b"\x03": "STALE "}
 BAR, CODE = 24, 20  # characters
 
 
@@ -160,7 +160,9 @@ class Watch(App[None]):
 
     def _read_reports(self) -> Table:
         reports = sorted(self.listener.reports.items())
-        titles = (Text(f"{name}: {LEVELS[status.level]}{status.message or 'ok'}") for name, status in reports)
+        titles = (
+            Text(f"{name}: {LEVELS.get(status.level, 'LEVEL? ')}{status.message or 'ok'}") for name, status in reports
+        )
         table = Table(*(Column(title) for title in titles), box=None, header_style="bold", padding=(0, 3, 0, 0))
         for row in zip_longest(*(_values(status) for _, status in reports), fillvalue=Text()):
             table.add_row(*row)
