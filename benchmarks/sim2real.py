@@ -45,7 +45,6 @@ from landbridge.training.statistics import paired_difference
 RESULTS = Path(__file__).parent / "results"
 TUNING_SEEDS = 100
 RETUNED = 20  # generations of CMA-ES, in the calibrated simulator, before its logs are made
-CALIBRATION = "calibration.yaml"
 RANDOMISED_TO = "extreme"  # rung up to which the randomised source reaches: the robot lies within
 
 
@@ -59,7 +58,6 @@ class Arm:
         alignment: Of the training.
         source: Which source data, a key of `_sources`.
         agent: Of the training.
-        resimulated: Whether its source is simulated again in the calibrated simulator, row by row.
         fixed_base: Whether only robots with a fixed base can have it: calibration and the twin's own dynamics need the
             whole state.
     """
@@ -69,13 +67,7 @@ class Arm:
     alignment: str
     source: str = "source"
     agent: str = "iql"
-    resimulated: bool = False
     fixed_base: bool = False
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether it needs a calibration."""
-        return self.resimulated or self.source == "calibrated"
 
 
 ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items()} | {
@@ -89,9 +81,6 @@ ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items()} | {
     "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated", fixed_base=True),
     "calibrated_corrected": Arm("calibrated, corrected", "#005a32", "corrected", "calibrated", fixed_base=True),
     "calibrated_tabb": Arm("calibrated, target-aligned", "#a1d99b", "tabb", "calibrated", fixed_base=True),
-    "resimulated_mix": Arm("resimulated, naive mix", "#8c510a", "none", resimulated=True, fixed_base=True),
-    "resimulated_corrected": Arm("resimulated, corrected", "#543005", "corrected", resimulated=True, fixed_base=True),
-    "resimulated_tabb": Arm("resimulated, target-aligned", "#bf812d", "tabb", resimulated=True, fixed_base=True),
     "randomised": Arm("randomised simulator only", "#41b6c4", "source_only", "randomised"),
     "randomised_mix": Arm("randomised, naive mix", "#1d91c0", "none", "randomised"),
     "randomised_corrected": Arm("randomised, corrected", "#0c2c84", "corrected", "randomised"),
@@ -178,9 +167,13 @@ def _sources(study: Study, seed: int) -> dict[str, Callable[[Path], object]]:
     folder = study.folder(seed)
     of: dict[str, Any] = {"robot": study.robot, "steps": study.source_steps, "seed": seed}
 
+    def calibrated(out: Path) -> None:
+        identify(folder / "target", folder / "calibration.yaml", robot=study.robot, seed=seed)
+        collect(out, calibration=folder / "calibration.yaml", retune=RETUNED, **of)
+
     return {
         "source": lambda out: collect(out, **of),
-        "calibrated": lambda out: collect(out, calibration=folder / CALIBRATION, retune=RETUNED, **of),
+        "calibrated": calibrated,
         "randomised": lambda out: collect(out, scenario=RANDOMISED_TO, randomise=True, batch=32, **of),
     }
 
@@ -190,8 +183,6 @@ def _train(study: Study, seed: int) -> None:
     if not target.exists():
         twin: dict[str, Any] = {"engine": "bullet", "scenario": study.rung, "domain": "target", "mix": {"excite": 1.0}}
         collect(target, robot=study.robot, steps=study.target_steps, seed=seed, **twin)
-    if not (folder / CALIBRATION).exists() and any(ARMS[arm].calibrated for arm in study.chosen):
-        identify(target, folder / CALIBRATION, robot=study.robot, seed=seed)
     for name, make in _sources(study, seed).items():
         if not (folder / name).exists() and any(ARMS[arm].source == name for arm in study.chosen):
             make(folder / name)
@@ -212,8 +203,7 @@ def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
         *("train", "--out", str(run), "--robot", study.robot, "--agent", arm.agent, "--alignment", arm.alignment),
         *("--source", str(data / arm.source), "--target", str(data / "target")),
         *("--compile", "--steps", str(study.steps), "--seed", str(seed)),
-        *(("--calibration", str(data / CALIBRATION)) if arm.resimulated else ()),
-        *((f"--{arm.alignment}.scenario", study.rung) if arm.alignment.startswith("oracle") else ()),
+        *((f"--{arm.alignment}.scenario", study.rung) if arm.fixed_base and arm.source == "source" else ()),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,6 @@ class Inputs:
     source: Path | None = None
     target: Path | None = None
     scratch: Path | None = None
-    calibration: Path | None = None
     score: str | None = None
 
     @classmethod
@@ -33,8 +31,7 @@ class Inputs:
         Raises:
             InputError: Its rows were in memory.
         """
-        names = ("source", "target", "scratch", "calibration")
-        paths = {name: Path(run[name]) for name in names if run.get(name)}
+        paths = {name: Path(run[name]) for name in ("source", "target", "scratch") if run.get(name)}
         began = cls(robot=run["robot"], score=run["score"], **paths)
         if scratch is not None and began.scratch is None:
             raise InputError("--scratch", f"{out} began with its rows in memory", "resume it without, or train anew")
@@ -43,12 +40,6 @@ class Inputs:
     def to_json(self) -> dict[str, str | None]:
         """Names, and absolute paths."""
         return {name: str(v.resolve()) if isinstance(v, Path) else v for name, v in vars(self).items()}
-
-    def calibration_hash(self) -> dict[str, str]:
-        """SHA-256 of the calibration by its path as given, if there is one."""
-        if self.calibration is None:
-            return {}
-        return {str(self.calibration): hashlib.sha256(self.calibration.read_bytes()).hexdigest()}
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -33,7 +33,6 @@ from landbridge.training.dataset import Normaliser, Transitions, pack
 from landbridge.training.evaluate import score as score_policy
 from landbridge.training.log import Log
 from landbridge.training.policy import Actor
-from landbridge.training.resimulated import calibrated, resimulated
 from landbridge.training.run import CONFIG, DIAGNOSTICS, Inputs, read_run
 from landbridge.training.stream import Stream, read_domains
 from landbridge.training.stretches import Stretches
@@ -52,7 +51,6 @@ def train(
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig(),  # noqa: B008 (frozen)
     score: str | None = None,
     scratch: Path | None = None,
-    calibration: Path | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train an agent on source data aligned to the target.
@@ -74,12 +72,10 @@ def train(
         scratch: Folder on a disk for the source's rows while the run lasts, where memory is too small for them.
             Alignments are then fitted to 262,144 rows, and every 256 steps draw from 131,072, both from all over. Each
             rank has a file of its own. A resumed run takes the one that it began with unless another is given.
-        calibration: File of `landbridge calibrate identify`: before they are aligned, the source's rows are simulated
-            again there, each from its own state for one control period. For fixed bases.
         resume: Continue the run in `out` with its own configuration, to the last bit as if never interrupted.
     """
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
-    inputs = Inputs(robot, source, target, scratch, calibration, score)
+    inputs = Inputs(robot, source, target, scratch, score)
     run = read_run(out) if resume else None
     if run is not None:
         config, inputs = TrainConfig.from_json(run["train"]), Inputs.of(run, out, scratch)
@@ -88,7 +84,6 @@ def train(
     machine = load_robot(inputs.robot)
     if inputs.score is not None:
         load_scenario(machine, inputs.score)
-    simulator = None if inputs.calibration is None else calibrated(machine, inputs.calibration)
     domains, stream, hashes = _read(machine, config.alignment, inputs)
     if run is not None and hashes != run["dataset_hashes"]:
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
@@ -96,8 +91,6 @@ def train(
     normaliser = stream.normaliser(domains, names) if stream else Normaliser.of(list(domains.values()), names)
     state = read_checkpoint(out) if resume else None
     began = time.perf_counter()
-    if simulator is not None:
-        domains["source"] = resimulated(domains["source"], machine, simulator)
     trainer = build(out, domains, normaliser, machine, config, state, stream, inputs.scratch)
     fit_seconds = time.perf_counter() - began
     ranks.wait()  # the others have seen that `out` is new
@@ -111,10 +104,10 @@ def train(
 
 
 def _read(robot: Robot, alignment: str, inputs: Inputs) -> tuple[dict[str, Transitions], Stream | None, dict[str, str]]:
-    """The domains that an alignment reads, the stream if one is but its sample, and the digest of every input."""
+    """The domains that an alignment reads, the stream if one is but its sample, and the digest of every dataset."""
     paths = needed(alignment, inputs)
     domains, stream = read_domains(robot, paths, streamed=inputs.scratch is not None)
-    hashes = {str(paths[name]): data.digest() for name, data in domains.items()} | inputs.calibration_hash()
+    hashes = {str(paths[name]): data.digest() for name, data in domains.items()}
     if stream is not None:
         hashes[str(paths["source"])] = stream.digest
     return domains, stream, hashes
@@ -140,7 +133,7 @@ def needed(alignment: str, inputs: Inputs) -> dict[str, Path]:
     """The datasets that an alignment reads, by domain.
 
     Raises:
-        InputError: One is not given, or the source can have no `scratch` or no `calibration`.
+        InputError: One is not given, or the source may not go to `scratch`.
     """
     paths: dict[str, Path] = {}
     for name in ALIGNMENTS[alignment].domains:
@@ -153,11 +146,6 @@ def needed(alignment: str, inputs: Inputs) -> dict[str, Path]:
     if inputs.scratch is not None and ALIGNMENTS[alignment].whole_source:
         problem = f"alignment {alignment!r} weighs every source row against all others at once"
         raise InputError("--scratch", problem, "keep the source in memory, or choose another alignment")
-    if inputs.calibration is not None and "source" not in paths:
-        raise InputError("--calibration", f"alignment {alignment!r} reads no source", "leave it out")
-    if inputs.calibration is not None and inputs.scratch is not None:
-        problem = "rows that do not fit in memory are too many to simulate again"
-        raise InputError("--calibration", problem, "make the source with `collect --calibration`")
     return paths
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.simulation.plant import Engine
+from landbridge.simulation.plant import Engine, make_plant
+from landbridge.simulation.rollout import following
 from landbridge.simulation.scenario import load_scenario
 from landbridge.training.alignments.corrected import Corrected, CorrectedConfig
 from landbridge.training.alignments.dynamics import Dynamics, DynamicsConfig
 from landbridge.training.alignments.modelled import Modelled
 from landbridge.training.dataset import Transitions
-from landbridge.training.resimulated import next_states
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,14 @@ class Twin(Modelled):
 
     def predict(self, data: Transitions) -> NDArray[np.float32]:
         """What the twin does after each row, (1, N, n)."""
-        c = self.context
-        twin = load_scenario(c.robot, self.config.scenario)
-        return next_states(data, c.robot, c.task, self.config.engine, twin)[None]
+        robot = self.context.robot
+        silent = {"joint_pos_noise": 0.0, "joint_vel_noise": 0.0}
+        quiet = load_scenario(robot, self.config.scenario).model_copy(update=silent)
+        plant = make_plant(robot, self.config.engine, quiet, np.random.default_rng(self.context.seed))
+        try:
+            return following(plant, self.context.task.observer, data.obs, data.action)[None]
+        finally:
+            plant.close()
 
 
 @dataclass(frozen=True)
