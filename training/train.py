@@ -85,7 +85,7 @@ def train(
     if inputs.score is not None:
         load_scenario(machine, inputs.score)
     domains, stream, hashes = _read(machine, config.alignment, inputs)
-    if run is not None and hashes != run["dataset_hashes"]:
+    if run is not None and [*hashes.values()] != [*run["dataset_hashes"].values()]:  # keys are paths as first given
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
     names = load_task(machine).observer.names
     normaliser = stream.normaliser(domains, names) if stream else Normaliser.of(list(domains.values()), names)

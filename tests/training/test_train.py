@@ -71,8 +71,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, data: Data, m
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "block", until_killed)
+        patched.chdir(data.source.parent)  # it may be resumed from anywhere
         with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "cut", data.source, data.target, config=config())
+            train(tmp_path / "cut", Path(data.source.name), data.target, config=config())
     assert read_checkpoint(tmp_path / "cut")["step"] == 256
     train(tmp_path / "cut", resume=True)
     assert equal(tmp_path / "whole", tmp_path / "cut")
