@@ -70,7 +70,8 @@ class Arm:
     fixed_base: bool = False
 
 
-ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items()} | {
+ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.startswith("calibrated")} | {
+    "corrected": Arm("corrected next states", "#1b9e77", "corrected"),
     "dynamics": Arm("dynamics error", "#8c6bb1", "dynamics"),
     "shuffled": Arm("tabb's weights on the wrong rows", "#9ecae1", "shuffled"),
     "oracle": Arm("weights of the twin's own dynamics", "#525252", "oracle", fixed_base=True),
@@ -80,7 +81,7 @@ ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items()} | {
     "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated", fixed_base=True),
     "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated", fixed_base=True),
     "calibrated_corrected": Arm("calibrated, corrected", "#005a32", "corrected", "calibrated", fixed_base=True),
-    "calibrated_tabb": Arm("calibrated, target-aligned", "#a1d99b", "tabb", "calibrated", fixed_base=True),
+    "calibrated_tabb": Arm("calibrated, tabb", "#a1d99b", "tabb", "calibrated", fixed_base=True),
     "randomised": Arm("randomised simulator only", "#41b6c4", "source_only", "randomised"),
     "randomised_mix": Arm("randomised, naive mix", "#1d91c0", "none", "randomised"),
     "randomised_corrected": Arm("randomised, corrected", "#0c2c84", "corrected", "randomised"),

@@ -62,7 +62,7 @@ class TrainConfig:
     """
 
     agent: AgentName = "iql"
-    alignment: AlignmentName = "corrected"
+    alignment: AlignmentName = "tabb"
     steps: int = 10_000
     seed: int = 0
     rows: int = 256

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.demo.report import ARMS, DEPLOYED, FRAMES_PER_SECOND, write_report
+from landbridge.demo.report import ARMS, FRAMES_PER_SECOND, write_report
 from landbridge.demo.stages import Stages, console
 from landbridge.episode import commit
 from landbridge.errors import InputError
-from landbridge.robot import load_robot
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.render import render
 from landbridge.simulation.scenario import load_scenario
 from landbridge.training.bag import Bag, read_bag
 from landbridge.training.statistics import bootstrap
 
 # What the stages write, below the demo's folder.
-SOURCE, TARGET = "data/source", "data/target"
+SOURCE, TARGET, RECOLLECTED = "data/source", "data/target", "data/calibrated"
+CALIBRATION = "calibration/calibration.yaml"
 RECORDED, FLOWN = "bags/record", "bags/deploy"
 RUNS, BUNDLE = "runs", "policy.bundle"
+RETUNED = "20"  # generations of CMA-ES
+CALIBRATED = "calibrated_"  # begins the names of arms with data of the calibrated simulator, for fixed bases
 
 
 def demo(
@@ -38,8 +42,9 @@ def demo(
 ) -> dict[str, Any]:
     """Simulator logs to a policy running on the (twin) robot over ROS 2, with a report.
 
-    Collects source data in MuJoCo, records the twin over ROS 2, ingests the bag, trains with and without alignment,
-    exports a bundle, runs it in closed loop over ROS 2 and writes report.html. About ten minutes on two cores.
+    Collects source data in MuJoCo, records the twin over ROS 2, ingests the bag, calibrates the simulator and collects
+    in it again (robots with a fixed base), trains with and without both and alignment, exports a bundle, runs it in
+    closed loop over ROS 2 and writes report.html. About twelve minutes on two cores.
 
     Example: landbridge demo --out demo
 
@@ -59,9 +64,10 @@ def demo(
     rung = load_scenario(machine, scenario)
     began = time.monotonic()
     out.mkdir(parents=True)
-    stages = Stages(out)
-    results = _run(stages, robot, scenario, (source_steps, train_steps, episodes), target_seconds, seed)
+    way = Way(Stages(out), machine, robot, scenario, source_steps, target_seconds, train_steps, episodes, seed)
+    results = way.go()
     results["facts"] = {
+        "deployed": way.arms[-1],
         "robot": machine.spec.name,
         "scenario": scenario,
         "seed": seed,
@@ -77,42 +83,93 @@ def demo(
     report = write_report(out, results, flown.latency_ms, frames)
     console.rule("[bold]summary", align="left")
     minutes = results["facts"]["minutes"]
-    return {"report": str(report), "minutes": minutes, "stages": stages.rows, "policies": _summary(results)}
+    return {"report": str(report), "minutes": minutes, "stages": way.stages.rows, "policies": _summary(results)}
 
 
-def _run(
-    stages: Stages, robot: str, scenario: str, sizes: tuple[int, int, int], target_seconds: float, seed: int
-) -> dict[str, Any]:
-    """Every stage in turn; its figures by name, and `stages`."""
-    source_steps, train_steps, episodes = map(str, sizes)
-    which, seeded, place = ("--robot", robot), ("--seed", str(seed)), ("--scenario", scenario)
-    twin = ("--hardware", "twin")
-    source, target, bag, runs, bundle, flown = (
-        str(stages.folder / path) for path in (SOURCE, TARGET, RECORDED, RUNS, BUNDLE, FLOWN)
-    )
-    data = ("--source", source, "--target", target, "--steps", train_steps, "--score", scenario, "--compile")
-    arms = {arm: ("train", "--out", f"{runs}/{arm}", "--alignment", arm, *data, *which, *seeded) for arm in ARMS}
-    policies = [f"{runs}/{arm}" for arm in ARMS]
-    flight = ("--bundle", bundle, "--episodes", episodes, "--record", flown)
-    figures: dict[str, Any] = {
-        "collect": stages.run("collect", SOURCE, "collect", "--out", source, "--steps", source_steps, *which, *seeded),
-        "record": stages.run(
-            "record", RECORDED, "record", "--out", bag, "--seconds", str(target_seconds), *place, *which, *seeded, *twin
-        ),
-    }
-    figures["ingest"] = stages.run("ingest", TARGET, "ingest", bag, "--out", target, *which)
-    # The simulator writes commands as late as the robot's computer did.
-    scored = (*place, "--write-ms", str(figures["ingest"]["latency_p50_ms"]))
-    if load_robot(robot).spec.action.kind == "effort":
-        figures["calibrate"] = stages.run("calibrate", TARGET, "calibrate", "delay", target, *which)
-    figures |= {
-        "train": stages.train("train", arms, int(train_steps)),
-        "export": stages.run("export", BUNDLE, "export", "--run", f"{runs}/{DEPLOYED}", "--out", bundle),
-        "evaluate": stages.run("evaluate", "", "evaluate", "--policies", *policies, *scored, *which, *seeded),
-        "deploy": stages.run("deploy", FLOWN, "up", "deploy", *flight, *place, *which, *seeded, *twin),
-    }
-    figures["deploy"] |= _interval(figures["deploy"]["success"])
-    return figures | {"stages": stages.rows}
+@dataclass(frozen=True)
+class Way:
+    """From logs to flight, stage by stage; the attributes are the arguments of `demo`."""
+
+    stages: Stages
+    machine: Robot
+    robot: str
+    scenario: str
+    source_steps: int
+    target_seconds: float
+    train_steps: int
+    episodes: int
+    seed: int
+
+    @property
+    def arms(self) -> list[str]:
+        """Ways to a policy; the last one is deployed."""
+        return [arm for arm in ARMS if self.machine.spec.base == "fixed" or not arm.startswith(CALIBRATED)]
+
+    def go(self) -> dict[str, Any]:
+        """Every stage in turn; its figures by name, and `stages`."""
+        figures = self._record() | (self._calibrate() if self.machine.spec.base == "fixed" else {})
+        figures |= {"train": self.stages.train("train", self._trainings(), self.train_steps)} | self._fly(figures)
+        return figures | {"stages": self.stages.rows}
+
+    def _record(self) -> dict[str, Any]:
+        out, bag = self._at(SOURCE), self._at(RECORDED)
+        twin = ("--seconds", str(self.target_seconds), "--hardware", "twin", *self._place, *self._seeded)
+        return {
+            "collect": self.stages.run("collect", SOURCE, "collect", "--out", out, *self._size, *self._seeded),
+            "record": self.stages.run("record", RECORDED, "record", "--out", bag, *twin),
+            "ingest": self.stages.run("ingest", TARGET, "ingest", bag, "--out", self._at(TARGET), *self._which),
+        }
+
+    def _calibrate(self) -> dict[str, Any]:
+        file, again = self._at(CALIBRATION), self._at(RECOLLECTED)
+        robot = ("calibrate", "identify", self._at(TARGET), "--out", file)
+        simulator = ("collect", "--out", again, "--calibration", file, "--retune", RETUNED, *self._size)
+        return {
+            "calibrate": self.stages.run("calibrate", CALIBRATION, *robot, *self._seeded),
+            "collect again": self.stages.run("collect again", RECOLLECTED, *simulator, *self._seeded),
+        }
+
+    def _trainings(self) -> dict[str, tuple[str, ...]]:
+        shared = ("--target", self._at(TARGET), "--steps", str(self.train_steps), "--score", self.scenario, "--compile")
+
+        def command(arm: str) -> tuple[str, ...]:
+            source = self._at(RECOLLECTED if arm.startswith(CALIBRATED) else SOURCE)
+            kind = ("--alignment", arm.removeprefix(CALIBRATED), "--source", source)
+            return "train", "--out", self._at(f"{RUNS}/{arm}"), *kind, *shared, *self._seeded
+
+        return {arm: command(arm) for arm in self.arms}
+
+    def _fly(self, figures: dict[str, Any]) -> dict[str, Any]:
+        policies, bundle = [self._at(f"{RUNS}/{arm}") for arm in self.arms], self._at(BUNDLE)
+        late = ("--write-ms", str(figures["ingest"]["latency_p50_ms"]))  # as late as the robot's computer wrote
+        flight = ("--episodes", str(self.episodes), "--record", self._at(FLOWN), "--hardware", "twin")
+        there = (*self._place, *self._seeded)
+        found = {
+            "export": self.stages.run("export", BUNDLE, "export", "--run", policies[-1], "--out", bundle),
+            "evaluate": self.stages.run("evaluate", "", "evaluate", "--policies", *policies, *late, *there),
+            "deploy": self.stages.run("deploy", FLOWN, "up", "deploy", "--bundle", bundle, *flight, *there),
+        }
+        found["deploy"] |= _interval(found["deploy"]["success"])
+        return found
+
+    def _at(self, path: str) -> str:
+        return str(self.stages.folder / path)
+
+    @property
+    def _which(self) -> tuple[str, ...]:
+        return ("--robot", self.robot)
+
+    @property
+    def _seeded(self) -> tuple[str, ...]:
+        return (*self._which, "--seed", str(self.seed))
+
+    @property
+    def _place(self) -> tuple[str, ...]:
+        return ("--scenario", self.scenario)
+
+    @property
+    def _size(self) -> tuple[str, ...]:
+        return ("--steps", str(self.source_steps))
 
 
 def _interval(success: list[bool]) -> dict[str, float]:
@@ -126,7 +183,7 @@ def _summary(results: dict[str, Any]) -> list[dict[str, Any]]:
     scored = [
         (row["policy"], "Bullet", results["evaluate"]["episodes"], row) for row in results["evaluate"]["policies"]
     ]
-    flown = results["deploy"]
+    flown, deployed = results["deploy"], results["facts"]["deployed"]
     return [
         {
             "policy": ARMS[arm][0],
@@ -135,7 +192,10 @@ def _summary(results: dict[str, Any]) -> list[dict[str, Any]]:
             "95 %": f"{row['success_low']:.2f} .. {row['success_high']:.2f}",
             "episodes": episodes,
         }
-        for arm, where, episodes, row in [*scored, (DEPLOYED, "ROS 2 closed loop", flown["episodes"], flown)]
+        for arm, where, episodes, row in [
+            *scored,
+            (deployed, "ROS 2 closed loop", flown["episodes"], flown),
+        ]
     ]
 
 

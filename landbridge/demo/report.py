@@ -23,9 +23,8 @@ ARMS = {
     "target_only": ("robot data only", "#c9a227"),
     "none": ("naive mix", "#d1653a"),
     "tabb": ("target-aligned (tabb)", "#2166ac"),
-    "corrected": ("corrected next states", "#1b9e77"),
+    "calibrated_tabb": ("calibrated and target-aligned", "#1b9e77"),  # robots with a fixed base
 }
-DEPLOYED = "corrected"  # the default alignment
 FRAMES_PER_SECOND = 12.5
 
 
@@ -35,14 +34,15 @@ def write_report(
     """Write the page; returns its path.
 
     Args:
-        folder: The demo's folder, with `runs/<arm>/metrics.csv` and `runs/corrected/diagnostics.npz`.
-        results: What the stages returned: `stages` (rows), `evaluate`, `deploy`, `ingest`, `facts`.
+        folder: The demo's folder, with `runs/<arm>/metrics.csv` and the `diagnostics.npz` of the deployed arm.
+        results: What the stages returned: `stages` (rows), `evaluate`, `deploy`, `ingest`, and `facts` with the arm
+            that was deployed.
         latency_ms: Measurement to motor write of every tick of the closed loop.
         frames: RGB images (T, height, width, 3) of one closed-loop episode on the twin, or none (T = 0).
     """
-    runs = folder / "runs"
-    with np.load(runs / DEPLOYED / "diagnostics.npz") as arrays:
-        moved = arrays["moved"]
+    runs, colour = folder / "runs", ARMS[results["facts"]["deployed"]][1]
+    with np.load(runs / results["facts"]["deployed"] / "diagnostics.npz") as arrays:
+        weights = arrays["weight"]
     deploy, ingest = results["deploy"], results["ingest"]
     parts = [
         f"<h1>Landbridge demo: {html.escape(results['facts']['robot'])}</h1>",
@@ -57,8 +57,8 @@ def write_report(
         "</div><h2>Learning</h2><div class=row>",
         chart(_curves(runs), "Success on the twin during training (10 episodes a point)."),
         chart(
-            _moved(moved),
-            "How far the simulator's next states were moved to where the robot would have gone, before training.",
+            _weights(weights, colour),
+            "Weight of simulator transitions for the deployed policy, at the end of training.",
         ),
         "</div><h2>On board</h2><div class=row>",
         chart(
@@ -89,8 +89,8 @@ def _lead(results: Mapping[str, Any]) -> str:
 
 def _success(results: Mapping[str, Any]) -> Figure:
     rows = {row["policy"]: row for row in results["evaluate"]["policies"]}
-    bars = [(label, colour, rows[arm]) for arm, (label, colour) in ARMS.items()]
-    label, colour = ARMS[DEPLOYED]
+    bars = [(label, colour, rows[arm]) for arm, (label, colour) in ARMS.items() if arm in rows]
+    label, colour = ARMS[results["facts"]["deployed"]]
     bars.append((f"{label}, over ROS 2", colour, results["deploy"]))
     figure = Figure((5.0, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -103,7 +103,7 @@ def _success(results: Mapping[str, Any]) -> Figure:
             color=colour,
             xerr=error,
             capsize=3,
-            hatch="//" if i == len(ARMS) else None,
+            hatch="//" if i == len(rows) else None,
             edgecolor="white",
         )
         axes.text(1.02, i, f"{row['success']:.2f}", va="center", transform=axes.get_yaxis_transform())
@@ -118,6 +118,8 @@ def _curves(runs: Path) -> Figure:
     figure = Figure((4.8, 3.2), layout="constrained")
     axes = figure.subplots()
     for arm, (label, colour) in ARMS.items():
+        if not (runs / arm).is_dir():
+            continue
         with (runs / arm / "metrics.csv").open(newline="") as file:
             points = [row for row in csv.DictReader(file) if row.get("success")]
         axes.plot([int(p["step"]) for p in points], [float(p["success"]) for p in points], color=colour, label=label)
@@ -128,12 +130,11 @@ def _curves(runs: Path) -> Figure:
     return figure
 
 
-def _moved(moved: NDArray[np.float64]) -> Figure:
+def _weights(weights: NDArray[np.float64], colour: str) -> Figure:
     figure = Figure((4.0, 3.2), layout="constrained")
     axes = figure.subplots()
-    shown = (0, float(np.quantile(moved, 0.99)))
-    axes.hist(moved, bins=40, range=shown, color=ARMS[DEPLOYED][1], weights=np.full(len(moved), 1 / len(moved)))
-    axes.set_xlabel("move [held-out errors of the model]")
+    axes.hist(weights, bins=40, range=(0, 1), color=colour, weights=np.full(len(weights), 1 / len(weights)))
+    axes.set_xlabel("weight of a simulator transition")
     axes.set_ylabel("share")
     return figure
 
