@@ -280,7 +280,7 @@ def _retuned(robot: Robot, rung: str, study: Study) -> dict[str, Any]:
     if not file.exists():
         identify(data, file, robot.spec.name)
     scenario = read_calibration(file, robot).scenario(robot)
-    parameters, _, simulated = search(robot, start, "tuned", [scenario], "mujoco", study.generations, 8, 0)
+    parameters, _, simulated = search(robot, start, "tuned", [scenario], "mujoco", study.generations, 8, 0, ("tuned",))
     tuned = replaced(start, "tuned", Tuned(made_by="", parameters=parameters))
     found: dict[str, Any] = {"simulated": simulated, "parameters": parameters}
     for label, file in (("before", start), ("after", tuned)):

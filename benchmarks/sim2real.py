@@ -15,6 +15,7 @@ What is complete in --work is not made again. Writes `results/sim2real_<robot>.j
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable
@@ -38,12 +39,14 @@ from landbridge.robot import load_robot
 from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
+from landbridge.training.config import write_atomic
 from landbridge.training.evaluate import resolve, score, summary
-from landbridge.training.run import CONFIG, has_reached
+from landbridge.training.run import CONFIG, has_reached, read_run
 from landbridge.training.statistics import paired_difference
 
 RESULTS = Path(__file__).parent / "results"
 TUNING_SEEDS = 100
+TRIMMED = 4  # seeds from which on an interquartile mean leaves some out
 RETUNED = 20  # generations of CMA-ES, in the calibrated simulator, before its logs are made
 RANDOMISED_TO = "extreme"  # rung up to which the randomised source reaches: the robot lies within
 
@@ -198,6 +201,8 @@ def _train(study: Study, seed: int) -> None:
 def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
     """The command line of a run; one that was cut off is gone on with."""
     if (run / CONFIG).is_file():
+        if (steps := read_run(run)["train"]["steps"]) != study.steps:
+            raise InputError("--steps", f"is {study.steps}, and {run} is of {steps}", "choose another --work")
         return ("train", "--out", str(run), "--resume")
     data = study.folder(seed)
     return (
@@ -232,7 +237,9 @@ def _score_run(task: tuple[Study, int, str, tuple[Engine, str]]) -> str:
     found = np.stack(score(policy, robot, place[0], load_scenario(robot, place[1]), study.episodes, seed))
     path = _scores_file(study, seed, arm, place)
     path.parent.mkdir(exist_ok=True)
-    np.save(path, found)
+    buffer = io.BytesIO()
+    np.save(buffer, found)
+    write_atomic(path, buffer.getvalue())
     return f"seed {seed} {arm} {' '.join(place)}: success {found[0].mean():.2f}, return {found[1].mean():.1f}"
 
 
@@ -269,8 +276,8 @@ def _markdown(study: Study, places: dict[str, Any], paired: dict[str, Any]) -> s
     robot, several = next(iter(places)), len(study.seeds) > 1
     lines = [
         f"Success on `{study.robot}`, {study.target_steps} robot transitions, {len(study.seeds)} "
-        f"{'tuning ' if study.tuning else ''}seed{'s' * several} x {study.episodes} episodes: mean and 95 % bootstrap "
-        f"interval over {'seeds and ' * several}episodes, interquartile mean over seeds. The last two columns: "
+        f"{'tuning ' if study.tuning else ''}seed{'s' * several} x {study.episodes} episodes: mean and 95 % interval "
+        f"over {'seeds and ' * several}episodes, interquartile mean over seeds. The last two columns: "
         f"{robot}, paired with the naive mix.",
         "",
         f"| arm | {robot} | IQM | " + " | ".join(list(places)[1:]) + " | return | success - mix | return - mix |",
@@ -278,7 +285,7 @@ def _markdown(study: Study, places: dict[str, Any], paired: dict[str, Any]) -> s
     ]
     for arm in study.chosen:
         means = ["{success:.2f} ({success_low:.2f} .. {success_high:.2f})".format(**p[arm]) for p in places.values()]
-        middle = f"{places[robot][arm]['success_iqm']:.2f}" if several else ""
+        middle = f"{places[robot][arm]['success_iqm']:.2f}" if len(study.seeds) >= TRIMMED else ""
         total = f"{places[robot][arm]['return']:.0f}"
         differences = [
             form.format(*paired[arm][key]) if arm in paired else ""

@@ -123,6 +123,9 @@ class Calibration(Spec):
 
     def _with(self, robot: Robot, values: dict[str, float]) -> Scenario:
         noise = {"joint_pos_noise": self.joint_pos_noise, "joint_vel_noise": self.joint_vel_noise}
+        if "latency_ms" in values:  # a plant waits whole physics steps, and one more for what is barely above
+            step_ms = 1000 * robot.spec.control_dt / robot.spec.decimation
+            values = values | {"latency_ms": step_ms * round(values["latency_ms"] / step_ms)}
         return to_scenario(robot, values, without_stribeck(robot, self.coulomb).model_copy(update=noise))
 
     def write(self, path: Path) -> None:

@@ -111,18 +111,19 @@ def search(
     generations: int,
     episodes: int,
     seed: int,
+    origins: Sequence[str] | None = None,
 ) -> tuple[dict[str, float], float, float]:
     """The best parameters of `behaviour` for `rungs`, their mean return and success on fresh start states.
 
-    The search begins at whichever entry with the same parameters does best there: one that was tuned for the nominal
-    robot may be a poor place to begin in a simulator far from it.
+    The search begins at whichever of the entries `origins`, by default all with the same parameters, does best there:
+    one that was tuned for the nominal robot may be a poor place to begin in a simulator far from it.
     """
     task = load_task(robot)
     names = list(start.behaviours[behaviour].parameters)
-    origins = [
-        np.log([entry.parameters[name] for name in names])
-        for entry in start.behaviours.values()
-        if entry.parameters.keys() == set(names)
+    begins = [
+        np.log([entry.parameters[parameter] for parameter in names])
+        for name, entry in start.behaviours.items()
+        if entry.parameters.keys() == set(names) and (origins is None or name in origins)
     ]
     rngs = [np.random.default_rng([seed, i]) for i in range(len(rungs) * episodes)]  # of pushes and measurement noise
     plants = [make_plant(robot, engine, rungs[i // episodes], rng) for i, rng in enumerate(rngs)]
@@ -136,7 +137,7 @@ def search(
         runs = lockstep(plants, task, made[behaviour](len(plants), rng), rng)
         return float(np.mean([run.rewards.sum() for run in runs])), float(np.mean([task.success(r.obs) for r in runs]))
 
-    origin = max(origins, key=lambda logs: score(logs, seed)[0])
+    origin = max(begins, key=lambda logs: score(logs, seed)[0])
     strategy = cma.CMAEvolutionStrategy(origin, 0.3, {"seed": seed + 1, "verbose": -9})
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("tune", total=generations)
@@ -144,7 +145,7 @@ def search(
             candidates = strategy.ask()
             strategy.tell(candidates, [-score(x, seed + generation)[0] for x in candidates])
             progress.update(bar, advance=1, description=f"return {-strategy.best.f:.1f}")
-    best = np.asarray(strategy.result.xfavorite)
+    best = max((np.asarray(strategy.result.xfavorite), origin), key=lambda logs: score(logs, seed + 20_000)[0])
     final = score(best, seed + 10_000)
     for plant in plants:
         plant.close()

@@ -21,7 +21,7 @@ from landbridge.simulation.scenario import Scenario
 from landbridge.task import load_task
 from landbridge.training.policy import load_policy
 from landbridge.training.run import CONFIG, read_run
-from landbridge.training.statistics import bootstrap, interquartile_mean
+from landbridge.training.statistics import bootstrap, interquartile_mean, success_interval
 
 BEHAVIOUR = "behaviour:"
 LOCKSTEP = 25  # plants stepped together
@@ -56,8 +56,8 @@ def evaluate(
         calibration: File of `landbridge calibrate identify`; scores in that simulator in place of a rung.
 
     Returns:
-        `policies`: per policy its success and return with 95 % intervals; `groups`: over the runs of one alignment,
-        where there are several, also the interquartile mean.
+        `policies`: per policy its success and return with 95 % intervals; `groups`: over the runs of one agent and
+        alignment, where there are several, also the interquartile mean.
     """
     if episodes < 1 or not policies:
         raise InputError("evaluate", f"{episodes} episodes of {len(policies)} policies", "give at least one of each")
@@ -72,10 +72,16 @@ def evaluate(
         success, returns = score(policy, machine, engine, rung, episodes, seed, write_ms / 1000)
         rows.append({"policy": Path(name).name, **summary(success[None], returns[None])})
         if (Path(name) / CONFIG).is_file():
-            groups[read_run(Path(name))["train"]["alignment"]].append((success, returns))
+            config = read_run(Path(name))["train"]
+            groups[config["agent"], config["alignment"]].append((success, returns))
     pooled = [
-        {"alignment": name, "runs": len(runs), **summary(*(np.stack(v) for v in zip(*runs, strict=True)))}
-        for name, runs in groups.items()
+        {
+            "agent": agent,
+            "alignment": alignment,
+            "runs": len(runs),
+            **summary(*(np.stack(v) for v in zip(*runs, strict=True))),
+        }
+        for (agent, alignment), runs in groups.items()
         if len(runs) > 1
     ]
     place = scenario if calibration is None else CALIBRATED
@@ -124,8 +130,8 @@ def score(
 def summary(success: NDArray[np.float64], returns: NDArray[np.float64]) -> dict[str, float]:
     """Means with 95 % intervals of scores (runs, episodes); the return's interquartile mean where runs are several."""
     figures: dict[str, float] = {}
-    for name, scores in (("success", success), ("return", returns)):
-        low, high = bootstrap(scores)
+    for name, scores, interval in (("success", success, success_interval), ("return", returns, bootstrap)):
+        low, high = interval(scores)
         figures |= {name: float(scores.mean()), f"{name}_low": low, f"{name}_high": high}
         if len(scores) > 1:
             low, high = bootstrap(scores, interquartile_mean)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import trim_mean
+from scipy.stats import binomtest, trim_mean
 
 Scores = NDArray[np.float64]  # (runs, episodes)
 RESAMPLES = 2000
@@ -30,7 +30,8 @@ def interquartile_mean(scores: Scores) -> float:
 def bootstrap(scores: Scores, statistic: Callable[[Scores], float] = mean, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of `statistic`, resampling runs and, within each, episodes.
 
-    With one run it covers the episodes' chance only, not that of training again.
+    With one run it covers the episodes' chance only, not that of training again; with fewer than about eight it covers
+    less than 95 % of that.
     """
     rng = np.random.default_rng(seed)
     runs, episodes = scores.shape
@@ -41,6 +42,14 @@ def bootstrap(scores: Scores, statistic: Callable[[Scores], float] = mean, seed:
         values.append(statistic(scores[chosen, drawn]))
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def success_interval(success: Scores) -> tuple[float, float]:
+    """95 % interval of the success of one run by Wilson, else of several by bootstrap: episodes may all end alike."""
+    if len(success) > 1:
+        return bootstrap(success)
+    interval = binomtest(int(success.sum()), success.size).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def paired_difference(a: Scores, b: Scores, seed: int = 0) -> tuple[float, float, float]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from landbridge.episode import commit, now
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
+from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import load_scenario
 from landbridge.task import load_task
 from landbridge.training import ranks
@@ -82,8 +83,8 @@ def train(
     elif out.exists():
         raise InputError(out, "already exists", "choose another --out, remove it, or add --resume")
     machine = load_robot(inputs.robot)
-    if inputs.score is not None:
-        load_scenario(machine, inputs.score)
+    if inputs.score is not None:  # an engine may refuse a robot
+        make_plant(machine, "bullet", load_scenario(machine, inputs.score), np.random.default_rng()).close()
     domains, stream, hashes = _read(machine, config.alignment, inputs)
     if run is not None and [*hashes.values()] != [*run["dataset_hashes"].values()]:  # keys are paths as first given
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")

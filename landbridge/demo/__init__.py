@@ -19,7 +19,7 @@ from landbridge.robot import Robot, load_robot
 from landbridge.simulation.render import render
 from landbridge.simulation.scenario import load_scenario
 from landbridge.training.bag import Bag, read_bag
-from landbridge.training.statistics import bootstrap
+from landbridge.training.statistics import success_interval
 
 # What the stages write, below the demo's folder.
 SOURCE, TARGET, RECOLLECTED = "data/source", "data/target", "data/calibrated"
@@ -174,7 +174,7 @@ class Way:
 
 def _interval(success: list[bool]) -> dict[str, float]:
     scores = np.array([success], np.float64)
-    low, high = bootstrap(scores)
+    low, high = success_interval(scores)
     return {"success": float(scores.mean()), "success_low": low, "success_high": high}
 
 

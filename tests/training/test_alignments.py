@@ -262,6 +262,9 @@ def test_vgdf_keeps_the_rows_whose_backup_is_likely(data: Data) -> None:
     batch = Batch(*(torch.cat(columns) for columns in zip(*rows, strict=True)))
     assert alignment.weights(batch, value).tolist() == [2.0, 0.0]
     assert keep_top(torch.tensor([3.0, 1.0, 2.0, 0.0]), 0.5).tolist() == [1.0, 0.0, 1.0, 0.0]
+    alignment.refresh(value, 0.0)
+    figures = alignment.diagnostics().figures  # of the weights that it uses: no warm-up, 1 / xi or nothing
+    assert (figures["kept"], figures["weight_mean"]) == pytest.approx((0.5, 1.0), abs=1e-3)
 
 
 def test_dara_adds_the_clipped_log_ratio(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,3 +50,12 @@ def test_several_runs_are_summarised_by_hand() -> None:
     assert figures["success_iqm"] == pytest.approx(0.75)  # runs 0, 0.5, 1, 1: the middle two
     assert (figures["return"], figures["return_low"], figures["return_high"]) == (5.0, 5.0, 5.0)
     assert "success_iqm" not in summary(success[:1], success[:1])
+
+
+def test_one_run_that_always_succeeds_is_not_certain_to() -> None:
+    """Wilson's score interval: 50 of 50 are at least n / (n + z^2), z = 1.96 (1927, JASA 22:209)."""
+    figures = summary(np.ones((1, 50)), np.full((1, 50), 5.0))
+    assert figures["success_low"] == pytest.approx(50 / (50 + 1.96**2), abs=1e-4)
+    assert figures["success_high"] == pytest.approx(1.0)
+    half = summary(np.array([[0.0, 1.0] * 50]), np.zeros((1, 100)))
+    assert (half["success_low"], half["success_high"]) == pytest.approx((0.404, 0.596), abs=1e-3)

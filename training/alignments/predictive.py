@@ -93,7 +93,7 @@ class Predictive(Modelled, ABC):
         self.floor.copy_(floor)
         self.scale.copy_(self._temperature(excess / spread) * spread)
         self.blend.fill_(self.trust * min(1.0, progress / max(self.config.warmup, 1e-9)))
-        weights = torch.exp(-excess / self.scale)
+        weights = self.weights(self._unpack(self._probe), value)
         self._figures |= weight_figures(weights) | {
             "temperature": float(self.scale / spread),
             "noise_floor": float(floor),
