@@ -7,6 +7,7 @@ when they cease to come. Nothing here waits once the port is open, and nothing r
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -42,6 +43,7 @@ RETRY_SECONDS = 0.1  # between two HELLOs, STARTs or attempts to open the port
 DEAF_SECONDS = 0.35  # without an answer to anything sent: three STARTs
 OFF_SECONDS = 0.05  # and two telemetries: for a board to say that torque is off; asked when no loop is left to be late
 STORM_ERRORS, STORM_SECONDS = 10, 1.0  # damaged frames, both ways together, that make a storm
+READS = 20  # at most in one control period, so that it ends; Linux gives out no more than 4 KiB of a port at a time
 WHOLE = 0xFFFF  # counts on the wire wrap
 
 
@@ -219,7 +221,7 @@ class Mcu:
                     self.counters["reopen_failed"] += 1
             return
         try:
-            data = self._port.read(4096)
+            data = b"".join(itertools.takewhile(bool, (self._port.read(4096) for _ in range(READS))))
         except serial.SerialException:
             self._lose()
             return

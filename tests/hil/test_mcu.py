@@ -117,10 +117,12 @@ def desk(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     made.end()
 
 
-def connect(desk: Desk, rate_hz: float = 50.0, max_age_ms: float = 30.0, watchdog_ms: float = 60.0) -> Mcu:
+def connect(
+    desk: Desk, rate_hz: float = 50.0, max_age_ms: float = 30.0, watchdog_ms: float = 60.0, telemetry_hz: float = 500.0
+) -> Mcu:
     safety = FURUTA.spec.safety.model_copy(update={"max_command_age_ms": max_age_ms})
     spec = FURUTA.spec.model_copy(update={"control_rate_hz": rate_hz, "safety": safety})
-    settings = McuHardware(port="/dev/virtual", watchdog_ms=watchdog_ms)
+    settings = McuHardware(port="/dev/virtual", watchdog_ms=watchdog_ms, telemetry_rate_hz=telemetry_hz)
     return Mcu(Robot(spec, FURUTA.folder), settings, lambda: desk.now)
 
 
@@ -187,6 +189,16 @@ class TestASilentLine:
         assert link.fault == ""
         assert running(desk)
         assert desk.heard.count(Kind.HELLO) == 1
+
+
+def test_of_much_telemetry_the_newest_is_taken(desk: Desk) -> None:
+    """100 of 53 bytes and more come in a control period, and a port gives out 4096 bytes at a time."""
+    link = connect(desk, rate_hz=10, max_age_ms=150, watchdog_ms=200, telemetry_hz=1000)
+    for _ in range(10):
+        control(desk, link, 1)
+        assert (desk.time_us() - link._answers_us) % 2**32 <= 4000
+    assert link.fault == ""
+    assert running(desk)
 
 
 class TestTorqueOff:
