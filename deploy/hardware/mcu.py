@@ -234,10 +234,11 @@ class Mcu:
         if self._left_on and self.told_at == now:
             self._send(Kind.DISABLE)
         if now - self._asked_at >= RETRY_SECONDS:
-            if self._greeted and not self._started:
-                self._start(now)
-            elif not self._greeted or now - self.told_at > max(RETRY_SECONDS, self._stale):
+            silent = now - self.told_at > max(RETRY_SECONDS, self._stale)
+            if not self._greeted or (silent and (self._started or self._deaf(now))):
                 self._greet(now)
+            elif not self._started:
+                self._start(now)
 
     def _greet(self, now: float) -> None:
         """Begin a session, with a number that no frame in flight can have. One that must begin anew is a fault."""
@@ -343,8 +344,11 @@ class Mcu:
             self.fault = "crc_storm"
         elif now - self.told_at > self._stale:
             self.fault = "telemetry_stale"
-        elif self._waiting is not None and now - self._waiting[1] > DEAF_SECONDS:
+        elif self._deaf(now):
             self.fault = "board_deaf"
+
+    def _deaf(self, now: float) -> bool:
+        return self._waiting is not None and now - self._waiting[1] > DEAF_SECONDS
 
     def _send(self, kind: Kind, payload: bytes = b"") -> None:
         if self._port is None:

@@ -191,6 +191,23 @@ class TestASilentLine:
         assert desk.heard.count(Kind.HELLO) == 1
 
 
+def test_a_board_that_restarts_between_its_table_and_its_start_is_taken_up_again(desk: Desk) -> None:
+    link = connect(desk)
+    control(desk, link, 5)
+    desk.board.restart()
+    while link._started or not link._greeted:
+        desk.advance(link._spec.control_dt)
+        link.read()
+    desk.board.restart()
+    control(desk, link, 50)
+    assert link.fault == "telemetry_stale"
+    assert link._started
+    link.recover()
+    control(desk, link, 5)
+    assert link.fault == ""
+    assert running(desk)
+
+
 def test_of_much_telemetry_the_newest_is_taken(desk: Desk) -> None:
     """100 of 53 bytes and more come in a control period, and a port gives out 4096 bytes at a time."""
     link = connect(desk, rate_hz=10, max_age_ms=150, watchdog_ms=200, telemetry_hz=1000)
