@@ -7,6 +7,8 @@ when they cease to come. Nothing here waits once the port is open, and nothing r
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
 import os
 import secrets
@@ -28,6 +30,7 @@ from landbridge.deploy.hardware.protocol import (
     Receiver,
     State,
     encode,
+    member_name,
     name_text,
     read,
 )
@@ -38,7 +41,9 @@ from landbridge.robot import Robot
 OPEN_SECONDS = 2.0  # for a board that restarts when its port is opened
 RETRY_SECONDS = 0.1  # between two HELLOs, STARTs or attempts to open the port
 DEAF_SECONDS = 0.35  # without an answer to anything sent: three STARTs
+OFF_SECONDS = 0.05  # and two telemetries: for a board to say that torque is off; asked when no loop is left to be late
 STORM_ERRORS, STORM_SECONDS = 10, 1.0  # damaged frames, both ways together, that make a storm
+READS = 20  # at most in one control period, so that it ends; Linux gives out no more than 4 KiB of a port at a time
 WHOLE = 0xFFFF  # counts on the wire wrap
 
 
@@ -68,8 +73,10 @@ class Mcu:
         self._stale = self._spec.safety.max_command_age_ms / 1000
         self._port: serial.Serial | None = None
         self._sequence = self._answers_us = 0
+        self._off = False  # torque was taken off, and no command has brought it back
         self.told_at = self._asked_at = -math.inf  # newest telemetry; newest request
         self._waiting: tuple[int, float] | None = None  # the first frame that is not answered yet: sequence, time
+        self._greeted = self._started = False
         self._storm: deque[float] = deque(maxlen=STORM_ERRORS)
         if settings.watchdog_ms < 2000 * self._spec.control_dt:
             problem = f"watchdog_ms {settings.watchdog_ms:g} is less than two control periods"
@@ -96,11 +103,13 @@ class Mcu:
         if self.fault:
             self._send(Kind.STOP)
         elif self._greeted:
+            self._off = False
             values = [command[i] for i in self._command_at]
             self._send(Kind.COMMAND, struct.pack(f"<I{len(values)}f", self._answers_us, *values))
 
     def disable(self) -> None:
-        """Take torque off; the next write brings it back."""
+        """Take torque off; the next write brings it back. What the board has not heard is repeated."""
+        self._off = True
         self._send(Kind.DISABLE)
 
     @property
@@ -151,7 +160,25 @@ class Mcu:
             self.fault = ""
 
     def close(self) -> None:
-        """Release the port. Torque is left as it is: with a command in effect, the watchdog stops the robot."""
+        """Release the port. Torque that was taken off is made sure of, for nobody repeats it afterwards.
+
+        Else it is left as it is: with a command in effect, the watchdog stops the robot.
+        """
+        deadline = self._clock() + OFF_SECONDS + 2 / self._settings.telemetry_rate_hz
+        while self._left_on and self._port is not None and (now := self._clock()) < deadline:
+            self._serve(now)
+            time.sleep(0.001)
+        if self._left_on:
+            problem = "the board does not say that torque is off: cut its power"
+            logging.getLogger(__name__).error("%s: %s", self._name, problem)
+        self._release()
+
+    @property
+    def _left_on(self) -> bool:
+        """Whether torque that was taken off may be on: the board says so, or has not answered yet."""
+        return self._off and (self.torque or self._waiting is not None)
+
+    def _release(self) -> None:
         if self._port is not None:
             self._port.close()
             self._port = None
@@ -167,7 +194,7 @@ class Mcu:
         while not self._started:
             self._serve(self._clock())
             if self._refusal is not None or self.fault or self._clock() > deadline:
-                self.close()
+                self._release()
                 raise self._refusal or self._silence()
             time.sleep(0.001)
 
@@ -194,7 +221,7 @@ class Mcu:
                     self.counters["reopen_failed"] += 1
             return
         try:
-            data = self._port.read(4096)
+            data = b"".join(itertools.takewhile(bool, (self._port.read(4096) for _ in range(READS))))
         except serial.SerialException:
             self._lose()
             return
@@ -204,14 +231,19 @@ class Mcu:
                 self._take(frame, now)
         for key in ("crc_errors", "framing_errors"):
             self._count(now, f"host_{key}", getattr(self._receiver, key), self._host_seen, before=0)
+        if self._left_on and self.told_at == now:
+            self._send(Kind.DISABLE)
         if now - self._asked_at >= RETRY_SECONDS:
-            if self._greeted and not self._started:
-                self._start(now)
-            elif not self._greeted or now - self.told_at > RETRY_SECONDS:
+            silent = now - self.told_at > max(RETRY_SECONDS, self._stale)
+            if not self._greeted or (silent and (self._started or self._deaf(now))):
                 self._greet(now)
+            elif not self._started:
+                self._start(now)
 
     def _greet(self, now: float) -> None:
-        """Begin a session, with a number that no frame in flight can have."""
+        """Begin a session, with a number that no frame in flight can have. One that must begin anew is a fault."""
+        if self._started:
+            self.fault = self.fault or "telemetry_stale"
         self._session = secrets.randbelow(2**32 - 1) + 1
         self._device: dict[str, Any] | None = None
         self._table: dict[int, dict[str, Any]] = {}
@@ -219,7 +251,7 @@ class Mcu:
         self._refusal: InputError | None = None
         self._board_seen: dict[str, int] = {}
         self._waiting = None
-        self.told_at = self._asked_at = now
+        self._asked_at = now
         self._send(Kind.HELLO)
 
     def _start(self, now: float) -> None:
@@ -270,7 +302,7 @@ class Mcu:
                 f"the board is that of {robot!r} with joints {sorted(its)}, {self._spec.name!r} has {sorted(mine)}"
             )
         elif mode != Mode[self._spec.action.kind.upper()]:
-            problem = f"the board takes {Mode(mode).name.lower()} commands, robot.yaml says {self._spec.action.kind}"
+            problem = f"the board takes {member_name(Mode, mode)} commands, robot.yaml says {self._spec.action.kind}"
         elif wrong := [name for name in mine if its[name] != mine[name]]:
             problem = f"joint {wrong[0]}: the board has (actuated, limits) {its[wrong[0]]}, robot.yaml {mine[wrong[0]]}"
         else:
@@ -293,7 +325,7 @@ class Mcu:
         if self._waiting is not None and (found["answered"] - self._waiting[0]) & WHOLE < 0x8000:
             self._waiting = None
         if self._started and found["faults"] and not self.fault:
-            self.fault = "board_" + Fault(found["faults"] & -found["faults"]).name.lower()  # type: ignore[union-attr]
+            self.fault = "board_" + member_name(Fault, found["faults"] & -found["faults"])
         for key in ("crc_errors", "framing_errors", "refused", "limited"):
             self._count(now, f"board_{key}", found[key], self._board_seen, before=found[key])
 
@@ -312,8 +344,11 @@ class Mcu:
             self.fault = "crc_storm"
         elif now - self.told_at > self._stale:
             self.fault = "telemetry_stale"
-        elif self._waiting is not None and now - self._waiting[1] > DEAF_SECONDS:
+        elif self._deaf(now):
             self.fault = "board_deaf"
+
+    def _deaf(self, now: float) -> bool:
+        return self._waiting is not None and now - self._waiting[1] > DEAF_SECONDS
 
     def _send(self, kind: Kind, payload: bytes = b"") -> None:
         if self._port is None:
@@ -333,7 +368,7 @@ class Mcu:
             self.fault = self.fault or "port_blocked"
 
     def _lose(self) -> None:
-        self.close()
+        self._release()
         self._greeted = self._started = False
         self.fault = self.fault or "port_lost"
 

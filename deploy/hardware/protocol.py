@@ -218,6 +218,12 @@ def name_text(data: bytes) -> str:
     return data.rstrip(b"\0").decode(errors="replace")
 
 
+def member_name(table: type[IntEnum] | type[IntFlag], value: int) -> str:
+    """Name of `value` in lower case; one that this version does not know is told by its number, as `fault_64`."""
+    known = (name.lower() for name, member in table.__members__.items() if member == value)
+    return next(known, f"{table.__name__.lower()}_{value}")
+
+
 def read(kind: Kind, payload: bytes, joints: int = 0, actuated: int = 0) -> dict[str, Any] | None:
     """The fields of a payload by name, repeated ones as tuples; None if its length is not that of its kind."""
     layout = payload_format(kind, joints, actuated)

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
 
+from landbridge.deploy.hardware.port import open_port
 from landbridge.deploy.hil.stages import Result
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge_nodes import bringup
+from landbridge_nodes.bridge import Bridge
 from landbridge_nodes.hil import close_the_loop
 from landbridge_nodes.operator import Operator
 from landbridge_nodes.processes import Processes
@@ -100,3 +103,26 @@ def test_the_closed_loop_of_an_acceptance_run_on_the_board_of_its_bring_up(
     assert result.figures["ticks"] == SWING_UP_TICKS
     assert result.figures["success"] is False  # it hangs
     assert not link.is_symlink()  # unplugged
+
+
+def test_a_bridge_that_cannot_park_lets_go_of_its_port(
+    emulated: Emulated, ros_domain: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("cannot park")
+
+    for words in ("plug", "clear", "reset"):
+        emulated.order(words)
+    rclpy.init(args=["--ros-args", "-p", f"port:={emulated.port}"])
+    try:
+        bridge = Bridge()
+        bridge.trigger_configure()
+        monkeypatch.setattr(bridge, "_park", fail)
+        with pytest.raises(InputError, match="another program uses this port"):
+            open_port(emulated.port, 1_000_000)
+        with pytest.raises(RuntimeError, match="cannot park"):
+            bridge.close()
+        open_port(emulated.port, 1_000_000).close()
+        bridge.destroy_node()
+    finally:
+        rclpy.shutdown()

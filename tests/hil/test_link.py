@@ -155,6 +155,22 @@ def test_closing_leaves_a_stopped_robot(rig: Rig, link: Mcu, switchboard: Emulat
     link.__init__(FURUTA, McuHardware(port=rig.port))  # type: ignore[misc]
 
 
+def test_a_torque_off_that_is_lost_is_repeated(link: Mcu, switchboard: Emulated) -> None:
+    move(link)
+    switchboard.order("lost to_board 1")
+    link.disable()
+    until(link, lambda: switchboard.order("status")["torque"] is False)
+
+
+def test_a_torque_off_that_is_lost_is_repeated_by_close(rig: Rig, link: Mcu, switchboard: Emulated) -> None:
+    move(link)
+    switchboard.order("lost to_board 1")
+    link.disable()
+    link.close()
+    assert switchboard.order("status")["torque"] is False
+    link.__init__(FURUTA, McuHardware(port=rig.port))  # type: ignore[misc]
+
+
 def test_a_write_while_the_port_vanishes(link: Mcu, switchboard: Emulated) -> None:
     move(link)
     switchboard.order("unplug")

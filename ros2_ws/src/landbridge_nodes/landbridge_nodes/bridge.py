@@ -127,10 +127,12 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def close(self) -> None:
         """Park, and release the hardware."""
-        self._park()
-        if self.hardware is not None:
-            self.hardware.close()
-            self.hardware = None
+        try:
+            self._park()
+        finally:
+            if self.hardware is not None:
+                self.hardware.close()
+                self.hardware = None
 
     def _park(self) -> None:
         """No more than PARK_SECONDS; a robot that is not parked by then, or has a fault, is left standing, powered."""
