@@ -58,8 +58,6 @@ CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 # (module, statement, change) -> why nothing can be seen of it
 EXPLAINED: dict[tuple[str, str, str], str] = {
-    ("guard", "self._fault_epoch = 0", "self._fault_epoch = 0 -> pass"): "read only after a fault has set it",
-    ("guard", "self._fault_epoch = 0", "0 -> 1"): "read only after a fault has set it",
     ("guard", "self._heartbeat = -math.inf", "-math.inf -> math.inf"): "no state that asks for it without a heartbeat",
     ("guard", "self._anew = True", "True -> False"): "without any measurement nothing is written anyway",
     (
