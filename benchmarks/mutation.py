@@ -106,13 +106,7 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "RECOVERY_TIMEOUT = 30.0",
         "30.0 -> 31.0",
     ): "a choice; the tests hold the supervisor to the constant",
-    ("supervisor", "self._entered_at = -math.inf", "self._entered_at = -math.inf -> pass"): "set before it is read: by "
-    "entering a state that can run out of time",
-    (
-        "supervisor",
-        "self._entered_at = -math.inf",
-        "-math.inf -> math.inf",
-    ): "set before it is read: by entering a state that can run out of time",
+    ("supervisor", "self._rests = False", "False -> True"): "set before it is read, by entering ESTOP",
     ("supervisor", "self._admissible = 0", "self._admissible = 0 -> pass"): "set before it is read, by entering ARMED",
     ("supervisor", "self._admissible = 0", "0 -> 1"): "set before it is read, by entering ARMED",
 }

@@ -55,6 +55,14 @@ def test_the_arm_follows_parks_and_names_a_servo_that_is_lost(tmp_path: Path, ro
         operator.refresh_diagnostics()
         assert operator.diagnostics["hardware.elbow.temperature_c"] == "35"
         operator.wait(active, 40)
+        emulated.order("torque_lost elbow")
+        operator.wait(lambda: operator.state is State.FAULT, 10)
+        emulated.order("clear")
+        operator.wait(standby, 20)
+        assert sum(emulated.order("status")["torque"]) == 5  # the others hold the arm
+        operator.call("/monitor/park")
+        operator.wait(lambda: not any(emulated.order("status")["torque"]), 5)
+        operator.wait(active, 40)
         emulated.order("gone elbow")
         operator.wait(lambda: operator.state is State.FAULT, 10)
         assert operator.reason == "servo_silent:elbow"

@@ -52,6 +52,14 @@ def refused(operator: Operator, service: str) -> str:
     return caught.value.problem
 
 
+def accepted(operator: Operator, service: str) -> bool:
+    try:
+        operator.call(service)
+    except InputError:
+        return False
+    return True
+
+
 def test_the_operators_way_through_the_states(running: tuple[Processes, Operator]) -> None:
     _, operator = running
     assert "refused in STANDBY" in refused(operator, "/monitor/disarm")
@@ -64,7 +72,7 @@ def test_the_operators_way_through_the_states(running: tuple[Processes, Operator
     operator.wait(lambda: operator.state is State.ESTOP, 1)
     assert "refused in ESTOP" in refused(operator, "/monitor/arm")
     operator.call("/monitor/estop")
-    operator.call("/monitor/reset")
+    operator.wait(lambda: accepted(operator, "/monitor/reset"), 5)  # once the robot rests
     operator.wait(lambda: operator.state is State.STANDBY, 5)
     outcome = operator.episode(20)
     assert (outcome.ended, outcome.ticks, outcome.success) == ("STANDBY", 20, False)

@@ -34,6 +34,7 @@ REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is 
 NAMELESS = "_NODE_NAME_UNKNOWN_"  # rmw's word for a node that it has not been told of yet
 DISCOVERY_SECONDS = 1.0  # that it may take; who never gets a name is no node of ours
 ADMISSIBLE = {Reason.OK.value, Reason.LIMITED.value, Reason.ARMED.value}
+WAITING = {Reason.NOT_ACTIVE.value, Reason.NOT_READY.value}  # for the bridge itself: no verdict on the controller
 NEXT = {
     (NodeState.PRIMARY_STATE_UNCONFIGURED, NodeState.PRIMARY_STATE_INACTIVE): Transition.TRANSITION_CONFIGURE,
     (NodeState.PRIMARY_STATE_UNCONFIGURED, NodeState.PRIMARY_STATE_ACTIVE): Transition.TRANSITION_CONFIGURE,
@@ -138,8 +139,9 @@ class Monitor(Node):  # type: ignore[misc]
         """Only ARMED waits for verdicts; the stops in between, which the bridge writes itself, say nothing."""
         if self.supervisor.state is not State.ARMED:
             return
-        if deserialize_message(raw, topics.GUARD_COMMAND.message).header.frame_id in ADMISSIBLE:
-            self.supervisor.command_judged(True, time.monotonic())
+        reason = deserialize_message(raw, topics.GUARD_COMMAND.message).header.frame_id
+        if reason not in WAITING:
+            self.supervisor.command_judged(reason in ADMISSIBLE, time.monotonic())
             self._settle()
 
     def _on_fault(self, message: Any) -> None:

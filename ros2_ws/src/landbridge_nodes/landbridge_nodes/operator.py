@@ -25,7 +25,14 @@ from landbridge_nodes.process import OPERATOR, stay_on_this_machine
 
 START_TIMEOUT = 60.0  # s for all processes to be up, on a machine that is busy with other things
 ANSWER_TIMEOUT = 5.0  # s
-SERVICES = ("/monitor/arm", "/monitor/disarm", "/monitor/estop", "/monitor/reset", "/bridge/reset_plant")
+SERVICES = (
+    "/monitor/arm",
+    "/monitor/disarm",
+    "/monitor/park",
+    "/monitor/estop",
+    "/monitor/reset",
+    "/bridge/reset_plant",
+)
 ADMITTED = {Reason.OK.value, Reason.LIMITED.value}
 
 
