@@ -78,6 +78,23 @@ def test_the_operators_way_through_the_states(running: tuple[Processes, Operator
     assert (outcome.ended, outcome.ticks, outcome.success) == ("STANDBY", 20, False)
 
 
+def test_nothing_moves_while_two_monitors_share_a_domain(running: tuple[Processes, Operator]) -> None:
+    """Their services bear one name: an arm that was meant for a twin would arm the robot beside it."""
+    _, operator = running
+    operator.call("/monitor/arm")
+    operator.wait(lambda: operator.state is State.ACTIVE, 5)
+    with Processes([bringup.deploy("furuta", "none", 0, "")[-1]]):
+        shared = "another monitor runs in this ROS domain"
+        operator.wait(lambda: shared in refused(operator, "/monitor/park"), 15)
+        operator.wait(lambda: operator.state is State.FAULT, 5)  # ACTIVE between another's states
+        for service in ("/monitor/arm", "/monitor/reset"):
+            assert shared in refused(operator, service)
+        operator.call("/monitor/estop")
+    operator.wait(lambda: accepted(operator, "/monitor/reset"), 5)
+    operator.wait(lambda: operator.state is State.STANDBY, 5)
+    assert operator.episode(20).ended == "STANDBY"
+
+
 def test_an_episode_begins_in_a_start_state_of_the_task(running: tuple[Processes, Operator]) -> None:
     """Not several periods after it: as in the simulator, and no matter how long arming took."""
     _, operator = running
