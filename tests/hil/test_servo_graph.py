@@ -42,7 +42,10 @@ def test_the_arm_follows_parks_and_names_a_servo_that_is_lost(tmp_path: Path, ro
     specs = bringup.record(str(folder), "none", 0, "", hardware="dynamixel", port=emulated.port)[
         1:
     ]  # without the recorder
-    with Processes(specs) as processes, Operator(arm, processes.check, lambda: emulated.order("clear")) as operator:
+    with (
+        Processes(specs) as processes,
+        Operator(arm, processes.check, lambda words: emulated.order("clear")) as operator,
+    ):
         operator.wait_ready(recorded=False)
         outcomes = []
         while not any(outcome.ended == "STANDBY" for outcome in outcomes):
