@@ -150,13 +150,13 @@ class Fuzz:
             self.epoch += 1
         if rng.random() < 0.002:
             self.epoch = max(0, self.epoch + rng.randint(-2, 2))
-        faulty = self.guard.fault is not None
+        reset = self.epoch > self.guard.epoch
         self.guard.supervise(self.state, self.epoch, self.now)
         if self.state is State.ARMED:
             self.armed = self.guard.fault is None
-        elif self.state is not State.ACTIVE or (faulty and self.guard.fault is None) or self.guard.fault is not None:
+        elif self.state is not State.ACTIVE or reset or self.guard.fault is not None:
             self.armed = False
-        self.anew = self.anew or (faulty and self.guard.fault is None)
+        self.anew = self.anew or reset
 
     def _measure(self) -> None:
         rng = self.rng

@@ -58,8 +58,6 @@ CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 # (module, statement, change) -> why nothing can be seen of it
 EXPLAINED: dict[tuple[str, str, str], str] = {
-    ("guard", "self._fault_epoch = 0", "self._fault_epoch = 0 -> pass"): "read only after a fault has set it",
-    ("guard", "self._fault_epoch = 0", "0 -> 1"): "read only after a fault has set it",
     ("guard", "self._heartbeat = -math.inf", "-math.inf -> math.inf"): "no state that asks for it without a heartbeat",
     ("guard", "self._anew = True", "True -> False"): "without any measurement nothing is written anyway",
     (
@@ -108,13 +106,7 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "RECOVERY_TIMEOUT = 30.0",
         "30.0 -> 31.0",
     ): "a choice; the tests hold the supervisor to the constant",
-    ("supervisor", "self._entered_at = -math.inf", "self._entered_at = -math.inf -> pass"): "set before it is read: by "
-    "entering a state that can run out of time",
-    (
-        "supervisor",
-        "self._entered_at = -math.inf",
-        "-math.inf -> math.inf",
-    ): "set before it is read: by entering a state that can run out of time",
+    ("supervisor", "self._rests = False", "False -> True"): "set before it is read, by entering ESTOP",
     ("supervisor", "self._admissible = 0", "self._admissible = 0 -> pass"): "set before it is read, by entering ARMED",
     ("supervisor", "self._admissible = 0", "0 -> 1"): "set before it is read, by entering ARMED",
 }

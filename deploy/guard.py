@@ -45,7 +45,6 @@ class Guard:
         self.counters: Counter[str] = Counter()
         self.epoch = 0
         self.state = State.UNCONFIGURED
-        self._fault_epoch = 0
         self._heartbeat = -math.inf
         self._kind = spec.action.kind
         self._joints = [joint for joint in spec.joints if joint.actuated]
@@ -82,12 +81,11 @@ class Guard:
     def supervise(self, state: State, epoch: int, now: float) -> None:
         """Hear the supervisor's heartbeat.
 
-        A higher epoch than that of the fault is a reset and unlatches; ACTIVE counts only after ARMED.
+        A higher epoch is a reset, whatever had stopped the robot, and unlatches; ACTIVE counts only after ARMED.
         """
         self._heartbeat = now
-        if self.fault is not None and epoch > self._fault_epoch:
-            self.fault, self.state, self._anew = None, State.UNCONFIGURED, True
-        self.epoch = max(self.epoch, epoch)
+        if epoch > self.epoch:
+            self.epoch, self.fault, self.state, self._anew = epoch, None, State.UNCONFIGURED, True
         if state is self.state:
             return
         left, self.state = self.state, state
@@ -144,13 +142,16 @@ class Guard:
         """What to do once per control period: None while nothing is to be changed, else a stop to write or a release.
 
         After `max_silence_periods` measurements without an admissible command the reason for it is latched. Torque
-        comes on in ARMED only, with a measurement and without a fault, and goes off at the end of PARK only.
+        comes on in ARMED only, with a measurement and without a fault, and goes off at the end of PARK only. That is at
+        once, and again each period, where no command is in effect: drives may hold what this guard never commanded.
         """
         self._check_heartbeat(now)
         if self.state is State.ACTIVE and self._unanswered >= self.spec.safety.max_silence_periods:
             self._latch(self._refusal or Reason.SILENT)
         if self.fault is None and self.state is State.ACTIVE:
             return None
+        if not self.powered and self.fault is None and self.state is State.PARK:
+            return Verdict(self.written, Reason.PARKED, write=False, release=True)
         if self._anew and self._kind == "position":
             return None  # where to hold is not known before a measurement has come
         if not self.powered and (self.fault is not None or self.state is not State.ARMED or self._number == 0):
@@ -229,8 +230,7 @@ class Guard:
 
     def _latch(self, fault: Reason) -> None:
         if self.fault is None:
-            self.fault, self._fault_epoch = fault, self.epoch
-            self._recovery = None
+            self.fault, self._recovery = fault, None
             self.counters[f"fault.{fault.value}"] += 1
 
     def _actuated(self, values: Sequence[float]) -> tuple[float, ...]:

@@ -111,6 +111,7 @@ class Supervisor:
         self._entered_at = -math.inf
         self._bridge_at = self._ticked_at = -math.inf
         self._admissible = 0
+        self._rests = False  # in the present state, by the bridge's newest report
 
     def handle(self, event: Event, now: float, reason: str = "") -> Answer:
         """Take one event; one that the present state does not know is refused and changes nothing."""
@@ -120,9 +121,11 @@ class Supervisor:
         if event in (Event.CONFIGURED, Event.RESET) and not self._bridge_alive(now):
             return Answer(False, f"{event.value} refused: nothing heard from the bridge")
         if event is Event.RESET:
+            if self.state is State.ESTOP and not self._rests and now - self._entered_at <= RECOVERY_TIMEOUT:
+                return Answer(False, "reset refused: the robot has not come to rest")
             self.epoch += 1
         if following is not self.state:
-            self._entered_at, self._admissible = now, 0
+            self._entered_at, self._admissible, self._rests = now, 0, False
         if event is not Event.SETTLED:
             self.reason = reason or event.value
         self.state = following
@@ -148,8 +151,12 @@ class Supervisor:
             self.handle(Event.ADMISSIBLE, now)
 
     def settled(self, state: str, now: float) -> None:
-        """The guard has brought the recovery that it calls `state` to its end; news of an older one changes nothing."""
-        if state == self.state.value:
+        """The robot rests in what the guard calls `state`, "" if it does not; news of an older one changes nothing.
+
+        That ends a recovery; an e-stop is only left after it.
+        """
+        self._rests = state == self.state.value
+        if self._rests:
             self.handle(Event.SETTLED, now)
 
     def tick(self, now: float) -> None:

@@ -44,6 +44,7 @@ def test_an_estop_in_each_state_stops_and_needs_reset_and_arm(robot: str, state:
     for event in set(Event) - {Event.ESTOP, Event.RESET}:
         assert not rig.operate(event, 0.0), event
     rig.heal()
+    rig.run(0.1)  # until it is known again to rest
     assert rig.operate(Event.RESET, 0.5)
     assert rig.supervisor.state is State.STANDBY
     rig.activate()
@@ -83,6 +84,20 @@ def test_an_estop_during_activation_wins() -> None:
         rig.run(0.5)
         assert rig.supervisor.state is State.ESTOP
         assert not any(asked for _, _, asked in rig.writes[written:])
+
+
+def test_an_estop_is_not_reset_while_the_robot_moves() -> None:
+    rig = Rig("furuta")
+    rig.run(0.5)
+    rig.activate()
+    rig.velocity[0] = 5.0
+    rig.operate(Event.ESTOP, 0.1)
+    assert rig.supervisor.state is State.ESTOP
+    while abs(rig.velocity[0]) > 0.02 * rig.spec.joints[0].velocity_limit:
+        assert not rig.operate(Event.RESET, 0.02)
+    rig.run(0.1)
+    assert rig.operate(Event.RESET, 0.5)
+    assert rig.supervisor.state is State.STANDBY
 
 
 def test_a_reset_while_faulty_leads_to_the_same_fault_without_motion() -> None:

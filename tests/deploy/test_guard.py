@@ -207,6 +207,33 @@ def test_after_a_reset_only_armed_leads_to_active() -> None:
         assert bench.answer(0.0, 0.0).reason is reason
 
 
+@pytest.mark.parametrize("stop", [State.ESTOP, State.HOLD])
+def test_after_a_reset_a_stop_without_a_fault_is_no_place_to_go_either(stop: State) -> None:
+    """The e-stop, and what only the monitor has seen: the guard has no fault, and the robot may have moved as well."""
+    bench = Bench("position")
+    bench.state = stop
+    for _ in range(5):
+        bench.measure()
+        bench.guard.tick(bench.now)
+    assert bench.guard.fault is None
+    bench.measure((math.nan,) * 3)  # hardware that has a fault; meanwhile the joint sags
+    bench.epoch += 1
+    bench.state = State.UNCONFIGURED
+    bench.guard.supervise(bench.state, bench.epoch, bench.now)
+    assert bench.guard.tick(bench.now) is None
+    bench.measure((0.4, 0.0, 0.0))
+    held = bench.guard.tick(bench.now)
+    assert held is not None
+    assert held.command == pytest.approx((0.4, 0.0))
+
+
+def test_a_reset_while_active_needs_armed_again() -> None:
+    bench = Bench()
+    bench.epoch += 1
+    bench.measure()
+    assert bench.guard.fault is Reason.NOT_ARMED
+
+
 def test_active_without_armed_before_it_is_a_fault_and_brings_no_torque() -> None:
     guard = Guard(spec())
     guard.supervise(State.ACTIVE, 0, 1.0)
@@ -361,6 +388,9 @@ def test_a_command_after_the_loss_of_the_heartbeat_finds_it_lost() -> None:
 def test_an_old_epoch_does_not_unlatch() -> None:
     bench = Bench()
     bench.epoch = 4
+    for state in (State.ARMED, State.ACTIVE):
+        bench.state = state
+        bench.measure()
     bench.measure(velocity=(31.0, 0.0, 0.0))
     assert bench.guard.fault is Reason.VELOCITY_LIMIT
     for epoch in (0, 4):  # a restarted monitor; the epoch of the fault itself
@@ -541,7 +571,24 @@ def test_park_ends_with_torque_off_once_every_actuated_joint_rests(kind: str) ->
     assert (end.reason, end.write, end.release) == (Reason.PARKED, False, True)
     assert not bench.guard.powered
     assert bench.guard.settled(bench.now)
-    assert bench.guard.tick(bench.now + DT) is None
+    assert bench.guard.tick(bench.now + DT) == end  # what has not been heard is said again
+
+
+@pytest.mark.parametrize("kind", ["effort", "position"])
+def test_park_takes_torque_off_drives_that_this_guard_never_commanded(kind: str) -> None:
+    """A bridge restarted over powered drives; drives that hold beside one that has lost its torque."""
+    guard = Guard(spec(kind))
+    guard.supervise(State.STANDBY, 0, 0.0)
+    assert guard.tick(0.0) is None
+    guard.supervise(State.PARK, 0, 0.0)
+    for count in range(2):  # before any measurement, and after one
+        off = guard.tick(0.0)
+        assert off is not None
+        assert (off.command, off.reason, off.write, off.release) == ((0.0, 0.0), Reason.PARKED, False, True)
+        guard.measure(count, 0.0, ZEROS, ZEROS)
+    guard.measure(2, DT, ZEROS, (31.0, 0.0, 0.0))
+    assert guard.fault is Reason.VELOCITY_LIMIT
+    assert guard.tick(DT) is None
 
 
 def test_park_ends_no_sooner_than_its_way_does() -> None:

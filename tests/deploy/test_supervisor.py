@@ -132,11 +132,38 @@ def test_reset_is_refused_while_the_bridge_is_silent_and_raises_the_epoch_otherw
     assert not supervisor.handle(Event.RESET, 0.5).accepted
     assert (supervisor.state, supervisor.epoch) == (State.ESTOP, 0)
     supervisor.bridge_seen(0.5)
+    supervisor.settled("ESTOP", 0.5)
     assert supervisor.handle(Event.RESET, 0.5).accepted
     assert (supervisor.state, supervisor.epoch) == (State.UNCONFIGURED, 1)
     supervisor.handle(Event.ESTOP, 0.5)
+    supervisor.settled("ESTOP", 0.5)
     assert supervisor.handle(Event.RESET, 0.5).accepted
     assert supervisor.epoch == 2
+
+
+def test_an_estop_is_reset_once_the_robot_rests_or_has_failed_to() -> None:
+    supervisor = active()
+    refused = (False, "reset refused: the robot has not come to rest")
+    for state in (State.ESTOP, State.ESTOP, State.ESTOP):
+        supervisor.handle(Event.ESTOP, 1.0)
+        supervisor.bridge_seen(1.0)
+        for news in ("", "DAMP"):  # the latter of before the e-stop
+            supervisor.settled(news, 1.0)
+            answer = supervisor.handle(Event.RESET, 1.0)
+            assert (answer.accepted, answer.message, supervisor.state) == (*refused, state)
+    supervisor.settled("ESTOP", 1.0)
+    assert supervisor.state is State.ESTOP
+    supervisor.handle(Event.ESTOP, 1.0)  # once more, at rest
+    assert (supervisor.reason, supervisor.epoch) == ("estop", 0)
+    supervisor.settled("", 1.0)  # pushed
+    assert not supervisor.handle(Event.RESET, 1.0).accepted
+    supervisor.settled("ESTOP", 1.0)
+    assert supervisor.handle(Event.RESET, 1.0).accepted
+
+    supervisor.handle(Event.ESTOP, 2.0)
+    for now, accepted in ((2.0 + RECOVERY_TIMEOUT, False), (2.0 + RECOVERY_TIMEOUT + 0.001, True)):
+        supervisor.bridge_seen(now)
+        assert supervisor.handle(Event.RESET, now).accepted is accepted
 
 
 def test_admissible_commands_must_come_in_a_row() -> None:

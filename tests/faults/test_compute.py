@@ -63,6 +63,27 @@ def test_inference_that_raises_and_inference_that_is_slow(rig: Rig) -> None:
     print(f"inference 5 times over budget: {rig.operator.reason}")
 
 
+ALTERNATING = """
+import itertools, math, sys
+from landbridge_nodes.policy import CONTROLLER_PRIORITY, PolicyNode, run
+
+class Alternating(PolicyNode):
+    factors = itertools.cycle((1.0, math.nan))
+    def act(self, obs):
+        return super().act(obs) * next(self.factors)
+
+sys.exit(run(Alternating, CONTROLLER_PRIORITY))
+"""
+
+
+@pytest.mark.parametrize("rig", [("policy", ALTERNATING)], indirect=True)
+def test_a_policy_every_other_command_of_which_is_no_good_never_becomes_active(rig: Rig) -> None:
+    rig.operator.call("/monitor/arm")
+    judged = {"armed": 10, "not_finite": 10}
+    rig.operator.wait(lambda: all(sum(v.reason == k for v in rig.verdicts) >= n for k, n in judged.items()), 5)
+    assert rig.operator.state is State.ARMED
+
+
 def test_bundles_that_must_not_run(
     tmp_path: Path, ros_domain: None, linear_bundle: Callable[..., Path], capfd: pytest.CaptureFixture[str]
 ) -> None:

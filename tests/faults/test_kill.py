@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -187,6 +189,20 @@ def test_policy_and_bridge_are_restarted_while_active(rig: Rig) -> None:
             outcome = rig.operator.episode(20)
             assert (outcome.ended, outcome.reason) == ("STANDBY", "disarm")
             assert rig.verdicts[seen].reason in ("not_active", "armed")
+
+
+def test_a_bridge_that_is_ended_after_an_estop_moves_nothing(rig: Rig, tmp_path: Path) -> None:
+    """Whether anything may be moved is for a reset to say; and torque that holds is for a person to take off."""
+    rig.activate()
+    rig.operator.call("/monitor/estop")
+    rig.operator.wait(lambda: rig.verdicts[-1].reason == "not_active", 5)
+    bridge = psutil.Process(rig.processes.pid("bridge"))
+    rig.strike("bridge", signal.SIGTERM)
+    rig.operator.wait(lambda: bridge.status() == psutil.STATUS_ZOMBIE, 10)
+    said = "".join(log.read_text() for log in (tmp_path / "ros_log").iterdir())
+    assert "torque is left on (ESTOP): support the robot and cut its power" in said
+    assert "parked" not in {v.reason for v in rig.verdicts}
+    assert rig.operator.state is State.ESTOP
 
 
 def test_a_monitor_that_is_ended_leaves_a_parked_robot(rig: Rig) -> None:

@@ -35,7 +35,10 @@ def graph(emulated: Emulated, ros_domain: None) -> Iterator[tuple[Processes, Ope
     for words in ("plug", "clear", "reset"):
         emulated.order(words)
     specs = bringup.record("furuta", "none", 0, "", port=emulated.port)[1:]  # without the recorder
-    with Processes(specs) as processes, Operator(FURUTA, lambda: None, lambda: emulated.order("reset")) as operator:
+    with (
+        Processes(specs) as processes,
+        Operator(FURUTA, lambda: None, lambda words: emulated.order("reset")) as operator,
+    ):
         yield processes, operator
 
 

@@ -42,7 +42,10 @@ def test_the_arm_follows_parks_and_names_a_servo_that_is_lost(tmp_path: Path, ro
     specs = bringup.record(str(folder), "none", 0, "", hardware="dynamixel", port=emulated.port)[
         1:
     ]  # without the recorder
-    with Processes(specs) as processes, Operator(arm, processes.check, lambda: emulated.order("clear")) as operator:
+    with (
+        Processes(specs) as processes,
+        Operator(arm, processes.check, lambda words: emulated.order("clear")) as operator,
+    ):
         operator.wait_ready(recorded=False)
         outcomes = []
         while not any(outcome.ended == "STANDBY" for outcome in outcomes):
@@ -54,6 +57,14 @@ def test_the_arm_follows_parks_and_names_a_servo_that_is_lost(tmp_path: Path, ro
         assert not any(seen["torque"])  # parked
         operator.refresh_diagnostics()
         assert operator.diagnostics["hardware.elbow.temperature_c"] == "35"
+        operator.wait(active, 40)
+        emulated.order("torque_lost elbow")
+        operator.wait(lambda: operator.state is State.FAULT, 10)
+        emulated.order("clear")
+        operator.wait(standby, 20)
+        assert sum(emulated.order("status")["torque"]) == 5  # the others hold the arm
+        operator.call("/monitor/park")
+        operator.wait(lambda: not any(emulated.order("status")["torque"]), 5)
         operator.wait(active, 40)
         emulated.order("gone elbow")
         operator.wait(lambda: operator.state is State.FAULT, 10)

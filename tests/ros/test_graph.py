@@ -19,7 +19,7 @@ from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge_nodes import bringup
-from landbridge_nodes.operator import Operator
+from landbridge_nodes.operator import PLACE, Operator
 from landbridge_nodes.processes import Processes
 from landbridge_nodes.up import up
 
@@ -52,6 +52,14 @@ def refused(operator: Operator, service: str) -> str:
     return caught.value.problem
 
 
+def accepted(operator: Operator, service: str) -> bool:
+    try:
+        operator.call(service)
+    except InputError:
+        return False
+    return True
+
+
 def test_the_operators_way_through_the_states(running: tuple[Processes, Operator]) -> None:
     _, operator = running
     assert "refused in STANDBY" in refused(operator, "/monitor/disarm")
@@ -64,10 +72,51 @@ def test_the_operators_way_through_the_states(running: tuple[Processes, Operator
     operator.wait(lambda: operator.state is State.ESTOP, 1)
     assert "refused in ESTOP" in refused(operator, "/monitor/arm")
     operator.call("/monitor/estop")
-    operator.call("/monitor/reset")
+    operator.wait(lambda: accepted(operator, "/monitor/reset"), 5)  # once the robot rests
     operator.wait(lambda: operator.state is State.STANDBY, 5)
     outcome = operator.episode(20)
     assert (outcome.ended, outcome.ticks, outcome.success) == ("STANDBY", 20, False)
+
+
+def test_nothing_moves_while_two_monitors_share_a_domain(running: tuple[Processes, Operator]) -> None:
+    """Their services bear one name: an arm that was meant for a twin would arm the robot beside it."""
+    _, operator = running
+    operator.call("/monitor/arm")
+    operator.wait(lambda: operator.state is State.ACTIVE, 5)
+    with Processes([bringup.deploy("furuta", "none", 0, "")[-1]]):
+        shared = "another monitor runs in this ROS domain"
+        operator.wait(lambda: shared in refused(operator, "/monitor/park"), 15)
+        operator.wait(lambda: operator.state is State.FAULT, 5)  # ACTIVE came between the other's states
+        for service in ("/monitor/arm", "/monitor/reset"):
+            assert shared in refused(operator, service)
+        operator.call("/monitor/estop")
+    operator.wait(lambda: accepted(operator, "/monitor/reset"), 5)
+    operator.wait(lambda: operator.state is State.STANDBY, 5)
+    assert operator.episode(20).ended == "STANDBY"
+
+
+def test_a_person_reaches_into_a_robot_only_after_it_is_parked(
+    tmp_path: Path, ros_domain: None, linear_bundle: Make
+) -> None:
+    def ask(words: str) -> None:
+        asked.append((words, operator.state, operator.reason))
+
+    asked: list[tuple[str, State, str]] = []
+    specs = bringup.deploy("furuta", "none", 0, str(linear_bundle(tmp_path / "bundle", STILL)))
+    with Processes(specs) as processes, Operator(FURUTA, processes.check, ask) as operator:
+        operator.wait_ready(recorded=False)
+        assert operator.episode(5).ended == "STANDBY"
+        operator.call("/monitor/arm")
+        operator.wait(lambda: operator.state is State.ACTIVE, 5)
+        os.kill(processes.pid("policy"), signal.SIGSTOP)
+        operator.wait(lambda: operator.state is State.FAULT, 5)
+        why = operator.reason
+        os.kill(processes.pid("policy"), signal.SIGCONT)
+        assert operator.episode(5).ended == "STANDBY"
+    first, parking, placing = asked
+    assert (first[:2], placing) == ((PLACE, State.STANDBY), (PLACE, State.STANDBY, "park"))
+    assert parking[1:] == (State.FAULT, why)
+    assert parking[0].startswith(f"stopped by {why}, torque may be on: support what could fall")
 
 
 def test_an_episode_begins_in_a_start_state_of_the_task(running: tuple[Processes, Operator]) -> None:

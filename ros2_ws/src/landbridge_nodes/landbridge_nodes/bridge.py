@@ -2,7 +2,8 @@
 
 Publishes `/joint_states` on a steady timer; judges each `/policy/command` the moment it comes and writes it at once;
 stops the robot itself whenever the supervisor is not ACTIVE or silent, or no admissible command comes. Ages count from
-the measurement that a command answers, on this process's monotonic clock. Before it ends it parks the robot.
+the measurement that a command answers, on this process's monotonic clock. Before it ends it parks the robot,
+unless something has stopped it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from landbridge.deploy.hardware import (
     choose_hardware,
     open_hardware,
 )
-from landbridge.deploy.supervisor import RECOVERIES, State
+from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, State
 from landbridge.deploy.verdict import Verdict
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
@@ -39,6 +40,8 @@ from landbridge_nodes.process import BRIDGE_PRIORITY, run
 
 DIAGNOSTICS_PERIOD = 1.0  # s
 PARK_SECONDS = 4.0  # to park before the process ends: whoever ends it will not wait for much longer
+PARKABLE = (State.STANDBY, *COMMANDED, State.PARK)  # out of any other state motion needs a reset first
+SETTLING = (*RECOVERIES, State.ESTOP)  # states in which the monitor waits for the robot to come to rest
 MOVABLE = (State.UNCONFIGURED, State.STANDBY, State.FAULT, State.ESTOP)  # states in which a twin may be put elsewhere
 
 
@@ -111,7 +114,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Park, and cease to measure."""
+        """Park or stop, and cease to measure."""
         self._park()
         return super().on_deactivate(state)
 
@@ -126,7 +129,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         return super().on_shutdown(state)
 
     def close(self) -> None:
-        """Park, and release the hardware."""
+        """Park or stop, and release the hardware."""
         try:
             self._park()
         finally:
@@ -135,16 +138,35 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
                 self.hardware = None
 
     def _park(self) -> None:
-        """No more than PARK_SECONDS; a robot that is not parked by then, or has a fault, is left standing, powered."""
+        """Park, or bring a stop to its end, in no more than PARK_SECONDS.
+
+        A robot that something has stopped, or that is not parked by then, is left standing, powered, lest it fall.
+        """
         if self._timer is None:
             return
         self.destroy_timer(self._timer)
         self._timer = None
+        left, ended = self.guard.state, False
+        parks = left is State.PARK or (self.guard.powered and left in PARKABLE)
         deadline = time.monotonic() + PARK_SECONDS
-        while self.guard.powered and self.guard.fault is None and (now := time.monotonic()) < deadline:
-            self.guard.supervise(State.PARK, self.guard.epoch, now)
+        while not ended and (now := time.monotonic()) < deadline:
+            state = State.PARK if parks and self.guard.fault is None else State.FAULT
+            self.guard.supervise(state, self.guard.epoch, now)
             self._tick()
+            ended = self._has_ended(now) and not (state is State.PARK and self._holds())
             time.sleep(max(0.0, now + self.spec.control_dt - time.monotonic()))
+        if self._holds():
+            why = left.value if self.guard.fault is None else self.guard.fault.value
+            remedy = "support the robot and cut its power, or start again and arm: a disarm parks it"
+            self.get_logger().error(f"torque is left on ({why}): {remedy}")
+
+    def _holds(self) -> bool:
+        """Whether torque is on: for all that the guard has commanded, or by the device's own report."""
+        return self.guard.powered or (isinstance(self.hardware, Reporting) and self.hardware.torque)
+
+    def _has_ended(self, now: float) -> bool:
+        """The recovery; hardware that is gone stops by itself, and never again tells whether it rests."""
+        return (self.hardware is not None and bool(self.hardware.fault)) or self.guard.settled(now)
 
     def _tick(self) -> None:
         now = self._measure()
@@ -233,8 +255,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         """Publish what is wrong, the cause before its consequence in the guard, and the end of a recovery."""
         broken = self._refused or (self.hardware.fault if self.hardware is not None else "")
         fault = broken or ("" if self.guard.fault is None else self.guard.fault.value)
-        # Hardware that is gone stops by itself, and never again tells whether it rests.
-        ended = self.guard.state in RECOVERIES and (bool(broken) or self.guard.settled(time.monotonic()))
+        ended = self.guard.state in SETTLING and (bool(self._refused) or self._has_ended(time.monotonic()))
         news = fault, self.guard.state.value if ended else "", self.guard.epoch
         if news == self._reported:
             return

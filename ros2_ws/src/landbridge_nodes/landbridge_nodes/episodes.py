@@ -32,7 +32,7 @@ def run_episodes(
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
     with (
         Processes(specs) as processes,
-        Operator(robot, processes.check, ask_for_start if by_hand else None) as operator,
+        Operator(robot, processes.check, ask_a_person if by_hand else None) as operator,
         Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
     ):
         bar = progress.add_task("starting", total=episodes or seconds)
@@ -50,9 +50,9 @@ def run_episodes(
     return _figures(outcomes, operator)
 
 
-def ask_for_start() -> None:
-    """Have a person put the robot into a start state."""
-    Console(stderr=True).input("\nput the robot into a start state, step back, then press Enter: it will move ")
+def ask_a_person(words: str) -> None:
+    """Say what to do on the terminal, and wait for Enter."""
+    Console(stderr=True).input(f"\n{words} ", markup=False)
 
 
 def _ticks_left(robot: Robot, seconds: float, outcomes: list[Outcome]) -> int:

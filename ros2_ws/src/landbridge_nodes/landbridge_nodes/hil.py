@@ -100,13 +100,13 @@ def close_the_loop(robot: Robot, specs: list[NodeSpec], result: Result, by_hand:
 
     A robot that is placed `by_hand` starts from where it is if nobody is asked.
     """
-    from landbridge_nodes.episodes import ask_for_start  # only now: it imports rclpy
+    from landbridge_nodes.episodes import ask_a_person  # only now: it imports rclpy
     from landbridge_nodes.operator import Operator
 
-    place = (ask_for_start if ask else (lambda: None)) if by_hand else None
+    person = (ask_a_person if ask else (lambda words: None)) if by_hand else None
     started = time.monotonic()
     try:
-        with Processes(specs) as processes, Operator(robot, processes.check, place) as graph:
+        with Processes(specs) as processes, Operator(robot, processes.check, person) as graph:
             graph.wait_ready(recorded=False)
             ticks = graph.task.episode_steps + 1
             outcome = graph.episode(ticks)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 import sys
 import time
+import uuid
 from typing import Any
 
+from diagnostic_msgs.msg import KeyValue
 from lifecycle_msgs.msg import State as NodeState
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -34,6 +36,10 @@ REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is 
 NAMELESS = "_NODE_NAME_UNKNOWN_"  # rmw's word for a node that it has not been told of yet
 DISCOVERY_SECONDS = 1.0  # that it may take; who never gets a name is no node of ours
 ADMISSIBLE = {Reason.OK.value, Reason.LIMITED.value, Reason.ARMED.value}
+WAITING = {Reason.NOT_ACTIVE.value, Reason.NOT_READY.value}  # for the bridge itself: no verdict on the controller
+MOVING = (Event.ARM, Event.PARK, Event.RESET)  # what one monitor may ask of one robot only; a stop is for all
+SHARED_SECONDS = 1.0  # since the last heartbeat of another monitor, while which it counts as running
+SHARED = "another monitor runs in this ROS domain, and would do the same: end it, or give one its own ROS_DOMAIN_ID"
 NEXT = {
     (NodeState.PRIMARY_STATE_UNCONFIGURED, NodeState.PRIMARY_STATE_INACTIVE): Transition.TRANSITION_CONFIGURE,
     (NodeState.PRIMARY_STATE_UNCONFIGURED, NodeState.PRIMARY_STATE_ACTIVE): Transition.TRANSITION_CONFIGURE,
@@ -101,9 +107,12 @@ class Monitor(Node):  # type: ignore[misc]
         self._nameless_since = math.inf  # since when there is a publisher of commands without a name [s, monotonic]
         self._alive = 0  # publishers of commands whose liveliness has not run out
         self._published: tuple[State, int] | None = None
+        self._id = KeyValue(key="monitor", value=uuid.uuid4().hex)
+        self._other_at = -math.inf  # when another monitor was heard [s, monotonic]
         self._safety = topics.publish(self, topics.SAFETY_STATE)
         for event in (Event.ARM, Event.DISARM, Event.PARK, Event.ESTOP, Event.RESET):
             self.create_service(Trigger, f"~/{event.value}", self._service(event))
+        topics.subscribe(self, topics.SAFETY_STATE, self._on_state)
         topics.subscribe(self, topics.JOINT_STATES, self._on_measurement, raw=True)
         topics.subscribe(self, topics.GUARD_COMMAND, self._on_verdict, raw=True)
         topics.subscribe(self, topics.BRIDGE_FAULT, self._on_fault)
@@ -124,12 +133,25 @@ class Monitor(Node):  # type: ignore[misc]
 
     def _service(self, event: Event) -> Any:
         def serve(request: Any, response: Any) -> Any:
-            answer = self.supervisor.handle(event, time.monotonic())
+            now = time.monotonic()
+            if event in MOVING and now - self._other_at <= SHARED_SECONDS:
+                response.success, response.message = False, f"{event.value} refused: {SHARED}"
+                return response
+            answer = self.supervisor.handle(event, now)
             response.success, response.message = answer.accepted, answer.message
             self._settle()
             return response
 
         return serve
+
+    def _on_state(self, message: Any) -> None:
+        """The services of two bring-ups in one domain bear the same names: what is asked of one moves both robots."""
+        if self._id in message.values:
+            return
+        now = time.monotonic()
+        if now - self._other_at > SHARED_SECONDS:
+            self.get_logger().error(SHARED)
+        self._other_at = now
 
     def _on_measurement(self, raw: bytes) -> None:
         self.supervisor.bridge_seen(time.monotonic())
@@ -138,8 +160,9 @@ class Monitor(Node):  # type: ignore[misc]
         """Only ARMED waits for verdicts; the stops in between, which the bridge writes itself, say nothing."""
         if self.supervisor.state is not State.ARMED:
             return
-        if deserialize_message(raw, topics.GUARD_COMMAND.message).header.frame_id in ADMISSIBLE:
-            self.supervisor.command_judged(True, time.monotonic())
+        reason = deserialize_message(raw, topics.GUARD_COMMAND.message).header.frame_id
+        if reason not in WAITING:
+            self.supervisor.command_judged(reason in ADMISSIBLE, time.monotonic())
             self._settle()
 
     def _on_fault(self, message: Any) -> None:
@@ -200,7 +223,7 @@ class Monitor(Node):  # type: ignore[misc]
             self.get_logger().info(f"{state.value}: {self.supervisor.reason}")
         self._published = (state, epoch)
         level = b"\x02" if state in (State.FAULT, State.ESTOP) else b"\x00"
-        values = {"epoch": epoch, "reason": self.supervisor.reason}
+        values = {"epoch": epoch, "reason": self.supervisor.reason, self._id.key: self._id.value}
         self._safety.publish(topics.status_message(state.value, self.supervisor.reason, values, level))
 
 

@@ -15,7 +15,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 from typing_extensions import Self
 
-from landbridge.deploy.supervisor import ARM_TIMEOUT, COMMANDED, RECOVERIES, RECOVERY_TIMEOUT, State
+from landbridge.deploy.supervisor import ARM_TIMEOUT, COMMANDED, RECOVERIES, RECOVERY_TIMEOUT, Event, State
 from landbridge.deploy.verdict import Reason
 from landbridge.errors import InputError
 from landbridge.robot import Robot
@@ -25,7 +25,15 @@ from landbridge_nodes.process import OPERATOR, stay_on_this_machine
 
 START_TIMEOUT = 60.0  # s for all processes to be up, on a machine that is busy with other things
 ANSWER_TIMEOUT = 5.0  # s
-SERVICES = ("/monitor/arm", "/monitor/disarm", "/monitor/estop", "/monitor/reset", "/bridge/reset_plant")
+SERVICES = (
+    "/monitor/arm",
+    "/monitor/disarm",
+    "/monitor/park",
+    "/monitor/estop",
+    "/monitor/reset",
+    "/bridge/reset_plant",
+)
+PLACE = "put the robot into a start state, step back, then press Enter: it will move"
 ADMITTED = {Reason.OK.value, Reason.LIMITED.value}
 
 
@@ -53,13 +61,14 @@ class Operator:
 
     Args:
         check: Called while waiting; raises when waiting has become useless.
-        place: Puts the robot into a start state of its task; None: a twin, which the bridge can reset.
+        ask: Asks a person for what only a person can do, and returns when it is done; None: a twin, which the bridge
+            can put into a start state.
     """
 
-    def __init__(self, robot: Robot, check: Callable[[], None], place: Callable[[], None] | None = None) -> None:
+    def __init__(self, robot: Robot, check: Callable[[], None], ask: Callable[[str], None] | None = None) -> None:
         self.task = load_task(robot)
         self._check = check
-        self._place = place or (lambda: self.call("/bridge/reset_plant"))
+        self._ask = ask
         self._observations: dict[int, list[float]] = {}
         self._admitted: list[int] = []
         self.state, self.reason = State.UNCONFIGURED, ""
@@ -108,12 +117,9 @@ class Operator:
 
     def episode(self, ticks: int) -> Outcome:
         """Place the robot, arm, wait for `ticks` admitted commands or the end of ACTIVE, and come back to STANDBY."""
-        if self.state is State.FAULT:
-            self._place()  # first, so that what the fault named is over
-            self.call("/monitor/reset")
-            self.wait(lambda: self.state is State.STANDBY, ANSWER_TIMEOUT)
-        else:
-            self._place()
+        self._place()
+        if self.state is State.FAULT:  # only now, so that what the fault named is over
+            self._reset()
         self._observations.clear()
         self._admitted.clear()
         self._active_seconds = 0.0  # a fault in ARMED leaves it
@@ -130,6 +136,33 @@ class Operator:
         complete = len(obs) > self.task.episode_steps  # what happens on the way to STANDBY is not part of it
         success = complete and self.task.success(obs[: self.task.episode_steps + 1])
         return Outcome(len(answered), self._active_seconds, success, self.state.value, self.reason)
+
+    def _place(self) -> None:
+        """Into a start state. Nobody is asked to reach into a robot that holds without being told so."""
+        if self._ask is None:
+            self.call("/bridge/reset_plant")
+        elif self.state is State.FAULT:
+            held = f"stopped by {self.reason}, torque may be on"
+            self._ask(f"{held}: support what could fall, step back, then press Enter: it will park")
+            self._ask(PLACE if self._parks() else f"TORQUE MAY BE ON, not parked ({self.reason}): {PLACE}")
+        else:
+            self._ask(PLACE)
+
+    def _parks(self) -> bool:
+        """From FAULT to STANDBY without torque; False if the fault stays or comes back."""
+        try:
+            self._reset()
+            self.call("/monitor/park")
+            ended = RECOVERY_TIMEOUT + ANSWER_TIMEOUT
+            parked = State.STANDBY, Event.PARK.value
+            self.wait(lambda: (self.state, self.reason) == parked or self.state is State.FAULT, ended)
+        except InputError:
+            return False
+        return self.state is State.STANDBY
+
+    def _reset(self) -> None:
+        self.call("/monitor/reset")
+        self.wait(lambda: self.state is State.STANDBY, ANSWER_TIMEOUT)
 
     def refresh_diagnostics(self) -> None:
         """Wait for the bridge's next report, which counts everything up to now."""
