@@ -17,15 +17,12 @@ $(STAMP): pyproject.toml constraints.txt ros2_ws/src/landbridge_nodes/setup.cfg
 demo: setup
 	$(BIN)/landbridge demo
 
-# What runs in real time, ROS graphs and boards on a pty, comes first on its cores; the rest runs while these wait.
+# What runs in real time, ROS graphs and boards on a pty, has the machine to itself; the rest shares its cores.
 REAL_TIME := tests/ros tests/faults tests/hil
-WHEN_IDLE := $(shell command -v chrt >/dev/null && echo chrt --idle 0 || echo nice -n 19)
 
 test: setup
-	@$(WHEN_IDLE) $(BIN)/pytest --durations 5 --numprocesses auto --dist worksteal $(REAL_TIME:%=--ignore %) > $(VENV)/rest.log 2>&1 & rest=$$!; \
-	trap "kill $$rest; exit 130" INT TERM; \
-	$(BIN)/pytest --durations 5 $(REAL_TIME); failed=$$?; \
-	wait $$rest || failed=$$?; cat $(VENV)/rest.log; exit $$failed
+	$(BIN)/pytest --durations 5 --numprocesses auto --dist loadfile $(REAL_TIME:%=--ignore %)
+	$(BIN)/pytest --durations 5 $(REAL_TIME)
 
 # The properties on examples that no run has seen; what fails is worth a test of its own.
 explore: setup

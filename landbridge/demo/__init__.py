@@ -44,7 +44,7 @@ def demo(
 
     Collects source data in MuJoCo, records the twin over ROS 2, ingests the bag, calibrates the simulator and collects
     in it again (robots with a fixed base), trains with and without both and alignment, exports a bundle, runs it in
-    closed loop over ROS 2 and writes report.html. About twelve minutes on two cores.
+    closed loop over ROS 2 and writes report.html. About a quarter of an hour on two cores.
 
     Example: landbridge demo --out demo
 
