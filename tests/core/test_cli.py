@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import signal
 
@@ -34,8 +33,8 @@ def test_whatever_ends_a_command_lets_it_end_in_order(number: int, monkeypatch: 
 
     def moving() -> None:
         try:
-            os.kill(os.getpid(), number)
-            signal.pause()
+            signal.raise_signal(number)
+            pytest.fail("it goes on")
         finally:
             done.append("torque off")
 
@@ -47,7 +46,7 @@ def test_whatever_ends_a_command_lets_it_end_in_order(number: int, monkeypatch: 
 
 
 def test_a_command_under_nohup_outlives_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("landbridge.doctor.doctor", lambda: os.kill(os.getpid(), signal.SIGHUP))
+    monkeypatch.setattr("landbridge.doctor.doctor", lambda: signal.raise_signal(signal.SIGHUP))
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert main(["doctor"]) == 0
