@@ -49,7 +49,8 @@ ADVICE: dict[Gap, str] = {
     "none": "train on the source alone (--alignment source_only); alignment has nothing to remove",
     "distributional": "collect source data where the robot goes (--mix, --exploring) or record more there; weights on "
     "source rows cannot make up for rows that are missing",
-    "dynamical": "calibrate the simulator (landbridge calibrate all) and collect again; align what remains",
+    "dynamical": "calibrate the simulator (landbridge calibrate all) and collect again (collect --calibration FILE "
+    "--retune 20); align what remains",
     "structural": "put the delay into the simulator (landbridge calibrate all, collect --calibration) and keep the "
     "actions in flight in the observation; align what remains",
 }
