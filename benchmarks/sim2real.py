@@ -15,7 +15,6 @@ What is complete in --work is not made again. Writes `results/sim2real_<robot>.j
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Callable
@@ -39,8 +38,7 @@ from landbridge.robot import load_robot
 from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
-from landbridge.training.config import write_atomic
-from landbridge.training.evaluate import resolve, score, summary
+from landbridge.training.evaluate import resolve, score, summary, write_scores
 from landbridge.training.run import CONFIG, has_reached, read_run
 from landbridge.training.statistics import paired_difference
 
@@ -234,13 +232,11 @@ def _score_run(task: tuple[Study, int, str, tuple[Engine, str]]) -> str:
     study, seed, arm, place = task
     robot = load_robot(study.robot)
     policy = resolve(str(study.folder(seed) / "runs" / arm), robot)
-    found = np.stack(score(policy, robot, place[0], load_scenario(robot, place[1]), study.episodes, seed))
+    success, returns = score(policy, robot, place[0], load_scenario(robot, place[1]), study.episodes, seed)
     path = _scores_file(study, seed, arm, place)
     path.parent.mkdir(exist_ok=True)
-    buffer = io.BytesIO()
-    np.save(buffer, found)
-    write_atomic(path, buffer.getvalue())
-    return f"seed {seed} {arm} {' '.join(place)}: success {found[0].mean():.2f}, return {found[1].mean():.1f}"
+    write_scores(path, (success, returns))
+    return f"seed {seed} {arm} {' '.join(place)}: success {success.mean():.2f}, return {returns.mean():.1f}"
 
 
 def _write(study: Study) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario
 from landbridge.task import load_task
+from landbridge.training.config import write_atomic
 from landbridge.training.policy import load_policy
 from landbridge.training.run import CONFIG, read_run
 from landbridge.training.statistics import bootstrap, interquartile_mean, success_interval
@@ -125,6 +127,13 @@ def score(
             for plant in plants:
                 plant.close()
     return np.array(success, np.float64), np.array(returns, np.float64)
+
+
+def write_scores(path: Path, found: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+    """Write what `score` found as one array (2, episodes), whole or not at all."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.stack(found))
+    write_atomic(path, buffer.getvalue())
 
 
 def summary(success: NDArray[np.float64], returns: NDArray[np.float64]) -> dict[str, float]:

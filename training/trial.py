@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
 import shutil
 import traceback
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
-from landbridge.training.config import TrainConfig, write_atomic
-from landbridge.training.evaluate import resolve, score
+from landbridge.training.config import TrainConfig
+from landbridge.training.evaluate import resolve, score, write_scores
 from landbridge.training.run import CONFIG, Inputs, has_reached, read_run
 from landbridge.training.train import train
 from landbridge.training.trainer import CHECKPOINT
@@ -112,9 +111,7 @@ class Trial:
             if not self._file(scenario).is_file():
                 rung = load_scenario(robot, scenario)
                 found = score(policy, robot, self.engine, rung, self.episodes, self.config.seed)
-                buffer = io.BytesIO()
-                np.save(buffer, np.stack(found))
-                write_atomic(self._file(scenario), buffer.getvalue())
+                write_scores(self._file(scenario), found)
 
     def _file(self, scenario: str) -> Path:
         return self.run / f"scores_{self.engine}_{scenario}_{self.episodes}.npy"
