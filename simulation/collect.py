@@ -82,15 +82,8 @@ def collect(
     """
     machine = load_robot(robot)
     task, shares = load_task(machine), _shares(machine, machine.module("behaviour").SOURCE_MIX if mix is None else mix)
-    if steps < 1 or batch < 1:
-        raise InputError("collect", f"steps is {steps} and batch is {batch}", "give positive numbers")
-    if out.exists():
-        raise InputError(out, "already exists", "choose another --out or remove it")
-    if retune < 0:
-        raise InputError("--retune", f"is {retune}", "give a number of generations, about 20")
     explored = EXPLORING[domain] if exploring is None else exploring
-    if not 0 <= explored <= 1:
-        raise InputError("--exploring", f"is {explored}", "give a share from 0 to 1")
+    _refuse(out, steps, batch, retune, explored)
     streams = np.random.SeedSequence(seed).spawn(batch + 1)
     rngs = [np.random.default_rng(stream) for stream in streams[1:]]
     rungs = _scenarios(machine, scenario, calibration, rngs if randomise else None, batch)
@@ -124,6 +117,17 @@ def collect(
         "success": success,
         **({"retuned": found} if found else {}),
     }
+
+
+def _refuse(out: Path, steps: int, batch: int, retune: int, exploring: float) -> None:
+    if steps < 1 or batch < 1:
+        raise InputError("collect", f"steps is {steps} and batch is {batch}", "give positive numbers")
+    if out.exists():
+        raise InputError(out, "already exists", "choose another --out or remove it")
+    if retune < 0:
+        raise InputError("--retune", f"is {retune}", "give a number of generations, about 20")
+    if not 0 <= exploring <= 1:
+        raise InputError("--exploring", f"is {exploring}", "give a share from 0 to 1")
 
 
 def _scenarios(
