@@ -1,4 +1,4 @@
-"""The study behind README's table: ways to a policy, scored on the twin, several seeds, each with its own data.
+"""The study behind docs/RESULTS.md: ways to a policy, scored on the twin, several seeds, each with its own data.
 
     python benchmarks/sim2real.py --work /tmp/study
     python benchmarks/sim2real.py --work /tmp/study --robot quadruped --target-steps 1000
