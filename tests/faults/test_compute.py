@@ -157,9 +157,9 @@ main()
 
 
 @pytest.mark.parametrize("rig", [("bridge", LYING)], indirect=True)
-def test_encoders_that_lie(rig: Rig, tmp_path: Path) -> None:
+def test_encoders_that_lie(rig: Rig) -> None:
     """Each is named, stopped for, latched, and after a reset the robot works as before."""
-    lie = tmp_path / "replaced" / "lie"
+    lie = rig.substitute / "lie"
     for fault in ("measurement_not_finite", "position_jump", "measurement_incomplete", "frozen_encoder"):
         lie.write_text("")
         rig.operator.episode(5)

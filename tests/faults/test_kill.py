@@ -191,15 +191,15 @@ def test_policy_and_bridge_are_restarted_while_active(rig: Rig) -> None:
             assert rig.verdicts[seen].reason in ("not_active", "armed")
 
 
-def test_a_bridge_that_is_ended_after_an_estop_moves_nothing(rig: Rig, tmp_path: Path) -> None:
+def test_a_bridge_that_is_ended_after_an_estop_moves_nothing(rig: Rig) -> None:
     """Whether anything may be moved is for a reset to say; and torque that holds is for a person to take off."""
     rig.activate()
     rig.operator.call("/monitor/estop")
     rig.operator.wait(lambda: rig.verdicts[-1].reason == "not_active", 5)
-    bridge = psutil.Process(rig.processes.pid("bridge"))
+    bridge = psutil.Process(rig.pid("bridge"))
     rig.strike("bridge", signal.SIGTERM)
     rig.operator.wait(lambda: bridge.status() == psutil.STATUS_ZOMBIE, 10)
-    said = "".join(log.read_text() for log in (tmp_path / "ros_log").iterdir())
+    said = "".join(log.read_text() for log in rig.logs.glob(f"*_{bridge.pid}_*"))
     assert "torque is left on (ESTOP): support the robot and cut its power" in said
     assert "parked" not in {v.reason for v in rig.verdicts}
     assert rig.operator.state is State.ESTOP
