@@ -22,6 +22,7 @@ from landbridge.robot import load_robot
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from . import stalls
+from .ssh import target as target
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and tests send it
 REPOSITORY = Path(__file__).resolve().parents[1]

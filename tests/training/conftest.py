@@ -13,7 +13,6 @@ import pytest
 
 from landbridge.simulation.collect import collect
 
-
 BLOCK = 32  # steps between two checkpoints, in tests of what happens between them; 256 take a second
 
 

@@ -1,0 +1,83 @@
+"""`landbridge deploy push` against a real sshd on this machine, with keys and a ROOT of its own.
+
+`tests/ros/test_armed.py` pushes to a robot that runs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from landbridge.bundle import read_bundle
+from landbridge.cli import main
+from landbridge.deploy.push import SWITCH, push
+from landbridge.errors import InputError
+from landbridge.observation import Observer
+from landbridge.robot import load_robot
+
+FURUTA = load_robot("furuta")
+WEIGHT = np.zeros((Observer(FURUTA.spec).size, 1), np.float32)
+
+
+def test_a_bundle_is_switched_to_only_when_it_holds_there_and_back_again(
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("landbridge.deploy.push.LISTEN_SECONDS", 0.1)  # no monitor is there to be heard
+    first, second = linear_bundle(tmp_path / "first", WEIGHT), linear_bundle(tmp_path / "second", WEIGHT - 0.1)
+    broken = linear_bundle(tmp_path / "broken", WEIGHT, golden_shift=0.01)
+    release = {path: f"releases/{read_bundle(path).digest[:12]}" for path in (first, second, broken)}
+    with pytest.raises(InputError, match="has no previous release"):
+        target.push(rollback=True)
+    figures = target.push(first, robot="furuta")
+    assert (figures["digest"], figures["previous"]) == (read_bundle(first).digest, "none")
+    assert figures["robot"] == "unknown"
+    assert target.link("current") == release[first]
+    assert read_bundle(target.root / "current" / "bundle").files == read_bundle(first).files
+    assert (target.root / "current" / "systemd" / "landbridge@.service").is_file()
+    with pytest.raises(InputError, match=r"actions differ by 0\.01 .*nothing was switched"):
+        target.push(broken)
+    assert target.link("current") == release[first]
+    target.push(second)
+    assert (target.link("current"), target.link("previous")) == (release[second], release[first])
+    target.push(rollback=True)
+    assert (target.link("current"), target.link("previous")) == (release[first], release[second])
+
+
+def test_a_switch_that_fails_is_not_reported_as_done(
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = tmp_path / "full disk"
+    full.mkdir()
+    (full / "ln").write_text("#!/bin/sh\necho 'No space left on device' >&2\nexit 1\n")
+    (full / "ln").chmod(0o755)
+    environment = {"PATH": f"{full}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", SWITCH, "sh", "releases/a"], cwd=full, env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (1, b"No space left on device\n")
+    monkeypatch.setattr("landbridge.deploy.push.LISTEN_SECONDS", 0.1)
+    (target.root / "current.new").mkdir()  # takes the link into it, and becomes `current` itself
+    with pytest.raises(InputError, match=r"current is missing after the switch to releases/\w+\. look at"):
+        target.push(linear_bundle(tmp_path / "bundle", WEIGHT))
+
+
+def test_what_is_wrong_is_said_before_anything_is_sent(
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = linear_bundle(tmp_path / "bundle", WEIGHT)
+    with pytest.raises(InputError, match="BUNDLE: is missing"):
+        push(target.host)
+    with pytest.raises(InputError, match="of no use to --rollback"):
+        target.push(bundle, rollback=True)
+    with pytest.raises(InputError, match=r"Permission denied .*check the name, the key"):
+        push(target.host, bundle, ssh=target.ssh.replace(f"-i {tmp_path}/user", "-i /nowhere"))
+    with pytest.raises(InputError, match="set up /nowhere as"):
+        push(target.host, bundle, root="/nowhere", ssh=target.ssh)
+    (bundle / "policy.onnx").write_bytes(b"x")
+    assert main(["deploy", "push", target.host, str(bundle), "--root", str(target.root), "--ssh", target.ssh]) == 2
+    assert "does not match SHA256SUMS" in capsys.readouterr().err
+    assert os.listdir(target.root) == ["python"]
