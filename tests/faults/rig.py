@@ -7,11 +7,13 @@ import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
+from std_srvs.srv import Trigger
 
 from landbridge.deploy.supervisor import COMMANDED, State
 from landbridge.errors import InputError
@@ -29,6 +31,9 @@ BUSY_MS = 20  # allowed for a scheduler that is late on a busy machine
 
 WEIGHT = np.zeros((Observer(FURUTA.spec).size, 1), np.float32)
 WEIGHT[0] = -0.5  # pulls the arm softly back to the middle: an episode that could go on for ever
+
+
+ENDING = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT}
 
 
 class Verdict(NamedTuple):
@@ -54,14 +59,21 @@ class Rig:
         self.logs, self.substitute = folder / "log", folder
         self.verdicts: list[Verdict] = []
         self._processes: dict[str, tuple[bringup.NodeSpec, Processes]] = {}
+        self._ended: set[str] = set()  # or about to end
         self._count = itertools.count()
         self._monitor = ""  # its id: a new one has another
+        services = "/monitor/disarm", "/monitor/reset", "/bridge/reset_plant", "/recorder/ready"
+        self._clients = {name: operator.node.create_client(Trigger, name) for name in services}
         topics.subscribe(operator.node, topics.GUARD_COMMAND, self._on_verdict)
         topics.subscribe(operator.node, topics.SAFETY_STATE, self._on_state)
-        self.record_anew()
+        self._name_what_is_recorded()
 
     def record_anew(self) -> None:
-        """Let the next recorder write into a new folder."""
+        """A recorder that remembers nothing of other tests."""
+        self.strike("recorder", signal.SIGKILL)
+        self.mend()
+
+    def _name_what_is_recorded(self) -> None:
         folder = self._folder / f"recorded_{next(self._count)}"
         self.bag, self.black_box = folder / "bag", folder / "black_box"
         specs = bringup.deploy("furuta", "none", 0, str(self.bundle), str(self.bag), black_box=str(self.black_box))
@@ -73,7 +85,7 @@ class Rig:
         `source` runs in place of the process `name` until the next time.
         """
         if not self.runs("recorder"):
-            self.record_anew()
+            self._name_what_is_recorded()
         wanted = dict(self.specs)
         if name:
             self.substitute = self._folder / f"substitute_{next(self._count)}"
@@ -86,7 +98,10 @@ class Rig:
             self._start(spec)
         self.operator.wait(lambda: self._monitor != monitor or self.specs["monitor"] not in lost, START_TIMEOUT)
         self.operator.wait(self._is_led_to_standby, START_TIMEOUT)
-        self.operator.wait_ready(recorded=True)
+        self.operator.wait_ready(recorded=False)
+        for service in ("/bridge/reset_plant", "/recorder/ready"):
+            self.operator.wait(partial(self._accepted, service), START_TIMEOUT)
+        self.operator.wait(self._is_led_to_standby, START_TIMEOUT)  # again: the loss of a bridge is noticed late
         if lost and not name:
             assert self.operator.episode(5).ended == "STANDBY"
         self.verdicts.clear()
@@ -104,16 +119,16 @@ class Rig:
         return self._processes[name][1].pid(name)
 
     def _start(self, spec: bringup.NodeSpec) -> None:
-        if self.runs(spec.name):
-            self.strike(spec.name, signal.SIGKILL)
         if spec.name in self._processes:
+            self.strike(spec.name, signal.SIGKILL)
             self._processes.pop(spec.name)[1].end()
+        self._ended.discard(spec.name)
         path = os.pathsep.join([str(self._folder), *filter(None, [os.environ.get("PYTHONPATH")])])
         processes = Processes([spec], {"ROS_LOG_DIR": str(self.logs), "PYTHONPATH": path})
         self._processes[spec.name] = spec, processes.__enter__()
 
     def runs(self, name: str) -> bool:
-        if name not in self._processes:
+        if name not in self._processes or name in self._ended:
             return False
         process = psutil.Process(self.pid(name))
         return process.status() != psutil.STATUS_ZOMBIE
@@ -127,11 +142,13 @@ class Rig:
         return state is State.STANDBY
 
     def _accepted(self, service: str) -> bool:
+        """Whether it was answered, and not refused; what a process just started anew is asked may be lost."""
+        future = self._clients[service].call_async(Trigger.Request())
         try:
-            self.operator.call(service)
+            self.operator.wait(future.done, 0.5)
         except InputError:
             return False
-        return True
+        return bool(future.result().success)
 
     def _on_verdict(self, message: Any) -> None:
         stamp = topics.to_ns(message.header.stamp)
@@ -147,6 +164,8 @@ class Rig:
         assert self.operator.state is State.ACTIVE
 
     def strike(self, name: str, number: signal.Signals) -> int:
+        if number in ENDING:
+            self._ended.add(name)
         os.kill(self.pid(name), number)
         return time.time_ns()
 
@@ -154,6 +173,7 @@ class Rig:
         """As an operator does who has started a process anew; a busy machine may need long to start it."""
         self.operator.wait(lambda: self._accepted("/monitor/reset"), START_TIMEOUT)
         self.operator.wait(lambda: self.operator.state is State.STANDBY, START_TIMEOUT)
+        self.operator.wait(lambda: self._accepted("/bridge/reset_plant"), START_TIMEOUT)
 
     def await_fault(self, reason: str) -> None:
         self.operator.wait(lambda: self.operator.state is State.FAULT, 5)

@@ -91,6 +91,7 @@ def test_a_restarted_monitor_neither_resets_nor_moves(rig: Rig) -> None:
     with Processes([bringup.deploy("furuta", "none", 0, "")[-1]]):
         rig.operator.wait(lambda: rig.operator.state is State.FAULT and rig.operator.reason == "monitor_lost", 15)
         assert rig.verdicts[-1].reason in ("monitor_lost", "latched")
+        rig.reset()
         outcome = rig.operator.episode(30)
         assert (outcome.ended, outcome.ticks) == ("STANDBY", 30)
 

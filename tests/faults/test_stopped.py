@@ -32,6 +32,7 @@ def test_a_recorder_that_is_stopped_or_has_no_disk_and_a_bridge_that_was_stopped
         said.extend(status.message for status in message.status if status.name == "recorder")
 
     topics.subscribe(rig.operator.node, topics.DIAGNOSTICS, hear)
+    rig.record_anew()
     rig.activate()
     rig.strike("recorder", signal.SIGSTOP)
     goes_on(rig)
