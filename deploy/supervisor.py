@@ -57,6 +57,7 @@ class Event(str, Enum):
 
 
 RECOVERIES = (State.HOLD, State.DAMP, State.PARK)
+STOPS = (State.HOLD, State.DAMP, State.FAULT, State.ESTOP)  # by a fault or an e-stop: a reset leads out of them
 COMMANDED = (State.ARMED, State.ACTIVE)  # the controller is followed, or about to be
 STOPPING = (Event.BRIDGE_FAULT, Event.CONTROLLER_LOST, Event.FOREIGN_PUBLISHER)
 

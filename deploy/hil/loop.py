@@ -99,8 +99,9 @@ class Loop:
 
     @property
     def fault(self) -> str:
-        """What is wrong: with the hardware, else by the guard; "" while nothing is."""
-        return self.hardware.fault or ("" if self._guard.fault is None else self._guard.fault.value)
+        """What is wrong: with the hardware, else by the guard; "" while nothing is but a stop of the supervisor's."""
+        latched = self._guard.fault
+        return self.hardware.fault or ("" if latched is None or latched is Reason.STOPPED else latched.value)
 
     @property
     def last(self) -> Tick:

@@ -31,15 +31,14 @@ from landbridge.deploy.hardware import (
     choose_hardware,
     open_hardware,
 )
-from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, State
-from landbridge.deploy.verdict import Verdict
+from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, STOPS, State
+from landbridge.deploy.verdict import Reason, Verdict
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
-from landbridge_nodes.process import BRIDGE_PRIORITY, run
+from landbridge_nodes.process import BRIDGE_PRIORITY, PARK_SECONDS, run
 
 DIAGNOSTICS_PERIOD = 1.0  # s
-PARK_SECONDS = 4.0  # to park before the process ends: whoever ends it will not wait for much longer
 PARKABLE = (State.STANDBY, *COMMANDED, State.PARK)  # out of any other state motion needs a reset first
 SETTLING = (*RECOVERIES, State.ESTOP)  # states in which the monitor waits for the robot to come to rest
 MOVABLE = (State.UNCONFIGURED, State.STANDBY, State.FAULT, State.ESTOP)  # states in which a twin may be put elsewhere
@@ -77,6 +76,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._ticks = self._missed = 0
         self._latency_ms: deque[float] = deque(maxlen=4096)
         self._refused = ""  # why the hardware could not be opened
+        self._stopped_by = Reason.STOPPED.value  # what the monitor has said of the stop that it commanded
         self._reported: tuple[str, str, int] | None = None
         self._measurement = JointState(name=self.spec.joint_names)
         self._timing = topics.array_message(0, topics.TIMING, [])
@@ -87,7 +87,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._faults = topics.publish(self, topics.BRIDGE_FAULT)
         self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
         topics.subscribe(self, topics.COMMAND, self._on_command)
-        topics.subscribe(self, topics.SAFETY_STATE, self._on_state)
+        self._safety = topics.subscribe(self, topics.SAFETY_STATE, self._on_state)
         self.create_service(Trigger, "~/reset_plant", self._on_reset_plant)
         self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=self._steady)
 
@@ -146,19 +146,25 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             return
         self.destroy_timer(self._timer)
         self._timer = None
-        left, ended = self.guard.state, False
+        left, deadline = self.guard.state, time.monotonic() + PARK_SECONDS
         parks = left is State.PARK or (self.guard.powered and left in PARKABLE)
-        deadline = time.monotonic() + PARK_SECONDS
+        ended = not (parks or self.guard.powered)
         while not ended and (now := time.monotonic()) < deadline:
+            self._hear_stop()
             state = State.PARK if parks and self.guard.fault is None else State.FAULT
             self.guard.supervise(state, self.guard.epoch, now)
             self._tick()
             ended = self._has_ended(now) and not (state is State.PARK and self._holds())
             time.sleep(max(0.0, now + self.spec.control_dt - time.monotonic()))
         if self._holds():
-            why = left.value if self.guard.fault is None else self.guard.fault.value
             remedy = "support the robot and cut its power, or start again and arm: a disarm parks it"
-            self.get_logger().error(f"torque is left on ({why}): {remedy}")
+            self.get_logger().error(f"torque is left on ({self._latched or left.value}): {remedy}")
+
+    def _hear_stop(self) -> None:
+        """An e-stop while the bridge parks by itself: no executor hands it over before that has ended."""
+        taken = self._safety.handle.take_message(topics.SAFETY_STATE.message, False)
+        if taken is not None and State(taken[0].name) in STOPS:
+            self._on_state(taken[0])
 
     def _holds(self) -> bool:
         """Whether torque is on: for all that the guard has commanded, or by the device's own report."""
@@ -227,7 +233,10 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         reset = epoch > self.guard.epoch
         if reset and self.hardware is not None:
             self.hardware.recover()
-        self.guard.supervise(State(message.name), epoch, now)
+        state = State(message.name)
+        self.guard.supervise(state, epoch, now)
+        if state in STOPS:
+            self._stopped_by = message.message
         if reset and isinstance(self.hardware, Reporting) and self.hardware.limp:
             self.guard.release()  # one drive that has lost its torque is enough: it comes back in ARMED, not by a reset
         if self.guard.state is State.ACTIVE and isinstance(self.hardware, Resettable):
@@ -254,7 +263,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
     def _report_fault(self) -> None:
         """Publish what is wrong, the cause before its consequence in the guard, and the end of a recovery."""
         broken = self._refused or (self.hardware.fault if self.hardware is not None else "")
-        fault = broken or ("" if self.guard.fault is None else self.guard.fault.value)
+        fault = broken or self._latched
         ended = self.guard.state in SETTLING and (bool(self._refused) or self._has_ended(time.monotonic()))
         news = fault, self.guard.state.value if ended else "", self.guard.epoch
         if news == self._reported:
@@ -263,6 +272,12 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         level = b"\x02" if fault else b"\x00"
         values = {"epoch": self.guard.epoch, "settled": news[1]}
         self._faults.publish(topics.status_message("bridge", fault, values, level))
+
+    @property
+    def _latched(self) -> str:
+        """What the guard has latched; "" if nothing is."""
+        fault = self.guard.fault
+        return "" if fault is None else self._stopped_by if fault is Reason.STOPPED else fault.value
 
     def _on_reset_plant(self, request: Any, response: Any) -> Any:
         if self.guard.state not in MOVABLE:

@@ -23,13 +23,14 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import LivelinessPolicy
 from rclpy.serialization import deserialize_message
+from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from landbridge.deploy.supervisor import COMMANDED, Event, State, Supervisor
 from landbridge.deploy.verdict import Reason
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
-from landbridge_nodes.process import MONITOR_PRIORITY, run
+from landbridge_nodes.process import LOOP_SECONDS, MONITOR_PRIORITY, PARK_SECONDS, run
 
 HEARTBEAT_PERIOD = 0.04  # s
 REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is made again: it may have been lost
@@ -127,9 +128,12 @@ class Monitor(Node):  # type: ignore[misc]
         self.create_timer(HEARTBEAT_PERIOD, self._beat, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
-        """Disarm, so that the bridge stops the robot now and not when it misses the heartbeat."""
+        """Disarm, so that the bridge parks the robot now, and be there for an e-stop until it has."""
         self.supervisor.handle(Event.DISARM, time.monotonic(), "monitor ends")
-        self._publish()
+        self._settle()
+        deadline = time.monotonic() + PARK_SECONDS
+        while self.supervisor.state is State.PARK and time.monotonic() < deadline:
+            self.executor.spin_until_future_complete(Future(), timeout_sec=LOOP_SECONDS)
 
     def _service(self, event: Event) -> Any:
         def serve(request: Any, response: Any) -> Any:
