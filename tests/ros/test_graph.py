@@ -113,7 +113,18 @@ def test_a_person_reaches_into_a_robot_only_after_it_is_parked(
         why = operator.reason
         os.kill(processes.pid("policy"), signal.SIGCONT)
         assert operator.episode(5).ended == "STANDBY"
-    first, parking, placing = asked
+        operator.call("/monitor/arm")
+        operator.wait(lambda: operator.state is State.ACTIVE, 5)
+        operator.call("/monitor/estop")
+        operator.wait(lambda: operator.state is State.ESTOP, 5)
+        with pytest.raises(InputError, match="/monitor/estop: was called"):
+            operator.episode(5)
+        operator.wait(lambda: accepted(operator, "/monitor/reset"), 5)
+        operator.wait(lambda: operator.state is State.STANDBY, 5)  # it holds
+        assert operator.episode(5).ended == "STANDBY"
+    first, parking, placing, *held = asked
+    step_back = "torque may be on: support what could fall, step back, then press Enter: it will park"
+    assert held == [(step_back, State.STANDBY, "configured"), (PLACE, State.STANDBY, "park")]
     assert (first[:2], placing) == ((PLACE, State.STANDBY), (PLACE, State.STANDBY, "park"))
     assert parking[1:] == (State.FAULT, why)
     assert parking[0].startswith(f"stopped by {why}, torque may be on: support what could fall")

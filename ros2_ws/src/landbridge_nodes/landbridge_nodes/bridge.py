@@ -293,7 +293,9 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def _diagnose(self) -> None:
         fault = "" if self._reported is None else self._reported[0]
+        torque = "unknown" if self.hardware is None else "on" if self._holds() else "off"
         values: dict[str, object] = {"ticks": self._ticks, "missed_ticks": self._missed, "fault": fault}
+        values["torque"] = torque
         if self._latency_ms:
             p50, p99 = np.percentile(self._latency_ms, [50, 99])
             values |= {"latency_p50_ms": p50, "latency_p99_ms": p99, "latency_max_ms": max(self._latency_ms)}
