@@ -18,10 +18,10 @@ from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
-from landbridge_nodes import bringup
+from landbridge_nodes import bringup, neighbours
 from landbridge_nodes.operator import PLACE, Operator
 from landbridge_nodes.processes import Processes
-from landbridge_nodes.up import up
+from landbridge_nodes.up import record, up
 
 pytestmark = pytest.mark.ros
 FURUTA = load_robot("furuta")
@@ -76,6 +76,20 @@ def test_the_operators_way_through_the_states(running: tuple[Processes, Operator
     operator.wait(lambda: operator.state is State.STANDBY, 5)
     outcome = operator.episode(20)
     assert (outcome.ended, outcome.ticks, outcome.success) == ("STANDBY", 20, False)
+
+
+def test_a_second_bring_up_in_one_domain_is_refused_before_anything_is_started(
+    running: tuple[Processes, Operator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heard by the first monitor, its bridge would be led and its robot armed with the first one."""
+    monkeypatch.setattr(neighbours, "LISTEN_SECONDS", 20.0)  # a busy machine is late at times
+    already = "ROS_DOMAIN_ID: domain .* has a robot already: /(bridge|monitor)"
+    before = psutil.Process().children()
+    for start in (lambda: up("twin", scenario="none"), lambda: record(tmp_path / "bag", scenario="none")):
+        with pytest.raises(InputError, match=already):
+            start()
+    assert psutil.Process().children() == before
+    assert not (tmp_path / "bag").exists()
 
 
 def test_nothing_moves_while_two_monitors_share_a_domain(running: tuple[Processes, Operator]) -> None:

@@ -105,6 +105,9 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             self._report_fault()
             return TransitionCallbackReturn.FAILURE
         self._refused = ""
+        if self._holds():
+            remedy = "support what would fall, and call /monitor/park: it takes torque off where the joints stand"
+            self.get_logger().error(f"torque is on that this bridge has not given: {remedy}")
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

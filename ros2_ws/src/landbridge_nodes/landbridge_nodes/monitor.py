@@ -30,11 +30,11 @@ from landbridge.deploy.supervisor import COMMANDED, Event, State, Supervisor
 from landbridge.deploy.verdict import Reason
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
+from landbridge_nodes.neighbours import NAMELESS
 from landbridge_nodes.process import LOOP_SECONDS, MONITOR_PRIORITY, PARK_SECONDS, run
 
 HEARTBEAT_PERIOD = 0.04  # s
 REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is made again: it may have been lost
-NAMELESS = "_NODE_NAME_UNKNOWN_"  # rmw's word for a node that it has not been told of yet
 DISCOVERY_SECONDS = 1.0  # that it may take; who never gets a name is no node of ours
 ADMISSIBLE = {Reason.OK.value, Reason.LIMITED.value, Reason.ARMED.value}
 WAITING = {Reason.NOT_ACTIVE.value, Reason.NOT_READY.value}  # for the bridge itself: no verdict on the controller
