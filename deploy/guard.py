@@ -226,6 +226,8 @@ class Guard:
                 fault = Reason.TRACKING_ERROR
         if fault is not None:
             self._latch_if(WATCHED, fault)
+        elif self._motion.tilted:
+            self._latch_if(COMMANDED, Reason.TILT)  # PARK takes torque off one that has fallen
 
     def _latch_if(self, states: tuple[State, ...], fault: Reason) -> None:
         if self.state in states:

@@ -93,6 +93,33 @@ def test_a_robot_that_tips_over_is_stopped_where_its_joints_are() -> None:
     assert not guard.admit(3, QUADRUPED.actuated, STANCE, 0.045).write
 
 
+def test_a_robot_that_has_fallen_can_be_parked_and_not_armed() -> None:
+    """It falls no farther, and whoever lifts it should not have to lift a powered one."""
+    guard, beyond = Guard(QUADRUPED), math.nextafter(QUADRUPED.safety.max_tilt or 0.0, math.inf)
+    guard.measure(0, 0.0, STANCE, [0.0] * 12)
+    guard.supervise(State.ARMED, 0, 0.0)
+    guard.tick(0.0)
+    for number, state in enumerate((State.FAULT, State.STANDBY, *[State.PARK] * 600), 1):
+        now = 0.02 * number
+        guard.measure(number, now, guard.written, [0.0] * 12, beyond)
+        guard.supervise(state, int(state is not State.FAULT), now)
+        guard.tick(now)
+    assert (guard.fault, guard.powered) == (None, False)
+    guard.supervise(State.ARMED, 1, now)
+    assert guard.fault is Reason.TILT
+
+
+def test_what_is_wrong_with_the_joints_of_a_fallen_robot_is_a_fault_in_park_too() -> None:
+    limit = QUADRUPED.safety.max_tracking_error or 0.0
+    guard = Guard(QUADRUPED)
+    guard.measure(0, 0.0, STANCE, [0.0] * 12)
+    guard.supervise(State.ARMED, 0, 0.0)
+    guard.tick(0.0)
+    guard.supervise(State.PARK, 0, 0.02)
+    guard.measure(1, 1.0, [pos + 1.01 * limit for pos in STANCE], [0.0] * 12, math.pi)
+    assert guard.fault is Reason.TRACKING_ERROR
+
+
 def test_a_reset_holds_the_robot_where_it_is_by_then() -> None:
     """Not where it was stopped: without torque it may have fallen while nothing was read."""
     fallen = [pos + 0.4 for pos in STANCE]

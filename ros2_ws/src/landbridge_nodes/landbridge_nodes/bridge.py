@@ -31,7 +31,7 @@ from landbridge.deploy.hardware import (
     choose_hardware,
     open_hardware,
 )
-from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, STOPS, State
+from landbridge.deploy.supervisor import COMMANDED, STOPS, State
 from landbridge.deploy.verdict import Reason, Verdict
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
@@ -40,7 +40,7 @@ from landbridge_nodes.process import BRIDGE_PRIORITY, PARK_SECONDS, run
 
 DIAGNOSTICS_PERIOD = 1.0  # s
 PARKABLE = (State.STANDBY, *COMMANDED, State.PARK)  # out of any other state motion needs a reset first
-SETTLING = (*RECOVERIES, State.ESTOP)  # states in which the monitor waits for the robot to come to rest
+SETTLING = (State.PARK, *STOPS)  # states in which the monitor waits for the robot to come to rest
 MOVABLE = (State.UNCONFIGURED, State.STANDBY, State.FAULT, State.ESTOP)  # states in which a twin may be put elsewhere
 
 
@@ -105,6 +105,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             self._report_fault()
             return TransitionCallbackReturn.FAILURE
         self._refused = ""
+        self.guard.release()  # what it has commanded through another handle is in effect no more
         if self._holds():
             remedy = "support what would fall, and call /monitor/park: it takes torque off where the joints stand"
             self.get_logger().error(f"torque is on that this bridge has not given: {remedy}")
@@ -117,8 +118,11 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Park or stop, and cease to measure."""
+        """Park or stop, and cease to measure: somebody else's wish, for the monitor wants this node active always."""
         self._park()
+        self._stopped_by = "deactivated"
+        self.guard.supervise(State.FAULT, self.guard.epoch, time.monotonic())
+        self._report_fault()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -166,7 +170,8 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
     def _hear_stop(self) -> None:
         """An e-stop while the bridge parks by itself: no executor hands it over before that has ended."""
         taken = self._safety.handle.take_message(topics.SAFETY_STATE.message, False)
-        if taken is not None and State(taken[0].name) in STOPS:
+        heard = None if taken is None else topics.read_state(taken[0])
+        if heard is not None and heard[0] in STOPS:
             self._on_state(taken[0])
 
     def _holds(self) -> bool:
@@ -231,12 +236,14 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._report_fault()
 
     def _on_state(self, message: Any) -> None:
+        if (heard := topics.read_state(message)) is None:
+            self.get_logger().error(f"not a monitor's, and ignored: {message.name!r}", throttle_duration_sec=1.0)
+            return
         before, now = self.guard.state, time.monotonic()
-        epoch = int(topics.status_value(message, "epoch"))
+        state, epoch = heard
         reset = epoch > self.guard.epoch
         if reset and self.hardware is not None:
             self.hardware.recover()
-        state = State(message.name)
         self.guard.supervise(state, epoch, now)
         if state in STOPS:
             self._stopped_by = message.message

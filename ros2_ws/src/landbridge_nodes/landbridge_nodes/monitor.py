@@ -110,6 +110,7 @@ class Monitor(Node):  # type: ignore[misc]
         self._published: tuple[State, int] | None = None
         self._id = KeyValue(key="monitor", value=uuid.uuid4().hex)
         self._other_at = -math.inf  # when another monitor was heard [s, monotonic]
+        self._ends = False  # this process does: whoever wants to move must ask the next one
         self._safety = topics.publish(self, topics.SAFETY_STATE)
         for event in (Event.ARM, Event.DISARM, Event.PARK, Event.ESTOP, Event.RESET):
             self.create_service(Trigger, f"~/{event.value}", self._service(event))
@@ -129,6 +130,7 @@ class Monitor(Node):  # type: ignore[misc]
 
     def close(self) -> None:
         """Disarm, so that the bridge parks the robot now, and be there for an e-stop until it has."""
+        self._ends = True
         self.supervisor.handle(Event.DISARM, time.monotonic(), "monitor ends")
         self._settle()
         deadline = time.monotonic() + PARK_SECONDS
@@ -138,8 +140,9 @@ class Monitor(Node):  # type: ignore[misc]
     def _service(self, event: Event) -> Any:
         def serve(request: Any, response: Any) -> Any:
             now = time.monotonic()
-            if event in MOVING and now - self._other_at <= SHARED_SECONDS:
-                response.success, response.message = False, f"{event.value} refused: {SHARED}"
+            if event in MOVING and (self._ends or now - self._other_at <= SHARED_SECONDS):
+                why = "the monitor ends" if self._ends else SHARED
+                response.success, response.message = False, f"{event.value} refused: {why}"
                 return response
             answer = self.supervisor.handle(event, now)
             response.success, response.message = answer.accepted, answer.message
@@ -170,12 +173,16 @@ class Monitor(Node):  # type: ignore[misc]
             self._settle()
 
     def _on_fault(self, message: Any) -> None:
-        epoch = int(topics.status_value(message, "epoch"))
+        try:
+            epoch, settled = int(topics.status_value(message, "epoch")), topics.status_value(message, "settled")
+        except (KeyError, ValueError):
+            self.get_logger().error(f"not a bridge's, and ignored: {message.name!r}", throttle_duration_sec=1.0)
+            return
         current = epoch >= self.supervisor.epoch  # a fault of before the last reset is over
         self.supervisor.adopt_epoch(epoch)
         if message.message and current:
             self.supervisor.handle(Event.BRIDGE_FAULT, time.monotonic(), message.message)
-        self.supervisor.settled(topics.status_value(message, "settled"), time.monotonic())
+        self.supervisor.settled(settled, time.monotonic())
         self._settle()
 
     def _on_liveliness(self, status: Any) -> None:

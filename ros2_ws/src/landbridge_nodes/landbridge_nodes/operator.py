@@ -173,7 +173,15 @@ class Operator:
         return self.diagnostics.get("torque") != "off"
 
     def _reset(self) -> None:
-        self.call("/monitor/reset")
+        """It is refused until the robot rests."""
+        deadline = time.monotonic() + ANSWER_TIMEOUT
+        while True:
+            try:
+                self.call("/monitor/reset")
+                break
+            except InputError:
+                if time.monotonic() > deadline:
+                    raise
         self.wait(lambda: self.state is State.STANDBY, ANSWER_TIMEOUT)
 
     def refresh_diagnostics(self) -> None:
@@ -208,7 +216,9 @@ class Operator:
         return True
 
     def _on_state(self, message: Any) -> None:
-        state, now = State(message.name), time.monotonic()
+        if (heard := topics.read_state(message)) is None:
+            return
+        state, now = heard[0], time.monotonic()
         if state is State.ACTIVE and self.state is not State.ACTIVE:
             self._active_at = now
         if self.state is State.ACTIVE:

@@ -20,7 +20,7 @@ from std_srvs.srv import Trigger
 
 from landbridge import __version__
 from landbridge.bundle import read_bundle
-from landbridge.deploy.supervisor import STOPS, State
+from landbridge.deploy.supervisor import STOPS
 from landbridge.robot import RobotSpec, load_robot
 from landbridge_nodes import topics
 from landbridge_nodes.bag import Bag
@@ -127,7 +127,8 @@ def _about(spec: RobotSpec, read: Mapping[str, Any]) -> dict[str, str]:
 
 def _stop_reason(state: Any) -> str:
     """Why the supervisor has stopped the robot; "" if it has not."""
-    return str(state.message) if State(state.name) in STOPS else ""
+    heard = topics.read_state(state)
+    return str(state.message) if heard is not None and heard[0] in STOPS else ""
 
 
 def _fault(status: Any) -> str:
