@@ -2,8 +2,8 @@
 
 A tick is complete when the bag holds its measurement, the observation that the controller built from it, and the
 command that the guard admitted in answer; all three name the measurement by its stamp. The guard admits commands in
-ACTIVE only, and the bridge writes a `not_active` stop as soon as ACTIVE ends, on the same topic: between two such stops
-lies one episode, whatever the order in which the topics reached the recorder.
+ACTIVE only, and the bridge writes a stop (`not_active`, or `stopped` by the supervisor) as soon as ACTIVE ends, on the
+same topic: between two such stops lies one episode, whatever the order in which the topics reached the recorder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from landbridge.observation import Observer, by_name
 from landbridge.robot import RobotSpec
 
 ADMITTED = ("ok", "limited")  # verdicts of the guard with which a command is written
-STOPPED = "not_active"  # verdict of the stops that the bridge writes on its own outside ACTIVE
+STOPPED = ("not_active", "stopped")  # verdicts of the stops that the bridge writes on its own outside ACTIVE
 GAP_PERIODS = 1.5  # control periods between two measurements beyond which one was lost
 ABOUT = "landbridge"  # name of the recorder's metadata record
 REQUIRED = ("robot", "robot_hash", "scenario", "controller")
@@ -267,7 +267,7 @@ def _take_command(raw: _Raw, message: Any) -> None:
             raw.stretches.append([])
         raw.stretches[-1].append(stamp)
         raw.stopped = False
-    elif message.header.frame_id == STOPPED:
+    elif message.header.frame_id in STOPPED:
         raw.stopped = True
         raw.stops.add(stamp)
 
