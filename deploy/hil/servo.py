@@ -53,7 +53,8 @@ class Servo:
         self._silent_until = self._heard_at = -math.inf
         self._strained_at = math.inf
         self._lived_at = math.inf
-        self._default = {"model_number": model, "id": id, "operating_mode": family.position_mode, "return_delay": 0}
+        self._default = {"model_number": model, "id": id, "return_delay": 0, **family.plain}
+        self._default |= {"min_position_limit": 0, "max_position_limit": TICKS - 1}
         self._default["baud_rate"] = next(code for code, rate in family.bauds.items() if rate == baud)
         self._restore()
         self._put("temperature_limit", 70)
@@ -142,7 +143,7 @@ class Servo:
         if self.torque and address < self.family.table["torque_enable"].address and self.family.name == "dynamixel":
             return ACCESS_ERROR  # the EEPROM is locked
         value = register.decode(data)
-        if name == "goal_position" and (self.get("bus_watchdog") < 0 or not 0 <= value < TICKS):
+        if name == "goal_position" and (self.get("bus_watchdog") < 0 or not self._takes(value)):
             return DATA_RANGE_ERROR
         if name == "torque_enable" and value and self.get("hardware_error"):
             return ACCESS_ERROR
@@ -154,6 +155,10 @@ class Servo:
         if name in self._default and not self.get("lock"):
             self._default[name] = value
         return 0
+
+    def _takes(self, goal: int) -> bool:
+        """Whether a goal is within its own limits."""
+        return self.get("min_position_limit") <= goal <= self.get("max_position_limit")
 
     def reboot(self, now: float) -> None:
         """Begin anew: without torque, without error, silent for a while."""

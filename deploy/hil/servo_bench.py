@@ -48,6 +48,8 @@ FAULTS: dict[
     "wrong_id": lambda servo, id: setattr(servo, "alias", int(id)),
     "model": lambda servo, number: servo.force("model_number", int(number)),
     "mode": lambda servo, number: servo.force("operating_mode", int(number)),
+    "homing": lambda servo, ticks: servo.force("homing_offset", int(ticks)),
+    "narrow": lambda servo, ticks: servo.force("max_position_limit", int(ticks)),
 }
 
 
