@@ -65,8 +65,8 @@ def setup(
 
     Example: landbridge servo setup /dev/ttyUSB0 --family dynamixel --id 1 --new-id 3
 
-    Position mode, no offset, direction or position limits of its own (limits are those of robot.yaml, which the guard
-    keeps), the shortest return delay. Says what it will write, and asks first. Everything is checked before anything is written; each write is read back.
+    Position mode, no offset, direction or position limits of its own (the guard keeps those of robot.yaml), and the
+    shortest return delay. Says what it will write, and asks first. Everything is checked before anything is written.
 
     Args:
         port: Serial port of the bus; no other program may use it.

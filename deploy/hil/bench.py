@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import termios
@@ -56,6 +57,10 @@ class Bench(ABC):
     ) -> None:
         if link is not None and link.exists() and not link.is_symlink():
             raise InputError(link, "exists and is no link", "choose another name")
+        if link is not None and not link.absolute().parent.is_dir():
+            raise InputError(link, "no such folder", "make it, or choose another name")
+        if not hasattr(termios, f"B{baud}"):
+            raise InputError("--baud", f"a pty has no rate {baud}", "name a usual one, such as 1000000 or 115200")
         self._link, self._rate = link, baud
         self._rng = np.random.default_rng(seed)
         self._task = load_task(robot)
@@ -127,7 +132,13 @@ class Bench(ABC):
 
     def obey(self, line: str) -> str:
         """Do one order: a fault of `wire.FAULTS` with direction and number of frames, or a word of its own."""
-        match line.split():
+        try:
+            return self._obey(line.split())
+        except (ValueError, OverflowError) as error:
+            return f"not done: {error}"
+
+    def _obey(self, words: list[str]) -> str:
+        match words:
             case ["status"]:
                 return json.dumps(self.status())
             case [word] if word in self.words:
@@ -135,10 +146,10 @@ class Bench(ABC):
             case ["clear"]:
                 self.clear()
             case ["latency", ms]:
-                self.to_board.latency = self.to_host.latency = float(ms) / 1000
+                self.to_board.latency = self.to_host.latency = number(ms) / 1000
             case [fault, ("to_board" | "to_host") as direction, *frames] if fault in FAULTS:
                 getattr(self, direction).inject(fault, int(frames[0]) if frames else FOR_EVER)
-            case words:
+            case _:
                 return self._order(words)
         return "done"
 
@@ -201,3 +212,11 @@ class Bench(ABC):
         if data and termios.tcgetattr(self._ends[1])[5] != getattr(termios, f"B{self._rate}"):
             return self._rng.bytes(len(data))
         return data
+
+
+def number(text: str) -> float:
+    """The number that a word of an order is; raises ValueError unless it is finite."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number to do anything by")
+    return value

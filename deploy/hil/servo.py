@@ -220,7 +220,7 @@ class Servo:
         weight = -math.expm1(-max(now - self._lived_at, 0.0) / HEAT_S)
         self._lived_at = now
         self.celsius += weight * (IDLE_C + HOTTEST_K * share**2 - self.celsius)
-        self._put("present_temperature", round(self.celsius))
+        self._put("present_temperature", min(max(round(self.celsius), 0), 255))
         most, seconds = OVERLOAD[self.family.name]
         if self.strained:
             self._strained_at = -math.inf

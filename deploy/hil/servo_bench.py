@@ -15,9 +15,10 @@ from landbridge.deploy.hardware.servo_bus import Family
 from landbridge.deploy.hardware.servo_joints import TICKS, by_id
 from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE
 from landbridge.deploy.hil import dynamixel, feetech
-from landbridge.deploy.hil.bench import Bench
+from landbridge.deploy.hil.bench import Bench, number
 from landbridge.deploy.hil.servo import FULL_PWM, Servo
 from landbridge.deploy.hil.wire import Framing
+from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Robot
 
@@ -45,7 +46,7 @@ FAULTS: dict[
     "wrap": lambda servo, _: setattr(servo, "wrapped", TICKS),
     "stuck": lambda servo, _: setattr(servo, "stuck", True),
     "reversed": lambda servo, _: setattr(servo, "reversed", True),
-    "wrong_id": lambda servo, id: setattr(servo, "alias", int(id)),
+    "wrong_id": lambda servo, id: setattr(servo, "alias", bytes([int(id)])[0]),
     "model": lambda servo, number: servo.force("model_number", int(number)),
     "mode": lambda servo, number: servo.force("operating_mode", int(number)),
     "homing": lambda servo, ticks: servo.force("homing_offset", int(ticks)),
@@ -60,7 +61,7 @@ class ServoBench(Bench):
         link: See `Bench`.
 
     Raises:
-        InputError: A robot that servos on a bus cannot drive, or an unknown scenario.
+        InputError: A robot that servos on a bus cannot drive, a rate that they have not, or an unknown scenario.
     """
 
     def __init__(
@@ -72,6 +73,9 @@ class ServoBench(Bench):
         link: Path | None = None,
     ) -> None:
         family, framing, self._answer, model = FAMILIES[settings.kind]
+        if settings.baud not in family.bauds.values():
+            problem = f"{family.name} servos have no rate {settings.baud}"
+            raise InputError("--baud", problem, f"name one of {sorted(family.bauds.values())}")
         self.servos = [Servo(family, joint, id, settings.baud, model) for id, joint in by_id(robot, settings).items()]
         # mechanical stops: an arm without torque falls into them
         self._stops = [joint.position_limit or (-np.inf, np.inf) for joint in robot.spec.joints]
@@ -106,9 +110,9 @@ class ServoBench(Bench):
 
     def _order(self, words: list[str]) -> str:
         match words:
-            case [fault, joint, *number] if fault in FAULTS and joint in self._spec.joint_names:
+            case [fault, joint, *amount] if fault in FAULTS and joint in self._spec.joint_names:
                 servo = self.servos[self._spec.joint_names.index(joint)]
-                FAULTS[fault](servo, float(number[0]) if number else 0.0)
+                FAULTS[fault](servo, number(amount[0]) if amount else 0.0)
                 return "done"
         return f"{super()._order(words)}, {'|'.join(FAULTS)} JOINT [NUMBER]"
 
