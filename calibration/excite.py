@@ -20,6 +20,7 @@ from landbridge.simulation.behaviour import Policy, load_behaviours
 from landbridge.simulation.excitation import Excitation, Preview
 from landbridge.simulation.parameters import free_parameters
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
+from landbridge.spec import require_new
 
 Array = NDArray[np.float64]
 
@@ -47,7 +48,7 @@ def excite(
     Example: landbridge calibrate excite --out excitation.yaml --known link_mass_scale.arm_link --preview none severe
 
     Args:
-        out: File to write.
+        out: File to write; must not exist.
         robot: Name of a robot with a fixed base, or a folder with robot.yaml.
         known: Parameters that need not be found.
         reach: Share of the position and velocity limits that the reference may use.
@@ -62,9 +63,12 @@ def excite(
     """
     machine = load_robot(robot)
     require_fixed_base(machine)
+    require_new(out)
     frequencies = _frequencies(machine, band_hz)
     if not 0 < reach < 1:
         raise InputError("--reach", f"{reach:g}", "give a share above 0 and below 1")
+    if not preview:
+        raise InputError("--preview", "names no rung", "name one or more: what is written has been previewed")
     if generations < 1:
         raise InputError("--generations", f"{generations}", "give one or more")
     rungs = {name: load_scenario(machine, name) for name in preview}
