@@ -7,9 +7,11 @@ used as they are; `SdkPort` takes the place of their port handlers.
 from __future__ import annotations
 
 import itertools
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from landbridge.deploy.hardware.servo_port import SdkPort
@@ -60,7 +62,8 @@ class Register(NamedTuple):
         return (abs(value) | (1 << self.sign_bit if value < 0 else 0)).to_bytes(self.size, "little")
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True)
+class Block:
     """What one question reads of each servo.
 
     Attributes:
@@ -74,8 +77,30 @@ class Block(NamedTuple):
     fields: tuple[tuple[str, Register, int], ...]
 
     def decode(self, data: bytes) -> dict[str, int]:
-        """Values by name in `data`, which is as long as the block."""
-        return {name: register.decode(data[at : at + register.size]) for name, register, at in self.fields}
+        """Values by name in `data`, which is as long as the block: as `Register.decode`, in one go."""
+        found = dict(zip(self._names, self._layout.unpack_from(data), strict=True))
+        for name, sign in self._signs:
+            if found[name] & sign:
+                found[name] = -(found[name] & ~sign)
+        return found
+
+    @cached_property
+    def _layout(self) -> struct.Struct:
+        code, end = "<", 0
+        for _, register, at in self.fields:
+            letter = {1: "B", 2: "H", 4: "I"}[register.size]
+            code += f"{at - end}x" + (letter.lower() if register.sign_bit < 0 else letter)
+            end = at + register.size
+        return struct.Struct(code)
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(name for name, _, _ in self.fields)
+
+    @cached_property
+    def _signs(self) -> tuple[tuple[str, int], ...]:
+        """Registers of sign and magnitude, and the bit that is the sign."""
+        return tuple((name, 1 << register.sign_bit) for name, register, _ in self.fields if register.sign_bit > 0)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from landbridge.simulation.scenario import load_scenario
 from landbridge.task import load_task
 
 POLL_SECONDS = 0.0005
+STEPS = 4  # of physics at most between two looks at the line: bytes wait no longer than these take
 LOST_SECONDS = 0.1  # of real time, not caught up with after a pause of this process
 FOR_EVER = 2**62
 
@@ -102,7 +103,7 @@ class Bench(ABC):
         """Put the robot into the next start state of its task, as a hand would."""
         joint_pos, joint_vel = self._task.initial_state(self._rng, 1)
         self._plant.reset(joint_pos[0], joint_vel[0])
-        self._stepped_at = time.monotonic()
+        self._stepped_at, self._behind = time.monotonic(), False
         self._measured = self._plant.measure()
 
     @abstractmethod
@@ -120,7 +121,8 @@ class Bench(ABC):
         while True:
             ends = [] if self._ends is None else [self._ends[0]]
             due = min(self.to_board.due, self.to_host.due) - time.monotonic()
-            readable, _, _ = select.select([*ends, orders], [], [], min(max(due, 0.0), POLL_SECONDS))
+            wait = 0.0 if self._behind else min(max(due, 0.0), POLL_SECONDS)
+            readable, _, _ = select.select([*ends, orders], [], [], wait)
             if orders in readable:
                 data = os.read(orders, 4096)
                 if not data:
@@ -174,9 +176,10 @@ class Bench(ABC):
         if now - self._stepped_at > LOST_SECONDS:
             self._stepped_at = now
         due = int((now - self._stepped_at) / self._dt)
-        for _ in range(due):
+        for _ in range(min(due, STEPS)):
             self._move()
             self._stepped_at += self._dt
+        self._behind = due > STEPS
         if due:
             self._measured = self._plant.measure()
         self._serve(data, now)

@@ -48,6 +48,7 @@ class Servo:
     def __init__(self, family: Family, joint: Joint, id: int, baud: int, model: int) -> None:
         self.family, self.joint = family, joint
         self._memory = bytearray(MEMORY)
+        self._values: dict[str, int] = {}  # of the registers in it
         self._driven, self._goal = False, 0.0  # what registers say, at hand for every physics step
         self._most = 1.0  # share of its largest effort that it may make
         self._silent_until = self._heard_at = -math.inf
@@ -110,10 +111,7 @@ class Servo:
 
     def get(self, name: str) -> int:
         """Value of a register; 0 of one that the family does not have."""
-        register = self.family.table.get(name)
-        if register is None:
-            return 0
-        return register.decode(bytes(self._memory[register.address : register.address + register.size]))
+        return self._values.get(name, 0)
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of its memory, those shown indirectly where they are; zeros beyond its end."""
@@ -251,8 +249,11 @@ class Servo:
         self._put(name, min(max(value, -most), most))
 
     def _put(self, name: str, value: int) -> None:
+        if self._values.get(name) == value:
+            return
         register = self.family.table[name]
         self._memory[register.address : register.address + register.size] = register.encode(value)
+        self._values[name] = value
         if name == "torque_enable":
             self._driven = bool(value)
         if name == "goal_position":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import termios
 import time
 from collections.abc import Callable, Sequence
@@ -78,10 +79,10 @@ class ServoBench(Bench):
             raise InputError("--baud", problem, f"name one of {sorted(family.bauds.values())}")
         self.servos = [Servo(family, joint, id, settings.baud, model) for id, joint in by_id(robot, settings).items()]
         # mechanical stops: an arm without torque falls into them
-        self._stops = [joint.position_limit or (-np.inf, np.inf) for joint in robot.spec.joints]
+        self._stops = [joint.position_limit or (-math.inf, math.inf) for joint in robot.spec.joints]
         super().__init__(robot, scenario, seed, link, settings.baud, framing)
         self._split, self._rest, self._came_at = framing.split, b"", 0.0
-        self._lived_at, self._speed = 0.0, np.zeros(len(self.servos))
+        self._lived_at, self._speed = 0.0, [0.0] * len(self.servos)
         self.plug()
 
     def reboot(self) -> None:
@@ -123,19 +124,22 @@ class ServoBench(Bench):
             for servo, q, v in zip(self.servos, position, velocity, strict=True)
         ]
         self._plant.step([(0.0, np.array(pulls))])
-        self._speed += self._dt / SPEED_S * (np.asarray(velocity) - self._speed)
-        stuck = [servo.stuck for servo in self.servos]
-        after, speed = (np.asarray(values) for values in self._plant.state())
-        within = np.clip(after, *np.transpose(self._stops))
-        if any(stuck) or np.any(within != after):  # at once: who rests on a stop has no speed
-            held = np.where(stuck, position, within)
-            self._plant.place(held, np.where(held == after, speed, 0.0))
+        share = self._dt / SPEED_S
+        self._speed = [seen + share * (v - seen) for seen, v in zip(self._speed, velocity, strict=True)]
+        after, speed = self._plant.state()
+        held = [
+            q if servo.stuck else min(max(moved, low), high)
+            for servo, q, moved, (low, high) in zip(self.servos, position, after, self._stops, strict=True)
+        ]
+        if held != after:  # at once: who rests on a stop has no speed
+            still = [v if there == moved else 0.0 for v, there, moved in zip(speed, held, after, strict=True)]
+            self._plant.place(np.array(held), np.array(still))
 
     def _serve(self, data: bytes, now: float) -> None:
         if data or now - self._lived_at > LIVE_S:
             self._lived_at = now
             position = self._measured[0].tolist()
-            for servo, q, v in zip(self.servos, position, self._speed.tolist(), strict=True):
+            for servo, q, v in zip(self.servos, position, self._speed, strict=True):
                 servo.live(q, v, now)
         if data:
             kept = self._rest if now - self._came_at < PAUSE_S else b""
