@@ -67,7 +67,7 @@ class Bundle:
             with np.load(io.BytesIO(self.files[name]), allow_pickle=False) as data:
                 return _Arrays(self.path / name, {key: data[key] for key in data.files})
         except (OSError, ValueError, EOFError, AttributeError, *BROKEN_ZIP) as error:  # the fourth: a lone array
-            raise InputError(self.path / name, f"is no .npz file: {str(error):.100}", REMEDY) from error
+            raise InputError(self.path / name, f"is no .npz file: {error!s:.100}", REMEDY) from error
 
     def require_robot(self, spec: RobotSpec) -> None:
         """Raise InputError unless the bundle was trained for exactly this robot."""
