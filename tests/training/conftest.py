@@ -13,6 +13,14 @@ import pytest
 
 from landbridge.simulation.collect import collect
 
+BLOCK = 32  # steps between two checkpoints, in tests of what happens between them; 256 take a second
+
+
+@pytest.fixture
+def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of `BLOCK` steps."""
+    monkeypatch.setattr("landbridge.training.trainer.BLOCK", BLOCK)
+
 
 class Data(NamedTuple):
     source: Path

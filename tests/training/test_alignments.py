@@ -42,13 +42,13 @@ from landbridge.training.predictor import PredictorConfig
 from landbridge.training.train import train
 from landbridge.training.trainer import Trainer, read_checkpoint
 
-from .conftest import Data
+from .conftest import BLOCK, Data
 
 ROBOT = load_robot("furuta")
 PREDICTOR = PredictorConfig(members=2, hidden=16, source_steps=20, steps=60, batch=32)
 CLASSIFIERS = ClassifierConfig(hidden=16, steps=60, batch=32)
 SMALL = TrainConfig(
-    steps=300,
+    steps=BLOCK + 11,
     rows=16,
     iql=IQLConfig(hidden=(16,)),
     cql=CQLConfig(hidden=(16,), num_actions=2),
@@ -95,10 +95,12 @@ def test_the_names_on_the_command_line_are_the_registries() -> None:
     assert list(get_args(AlignmentName)) == list(ALIGNMENTS)
 
 
-@pytest.mark.parametrize(
-    ("agent", "alignment"), [*itertools.product(["iql"], ALIGNMENTS), *itertools.product(AGENTS, ["tabb"])]
-)
-def test_every_agent_and_alignment_trains_resumes_to_the_bit_and_exports(
+PAIRS = {*itertools.product(["iql"], ALIGNMENTS), *itertools.product(AGENTS, ["tabb"])}
+
+
+@pytest.mark.usefixtures("short_blocks")
+@pytest.mark.parametrize(("agent", "alignment"), sorted(PAIRS))
+def test_every_agent_and_alignment_trains_and_resumes_to_the_bit(
     tmp_path: Path, data: Data, agent: Any, alignment: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = dataclasses.replace(SMALL, agent=agent, alignment=alignment)
@@ -115,12 +117,17 @@ def test_every_agent_and_alignment_trains_resumes_to_the_bit_and_exports(
         patched.setattr("landbridge.training.trainer.CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(ConnectionAbortedError):
             train(tmp_path / "cut", data.source, data.target, config=config)
-    assert read_checkpoint(tmp_path / "cut")["step"] == 256
+    assert read_checkpoint(tmp_path / "cut")["step"] == BLOCK
     train(tmp_path / "cut", resume=True)
     whole, cut = state(tmp_path / "whole"), state(tmp_path / "cut")
     assert all(torch.equal(tensor, cut[name]) and bool(tensor.isfinite().all()) for name, tensor in whole.items())
 
-    actor, _ = load_actor(tmp_path / "whole")
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_agent_exports(tmp_path: Path, data: Data, agent: Any) -> None:
+    """Whatever weighed its rows: the graph is that of the agent's policy."""
+    train(tmp_path / "run", data.source, config=dataclasses.replace(SMALL, agent=agent, alignment="source_only"))
+    actor, _ = load_actor(tmp_path / "run")
     obs = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
     graph = to_onnx(actor, {"obs": obs[:1]}, ["action"])
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])

@@ -19,14 +19,16 @@ from landbridge.training.log import Log
 from landbridge.training.train import train
 from landbridge.training.trainer import read_checkpoint
 
-from .conftest import Data, kill_when
+from .conftest import BLOCK, Data, kill_when
 
-STEPS = 256 * 5
+STEPS = 10 * BLOCK
 EACH_BLOCK = (
-    "import sys, landbridge.training.trainer as t, landbridge.cli as c; t.CHECKPOINT_SECONDS = 0; sys.exit(c.main())"
+    "import sys, landbridge.training.trainer as t, landbridge.cli as c; "
+    f"t.BLOCK = {BLOCK}; t.CHECKPOINT_SECONDS = 0; sys.exit(c.main())"
 )
 
 
+@pytest.mark.usefixtures("short_blocks")
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, data: Data) -> None:
     options = ["--alignment", "none", "--rows", "16", "--iql.hidden", "16", "--steps", str(STEPS)]
     command = ["train", "--source", str(data.source), "--target", str(data.target), *options]
@@ -41,7 +43,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, data: Data) ->
     whole, cut = (read_checkpoint(folder)["agent"] for folder in (tmp_path / "whole", run))
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
     steps = [int(row["step"]) for row in csv.DictReader(log.open())]
-    assert steps == list(range(256, STEPS + 1, 256))
+    assert steps == list(range(BLOCK, STEPS + 1, BLOCK))
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_one_summed_loss_is_the_same_algorithm_as_three_updates_in_turn() -> Non
 
 def test_the_compiled_update_equals_the_eager_one() -> None:
     torch.manual_seed(0)
-    eager, compiled = (IQL(2, 1, IQLConfig(hidden=(8, 8)), 20, compiled=yes) for yes in (False, True))
+    eager, compiled = (IQL(2, 1, IQLConfig(hidden=(8,)), 20, compiled=yes) for yes in (False, True))
     compiled.load_state_dict(eager.state_dict())
     for made in (eager, compiled):
         made.build_optimiser(torch.device("cpu"), 0)

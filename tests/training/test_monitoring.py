@@ -48,7 +48,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory, data: Data, recorded: Path) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tabb"
     tabb = TabbConfig(predictor=PredictorConfig(hidden=32, source_steps=200, steps=500))
-    config = TrainConfig(alignment="tabb", steps=1000, rows=64, iql=IQLConfig(hidden=(32,)), tabb=tabb)
+    config = TrainConfig(alignment="tabb", steps=300, rows=64, iql=IQLConfig(hidden=(32,)), tabb=tabb)
     train(folder, data.source, recorded, config=config)
     return folder
 

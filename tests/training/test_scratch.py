@@ -30,15 +30,15 @@ from landbridge.training.stretches import Stretches
 from landbridge.training.train import build, train
 from landbridge.training.trainer import CHECKPOINT, read_checkpoint
 
-from .conftest import Data, kill_when
+from .conftest import BLOCK, Data, kill_when
 from .test_alignments import SMALL
 
 ROBOT = load_robot("furuta")
 NAMES = [f"column {i}" for i in range(8)]
-STEPS = 256 * 3
+STEPS = 10 * BLOCK
 CLI = (
     "import sys, landbridge.training.trainer as t, landbridge.training.stream as s, landbridge.cli as c; "
-    "t.CHECKPOINT_SECONDS = 0; s.CHUNK = 400; sys.exit(c.main())"
+    f"t.BLOCK = {BLOCK}; t.CHECKPOINT_SECONDS = 0; s.CHUNK = 400; sys.exit(c.main())"
 )
 
 
@@ -159,6 +159,7 @@ def test_a_block_sees_the_whole_dataset_whatever_its_order(
     assert abs(means.mean() - values.mean()) < 4 * (4 * independent / len(means)) ** 0.5
 
 
+@pytest.mark.usefixtures("short_blocks")
 def test_a_killed_run_leaves_nothing_and_goes_on_to_the_same_weights(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:

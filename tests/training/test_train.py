@@ -23,11 +23,12 @@ from landbridge.training.predictor import PredictorConfig
 from landbridge.training.train import train
 from landbridge.training.trainer import Trainer, read_checkpoint
 
-from .conftest import Data
+from .conftest import BLOCK, Data
 
+pytestmark = pytest.mark.usefixtures("short_blocks")
 SMALL = TrainConfig(
     alignment="tabb",
-    steps=600,
+    steps=2 * BLOCK + 11,
     rows=16,
     iql=IQLConfig(hidden=(16,)),
     tabb=TabbConfig(predictor=PredictorConfig(members=2, hidden=16, source_steps=50, steps=100)),
@@ -51,7 +52,7 @@ def equal(a: Path, b: Path) -> bool:
 def test_every_alignment_trains_the_same_for_the_same_seed(tmp_path: Path, data: Data, alignment: Any) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         figures = train(tmp_path / name, data.source, data.target, config=config(alignment=alignment, seed=seed))
-        assert figures["step"] == 600
+        assert figures["step"] == SMALL.steps
         assert figures["updates_per_s"] > 0
     assert equal(tmp_path / "a", tmp_path / "b")
     assert not equal(tmp_path / "a", tmp_path / "c")
@@ -74,32 +75,32 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, data: Data, m
         patched.chdir(data.source.parent)  # it may be resumed from anywhere
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "cut", Path(data.source.name), data.target, config=config())
-    assert read_checkpoint(tmp_path / "cut")["step"] == 256
+    assert read_checkpoint(tmp_path / "cut")["step"] == BLOCK
     train(tmp_path / "cut", resume=True)
     assert equal(tmp_path / "whole", tmp_path / "cut")
     steps = [row["step"] for row in csv.DictReader((tmp_path / "cut/metrics.csv").open())]
-    assert steps == ["256", "512", "600"]
+    assert steps == [str(BLOCK), str(2 * BLOCK), str(SMALL.steps)]
 
 
 def test_the_learning_curve_is_scored_and_decides_nothing(tmp_path: Path, data: Data) -> None:
-    train(tmp_path / "plain", data.source, data.target, config=config(steps=300))
-    train(tmp_path / "scored", data.source, data.target, config=config(steps=300), score="severe")
+    train(tmp_path / "plain", data.source, data.target, config=config(steps=BLOCK + 11))
+    train(tmp_path / "scored", data.source, data.target, config=config(steps=BLOCK + 11), score="severe")
     rows = list(csv.DictReader((tmp_path / "scored/metrics.csv").open()))
     assert all(0 <= float(row["success"]) <= 1 for row in rows)
     assert equal(tmp_path / "plain", tmp_path / "scored")
 
 
 def test_nan_stops_the_run_and_keeps_the_batch(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = Trainer._gather
+    values, bad = Trainer._gather, BLOCK + 11
 
     def poisoned(self: Trainer, picks: Any, first: int) -> Any:
         rows, weights = values(self, picks, first)
-        if self.step + first <= 299 < self.step + first + len(rows):
-            rows[299 - self.step - first] = float("nan")
+        if self.step + first <= bad < self.step + first + len(rows):
+            rows[bad - self.step - first] = float("nan")
         return rows, weights
 
     monkeypatch.setattr(Trainer, "_gather", poisoned)
-    with pytest.raises(InputError, match="NaN or Inf at step 299"):
+    with pytest.raises(InputError, match=f"NaN or Inf at step {bad}"):
         train(tmp_path / "run", data.source, data.target, config=config())
     assert (tmp_path / "run/nan_batch.npz").is_file()
 

@@ -14,7 +14,10 @@ from landbridge.training.config import TrainConfig
 from landbridge.training.train import train
 from landbridge.training.trainer import CHECKPOINT, Trainer, read_checkpoint
 
-CONFIG = TrainConfig(steps=600, rows=16, alignment="none", iql=IQLConfig(hidden=(8,)))
+from .conftest import BLOCK
+
+pytestmark = pytest.mark.usefixtures("short_blocks")
+CONFIG = TrainConfig(steps=2 * BLOCK + 11, rows=16, alignment="none", iql=IQLConfig(hidden=(8,)))
 
 
 def poison_rewards(monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
@@ -29,7 +32,7 @@ def poison_rewards(monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
     monkeypatch.setattr(Trainer, "block", poisoned)
 
 
-@pytest.mark.parametrize("at_step", [0, 256])
+@pytest.mark.parametrize("at_step", [0, BLOCK])
 def test_nan_rewards_leave_a_good_checkpoint(
     tmp_path: Path, data: Any, monkeypatch: pytest.MonkeyPatch, at_step: int
 ) -> None:
