@@ -190,6 +190,8 @@ def _part(folder: Path, name: str) -> Path:
 
 
 if __name__ == "__main__":
-    commands = {"train": Train, "collect": Collect}
-    chosen = tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
-    print(json.dumps(train(chosen) if isinstance(chosen, Train) else collect(chosen)))
+    chosen = tyro.extras.subcommand_cli_from_dict({"train": Train, "collect": Collect}, description=__doc__)
+    try:
+        print(json.dumps(train(chosen) if isinstance(chosen, Train) else collect(chosen)))
+    except InputError as error:
+        sys.exit(str(error))

@@ -13,6 +13,7 @@ with the references of `references.json`, unless others are given. What is compl
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -117,8 +118,7 @@ def reference(study: Study) -> dict[str, Any]:
     known = json.loads(REFERENCES.read_text())
     kind, *rest = study.shift.split("-")
     exact = f"{kind}-{float(rest[0])}" if kind in ("gravity", "friction") else kind
-    experts = known["expert"][study.env]
-    if (expert := experts.get(exact, experts.get(kind))) is None:
+    if (expert := known["expert"][study.env].get(exact)) is None:
         raise InputError("--shift", f"ODRL has no reference for {study.shift!r}", "give --random and --expert returns")
     return {"random": known["random"][study.env], "expert": expert, "of": known["of"]}
 
@@ -217,4 +217,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Study, description=__doc__))
+    try:
+        main(tyro.cli(Study, description=__doc__))
+    except InputError as error:
+        sys.exit(str(error))
