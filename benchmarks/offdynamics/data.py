@@ -124,8 +124,8 @@ def collect(options: Collect) -> dict[str, Any]:
     Raises:
         InputError: `out` exists, `policy` is no behaviour, or the environment or shift is not known.
     """
-    if options.out.exists():
-        raise InputError("--out", f"{options.out} exists", "name a new file")
+    if options.out.exists() or not options.out.parent.is_dir():
+        raise InputError("--out", f"{options.out} exists, or its folder does not", "name a new file in a folder")
     torch.set_num_threads(1)
     env = make_env(options.env, options.shift)
     act = _actor(options.policy, env, options.seed)

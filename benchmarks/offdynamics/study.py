@@ -108,19 +108,20 @@ def main(study: Study) -> None:
 
 
 def reference(study: Study) -> dict[str, Any]:
-    """Returns of a random and of an expert policy, and whence they are.
+    """Returns of a random and of an expert policy, which of them the command gave, and whence the others are.
 
     Raises:
-        InputError: ODRL has none for this shift, and none are given.
+        InputError: ODRL has no expert for this shift, and none is given.
     """
-    if study.random is not None and study.expert is not None:
-        return {"random": study.random, "expert": study.expert, "of": "given to the command"}
     known = json.loads(REFERENCES.read_text())
     kind, *rest = study.shift.split("-")
     exact = f"{kind}-{float(rest[0])}" if kind in ("gravity", "friction") else kind
-    if (expert := known["expert"][study.env].get(exact)) is None:
-        raise InputError("--shift", f"ODRL has no reference for {study.shift!r}", "give --random and --expert returns")
-    return {"random": known["random"][study.env], "expert": expert, "of": known["of"]}
+    expert = known["expert"][study.env].get(exact) if study.expert is None else study.expert
+    if expert is None:
+        raise InputError("--shift", f"ODRL has no reference for {study.shift!r}", "give the return of an --expert")
+    random = known["random"][study.env] if study.random is None else study.random
+    given = [name for name in ("random", "expert") if getattr(study, name) is not None]
+    return {"random": random, "expert": expert, "given": given, "of": known["of"]}
 
 
 def _run(study: Study, data: dict[str, Transitions], arm: AlignmentName, seed: int) -> dict[str, Any]:
@@ -186,8 +187,12 @@ def _record(
 
 def _describe(rows: Transitions) -> dict[str, float]:
     """Number of transitions, and the mean return of the episodes but for the last, which may be cut."""
-    totals = np.bincount(rows.episode, weights=rows.reward)[:-1]
-    return {"rows": len(rows), "episodes": len(totals) + 1, "return": float(totals.mean()) if len(totals) else np.nan}
+    totals = np.bincount(rows.episode, weights=rows.reward)
+    return {
+        "rows": len(rows),
+        "episodes": len(totals),
+        "return": float((totals[:-1] if totals[1:].size else totals).mean()),
+    }
 
 
 def table(record: dict[str, Any]) -> str:
@@ -198,10 +203,12 @@ def table(record: dict[str, Any]) -> str:
         for name, of in record["data"].items()
     )
     size = f"{s['steps']} steps, {len(s['seeds'])} seeds, {s['episodes']} episodes each"
+    whence = f"{', '.join(r['given'])} as given, else of {r['of']}" if r["given"] else r["of"]
+    covered = "the episodes' chance alone" if len(s["seeds"]) == 1 else "seeds and episodes"
     lines = [
         f"`{s['env']}`, `{s['shift']}`; {shown}.",
-        f"{s['agent'].upper()}, settings of {s['settings']}; {size}.",
-        f"Score 0 is a return of {r['random']:.1f}, 100 one of {r['expert']:.1f}: {r['of']}.",
+        f"{s['agent'].upper()}, settings of {s['settings']}; {size}. Intervals are of {covered}.",
+        f"Score 0 is a return of {r['random']:.1f}, 100 one of {r['expert']:.1f}: {whence}.",
         "",
         "| arm | score (95 %) | by seed | return | less the naive mix |",
         "|---|---|---|---|---|",
