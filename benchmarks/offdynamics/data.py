@@ -1,10 +1,10 @@
 """Behaviours trained here, their logs, and the HDF5 files of D4RL's layout that the study reads.
 
-    python benchmarks/offdynamics/data.py train --env hopper --until 1500 --out work/hopper
-    python benchmarks/offdynamics/data.py train --env hopper --shift gravity-0.5 --start work/hopper --out work/gravity
-    python benchmarks/offdynamics/data.py collect --policy work/hopper --env hopper --rows 100000 --out source.hdf5
-    python benchmarks/offdynamics/data.py collect --policy work/gravity --env hopper --shift gravity-0.5 --rows 5000 \
-        --out target.hdf5
+    D=benchmarks/offdynamics/data.py  # what the recorded study was made from
+    python $D train --env hopper --steps 409600 --out work/hopper
+    python $D train --env hopper --shift gravity-0.5 --start work/hopper --steps 61440 --out work/gravity
+    python $D collect --env hopper --policy work/hopper --rows 50000 --out work/source.hdf5
+    python $D collect --env hopper --shift gravity-0.5 --policy work/gravity --rows 5000 --seed 1 --out work/target.hdf5
 
 A behaviour is trained by PPO (Schulman et al., arXiv:1707.06347) and stopped when it is partly good, as D4RL's `medium`
 ones. ODRL and D4RL have SAC's, which takes ten times the CPU; a file made with one can be given to the study as well.

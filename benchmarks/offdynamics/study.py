@@ -1,7 +1,7 @@
 """Off-dynamics learning as its literature measures it: many source rows, few of a shifted target, normalised scores.
 
-    python benchmarks/offdynamics/study.py --env hopper --shift gravity-0.5 --source source.hdf5 --target target.hdf5 \
-        --work work/study --arms source_only target_only none dara tabb --seeds 0 1
+    python benchmarks/offdynamics/study.py --env hopper --shift gravity-0.5 --source work/source.hdf5 \
+        --target work/target.hdf5 --work work/study --arms source_only target_only none tabb dynamics dara --seeds 0
 
 Source and target are HDF5 files in D4RL's layout, from `data.py` beside this file or from elsewhere. The arms are
 landbridge's own agents and alignments, trained with equal steps and equal source rows per step, and scored on the same
@@ -202,7 +202,7 @@ def table(record: dict[str, Any]) -> str:
         f"{name} {of['rows']} rows in {of['episodes']} episodes of mean return {of['return']:.0f}"
         for name, of in record["data"].items()
     )
-    size = f"{s['steps']} steps, {len(s['seeds'])} seeds, {s['episodes']} episodes each"
+    size = f"{s['steps']} steps, seeds {', '.join(s['seeds'])}, {s['episodes']} episodes each"
     whence = f"{', '.join(r['given'])} as given, else of {r['of']}" if r["given"] else r["of"]
     covered = "the episodes' chance alone" if len(s["seeds"]) == 1 else "seeds and episodes"
     lines = [
