@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from virtual_rig import BEAT, LAME, ROBOTS, TICK, Command, Numbers, Rig
+from virtual_rig import BEAT, LAME, ROBOTS, STEP, TICK, Command, Numbers, Rig
 
 from landbridge.deploy.guard import Guard
-from landbridge.deploy.supervisor import Event, State, Supervisor
+from landbridge.deploy.supervisor import RECOVERY_TIMEOUT, Event, State, Supervisor
 
 HOUR = 3_600_000_000_000  # ns
 OVERFLOW = 2**16 * 2 * math.pi / 4096  # rad by which a 16 bit counter of 4096 ticks a turn wraps
@@ -111,7 +111,8 @@ def _way_back(rig: Rig) -> tuple[str, ...]:
     steps = [f"start the {name}" for name in started]
     if rig.operate(Event.ARM, 0.5):
         return (*steps, "arm")
-    assert rig.operate(Event.RESET, 0.5), rig.supervisor.reason
+    while not rig.operate(Event.RESET, 0.5):  # until a healthy encoder is believed again, and the robot known to rest
+        assert rig.step * STEP < RECOVERY_TIMEOUT, rig.supervisor.reason
     assert rig.supervisor.state is State.STANDBY, rig.supervisor.state
     rig.activate()
     return (*steps, "reset", "arm")

@@ -2,8 +2,8 @@
 
     python benchmarks/guard_cost.py
 
-The furuta (2 joints, effort) and the quadruped (12 joints, position), each admitting a changing command; and the
-quadruped parking, where the guard computes the trajectory itself.
+The furuta (2 joints, effort), the arm (6 joints, position) and the quadruped (12 joints, position), each admitting a
+changing command; and the quadruped parking, where the guard computes the trajectory itself.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # as the bridge's process does
     robots = {}
-    for robot, state in (("furuta", State.ACTIVE), ("quadruped", State.ACTIVE), ("quadruped", State.PARK)):
+    active = [(robot, State.ACTIVE) for robot in ("furuta", "arm", "quadruped")]
+    for robot, state in (*active, ("quadruped", State.PARK)):
         took = cost_us(robot, state)
         p50, p99 = np.percentile(took, [50, 99])
         label = robot if state is State.ACTIVE else f"{robot} in {state.value}"

@@ -19,7 +19,7 @@ from typing import Any
 import tyro
 
 from landbridge.deploy.guard import Guard
-from landbridge.deploy.supervisor import State, transitions
+from landbridge.deploy.supervisor import STOPS, State, transitions
 from landbridge.deploy.verdict import Reason, Verdict
 from landbridge.episode import commit, now
 from landbridge.robot import RobotSpec
@@ -111,6 +111,7 @@ class Fuzz:
         self.position, self.velocity = [0.0, 0.0, 0.25], [0.0, 0.0, 0.0]
         self.last: tuple[float, ...] | None = None
         self.anew = False  # a reset, and no good measurement since
+        self.stopped = False  # the supervisor has stopped the robot, and no reset since
         self.armed = False  # ARMED was heard after the last fault, and ACTIVE directly after it
         self.taken: dict[int, tuple[int, float]] = {}  # sane measurements: stamp -> (number, time)
         self.answered = 0
@@ -157,6 +158,7 @@ class Fuzz:
         elif self.state is not State.ACTIVE or reset or self.guard.fault is not None:
             self.armed = False
         self.anew = self.anew or reset
+        self.stopped = self.state in STOPS or (self.stopped and not reset)
 
     def _measure(self) -> None:
         rng = self.rng
@@ -236,6 +238,7 @@ class Fuzz:
             "stamp": number <= self.answered or at - taken_at > AGE,
             "state": self.state is not State.ACTIVE or not self.armed,
             "fault": self.guard.fault is not None,
+            "stopped": self.stopped,
         }
         return ", ".join(name for name, is_so in wrong.items() if is_so)
 
@@ -245,14 +248,15 @@ class Fuzz:
             return
         if verdict.release:
             self.counts["released"] += 1
-            if self.state is not State.PARK or self.guard.fault is not None:
+            if self.state is not State.PARK or self.guard.fault is not None or self.stopped:
                 self._note("broken", f"torque off in {self.state}")
             self.last = None
             return
         self.counts["stops"] += wanted is None
         if self.anew and self.kind == "position":
             self._note("broken", "something written after a reset before a measurement")
-        if self.last is None and (self.state not in (State.ARMED, State.ACTIVE) or self.guard.fault is not None):
+        stopped = self.stopped or self.guard.fault is not None
+        if self.last is None and (stopped or self.state not in (State.ARMED, State.ACTIVE)):
             self._note("broken", f"torque on in {self.state} with {self.guard.fault}")
         for k, name in enumerate(("a", "b")):
             value, (low, high) = verdict.command[k], BOUNDS[self.kind][name]

@@ -38,6 +38,7 @@ from landbridge.robot import load_robot
 from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
+from landbridge.training.config import TrainConfig
 from landbridge.training.evaluate import resolve, score, summary, write_scores
 from landbridge.training.run import CONFIG, has_reached, read_run
 from landbridge.training.statistics import paired_difference
@@ -61,6 +62,8 @@ class Arm:
         agent: Of the training.
         fixed_base: Whether only robots with a fixed base can have it: calibration and the twin's own dynamics need the
             whole state.
+        rows: Source rows, and target rows, per step.
+        pace: Its steps, in those of the study: who needs more of them gets fewer rows in each.
     """
 
     label: str
@@ -69,6 +72,8 @@ class Arm:
     source: str = "source"
     agent: str = "iql"
     fixed_base: bool = False
+    rows: int = TrainConfig.rows
+    pace: int = 1
 
 
 ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.startswith("calibrated")} | {
@@ -77,7 +82,7 @@ ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.sta
     "shuffled": Arm("tabb's weights on the wrong rows", "#9ecae1", "shuffled"),
     "oracle": Arm("weights of the twin's own dynamics", "#525252", "oracle", fixed_base=True),
     "oracle_corrected": Arm("corrected by the twin's own dynamics", "#252525", "oracle_corrected", fixed_base=True),
-    "cql": Arm("CQL, naive mix", "#e7298a", "none", agent="cql"),
+    "cql": Arm("CQL, naive mix", "#e7298a", "none", agent="cql", rows=64, pace=2),
     "bc": Arm("BC, robot data only", "#a6761d", "target_only", agent="bc"),
     "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated", fixed_base=True),
     "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated", fixed_base=True),
@@ -190,7 +195,9 @@ def _train(study: Study, seed: int) -> None:
             make(folder / name)
     runs = {name: folder / "runs" / name for name in study.chosen}
     missing = {
-        name: _command(study, seed, ARMS[name], run) for name, run in runs.items() if not has_reached(run, study.steps)
+        name: _command(study, seed, ARMS[name], run)
+        for name, run in runs.items()
+        if not has_reached(run, study.steps * ARMS[name].pace)
     }
     if missing:
         Stages(folder).train(f"seed {seed}", missing, study.steps)
@@ -199,14 +206,14 @@ def _train(study: Study, seed: int) -> None:
 def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
     """The command line of a run; one that was cut off is gone on with."""
     if (run / CONFIG).is_file():
-        if (steps := read_run(run)["train"]["steps"]) != study.steps:
+        if (steps := read_run(run)["train"]["steps"]) != study.steps * arm.pace:
             raise InputError("--steps", f"is {study.steps}, and {run} is of {steps}", "choose another --work")
         return ("train", "--out", str(run), "--resume")
     data = study.folder(seed)
     return (
         *("train", "--out", str(run), "--robot", study.robot, "--agent", arm.agent, "--alignment", arm.alignment),
         *("--source", str(data / arm.source), "--target", str(data / "target")),
-        *("--compile", "--steps", str(study.steps), "--seed", str(seed)),
+        *("--compile", "--steps", str(study.steps * arm.pace), "--rows", str(arm.rows), "--seed", str(seed)),
         *((f"--{arm.alignment}.scenario", study.rung) if arm.fixed_base and arm.source == "source" else ()),
     )
 

@@ -29,7 +29,7 @@ from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
-from landbridge.simulation.parameters import Parameter, parameters
+from landbridge.simulation.parameters import MAX_LATENCY_MS, Parameter, parameters
 
 RESAMPLES = 200
 RIDGE = 1e-6
@@ -74,6 +74,8 @@ def joint_delays(robot: Robot, episodes: Sequence[Episode], rng: np.random.Gener
     period, episodes = 1000 * robot.spec.control_dt, _usable(episodes, observer)
     for joint in robot.spec.actuated:
         found = delay([_regression(observer, episode, joint) for episode in episodes], observer.history + 1, rng)
+        if found[-1] >= observer.history:
+            raise _too_late(robot, f"joint {joint}", period * observer.history, "the longest that action_history shows")
         low, estimate, high = (period * value for value in found)
         rows.append({"joint": joint, "delay_ms": estimate, "low_ms": low, "high_ms": high})
     return rows
@@ -90,7 +92,14 @@ def _of_servos(robot: Robot, windows: Windows, rng: np.random.Generator) -> dict
     problem, here = fit(problem, start)
     widening = inflation(here.error.reshape(few.states.shape), 1.0)
     found = estimates(free, here.z, resample(here, linearise(problem, here), widening, rng))["latency_ms"]
+    if found.high >= MAX_LATENCY_MS:
+        raise _too_late(robot, "the servos", MAX_LATENCY_MS, "the longest that is looked for")
     return {"joint": "all", "delay_ms": found.value, "low_ms": found.low, "high_ms": found.high}
+
+
+def _too_late(robot: Robot, who: str, most_ms: float, why: str) -> InputError:
+    problem = f"the delay of {who} may be more than {most_ms:g} ms, {why}"
+    return InputError(robot.spec.name, problem, "shorten it, or lengthen action_history in robot.yaml and record again")
 
 
 def _softened(robot: Robot) -> tuple[Robot, list[Parameter]]:

@@ -20,6 +20,7 @@ from landbridge.simulation.behaviour import Policy, load_behaviours
 from landbridge.simulation.excitation import Excitation, Preview
 from landbridge.simulation.parameters import free_parameters
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
+from landbridge.spec import require_new
 
 Array = NDArray[np.float64]
 
@@ -47,7 +48,7 @@ def excite(
     Example: landbridge calibrate excite --out excitation.yaml --known link_mass_scale.arm_link --preview none severe
 
     Args:
-        out: File to write.
+        out: File to write; must not exist.
         robot: Name of a robot with a fixed base, or a folder with robot.yaml.
         known: Parameters that need not be found.
         reach: Share of the position and velocity limits that the reference may use.
@@ -62,11 +63,9 @@ def excite(
     """
     machine = load_robot(robot)
     require_fixed_base(machine)
+    require_new(out)
+    _require(reach, preview, generations)
     frequencies = _frequencies(machine, band_hz)
-    if not 0 < reach < 1:
-        raise InputError("--reach", f"{reach:g}", "give a share above 0 and below 1")
-    if generations < 1:
-        raise InputError("--generations", f"{generations}", "give one or more")
     rungs = {name: load_scenario(machine, name) for name in preview}
     design = Design(machine, free_parameters(machine, known), frequencies, reach, seed)
     series, previews = _within_limits(machine, design, design.search(generations), rungs, seed)
@@ -81,7 +80,13 @@ def excite(
         commit=commit(),
         created=now(),
     ).write(out)
-    own = load_behaviours(machine)
+    shown = [each.model_dump() for each in previews]
+    return {"excitation": str(out), **_compared(machine, design, designed), "preview": shown}
+
+
+def _compared(robot: Robot, design: Design, designed: Array) -> dict[str, Any]:
+    """Standard deviations (P,) of a design beside those of the robot's own behaviours, and their mean ratios."""
+    own = load_behaviours(robot)
     beside = {name: design.deviations_of(own[name]) for name in BESIDE if name in own}
     ratios = {f"over_{name}": float(np.exp(np.log(designed / sd).mean())) for name, sd in beside.items()}
     columns = {"designed": designed, **beside}
@@ -89,8 +94,17 @@ def excite(
         {"parameter": parameter.name, **{name: float(sd[i]) for name, sd in columns.items()}}
         for i, parameter in enumerate(design.free)
     ]
-    shown = [each.model_dump() for each in previews]
-    return {"excitation": str(out), **ratios, "parameters": rows, "preview": shown}
+    return {**ratios, "parameters": rows}
+
+
+def _require(reach: float, preview: Sequence[str], generations: int) -> None:
+    """Raise InputError where a design is asked for that cannot be made or previewed."""
+    if not 0 < reach < 1:
+        raise InputError("--reach", f"{reach:g}", "give a share above 0 and below 1")
+    if not preview:
+        raise InputError("--preview", "names no rung", "name one or more: what is written has been previewed")
+    if generations < 1:
+        raise InputError("--generations", f"{generations}", "give one or more")
 
 
 def _within_limits(

@@ -21,6 +21,7 @@ from landbridge.simulation.calibrated import Calibration, Error
 from landbridge.simulation.mjcf import to_mjcf
 from landbridge.simulation.parameters import Parameter, at, free_parameters, parameters, to_scenario
 from landbridge.simulation.scenario import Scenario
+from landbridge.spec import require_new
 
 Array = NDArray[np.float64]
 
@@ -46,7 +47,8 @@ def identify(
 
     Args:
         data: A dataset folder: 30 to 60 s of a robot with a fixed base, excited in all joints.
-        out: File to write. `<robot>.calibrated.xml` beside it is the calibrated robot for any program that uses MuJoCo.
+        out: File to write; must not exist. `<robot>.calibrated.xml` beside it is the calibrated robot for any program
+            that uses MuJoCo.
         robot: Name of a robot, or a folder with robot.yaml.
         known: Parameters that are as robot.yaml and the URDF say.
         friction: A Stribeck curve in no joint, in every joint, or where the data support one (auto).
@@ -58,10 +60,12 @@ def identify(
     """
     machine = load_robot(robot)
     free = free_parameters(machine, known)
+    model = out.parent / f"{machine.spec.name}.calibrated.xml"
+    for file in (out, model):
+        require_new(file)
     dataset, windows = open_windows(data, machine, horizon)
     found = calibration(machine, free, windows, np.random.default_rng(seed), str(data), digest(dataset), friction)
     found.write(out)
-    model = out.parent / f"{machine.spec.name}.calibrated.xml"
     model.write_text(to_mjcf(machine, found.scenario(machine)))
     return {"calibration": str(out), "mjcf": str(model), **figures(found)}
 
@@ -94,6 +98,7 @@ def calibration(
     return Calibration(
         robot=robot.spec.name,
         robot_hash=robot.spec.digest(),
+        urdf_hash=robot.urdf_digest(),
         dataset=name,
         dataset_hash=checksum,
         friction=chosen.models,
@@ -106,8 +111,8 @@ def calibration(
         joint_vel_noise=float(np.median(problem.noise[joints:])),
         windows=len(fitted),
         horizon_s=(windows.states.shape[1] - 1) * robot.spec.control_dt,
-        nominal_error=_summary(robot, prediction_error(robot, Scenario(), held)),
-        calibrated_error=_summary(robot, prediction_error(robot, scenario, held)),
+        nominal_error=summary(robot, prediction_error(robot, Scenario(), held)),
+        calibrated_error=summary(robot, prediction_error(robot, scenario, held)),
         commit=commit(),
         created=now(),
     )
@@ -115,7 +120,6 @@ def calibration(
 
 def figures(found: Calibration) -> dict[str, Any]:
     """What the command line prints of a calibration."""
-    before, after = found.nominal_error, found.calibrated_error
     return {
         "windows": found.windows,
         "inflation": found.inflation,
@@ -124,17 +128,22 @@ def figures(found: Calibration) -> dict[str, Any]:
         "undetermined": [" with ".join(direction) for direction in found.undetermined],
         "friction": [{"joint": name} | choice.model_dump() for name, choice in found.friction.items()],
         "parameters": [{"parameter": name} | estimate.model_dump() for name, estimate in found.estimates.items()],
-        "held_out": [
-            {
-                "joint": joint,
-                "nominal_rad": before.joint_pos[joint],
-                "calibrated_rad": after.joint_pos[joint],
-                "nominal_rad_s": before.joint_vel[joint],
-                "calibrated_rad_s": after.joint_vel[joint],
-            }
-            for joint in after.joint_pos
-        ],
+        "held_out": error_rows(found.nominal_error, found.calibrated_error),
     }
+
+
+def error_rows(before: Error, after: Error) -> list[dict[str, Any]]:
+    """Errors of the nominal and of the calibrated simulator, one row a joint."""
+    return [
+        {
+            "joint": joint,
+            "nominal_rad": before.joint_pos[joint],
+            "calibrated_rad": after.joint_pos[joint],
+            "nominal_rad_s": before.joint_vel[joint],
+            "calibrated_rad_s": after.joint_vel[joint],
+        }
+        for joint in after.joint_pos
+    ]
 
 
 def prediction_error(robot: Robot, scenario: Scenario, windows: Windows) -> Array:
@@ -142,7 +151,8 @@ def prediction_error(robot: Robot, scenario: Scenario, windows: Windows) -> Arra
     return simulate(robot, scenario, windows, windows.states[:, 0]) - windows.states
 
 
-def _summary(robot: Robot, error: Array) -> Error:
+def summary(robot: Robot, error: Array) -> Error:
+    """Root mean squares at the end of windows of errors (W, H + 1, 2 J), see `Error`."""
     rms = np.sqrt(np.square(error[:, -1]).mean(0)).reshape(2, -1)
     pos, vel = (dict(zip(robot.spec.joint_names, row.tolist(), strict=True)) for row in rms)
     return Error(joint_pos=pos, joint_vel=vel)

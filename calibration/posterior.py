@@ -59,12 +59,17 @@ def inflation(error: Array, held_ratio: float) -> float:
 
 
 def estimates(free: Sequence[Parameter], z: Array, samples: Array) -> dict[str, Estimate]:
-    """Values with 95 % intervals, from coordinates (P,) and samples (R, P)."""
+    """Values with 95 % intervals, from coordinates (P,) and samples (R, P).
+
+    Where an interval ends at a bound that is only a guess of how far a robot may be off, what is beyond is not known.
+    """
     found = {}
     for parameter, own, ends in zip(free, z, np.quantile(samples, (0.025, 0.975), axis=0).T, strict=True):
         value, low, high = (parameter.value(float(c)) for c in (own, *ends))
         enough = IDENTIFIED_MS if parameter.unit == "ms" else IDENTIFIED * value
-        found[parameter.name] = Estimate(value=value, low=low, high=high, identifiable=(high - low) / 2 <= enough)
+        inside = high < parameter.high and (low > parameter.low or not parameter.log)
+        told = inside and (high - low) / 2 <= enough
+        found[parameter.name] = Estimate(value=value, low=low, high=high, identifiable=told)
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from landbridge.calibration.identify import figures
+from landbridge.calibration.identify import error_rows, figures, summary
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows, cut, digest, open_rollouts, split
 from landbridge.page import chart, table, write_page
@@ -49,18 +49,21 @@ def report(
     machine = load_robot(robot)
     found, dataset = read_calibration(calibration, machine), open_rollouts(data, machine)
     windows = cut(dataset, machine, round(found.horizon_s * machine.spec.control_rate_hz), data)
-    shown = split(windows)[1] if digest(dataset) == found.dataset_hash else windows
+    own = digest(dataset) == found.dataset_hash
+    shown = split(windows)[1] if own else windows
     starts = shown.states[:, 0]
     predicted = {
         "nominal": simulate(machine, Scenario(), shown, starts),
         "calibrated": simulate(machine, found.scenario(machine), shown, starts),
     }
-    write_page(out, f"Calibration of {found.robot}", _parts(machine, found, shown, predicted))
+    source = f"{data}, the part that was held out" if own else f"{data}, to which nothing was fitted"
+    write_page(out, f"Calibration of {found.robot}", _parts(machine, found, source, shown, predicted))
     return {"report": str(out), "windows": len(shown)}
 
 
-def _parts(robot: Robot, found: Calibration, shown: Windows, predicted: Mapping[str, Array]) -> list[str]:
+def _parts(robot: Robot, found: Calibration, source: str, shown: Windows, predicted: Mapping[str, Array]) -> list[str]:
     printed = figures(found)
+    nominal_error, calibrated_error = (summary(robot, states - shown.states) for states in predicted.values())
     unit = {p.name: p.unit for p in parameters(robot)}
     nominal = {p.name: p.nominal for p in parameters(robot)}
     rows = [
@@ -81,9 +84,9 @@ def _parts(robot: Robot, found: Calibration, shown: Windows, predicted: Mapping[
         "<h2>Prediction of rollouts that were not fitted</h2><div class=row>",
         chart(
             _growth(robot, shown, predicted),
-            f"Root mean square error of {len(shown)} windows, simulated from their measured start states.",
+            f"Root mean square error of {len(shown)} windows of {source}, from their measured start states.",
         ),
-        table(printed["held_out"]),
+        table(error_rows(nominal_error, calibrated_error)),
         "</div><h2>Parameters</h2><div class=row>",
         chart(_intervals(found, nominal), "Estimates with 95 % intervals, over nominal; grey where not identified."),
         table(rows),
@@ -93,8 +96,8 @@ def _parts(robot: Robot, found: Calibration, shown: Windows, predicted: Mapping[
         "<h2>What these rollouts cannot tell</h2>",
         _limits(printed["undetermined"], found.known),
         "<h2>Examples</h2>",
-        chart(_examples(robot, shown, predicted), "Held-out windows; both simulators start where the robot did."),
-        f"<p>Dataset {html.escape(found.dataset)}, SHA-256 {found.dataset_hash[:16]}; made {found.created}, "
+        chart(_examples(robot, shown, predicted), "Some of these windows; both simulators start where the robot did."),
+        f"<p>Fitted to {html.escape(found.dataset)}, SHA-256 {found.dataset_hash[:16]}; made {found.created}, "
         f"commit {html.escape(found.commit)}.</p>",
     ]
 

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 HELD_OUT = 0.2  # of the windows, the last ones
 FEWEST = 20  # windows
 MIN_PERIODS = 5  # of a window: it must tell more than its own start state
-RATE_TOLERANCE = 0.05
+RATE_TOLERANCE = 0.01  # a rate that is wrong by as much makes an inertia wrong by twice that
 JITTER = 0.5  # control periods: a window with a larger step between stamps is left out
 TURNING, STUCK = 0.5, 0.02  # rad/s: faster is no noise; share of the rows in which a turning joint may stand still
 STILL = 1e-3  # rad or units of action: a joint or an action that varies less was not excited
@@ -58,6 +58,8 @@ def split(windows: Windows) -> tuple[Windows, Windows]:
 
 def open_windows(path: Path, robot: Robot, horizon: float) -> tuple[Dataset, Windows]:
     """The dataset at `path` and its windows of `horizon` seconds; raises InputError if there are too few."""
+    if not 0 < horizon < np.inf:
+        raise InputError("--horizon", f"{horizon:g} s", "give a positive time, such as 0.5")
     dataset = open_rollouts(path, robot)
     windows = cut(dataset, robot, max(MIN_PERIODS, round(horizon * robot.spec.control_rate_hz)), path)
     if len(windows) < FEWEST:
@@ -75,6 +77,9 @@ def open_recording(path: Path, robot: Robot) -> Dataset:
     """The same, whatever the base."""
     dataset, spec = open_dataset(path), robot.spec
     found = dataset.metadata
+    if found.domain != "target":
+        remedy = "name the robot's data; what stands for a robot is collected or ingested with --domain target"
+        raise InputError(path, f"stands for the simulator (domain {found.domain})", remedy)
     if found.robot_hash != spec.digest():
         raise InputError(path, f"was recorded on another {found.robot!r} than {spec.name!r}", "name its robot folder")
     if not abs(found.measured_rate_hz / spec.control_rate_hz - 1) <= RATE_TOLERANCE:
@@ -107,7 +112,7 @@ def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Pa
     """Consecutive windows of `horizon` control periods from every episode of `where`.
 
     The first `lags` periods of an episode are left out, since what was sent before it is unknown, and so are windows
-    with a lost tick or a velocity at its clip.
+    with a lost tick, in them or just before, or a position or velocity at its clip.
 
     Raises:
         InputError: A value is not finite, a joint's state is not in the observation, nothing moved, or nothing is left.
@@ -117,9 +122,9 @@ def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Pa
     for number, episode in enumerate(episodes):
         state = measured_state(observer, episode, f"{where}: episode {number}")
         command = action_to_command(robot.spec, episode.actions)
-        good = _usable(observer, episode)
+        steady, inside = _steady(robot.spec, np.diff(episode.stamps)), _unclipped(observer, episode)
         for start in range(before, len(episode) - horizon + 1, horizon):
-            if good[start : start + horizon].all():
+            if steady[start - before : start + horizon].all() and inside[start : start + horizon + 1].all():
                 states.append(state[start : start + horizon + 1])
                 commands.append(command[start - before : start + horizon])
                 numbers.append(number)
@@ -186,12 +191,11 @@ def _steady(spec: RobotSpec, steps: Array) -> NDArray[np.bool_]:
     return steady
 
 
-def _usable(observer: Observer, episode: Episode) -> NDArray[np.bool_]:
-    """Whether each period (T,) lasted as long as it should and began and ended unclipped."""
-    steady = _steady(observer.spec, np.diff(episode.stamps))
-    limits = np.array([c.clip if c.kind == "joint_vel" else np.inf for c in observer.columns])
-    inside = np.all(np.abs(episode.obs) < limits, axis=-1)
-    return steady & inside[:-1] & inside[1:]
+def _unclipped(observer: Observer, episode: Episode) -> NDArray[np.bool_]:
+    """Whether each measurement (T + 1,) is inside its clips."""
+    limits = np.array([c.clip if c.kind in ("joint_pos", "joint_vel") else np.inf for c in observer.columns])
+    inside: NDArray[np.bool_] = np.all(np.abs(episode.obs) < limits, axis=-1)
+    return inside
 
 
 def _require_motion(where: str | Path, robot: Robot, windows: Windows) -> None:

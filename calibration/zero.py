@@ -50,9 +50,9 @@ def zero(
 
     Where these rollouts do not depend on a value, it is named untold: the offset of a joint that turns about a vertical
     axis, for instance, can only be set against a stop or a mark. A gear counts as wrong from 10 % on, for wheels make
-    it wrong by more and lengths look alike, and an offset by what such a gear does not explain. Servos read `encoder`
-    from robot.yaml; a board's firmware applies it in its own `measure`. Data recorded before a correction are of
-    another robot: record again.
+    it wrong by more and lengths look alike, and an offset by what such a gear does not explain. Servos on a bus read
+    `encoder` from robot.yaml. A microcontroller's board does not: put it into the firmware's own `measure`. Data
+    recorded before a correction are of another robot: record again.
 
     Example: landbridge calibrate zero data/target
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import platform
@@ -48,6 +49,8 @@ def bench(
     """
     if calls < BLOCK:
         raise InputError("--calls", f"is {calls}", f"give at least {BLOCK}")
+    if png is not None:
+        _require_drawable(png)
     read = read_bundle(bundle)
     available, load = ort.get_available_providers(), os.getloadavg()[0]
     measured = {
@@ -140,18 +143,18 @@ def row(provider: str, case: str, times: Microseconds) -> dict[str, Any]:
     }
 
 
-def draw(measured: dict[str, dict[str, Microseconds]], png: Path, title: str) -> None:
-    """A histogram per back end, one curve per case, on a logarithmic axis of time.
+def _require_drawable(png: Path) -> None:
+    """Raise InputError, before anything is measured, unless a histogram can be written there."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError("--png", "matplotlib is not installed", "pip install matplotlib, or leave out --png")
+    if png.suffix != ".png" or png.is_dir() or not png.parent.is_dir():
+        raise InputError("--png", f"is {png}", "name a file that ends in .png, in a folder that exists")
 
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "--png", "matplotlib is not installed", "pip install matplotlib, or leave out --png"
-        ) from error
+
+def draw(measured: dict[str, dict[str, Microseconds]], png: Path, title: str) -> None:
+    """A histogram per back end, one curve per case, on a logarithmic axis of time."""
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -14,6 +14,7 @@ from landbridge.bundle import Bundle
 from landbridge.deploy.graph import CPU, Graph
 from landbridge.envelope import Envelope
 from landbridge.errors import InputError
+from landbridge.manifest import REMEDY as BROKEN
 from landbridge.manifest import Drift, Threshold
 
 GOLDEN_TOLERANCE = 0.01  # of the mismatch, per unit of its limit; float32 gives about 1e-4
@@ -95,8 +96,13 @@ class TargetMismatch:
 
     def _check_golden(self, bundle: Bundle, tolerance: float) -> None:
         golden = bundle.arrays("golden.npz")
-        rows = zip(*(golden[f"alignment_{name}"] for name in ("obs", "action", "next_obs")), strict=True)
-        error = float(np.abs(np.array([self(*row) for row in rows]) - golden["alignment_mismatch"]).max())
+        parts = [golden[f"alignment_{name}"] for name in ("obs", "action", "next_obs", "mismatch")]
+        if not len(parts[0]) or len({len(part) for part in parts}) > 1:
+            problem = f"alignment vectors are {[part.shape for part in parts]}"
+            raise InputError(bundle.path / "golden.npz", problem, BROKEN)
+        *rows, wanted = parts
+        found = np.array([self(*row) for row in zip(*rows, strict=True)])
+        error = float(np.abs(found - wanted).max())
         if not error <= tolerance:
             raise InputError(
                 bundle.path / "golden.npz",
@@ -117,7 +123,12 @@ class Distance:
 
     def __init__(self, bundle: Bundle) -> None:
         drift, arrays = _drift(bundle), bundle.arrays("envelope.npz")
-        self._envelope = Envelope(arrays["target_mean"], arrays["target_cov"])
+        mean, cov = arrays["target_mean"], arrays["target_cov"]
+        try:
+            self._envelope = Envelope(mean, cov)
+        except (ValueError, np.linalg.LinAlgError) as error:
+            problem = f"target_cov {cov.shape} is no covariance of target_mean {mean.shape}: {error}"
+            raise InputError(bundle.path / "envelope.npz", problem, BROKEN) from error
         self.alarm = Alarm(drift.window, drift.envelope)
 
     def __call__(self, obs: Row, action: Row) -> float:

@@ -27,6 +27,7 @@ NATIVE = "tensorrt"  # the same library without onnxruntime
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: dict[str, tuple[Precision, ...]] = {TENSORRT: ("fp32", "fp16"), NATIVE: ("fp32", "fp16", "int8")}
 QUERY = ("name", "compute_cap", "driver_version")  # of nvidia-smi --query-gpu
+SMI_SECONDS = 10.0
 RECORD = "engine.json"
 
 
@@ -97,7 +98,11 @@ def engine_key(model: bytes, precision: Precision = "fp32", back_end: str = TENS
     if smi is None:
         raise InputError("nvidia-smi", "is not installed: no NVIDIA driver", "use the CPU provider")
     query = [smi, f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader"]
-    asked = subprocess.run(query, capture_output=True, text=True, timeout=10)
+    try:
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=SMI_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        problem = f"does not answer in {SMI_SECONDS:g} s: its driver hangs"
+        raise InputError("nvidia-smi", problem, "restart the machine, or use the CPU provider") from error
     found = [part.strip() for part in asked.stdout.partition("\n")[0].split(",")]
     if asked.returncode != 0 or len(found) != len(QUERY):
         said = (asked.stderr or asked.stdout).strip()

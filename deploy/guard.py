@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from landbridge.deploy.limits import Limits
 from landbridge.deploy.motion import Motion
 from landbridge.deploy.recovery import Hold, Move
-from landbridge.deploy.supervisor import COMMANDED, State
+from landbridge.deploy.supervisor import COMMANDED, STOPS, State
 from landbridge.deploy.verdict import Reason, Verdict
 from landbridge.robot import RobotSpec
 
@@ -81,7 +81,8 @@ class Guard:
     def supervise(self, state: State, epoch: int, now: float) -> None:
         """Hear the supervisor's heartbeat.
 
-        A higher epoch is a reset, whatever had stopped the robot, and unlatches; ACTIVE counts only after ARMED.
+        A higher epoch is a reset, whatever had stopped the robot, and unlatches; ACTIVE counts only after ARMED. A stop
+        is latched here too: a supervisor that is started anew does not know of it.
         """
         self._heartbeat = now
         if epoch > self.epoch:
@@ -91,6 +92,8 @@ class Guard:
         left, self.state = self.state, state
         if self.fault is None and (left in WATCHED or state in self._poses):
             self._recovery = None  # the next one starts from where the robot is now
+        if state in STOPS:
+            self._latch(Reason.STOPPED)
         if state is State.ARMED:
             self._check_measurement()
         if state is State.ACTIVE:
@@ -223,6 +226,8 @@ class Guard:
                 fault = Reason.TRACKING_ERROR
         if fault is not None:
             self._latch_if(WATCHED, fault)
+        elif self._motion.tilted:
+            self._latch_if(COMMANDED, Reason.TILT)  # PARK takes torque off one that has fallen
 
     def _latch_if(self, states: tuple[State, ...], fault: Reason) -> None:
         if self.state in states:

@@ -74,15 +74,18 @@ class Motion:
             for new, old, speed in zip(self.position, self._before, self.velocity, strict=True)
         ]
 
+    @property
+    def tilted(self) -> bool:
+        """Whether a floating base has fallen, or is about to."""
+        return self.tilt > self._max_tilt
+
     def outside(self, beyond: float) -> Reason | None:
-        """What is wrong with the motion itself; a joint may be `beyond` [rad] its position limit."""
+        """What is wrong with the motion of the joints; one may be `beyond` [rad] its position limit."""
         if any(abs(speed) > limit for speed, limit in zip(self.velocity, self._fastest, strict=True)):
             return Reason.VELOCITY_LIMIT
         for position, (lower, upper) in zip(self.position, self._range, strict=True):
             if not lower - beyond <= position <= upper + beyond:
                 return Reason.POSITION_LIMIT
-        if self.tilt > self._max_tilt:
-            return Reason.TILT
         return Reason.FROZEN_ENCODER if max(self._frozen) >= FROZEN_PERIODS else None
 
     def forget(self) -> None:

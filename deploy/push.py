@@ -1,7 +1,8 @@
 """`landbridge deploy push`: a bundle onto a robot's computer, checked there, and only then the one that runs next.
 
     ROOT/python                 starts Python with ROS 2 and landbridge, for the units and for the checks made here
-    ROOT/releases/<digest>/     bundle/, systemd/ and, if the bundle must be signed, key.pub
+    ROOT/releases/<digest>/     bundle/, systemd/ and, if the bundle must be signed, key.pub; a bundle with another
+                                signature is another release, so that none which runs is ever written to
     ROOT/current, ROOT/previous symbolic links to releases/<digest>
 
 `deploy/jetson` says how ROOT comes to be. Everything goes through ssh and rsync; nothing here needs to be root there.
@@ -9,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import shutil
@@ -19,7 +21,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from landbridge.bundle import Bundle, read_bundle
+from landbridge.bundle import SIGNATURE, Bundle, read_bundle
 from landbridge.deploy.graph import CPU
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES
 from landbridge.errors import InputError
@@ -28,11 +30,13 @@ from landbridge.signature import require_signature
 UNITS = Path(__file__).parent / "jetson" / "systemd"
 MOVING = {state.value for state in (*COMMANDED, *RECOVERIES)}
 CONNECT_SECONDS = 10
+SILENCE_SECONDS = 15  # without an answer from a robot that was there: its battery, or the radio
 LISTEN_SECONDS = 5.0  # for the supervisor's state, on a computer that is busy
 NO_CONNECTION = 255  # ssh's own exit code
 # Each link is replaced by a rename, so that at every moment it leads to one whole release. One command a line: `set -e`
-# does not see a failure on the left of `&&`.
+# does not see a failure on the left of `&&`. What it leads to is on the disk by then: a robot may lose power at any time.
 SWITCH = """set -e
+sync
 old=$(readlink current || true)
 [ "$old" = "$1" ] && exit
 ln -sfn "$1" current.new
@@ -53,7 +57,11 @@ class Remote:
 
     def __init__(self, host: str, root: str, ssh: str) -> None:
         self.host, self.root = host, root
-        self._ssh = [*shlex.split(ssh), "-o", f"ConnectTimeout={CONNECT_SECONDS}"]
+        alive = f"ServerAliveInterval={SILENCE_SECONDS // 3}"  # asked up to three times, ServerAliveCountMax
+        try:
+            self._ssh = [*shlex.split(ssh), "-o", f"ConnectTimeout={CONNECT_SECONDS}", "-o", alive]
+        except ValueError as error:
+            raise InputError("--ssh", f"{ssh!r}: {error}", "quote it as a shell would have it") from error
 
     def run(self, *command: str, remedy: str) -> str:
         """Standard output of a command there; raises InputError with its message if it fails."""
@@ -68,11 +76,17 @@ class Remote:
             raise InputError(self.host, f"answered {text[:80]!r}", "let its shell print nothing of its own") from error
 
     def send(self, folder: Path, release: str) -> None:
-        """Make `release` there equal to a folder here."""
+        """Make `release` there equal to a folder here, but for its key."""
         self.run("mkdir", "-p", f"{self.root}/releases", remedy=f"make {self.root} there, owned by that user")
-        options = ["--archive", "--checksum", "--delete", "--chmod=D755,F644", "--rsh", shlex.join(self._ssh)]
-        there = f"{self.host}:{self.root}/{release}/"
-        self._local(["rsync", *options, f"{folder}/", there], "install rsync on both machines")
+        self._copy(f"{folder}/", f"{release}/", "--delete", "--exclude=/key.pub")
+
+    def send_key(self, key: Path, release: str) -> None:
+        """Put the public key by which `release` must be signed beside it."""
+        self._copy(str(key), f"{release}/key.pub")
+
+    def _copy(self, here: str, there: str, *options: str) -> None:
+        options = ("--archive", "--copy-links", "--checksum", "--chmod=D755,F644", *options, "--rsh", shlex.join(self._ssh))
+        self._local(["rsync", *options, here, f"{self.host}:{self.root}/{there}"], "install rsync on both machines")
 
     def link(self, name: str) -> str:
         """Where the link `name` in ROOT leads; "" if there is none."""
@@ -133,14 +147,14 @@ def push(
         read = read_bundle(bundle)
         if public_key is not None:
             require_signature(read, public_key)
-        release = f"releases/{read.digest[:12]}"
+        release = _release(read)
     else:
         release = there.link("previous")
         if not release:
             raise InputError(host, "has no previous release", "push a bundle twice before you go back")
     state = _refuse_in_motion(there)
     if bundle is not None:
-        _send(there, read, public_key, release)
+        _send(there, read, release)
     verified = _verify(there, release, robot, public_key, provider)
     checks = there.landbridge("doctor", remedy="install landbridge there")["checks"]
     there.switch(release)
@@ -153,7 +167,7 @@ def push(
         "golden_error": verified["golden_error"],
         "inference_p99_us": verified["inference_p99_us"],
         "robot": state,
-        "next": "restart landbridge@policy there, reset, arm",
+        "next": "restart landbridge@policy and landbridge@recorder there, reset, arm",
         "missing there": [check for check in checks if check["remedy"]],
     }
 
@@ -170,7 +184,14 @@ def _refuse_in_motion(there: Remote) -> str:
     return state
 
 
-def _send(there: Remote, bundle: Bundle, public_key: Path | None, release: str) -> None:
+def _release(bundle: Bundle) -> str:
+    """Named by all the bytes of a bundle: its digest says nothing of its signature."""
+    signature = bundle.files.get(SIGNATURE)
+    signed = "" if signature is None else f"-{hashlib.sha256(signature).hexdigest()[:12]}"
+    return f"releases/{bundle.digest[:12]}{signed}"
+
+
+def _send(there: Remote, bundle: Bundle, release: str) -> None:
     """The bytes that were verified here, and the units of this version."""
     with tempfile.TemporaryDirectory(prefix="landbridge-") as scratch:
         folder = Path(scratch)
@@ -178,13 +199,13 @@ def _send(there: Remote, bundle: Bundle, public_key: Path | None, release: str) 
         for name, content in bundle.files.items():
             (folder / "bundle" / name).write_bytes(content)
         shutil.copytree(UNITS, folder / "systemd")
-        if public_key is not None:
-            shutil.copy(public_key, folder / "key.pub")
         there.send(folder, release)
 
 
 def _verify(there: Remote, release: str, robot: str | None, key: Path | None, provider: str) -> dict[str, Any]:
     path = f"{there.root}/{release}"
+    if key is not None:  # also of a rollback: what lies there is not the key that was named
+        there.send_key(key, release)
     named = ["--robot", robot] if robot is not None else []
     signed = ["--public-key", f"{path}/key.pub"] if key is not None else []
     asked = [f"{path}/bundle", *named, *signed, "--provider", provider, "--strict"]

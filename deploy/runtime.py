@@ -28,7 +28,7 @@ from landbridge.deploy.engine import (
 from landbridge.deploy.graph import CPU, Graph, ProviderFallbackWarning
 from landbridge.deploy.native import Engine
 from landbridge.errors import InputError
-from landbridge.manifest import Manifest
+from landbridge.manifest import REMEDY, Manifest
 
 # Largest |difference| from golden actions in [-1, 1]; None: the one that the bundle states. Half floats have 11 bits.
 # int8 is held to a tenth of the range, and only where it was calibrated: the closed loop says whether that will do.
@@ -171,13 +171,21 @@ def golden_sequences(bundle: Bundle) -> tuple[NDArray[np.floating], NDArray[np.f
     """Observations (S, T, n) and actions (S, T, m); single rows are sequences of one.
 
     Raises:
-        InputError: They are single rows of a recurrent policy, and would not show a state that is lost.
+        InputError: They are none of this policy's, not finite, or single rows of a recurrent policy, which would not
+            show a state that is lost.
     """
-    golden = bundle.arrays("golden.npz")
+    golden, where = bundle.arrays("golden.npz"), bundle.path / "golden.npz"
     obs, action = golden["obs"], golden["action"]
     if bundle.manifest.state and (obs.ndim != 3 or obs.shape[1] < 2):
         problem = f"obs {obs.shape} are no sequences (S, T, n) of 2 or more ticks, and the policy has a state"
-        raise InputError(bundle.path / "golden.npz", problem, "export or import it again with this version")
+        raise InputError(where, problem, "export or import it again with this version")
+    n, m = len(bundle.manifest.observation), len(bundle.manifest.actuated)
+    rows = obs.shape[:-1]
+    if not (obs.size and obs.ndim in (2, 3) and obs.shape == (*rows, n) and action.shape == (*rows, m)):
+        problem = f"obs {obs.shape} and action {action.shape} are no rows of {n} and {m} values"
+        raise InputError(where, problem, REMEDY)
+    if not np.isfinite(obs).all():
+        raise InputError(where, "obs has NaN or Inf", REMEDY)
     return (obs, action) if obs.ndim == 3 else (obs[:, None], action[:, None])
 
 

@@ -57,6 +57,7 @@ class Event(str, Enum):
 
 
 RECOVERIES = (State.HOLD, State.DAMP, State.PARK)
+STOPS = (State.HOLD, State.DAMP, State.FAULT, State.ESTOP)  # by a fault or an e-stop: a reset leads out of them
 COMMANDED = (State.ARMED, State.ACTIVE)  # the controller is followed, or about to be
 STOPPING = (Event.BRIDGE_FAULT, Event.CONTROLLER_LOST, Event.FOREIGN_PUBLISHER)
 
@@ -108,7 +109,7 @@ class Supervisor:
         self._transitions = transitions(State.DAMP if spec.action.kind == "effort" else State.HOLD)
         self._silence = spec.safety.heartbeat_timeout_ms / 1000
         self._unasked = spec.safety.max_silence_periods * spec.control_dt
-        self._entered_at = -math.inf
+        self._entered_at = self._stopped_at = -math.inf
         self._bridge_at = self._ticked_at = -math.inf
         self._admissible = 0
         self._rests = False  # in the present state, by the bridge's newest report
@@ -121,11 +122,13 @@ class Supervisor:
         if event in (Event.CONFIGURED, Event.RESET) and not self._bridge_alive(now):
             return Answer(False, f"{event.value} refused: nothing heard from the bridge")
         if event is Event.RESET:
-            if self.state is State.ESTOP and not self._rests and now - self._entered_at <= RECOVERY_TIMEOUT:
+            if not self._rests and now - self._stopped_at <= RECOVERY_TIMEOUT:
                 return Answer(False, "reset refused: the robot has not come to rest")
             self.epoch += 1
         if following is not self.state:
-            self._entered_at, self._admissible, self._rests = now, 0, False
+            if self.state not in STOPS or event is Event.ESTOP:
+                self._stopped_at = now
+            self._entered_at, self._admissible, self._rests = now, 0, event is Event.SETTLED
         if event is not Event.SETTLED:
             self.reason = reason or event.value
         self.state = following
@@ -153,7 +156,7 @@ class Supervisor:
     def settled(self, state: str, now: float) -> None:
         """The robot rests in what the guard calls `state`, "" if it does not; news of an older one changes nothing.
 
-        That ends a recovery; an e-stop is only left after it.
+        That ends a recovery; FAULT and ESTOP are only left after it.
         """
         self._rests = state == self.state.value
         if self._rests:

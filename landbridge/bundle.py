@@ -22,6 +22,7 @@ import io
 import json
 import shutil
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -39,6 +40,8 @@ from landbridge.spec import validated
 
 SUMS = "SHA256SUMS"
 SIGNATURE = "model.sig"  # not listed in SHA256SUMS, which it signs
+# What zipfile raises of a damaged file, one that is encrypted, and one packed in a way that it does not know.
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
 REQUIRED = ("policy.onnx", "manifest.json", "robot.yaml", "golden.npz", "envelope.npz", SUMS)
 
 
@@ -59,9 +62,12 @@ class Bundle:
     digest: str
 
     def arrays(self, name: str) -> dict[str, NDArray[np.float64]]:
-        """The arrays of one `.npz` file."""
-        with np.load(io.BytesIO(self.files[name]), allow_pickle=False) as data:
-            return {key: data[key] for key in data.files}
+        """The arrays of one `.npz` file; raises InputError if it is none, or when one is asked for that it lacks."""
+        try:
+            with np.load(io.BytesIO(self.files[name]), allow_pickle=False) as data:
+                return _Arrays(self.path / name, {key: data[key] for key in data.files})
+        except (OSError, ValueError, EOFError, AttributeError, *BROKEN_ZIP) as error:  # the fourth: a lone array
+            raise InputError(self.path / name, f"is no .npz file: {error!s:.100}", REMEDY) from error
 
     def require_robot(self, spec: RobotSpec) -> None:
         """Raise InputError unless the bundle was trained for exactly this robot."""
@@ -84,6 +90,15 @@ class Bundle:
                 f"(hash {spec.digest()[:12]}, bundle {self.manifest.robot_hash[:12]})",
                 "export again with the present robot.yaml, or restore the old one",
             )
+
+
+class _Arrays(dict[str, NDArray[np.float64]]):
+    def __init__(self, path: Path, arrays: Mapping[str, NDArray[np.float64]]) -> None:
+        super().__init__(arrays)
+        self._path = path
+
+    def __missing__(self, key: str) -> NDArray[np.float64]:
+        raise InputError(self._path, f"has no {key!r}, only {sorted(self)}", REMEDY)
 
 
 def npz(**arrays: NDArray[Any]) -> bytes:
@@ -131,6 +146,8 @@ def _write_files(path: Path, files: Mapping[str, bytes]) -> None:
                 for name, content in files.items():
                     archive.writestr(name, content)
         else:
+            if partial.is_dir():  # of a kill
+                shutil.rmtree(partial)
             partial.mkdir()
             for name, content in files.items():
                 (partial / name).write_bytes(content)
@@ -165,18 +182,26 @@ def read_bundle(path: Path) -> Bundle:
         raise InputError(
             path, f"observation {list(manifest.observation)} is not what this version builds: {names}", REMEDY
         )
+    if manifest.control_rate_hz != robot.control_rate_hz:
+        problem = f"control_rate_hz: is {manifest.control_rate_hz:g}, robot.yaml has {robot.control_rate_hz:g}"
+        raise InputError(path / "manifest.json", problem, REMEDY)
+    for field, values in (("obs_mean", manifest.obs_mean), ("obs_std", manifest.obs_std)):
+        if len(values) != len(names):
+            problem = f"{field}: has {len(values)} values, the observation {len(names)}"
+            raise InputError(path / "manifest.json", problem, REMEDY)
     return bundle
 
 
 def _read_files(path: Path) -> dict[str, bytes]:
     try:
         if path.is_dir():
-            return {p.name: p.read_bytes() for p in sorted(path.iterdir()) if p.is_file()}
+            folder = path.resolve()  # once: a link may be switched to another bundle meanwhile
+            return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
         with zipfile.ZipFile(path) as archive:
             if nested := [name for name in archive.namelist() if PurePosixPath(name).name != name]:
                 raise InputError(path, f"{nested[0]!r} is not a plain file name", REMEDY)
             return {name: archive.read(name) for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, *BROKEN_ZIP) as error:
         raise InputError(
             path, f"not a bundle folder or zip: {error}", "name the output of `landbridge export`"
         ) from error

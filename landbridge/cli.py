@@ -6,6 +6,7 @@ imported only when called, so the robot can run `landbridge up` without torch or
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -70,6 +71,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 FAILED = 1
 INPUT_ERROR = 2
 INTERRUPTED = 130
+REMEDIES = {errno.ENOSPC: "free space, or name another folder", errno.EDQUOT: "free space, or name another folder"}
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a service that is stopped, a terminal that is closed
 WIDE = 160  # columns of what goes to a file or a pipe, where rich would assume 80
 
@@ -95,7 +97,9 @@ def main(argv: list[str] | None = None) -> int:
     before = {number: signal.signal(number, _interrupt) for number in ends}
     try:
         figures = tyro.cli(_function(name), prog=f"landbridge {name}", args=rest, console_outputs=True)
-    except InputError as error:
+    except (InputError, OSError, ModuleNotFoundError) as error:
+        if not isinstance(error, InputError):
+            error = _environment(error)
         print(f"landbridge {name}: {error}", file=sys.stderr)
         return INPUT_ERROR
     except KeyboardInterrupt:
@@ -124,17 +128,21 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 def _function(name: str) -> Callable[..., Mapping[str, Any] | None]:
     module, _, attribute = COMMANDS[name][0].partition(":")
-    try:
-        found: Callable[..., Mapping[str, Any] | None] = getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in ("landbridge",):
-            raise
-        raise InputError(
-            f"landbridge {name}",
-            f"python package {error.name!r} is not installed",
-            "`landbridge doctor` says which extra has it",
-        ) from error
+    found: Callable[..., Mapping[str, Any] | None] = getattr(importlib.import_module(module), attribute)
     return found
+
+
+def _environment(error: OSError | ModuleNotFoundError) -> InputError:
+    """What no command foresaw of the machine that it runs on; raises `error` again if that is not what it says."""
+    if isinstance(error, ModuleNotFoundError):
+        if not error.name or error.name.split(".")[0] == "landbridge":
+            raise error
+        remedy = "`landbridge doctor` says which extra has it"
+        return InputError("landbridge", f"python package {error.name!r} is not installed", remedy)
+    if error.strerror is None:
+        raise error
+    where = error.filename2 or error.filename or "a file"  # of a rename the second is where it should go
+    return InputError(str(where), error.strerror, REMEDIES.get(error.errno or 0, "check the path and who may use it"))
 
 
 def _print_help() -> None:

@@ -12,6 +12,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ EXTRAS = {
     "signing": ("model_signing", "OpenSSL"),
     "rerun": ("rerun",),
 }
+SMI_SECONDS = 10.0  # nvidia-smi hangs where its driver does
 RT_PRIORITY = 70  # what the bridge asks of SCHED_FIFO
 
 
@@ -90,19 +92,32 @@ def _packages() -> Iterator[Check]:
 
 
 def _inference() -> Iterator[Check]:
-    import onnxruntime
+    try:
+        import onnxruntime
 
-    yield Check("onnxruntime", f"{onnxruntime.__version__}: {', '.join(onnxruntime.get_available_providers())}")
+        yield Check("onnxruntime", f"{onnxruntime.__version__}: {', '.join(onnxruntime.get_available_providers())}")
+    except ImportError as error:  # also a wheel of another CUDA, whose libraries are not here
+        yield Check("onnxruntime", f"cannot be imported: {error}", "install the wheel that fits this machine")
     smi = shutil.which("nvidia-smi")
     if smi is None:
         yield Check("gpu", "none (no nvidia-smi)", "inference and training run on the CPU")
     else:
-        query = [smi, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=10)
-        yield Check("gpu", asked.stdout.strip() or f"nvidia-smi: {asked.stderr.strip()}")
+        yield _gpu([smi, "--query-gpu=name,driver_version", "--format=csv,noheader"])
     tensorrt = _version("tensorrt")
     remedy = "" if tensorrt or smi is None else "pip install 'landbridge[gpu]'"
     yield Check("tensorrt", tensorrt or "not installed", remedy)
+
+
+def _gpu(query: list[str]) -> Check:
+    try:
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=SMI_SECONDS)
+    except subprocess.TimeoutExpired:
+        return Check("gpu", f"nvidia-smi does not answer in {SMI_SECONDS:g} s", "restart the machine: its driver hangs")
+    if asked.returncode != 0 or not asked.stdout.strip():
+        return Check(
+            "gpu", f"nvidia-smi: {(asked.stderr or asked.stdout).strip():.200}", "mend or reinstall the driver"
+        )
+    return Check("gpu", asked.stdout.strip())
 
 
 def _real_time() -> Iterator[Check]:
@@ -123,9 +138,16 @@ def _serial() -> Iterator[Check]:
         if os.access(port, os.R_OK | os.W_OK):
             yield Check("serial ports", str(port))
         else:
-            group = grp.getgrgid(port.stat().st_gid).gr_name
-            user = pwd.getpwuid(os.geteuid()).pw_name
-            yield Check("serial ports", f"{port}: no permission", f"sudo usermod -aG {group} {user}, then log in again")
+            yield Check("serial ports", f"{port}: no permission", f"{_join_group(port)}, then log in again")
+
+
+def _join_group(port: Path) -> str:
+    """The command that puts this user into the port's group; numbers where a container knows no names."""
+    group, user = port.stat().st_gid, os.geteuid()
+    with suppress(KeyError):
+        group_name, user_name = grp.getgrgid(group).gr_name, pwd.getpwuid(user).pw_name
+        return f"sudo usermod -aG {group_name} {user_name}"
+    return f"let user {user} into group {group} (docker run --group-add {group})"
 
 
 def _version(distribution: str) -> str | None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec
-from landbridge.spec import Spec, validated
+from landbridge.spec import Finite, Positive, Spec, validated
 
 SCHEMA_VERSION = 3
 IMPORTED = "imported"  # in place of an agent's name: whatever the policy does to its observation is unseen in its graph
+MAX_GOLDEN_TOLERANCE = 0.01  # half of what fp16 is allowed; another policy differs by more than that somewhere
 REMEDY = "export the bundle again and copy it whole"
 
 
@@ -27,8 +28,8 @@ class Threshold(Spec):
         limit: A mean over the window above it is an alarm.
     """
 
-    floor: float
-    limit: float
+    floor: Finite
+    limit: Finite
 
 
 class Drift(Spec):
@@ -44,9 +45,9 @@ class Drift(Spec):
         envelope: Of the Mahalanobis distance from the target data.
     """
 
-    window: int
-    quantile: float
-    margin: float
+    window: PositiveInt
+    quantile: Finite
+    margin: Finite
     heldout_ticks: int
     mismatch: Threshold | None
     envelope: Threshold
@@ -64,7 +65,7 @@ class Manifest(Spec):
         dataset_hashes: Digest of each dataset it was trained on, by path as given.
         config: The trainer's full configuration.
         obs_mean, obs_std: The normaliser inside `policy.onnx`, full precision; 0 and 1 where it is `IMPORTED`.
-        golden_tolerance: Largest |difference| allowed between golden and computed actions.
+        golden_tolerance: Largest |difference| allowed between golden and computed actions in [-1, 1].
         scores: Figures known at export (for example success on a scenario), by name.
         provenance: Versions, commit, seed, creation time.
         drift: Limits of the live monitors; None without target data to set them by.
@@ -87,7 +88,7 @@ class Manifest(Spec):
     config: dict[str, Any]
     obs_mean: tuple[float, ...]
     obs_std: tuple[float, ...]
-    golden_tolerance: float
+    golden_tolerance: Annotated[Positive, Field(le=MAX_GOLDEN_TOLERANCE)]
     scores: dict[str, float]
     provenance: dict[str, str]
     drift: Drift | None = None

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import math
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -308,6 +309,10 @@ class Robot:
     def urdf(self) -> Path:
         """The URDF, checked to exist by `load_robot`."""
         return self.folder / self.spec.urdf
+
+    def urdf_digest(self) -> str:
+        """SHA-256 of the URDF, comments and layout left out."""
+        return hashlib.sha256(ET.canonicalize(self.urdf.read_text(), strip_text=True).encode()).hexdigest()
 
     def module(self, name: str) -> ModuleType:
         """Import `<folder>/<name>.py`, once per file.

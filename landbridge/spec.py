@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -31,6 +32,15 @@ def read_model(model: type[Model], path: Path) -> Model:
     except yaml.YAMLError as error:
         raise InputError(path, f"not YAML: {' '.join(str(error).split())}", "correct the file's syntax") from error
     return validated(model, plain, path, f"correct that field; see robots/furuta/{path.name}")
+
+
+def require_new(path: Path) -> None:
+    """Raise InputError unless there is no `path` yet and a file can be written there, as far as can be told."""
+    if path.exists():
+        raise InputError(path, "already exists", "choose another --out or remove it")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(path, f"cannot be written: nothing can be made in {folder}", "choose another --out")
 
 
 def validated(model: type[Model], plain: Any, path: Path, remedy: str) -> Model:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import Field
 
 from landbridge.errors import InputError
@@ -15,6 +16,7 @@ from landbridge.simulation.parameters import at, parameters, to_scenario, withou
 from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
 
+ROUNDING = 1e-9
 CALIBRATED = "calibrated"  # the scenario of a dataset that was simulated with a calibration
 
 
@@ -70,6 +72,7 @@ class Calibration(Spec):
 
     Attributes:
         robot_hash: `RobotSpec.digest()` of the robot whose nominal parameters these replace.
+        urdf_hash: `Robot.urdf_digest()` of the masses and lengths that factors are on.
         dataset_hash: SHA-256 of the observations and actions.
         friction: The model of each joint whose Stribeck curve is not known beforehand.
         known: Parameters held at nominal by request.
@@ -89,6 +92,7 @@ class Calibration(Spec):
     schema_version: Literal[1] = 1
     robot: str
     robot_hash: str
+    urdf_hash: str
     dataset: str
     dataset_hash: str
     friction: dict[str, FrictionChoice] = Field(default_factory=dict)
@@ -138,20 +142,35 @@ def read_calibration(path: Path, robot: Robot) -> Calibration:
     """Read a `calibration.yaml` of `robot`.
 
     Raises:
-        InputError: Missing, malformed, or of another robot.
+        InputError: Missing, malformed, of another robot, or changed to what no robot and no spread can be.
     """
     if not path.is_file():
         raise InputError(path, "no such file", "make it with `landbridge calibrate identify`")
     found = read_model(Calibration, path)
     if found.robot_hash != robot.spec.digest():
         raise InputError(path, f"calibrates another {found.robot!r} than {robot.spec.name!r}", "calibrate this robot")
-    known = [p.name for p in parameters(robot)]
+    if found.urdf_hash != robot.urdf_digest():
+        problem = f"calibrates {robot.spec.name} with another {robot.spec.urdf}, on whose masses and lengths it builds"
+        raise InputError(path, problem, "calibrate again")
+    every = parameters(robot)
     if unknown := sorted(set(found.friction) - set(robot.spec.joint_names)):
         raise InputError(path, f"friction names unknown joints {unknown}", f"joints are {robot.spec.joint_names}")
-    order = [name for name in known if name in found.estimates]
+    order = [p.name for p in every if p.name in found.estimates]
     if list(found.estimates) != order or np.shape(found.covariance) != (len(order),) * 2:
         raise InputError(path, "its estimates and covariance are not of this robot's parameters", "calibrate again")
+    for p in every:
+        if p.name in found.estimates and not p.low <= found.estimates[p.name].value <= p.high:
+            problem = f"{p.name} is {found.estimates[p.name].value:g}, outside {p.low:g} .. {p.high:g} {p.unit}"
+            raise InputError(path, problem.rstrip(), "calibrate again")
+    _require_spread(path, np.array(found.covariance))
     return found
+
+
+def _require_spread(path: Path, covariance: NDArray[np.float64]) -> None:
+    """Raise InputError unless `covariance` (P, P) is one."""
+    spread = np.linalg.eigvalsh((covariance + covariance.T) / 2) if len(covariance) else np.zeros(1)
+    if not np.allclose(covariance, covariance.T) or spread.min() < -ROUNDING * max(1.0, spread.max()):
+        raise InputError(path, "its covariance is not symmetric, or has a negative spread", "calibrate again")
 
 
 def choose_scenario(robot: Robot, rung: str, calibration: Path | None) -> Scenario:

@@ -91,13 +91,17 @@ def read_excitation(path: Path, robot: Robot) -> Excitation:
     """Read an `excitation.yaml`.
 
     Raises:
-        InputError: Missing, malformed, or designed for another robot.
+        InputError: Missing, malformed, designed for another robot, or not of its joints.
     """
     if not path.is_file():
         raise InputError(path, "no such file", "make one with `landbridge calibrate excite`")
     found = read_model(Excitation, path)
     if found.robot_hash != robot.spec.digest():
         raise InputError(path, f"was designed for another {found.robot!r}", "design it again for this robot.yaml")
+    sizes = {len(terms) for series in found.joints.values() for terms in (series.sine, series.cosine)}
+    if set(found.joints) != set(robot.spec.actuated) or sizes != {len(found.frequencies_hz)}:
+        problem = f"its joints are not {robot.spec.actuated}, or have more or fewer terms than there are frequencies"
+        raise InputError(path, problem, "design it again: it has been changed since it was previewed")
     return found
 
 

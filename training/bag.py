@@ -2,8 +2,8 @@
 
 A tick is complete when the bag holds its measurement, the observation that the controller built from it, and the
 command that the guard admitted in answer; all three name the measurement by its stamp. The guard admits commands in
-ACTIVE only, and the bridge writes a `not_active` stop as soon as ACTIVE ends, on the same topic: between two such stops
-lies one episode, whatever the order in which the topics reached the recorder.
+ACTIVE only, and the bridge writes a stop (`not_active`, or `stopped` by the supervisor) as soon as ACTIVE ends, on the
+same topic: between two such stops lies one episode, whatever the order in which the topics reached the recorder.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from landbridge.observation import Observer, by_name
 from landbridge.robot import RobotSpec
 
 ADMITTED = ("ok", "limited")  # verdicts of the guard with which a command is written
-STOPPED = "not_active"  # verdict of the stops that the bridge writes on its own outside ACTIVE
+STOPPED = ("not_active", "stopped")  # verdicts of the stops that the bridge writes on its own outside ACTIVE
 GAP_PERIODS = 1.5  # control periods between two measurements beyond which one was lost
 ABOUT = "landbridge"  # name of the recorder's metadata record
 REQUIRED = ("robot", "robot_hash", "scenario", "controller")
 MAGIC = b"\x89MCAP0\r\n"
 FRAME = struct.Struct("<BQ")  # opcode and length before every MCAP record
+DAMAGED = (McapError, CRCValidationError, struct.error, UnicodeDecodeError)  # what reading such a record raises
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def read_bag(path: Path, spec: RobotSpec) -> Bag:
     if not segments:
         lost = f" ({reader.repaired})" if reader.repaired else ""
         raise InputError(path, f"holds no two consecutive control ticks in ACTIVE{lost}", "record again")
-    periods = np.diff(sorted(raw.joint_pos)) * 1e-9
+    periods = np.diff([*raw.joint_pos]) * 1e-9
     latency_ms = [raw.written_ms[s] for s in sorted(raw.commands.keys() & raw.written_ms.keys())]
     rate, lost_ticks = float(1 / np.median(periods)), _lost_ticks(raw, spec)
     return Bag(reader.about, rate, latency_ms, lost_ticks, reader.repaired, segments)
@@ -151,16 +152,21 @@ def read_bag(path: Path, spec: RobotSpec) -> Bag:
 def _lost_ticks(raw: _Raw, spec: RobotSpec) -> int:
     complete = raw.joint_pos.keys() & raw.obs.keys()
     stretches = [[stamp for stamp in stretch if stamp in complete] for stretch in raw.stretches]
-    return sum(round((s[-1] - s[0]) * 1e-9 / spec.control_dt) + 1 - len(s) for s in stretches if s)
+    steps = np.concatenate([np.diff(stretch) for stretch in stretches]) * 1e-9
+    return int(np.maximum(np.rint(steps / spec.control_dt) - 1, 0).sum())  # a clock set back loses nothing
 
 
 def _segments(path: Path, raw: _Raw, spec: RobotSpec) -> list[Segment]:
-    """Maximal runs of exact transitions: admitted in answer to the first measurement, undisturbed to the second."""
-    measured = sorted(s for s in raw.joint_pos.keys() & raw.obs.keys() if _finite(raw.joint_pos[s], raw.obs[s]))
+    """Maximal runs of exact transitions: admitted in answer to the first measurement, undisturbed to the second.
+
+    Measurements follow each other as they were recorded: stamps are wall time, and sorted by them, those before and
+    after a clock was set back would be neighbours.
+    """
+    measured = [s for s in raw.joint_pos if s in raw.obs and _finite(raw.joint_pos[s], raw.obs[s])]
     gap = GAP_PERIODS * spec.control_dt * 1e9  # ns
     stamps = np.array(measured, np.int64)
     answered = np.array([stamp in raw.commands and stamp not in raw.stops for stamp in measured], bool)
-    exact = answered[:-1] & (np.diff(stamps) <= gap)
+    exact = answered[:-1] & (np.diff(stamps) > 0) & (np.diff(stamps) <= gap)
     edges = np.flatnonzero(np.diff(exact, prepend=False, append=False))
     try:
         return [_segment(raw, spec, measured[a : b + 1]) for a, b in zip(edges[::2], edges[1::2], strict=True)]
@@ -190,16 +196,30 @@ def _last_whole_record(path: Path, stream: IO[bytes]) -> tuple[int, str | None]:
     if stream.read(len(MAGIC)) != MAGIC:
         raise InputError(path, "is not an MCAP file, or an empty one", "name the --out of `landbridge record`")
     size, end, footer = os.fstat(stream.fileno()).st_size, len(MAGIC), False
+    last_chunk: int | None = None  # where it begins
     while not footer and len(frame := stream.read(FRAME.size)) == FRAME.size:
         opcode, length = FRAME.unpack(frame)
         if opcode == 0 or end + FRAME.size + length > size:  # 0 is no record: a power loss may leave zeros
             break
+        last_chunk = end if opcode == Opcode.CHUNK else last_chunk
         end = stream.seek(end + FRAME.size + length)
         footer = opcode == Opcode.FOOTER
+    if not footer and last_chunk is not None and not _reads(stream, last_chunk):
+        end = last_chunk  # a power loss may leave a file's length and not its content
     stream.seek(0)
     if footer and size == end + len(MAGIC):
         return end, None
     return end, f"cut off: {size - end} bytes after the last complete record are lost"
+
+
+def _reads(stream: IO[bytes], start: int) -> bool:
+    """Whether the chunk that begins at this byte is as its checksum says."""
+    stream.seek(start)
+    try:
+        breakup_chunk(next(iter(StreamReader(stream, skip_magic=True, emit_chunks=True).records)), validate_crc=True)
+    except DAMAGED:
+        return False
+    return True
 
 
 def _records(path: Path, stream: IO[bytes], end: int) -> Iterator[Any]:
@@ -211,7 +231,7 @@ def _records(path: Path, stream: IO[bytes], end: int) -> Iterator[Any]:
             yield from breakup_chunk(record, validate_crc=True) if isinstance(record, Chunk) else (record,)
             if stream.tell() >= end:
                 return
-    except (McapError, CRCValidationError, struct.error, UnicodeDecodeError) as error:
+    except DAMAGED as error:
         raise InputError(path, f"is damaged before byte {stream.tell()}: {error}", "copy it again") from error
 
 
@@ -267,7 +287,7 @@ def _take_command(raw: _Raw, message: Any) -> None:
             raw.stretches.append([])
         raw.stretches[-1].append(stamp)
         raw.stopped = False
-    elif message.header.frame_id == STOPPED:
+    elif message.header.frame_id in STOPPED:
         raw.stopped = True
         raw.stops.add(stamp)
 

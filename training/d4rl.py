@@ -51,7 +51,7 @@ def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) ->
     obs, actions = data["observations"], data["actions"]
     if obs.shape[1:] != (obs_size,) or actions.shape[1:] != (action_size,):
         problem = f"observations {obs.shape} and actions {actions.shape} do not fit sizes {obs_size} and {action_size}"
-        raise InputError(path, problem, "name the --robot it was made with")
+        raise InputError(path, problem, "name the --robot (or --env) it was made with")
     if len({len(array) for array in data.values()}) != 1:
         raise InputError(path, f"arrays of lengths { {k: len(v) for k, v in data.items()} }", "export it again")
     shapes = {"observations": obs.shape, "next_observations": obs.shape, "actions": actions.shape}

@@ -24,7 +24,7 @@ from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import load_scenario
-from landbridge.task import load_task
+from landbridge.task import Task, load_task
 from landbridge.training import ranks
 from landbridge.training.agents import AGENTS
 from landbridge.training.alignments import ALIGNMENTS
@@ -164,10 +164,24 @@ def build(
 
     Of a `stream`, `domains` has the sample; its rows go to the folder `scratch`.
     """
+    return assemble(folder, domains, normaliser, load_task(robot), robot, config, state, stream, scratch)
+
+
+def assemble(
+    folder: Path,
+    domains: dict[str, Transitions],
+    normaliser: Normaliser,
+    task: Task,
+    robot: Robot | None,
+    config: TrainConfig,
+    state: dict[str, Any] | None = None,
+    stream: Stream | None = None,
+    scratch: Path | None = None,
+) -> Trainer:
+    """`build` for the data of any task, which need not be a robot's."""
     torch.manual_seed(config.seed)
     fastest = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(fastest if config.device == "auto" else config.device)
-    task = load_task(robot)
     context = Context(robot, task, normaliser, config.agent_config.gamma, config.reward_scale, device, config.seed)
     alignment = ALIGNMENTS[config.alignment](config.alignment_config, context).to(device)
     source, target = domains.get("source"), domains.get("target")

@@ -21,10 +21,14 @@ DYNAMIXEL = Family(
         "id": Register(7, 1),
         "baud_rate": Register(8, 1),
         "return_delay": Register(9, 1),
+        "drive_mode": Register(10, 1),
         "operating_mode": Register(11, 1),
+        "homing_offset": Register(20, 4, -1),
         "temperature_limit": Register(31, 1),
         "max_voltage_limit": Register(32, 2),
         "min_voltage_limit": Register(34, 2),
+        "max_position_limit": Register(48, 4),
+        "min_position_limit": Register(52, 4),
         "torque_enable": Register(64, 1),
         "hardware_error": Register(70, 1),
         "bus_watchdog": Register(98, 1, -1),
@@ -65,7 +69,11 @@ DYNAMIXEL = Family(
     measured=("present_load", "present_velocity", "present_position"),
     watched=(("torque_enable", "hardware_error"), ("bus_watchdog",), ("present_voltage", "present_temperature")),
     errors={1: "voltage", 4: "overheated", 8: "encoder", 16: "electric_shock", 32: "overload"},
-    position_mode=3,
+    plain={  # mode 3: position. Drive Mode(10) can also turn the direction, and torque on with a goal
+        "drive_mode": 0,
+        "operating_mode": 3,
+        "homing_offset": 0,
+    },
     prepared={"profile_acceleration": 0, "profile_velocity": 0},  # 0: no profile
     latches=True,  # e-Manual, Shutdown(63)
     packed={  # voltages below 25.6 V, positions within eight turns, speeds of less than 700 rad/s

@@ -21,9 +21,13 @@ FEETECH = Family(
         "id": Register(5, 1),
         "baud_rate": Register(6, 1),
         "return_delay": Register(7, 1),
+        "min_position_limit": Register(9, 2),
+        "max_position_limit": Register(11, 2),
         "temperature_limit": Register(13, 1),
         "max_voltage_limit": Register(14, 1),
         "min_voltage_limit": Register(15, 1),
+        "angle_resolution": Register(30, 1),
+        "homing_offset": Register(31, 2, 11),
         "operating_mode": Register(33, 1),
         "torque_enable": Register(40, 1),
         "acceleration": Register(41, 1),
@@ -40,14 +44,16 @@ FEETECH = Family(
         "hardware_error": Register(65, 1),
     },
     models={777: "STS3215", 2825: "STS3250"},
-    bauds={0: 1_000_000, 1: 500_000, 2: 250_000, 3: 128_000, 4: 115_200, 5: 57_600, 6: 38_400, 7: 19_200},
+    # Of SMS_STS.h in Feetech's own library; LeRobot's table leaves out the sixth.
+    bauds={0: 1_000_000, 1: 500_000, 2: 250_000, 3: 128_000, 4: 115_200, 5: 76_800, 6: 57_600, 7: 38_400},
     velocity_unit=2 * math.pi / 4096,  # a step per second
     return_delay_us=2,
     measured=("present_position", "present_velocity", "present_load", "present_voltage", "present_temperature"),
     watched=(("torque_enable",),),
     errors={1: "voltage", 2: "encoder", 4: "overheated", 8: "overcurrent", 32: "overload"},
-    position_mode=0,
-    prepared={"acceleration": 254, "goal_time": 0, "goal_velocity": 0},  # the largest; no time; no limit
+    plain={"angle_resolution": 1, "homing_offset": 0, "operating_mode": 0},  # mode 0: position
+    prepared={"acceleration": 254, "goal_time": 0},  # the largest; no time
+    speed_limit="goal_velocity",  # of which 0 is no limit or a stop, by a bit of register 18
     latches=False,
 )
 

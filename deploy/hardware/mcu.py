@@ -14,24 +14,24 @@ import os
 import secrets
 import struct
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import serial
 
+from landbridge.deploy.hardware.mcu_errors import WHOLE, FrameErrors
+from landbridge.deploy.hardware.mcu_table import BoardTable, require_board
 from landbridge.deploy.hardware.port import open_port
 from landbridge.deploy.hardware.protocol import (
     VERSION,
     Fault,
     Frame,
     Kind,
-    Mode,
     Receiver,
     State,
     encode,
     member_name,
-    name_text,
     read,
 )
 from landbridge.errors import InputError
@@ -42,9 +42,7 @@ OPEN_SECONDS = 2.0  # for a board that restarts when its port is opened
 RETRY_SECONDS = 0.1  # between two HELLOs, STARTs or attempts to open the port
 DEAF_SECONDS = 0.35  # without an answer to anything sent: three STARTs
 OFF_SECONDS = 0.05  # and two telemetries: for a board to say that torque is off; asked when no loop is left to be late
-STORM_ERRORS, STORM_SECONDS = 10, 1.0  # damaged frames, both ways together, that make a storm
 READS = 20  # at most in one control period, so that it ends; Linux gives out no more than 4 KiB of a port at a time
-WHOLE = 0xFFFF  # counts on the wire wrap
 
 
 class Mcu:
@@ -77,10 +75,8 @@ class Mcu:
         self.told_at = self._asked_at = -math.inf  # newest telemetry; newest request
         self._waiting: tuple[int, float] | None = None  # the first frame that is not answered yet: sequence, time
         self._greeted = self._started = False
-        self._storm: deque[float] = deque(maxlen=STORM_ERRORS)
-        if settings.watchdog_ms < 2000 * self._spec.control_dt:
-            problem = f"watchdog_ms {settings.watchdog_ms:g} is less than two control periods"
-            raise InputError(robot.folder / "robot.yaml", problem, "one late command would stop the robot")
+        self._errors = FrameErrors(self.counters)
+        require_board(robot, settings)
         self._open(clock())
         self._await_start()
 
@@ -115,9 +111,8 @@ class Mcu:
     @property
     def identity(self) -> dict[str, str]:
         """Port, and what the board has said of itself."""
-        device = self._device or {}
-        robot = name_text(device.get("robot", b""))
-        return {"port": self._name, "baud": str(self._settings.baud), "board of": robot, "protocol": f"{VERSION}"}
+        port, baud = self._name, str(self._settings.baud)
+        return {"port": port, "baud": baud, "board of": self._table.robot, "protocol": f"{VERSION}"}
 
     @property
     def watchdog(self) -> float:
@@ -156,7 +151,7 @@ class Mcu:
         if self._greeted and now - self.told_at <= self._stale:
             self._waiting = None
             self._start(now)
-            self._storm.clear()
+            self._errors.calm()
             self.fault = ""
 
     def close(self) -> None:
@@ -186,7 +181,7 @@ class Mcu:
     def _open(self, now: float) -> None:
         self._port = open_port(self._settings.port, self._settings.baud)
         self._receiver, self._frames = Receiver(), 0
-        self._host_seen: dict[str, int] = {}
+        self._errors.begin("host")
         self._greet(now)
 
     def _await_start(self) -> None:
@@ -229,8 +224,7 @@ class Mcu:
             self._frames += 1
             if frame.session == self._session:
                 self._take(frame, now)
-        for key in ("crc_errors", "framing_errors"):
-            self._count(now, f"host_{key}", getattr(self._receiver, key), self._host_seen, before=0)
+        self._errors.at_host(self._receiver, now)
         if self._left_on and self.told_at == now:
             self._send(Kind.DISABLE)
         if now - self._asked_at >= RETRY_SECONDS:
@@ -245,11 +239,10 @@ class Mcu:
         if self._started:
             self.fault = self.fault or "telemetry_stale"
         self._session = secrets.randbelow(2**32 - 1) + 1
-        self._device: dict[str, Any] | None = None
-        self._table: dict[int, dict[str, Any]] = {}
+        self._table = BoardTable()
         self._greeted = self._started = False
         self._refusal: InputError | None = None
-        self._board_seen: dict[str, int] = {}
+        self._errors.begin("board")
         self._waiting = None
         self._asked_at = now
         self._send(Kind.HELLO)
@@ -267,48 +260,20 @@ class Mcu:
             self._refuse(InputError(self._name, problem, "flash the firmware of this version"))
         elif frame.kind == Kind.TELEMETRY and self._greeted:
             self._take_telemetry(frame, now)
-        elif frame.kind == Kind.DEVICE and not self._greeted:
-            self._device = read(Kind.DEVICE, frame.payload)
-        elif frame.kind == Kind.JOINT and not self._greeted and (joint := read(Kind.JOINT, frame.payload)):
-            self._table[joint["index"]] = joint
-        if self._device is not None and not self._greeted and len(self._table) == self._device["joints"]:
-            self._agree(now)
+        elif not self._greeted:
+            self._table.take(frame)
+            if self._table.complete:
+                self._agree()
+            if self._greeted:
+                self._start(now)
 
-    def _agree(self, now: float) -> None:
-        """Match the board's joints with the robot's by name, and start."""
-        assert self._device is not None
-        table = [self._table[i] for i in sorted(self._table)]
-        refusal = self._disagreement(name_text(self._device["robot"]), self._device["mode"], table)
-        if refusal is not None:
+    def _agree(self) -> None:
+        """Match the board's joints with the robot's by name."""
+        if (refusal := self._table.disagreement(self._spec, self._name)) is not None:
             self._refuse(refusal)
             return
-        names = [name_text(joint["name"]) for joint in table]
-        self._joint_at = [names.index(name) for name in self._spec.joint_names]
-        actuated = [name for name, joint in zip(names, table, strict=True) if joint["actuated"]]
-        self._command_at = [self._spec.actuated.index(name) for name in actuated]
+        self._joint_at, self._command_at = self._table.places(self._spec)
         self._greeted = True
-        self._start(now)
-
-    def _disagreement(self, robot: str, mode: int, table: list[dict[str, Any]]) -> InputError | None:
-        mine = {
-            j.name: _limits(j.actuated, j.position_limit, j.velocity_limit, j.effort_limit) for j in self._spec.joints
-        }
-        its = {
-            name_text(j["name"]): (j["actuated"], j["lower"], j["upper"], j["velocity_limit"], j["effort_limit"])
-            for j in table
-        }
-        if its.keys() != mine.keys():
-            problem = (
-                f"the board is that of {robot!r} with joints {sorted(its)}, {self._spec.name!r} has {sorted(mine)}"
-            )
-        elif mode != Mode[self._spec.action.kind.upper()]:
-            problem = f"the board takes {member_name(Mode, mode)} commands, robot.yaml says {self._spec.action.kind}"
-        elif wrong := [name for name in mine if its[name] != mine[name]]:
-            problem = f"joint {wrong[0]}: the board has (actuated, limits) {its[wrong[0]]}, robot.yaml {mine[wrong[0]]}"
-        else:
-            return None
-        remedy = "connect the right board, or build its firmware with the table that `landbridge hil joints` prints"
-        return InputError(self._name, problem, remedy)
 
     def _refuse(self, refusal: InputError) -> None:
         self._refusal, self.fault = refusal, "wrong_board"
@@ -326,21 +291,12 @@ class Mcu:
             self._waiting = None
         if self._started and found["faults"] and not self.fault:
             self.fault = "board_" + member_name(Fault, found["faults"] & -found["faults"])
-        for key in ("crc_errors", "framing_errors", "refused", "limited"):
-            self._count(now, f"board_{key}", found[key], self._board_seen, before=found[key])
-
-    def _count(self, now: float, key: str, value: int, seen: dict[str, int], before: int) -> None:
-        """Add what `value` has risen by since it was last seen; a board may have counted `before` this session."""
-        more = (value - seen.get(key, before)) & WHOLE
-        seen[key] = value
-        self.counters[key] += more
-        if key.endswith("_errors"):
-            self._storm.extend([now] * min(more, STORM_ERRORS))
+        self._errors.at_board(found, now)
 
     def _judge(self, now: float) -> None:
         if self.fault:
             return
-        if len(self._storm) == STORM_ERRORS and now - self._storm[0] <= STORM_SECONDS:
+        if self._errors.storming(now):
             self.fault = "crc_storm"
         elif now - self.told_at > self._stale:
             self.fault = "telemetry_stale"
@@ -371,12 +327,3 @@ class Mcu:
         self._release()
         self._greeted = self._started = False
         self.fault = self.fault or "port_lost"
-
-
-def _limits(
-    actuated: bool, position: tuple[float, float] | None, velocity: float, effort: float
-) -> tuple[int, float, float, float, float]:
-    """What a board's table says of a joint, in its precision."""
-    numbers = (*(position or (-math.inf, math.inf)), velocity, effort)
-    lower, upper, velocity, effort = struct.unpack("<4f", struct.pack("<4f", *numbers))
-    return int(actuated), lower, upper, velocity, effort

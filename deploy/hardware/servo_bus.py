@@ -7,9 +7,11 @@ used as they are; `SdkPort` takes the place of their port handlers.
 from __future__ import annotations
 
 import itertools
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from landbridge.deploy.hardware.servo_port import SdkPort
@@ -60,7 +62,8 @@ class Register(NamedTuple):
         return (abs(value) | (1 << self.sign_bit if value < 0 else 0)).to_bytes(self.size, "little")
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True)
+class Block:
     """What one question reads of each servo.
 
     Attributes:
@@ -72,6 +75,32 @@ class Block(NamedTuple):
     start: int
     length: int
     fields: tuple[tuple[str, Register, int], ...]
+
+    def decode(self, data: bytes) -> dict[str, int]:
+        """Values by name in `data`, which is as long as the block: as `Register.decode`, in one go."""
+        found = dict(zip(self._names, self._layout.unpack_from(data), strict=True))
+        for name, sign in self._signs:
+            if found[name] & sign:
+                found[name] = -(found[name] & ~sign)
+        return found
+
+    @cached_property
+    def _layout(self) -> struct.Struct:
+        code, end = "<", 0
+        for _, register, at in self.fields:
+            letter = {1: "B", 2: "H", 4: "I"}[register.size]
+            code += f"{at - end}x" + (letter.lower() if register.sign_bit < 0 else letter)
+            end = at + register.size
+        return struct.Struct(code)
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(name for name, _, _ in self.fields)
+
+    @cached_property
+    def _signs(self) -> tuple[tuple[str, int], ...]:
+        """Registers of sign and magnitude, and the bit that is the sign."""
+        return tuple((name, 1 << register.sign_bit) for name, register, _ in self.fields if register.sign_bit > 0)
 
 
 @dataclass(frozen=True)
@@ -88,13 +117,14 @@ class Family:
         measured: Neighbouring registers that are read in every control period.
         watched: Groups of neighbouring registers, read in turn.
         errors: Names of the bits of register `hardware_error`.
-        position_mode: What register `operating_mode` says when the servo takes positions.
+        plain: Settings under which the servo takes positions and its ticks are what `servo_joints` takes them for.
         prepared: What else is written before motion, so that a goal is followed at once.
         latches: Whether `hardware_error` stays until a reboot.
         packed: All that is measured or watched, and how many of its bytes ever say anything: servos show these side by
             side if they are told where they are ("indirect addressing"). The first is the servo's own id, for one that
             restarts has forgotten it.
         indirect: Addresses of the first place to be told [2 bytes each], and of the first byte shown.
+        speed_limit: Register of the largest speed, where it must be told one; "": none.
     """
 
     name: str
@@ -106,14 +136,16 @@ class Family:
     measured: Sequence[str]
     watched: Sequence[Sequence[str]]
     errors: Mapping[int, str]
-    position_mode: int
+    plain: Mapping[str, int]
     prepared: Mapping[str, int]
     latches: bool
     packed: Mapping[str, int] = field(default_factory=dict)
     indirect: tuple[int, int] = (0, 0)
+    speed_limit: str = ""
 
     def block(self, names: Sequence[str]) -> Block:
-        """Neighbouring registers in the order of their addresses, where they are."""
+        """Neighbouring registers, where they are."""
+        names = sorted(names, key=lambda name: self.table[name].address)
         start = self.table[names[0]].address
         fields = tuple((name, self.table[name], self.table[name].address - start) for name in names)
         _, last, at = fields[-1]
@@ -165,18 +197,21 @@ class Bus(ABC):
 
     def read(self, id: int, register: str, tries: int = TRIES) -> int:
         """Value of a register of one servo; raises NoAnswerError or RefusedError."""
-        found = self.family.table[register]
+        return self.read_block(id, self.family.block([register]), tries)[register]
+
+    def read_block(self, id: int, block: Block, tries: int = TRIES) -> dict[str, int]:
+        """Values of the registers of `block` of one servo; raises NoAnswerError or RefusedError."""
         try:
-            self._check(id, self._sent(self._handler.readTx, id, found.address, found.size))
-            error, data = self._answer(id, found.size)
+            self._check(id, self._sent(self._handler.readTx, id, block.start, block.length))
+            error, data = self._answer(id, block.length)
         except NoAnswerError:
             self.port.settle()
             if tries <= 1:
                 raise
-            return self.read(id, register, tries - 1)
+            return self.read_block(id, block, tries - 1)
         if self.refusal(error):
             raise RefusedError(id, error)
-        return found.decode(data)
+        return block.decode(data)
 
     def write(self, id: int, register: str, value: int) -> None:
         """Write a register of one servo; raises NoAnswerError or RefusedError."""
@@ -200,9 +235,7 @@ class Bus(ABC):
             raise
         found = {}
         for id, (error, data) in answers.items():
-            found[id] = values = self.alert(error)
-            for name, register, at in block.fields:
-                values[name] = register.decode(data[at : at + register.size])
+            found[id] = self.alert(error) | block.decode(data)
         return found
 
     def sync_write(self, register: str, values: Mapping[int, int]) -> None:

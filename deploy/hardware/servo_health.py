@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from landbridge.deploy.hardware.servo_bus import Family
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Joint
 
+READINGS = (  # registers, what they are called, and how many of that unit one count is
+    ("present_load", "load", 1),
+    ("present_voltage", "voltage_mv", 100),
+    ("present_temperature", "temperature_c", 1),
+)
+
 
 class Health:
     """The newest that each servo has said of itself.
 
     Attributes:
-        readings: Load (in its own unit), temperature [deg C] and voltage [mV], as `elbow.load`.
         powered: Ids of those with torque.
         stopped: Ids of those that their bus watchdogs have stopped.
         broken: Bits of the errors of its own that each has reported since the last reset, by id; 0: none.
@@ -21,11 +27,21 @@ class Health:
 
     def __init__(self, joints: Mapping[int, Joint], settings: DynamixelHardware | FeetechHardware) -> None:
         self._joints, self._settings = joints, settings
-        self.readings: dict[str, int] = {}
+        self._said: dict[int, dict[str, int]] = {id: {} for id in joints}
         self.powered: set[int] = set()
         self.stopped: set[int] = set()
         self.broken: dict[int, int] = {}
         self._borne: dict[int, int] = {}  # bits that a servo keeps although it goes on, known to whoever reset it
+
+    @property
+    def readings(self) -> dict[str, int]:
+        """Load (in its own unit), temperature [deg C] and voltage [mV] of each servo, as `elbow.load`."""
+        return {
+            f"{self._joints[id].name}.{label}": unit * said[register]
+            for id, said in self._said.items()
+            for register, label, unit in READINGS
+            if register in said
+        }
 
     def acknowledge(self, family: Family) -> None:
         """A reset: what is still wrong is said again.
@@ -44,12 +60,10 @@ class Health:
         Args:
             powered: Whether it should have torque.
         """
-        name, torque = self._joints[id].name, values.get("torque_enable")
+        torque, fault = values.get("torque_enable"), ""
+        self._said[id].update(values)
         if torque is not None:
             (self.powered.add if torque else self.powered.discard)(id)
-        if (load := values.get("present_load")) is not None:
-            self.readings[f"{name}.load"] = load
-        fault = ""
         if (error := values.get("hardware_error")) is not None:
             self._borne[id] = self._borne.get(id, 0) & error if id in self.powered else 0
             self.broken[id] = self.broken.get(id, 0) | error
@@ -61,15 +75,8 @@ class Health:
             fault = "bus_watchdog"
         elif powered and torque == 0:
             fault = "torque_lost"
-        fault = fault or self._surroundings(name, values)
-        return fault and f"{fault}:{name}"
-
-    def _surroundings(self, name: str, values: Mapping[str, int]) -> str:
-        fault = ""
-        if (tenths := values.get("present_voltage")) is not None:
-            self.readings[f"{name}.voltage_mv"] = 100 * tenths
-            fault = "servo_voltage" if tenths < 10 * self._settings.min_voltage else ""
-        if (celsius := values.get("present_temperature")) is not None:
-            self.readings[f"{name}.temperature_c"] = celsius
-            fault = "servo_temperature" if celsius > self._settings.max_temperature_c else fault
-        return fault
+        elif values.get("present_temperature", 0) > self._settings.max_temperature_c:
+            fault = "servo_temperature"
+        elif values.get("present_voltage", math.inf) < 10 * self._settings.min_voltage:
+            fault = "servo_voltage"
+        return fault and f"{fault}:{self._joints[id].name}"

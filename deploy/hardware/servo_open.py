@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from landbridge.deploy.hardware.servo_bus import Bus
+from landbridge.deploy.hardware.servo_joints import to_ticks
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Joint
@@ -29,7 +30,8 @@ def models(bus: Bus, joints: Mapping[int, Joint], settings: DynamixelHardware | 
     """The model of each servo, by id.
 
     Raises:
-        InputError: One is missing, of a model that the driver does not know, or takes no positions.
+        InputError: One is missing, of a model that the driver does not know, or set up so that robot.yaml is not the
+            whole truth about its positions.
         NoAnswerError, RefusedError: See `Bus.read`.
     """
     port, family = str(settings.port), bus.family
@@ -43,8 +45,21 @@ def models(bus: Bus, joints: Mapping[int, Joint], settings: DynamixelHardware | 
         if number is None or number not in family.models:
             problem = f"{who} has model number {number}; known to the {family.name} driver: {family.models}"
             raise InputError(port, problem, "connect the right servo, or choose another hardware.kind")
-        if (mode := bus.read(id, "operating_mode")) != family.position_mode:
-            problem = f"{who} is in operating mode {mode}, not {family.position_mode} (position)"
-            raise InputError(port, problem, f"landbridge servo setup {port} --family {family.name} --id {id}")
+        if problem := _not_plain(bus, id, joints[id]):
+            remedy = f"landbridge servo setup {port} --family {family.name} --id {id}"
+            raise InputError(port, f"{who} {problem}", remedy)
         found[id] = family.models[number]
     return found
+
+
+def _not_plain(bus: Bus, id: int, joint: Joint) -> str:
+    """What stands between robot.yaml and this servo, "" if nothing does; a goal beyond its own limits is not taken."""
+    plain, limits = bus.family.plain, ("min_position_limit", "max_position_limit")
+    found = bus.read_block(id, bus.family.block([*plain, *limits]))
+    if wrong := [f"has {name} {found[name]}, not {value}" for name, value in plain.items() if found[name] != value]:
+        return wrong[0]
+    assert joint.position_limit is not None  # see `by_id`
+    ends, (low, high) = sorted(to_ticks(joint, end) for end in joint.position_limit), (found[name] for name in limits)
+    if low <= ends[0] and ends[1] <= high:
+        return ""
+    return f"takes goals of {low} to {high} ticks, and position_limit in robot.yaml asks for {ends[0]} to {ends[1]}"

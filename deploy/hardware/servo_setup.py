@@ -15,6 +15,7 @@ from tyro.conf import Positional
 from landbridge.deploy.hardware.dynamixel import DYNAMIXEL, DynamixelBus
 from landbridge.deploy.hardware.feetech import FEETECH, FeetechBus
 from landbridge.deploy.hardware.servo_bus import Bus, NoAnswerError, RefusedError
+from landbridge.deploy.hardware.servo_joints import TICKS
 from landbridge.errors import InputError
 
 FAMILIES = {"dynamixel": DYNAMIXEL, "feetech": FEETECH}
@@ -60,11 +61,12 @@ def setup(
     return_delay_us: int = 0,
     yes: bool = False,
 ) -> dict[str, Any]:
-    """Set up one servo: position mode, return delay, and, if asked for, another id and rate. Its torque goes off.
+    """Set up one servo as robot.yaml takes it to be, and, if asked for, its id and rate anew. Its torque goes off.
 
     Example: landbridge servo setup /dev/ttyUSB0 --family dynamixel --id 1 --new-id 3
 
-    Says what it will write, and asks first. Everything is checked before anything is written; each write is read back.
+    Position mode, no offset, direction or position limits of its own (the guard keeps those of robot.yaml), and the
+    shortest return delay. Says what it will write, and asks first. Everything is checked before anything is written.
 
     Args:
         port: Serial port of the bus; no other program may use it.
@@ -106,7 +108,8 @@ def _wanted(bus: Bus, id: int, new_id: int | None, new_baud: int | None, delay_u
     unit = bus.family.return_delay_us
     if not 0 <= delay_us <= 254 * unit:
         raise InputError("--return-delay-us", f"{delay_us} is not in 0 .. {254 * unit}", "0 is the fastest")
-    wanted = {"operating_mode": bus.family.position_mode, "return_delay": delay_us // unit}
+    wanted = dict(bus.family.plain) | {"min_position_limit": 0, "max_position_limit": TICKS - 1}
+    wanted["return_delay"] = delay_us // unit
     if new_id is not None and new_id != id:
         if not 0 <= new_id <= 252:
             raise InputError("--new-id", f"{new_id} is not in 0 .. 252", "choose another")

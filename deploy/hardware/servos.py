@@ -17,13 +17,14 @@ from landbridge.deploy.hardware.servo_poll import Poll
 from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE, TURNAROUND_MS
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
-from landbridge.robot import Robot
+from landbridge.robot import Joint, Robot
 
 READ_SHARE = 0.8  # of a control period in which an answer may be waited for and asked for again
 WATCHDOG_UNIT_S = 0.02  # ROBOTIS e-Manual, Bus Watchdog(98)
 RETRY_S = 0.5  # between two attempts to open a lost port
 REOPEN_S = 0.05  # that one of them may take, while the robot is stopped for want of a port; and for each servo:
-REOPEN_ANSWERS, REOPEN_BYTES = 2, 200  # it answers two questions alone; all its bytes, both ways, rounded up
+REOPEN_ANSWERS, REOPEN_BYTES = 2, 300  # it answers two questions alone; all its bytes, both ways, rounded up
+TOP_SPEED = 2**15 - 1  # that a register holds
 OFF_S = 0.05  # in which all servos can say at any rate that torque is off; asked when no loop is left to be late
 
 
@@ -187,17 +188,26 @@ class Servos:
             undo.pop_all()
 
     def _await_measurement(self, deadline: float) -> None:
-        """The first one, without which no goal may be set; raises NoAnswerError."""
+        """The first one, and who has torque, without which no goal may be set; raises NoAnswerError."""
         assert self._bus is not None
         before = self.told_at
         for _ in range(TRIES):
             self._measure(self._clock())
-            if self.told_at > before:
+            if self.told_at > before and self._ask_torque():
                 self._bus.port.turnaround_ms = TURNAROUND_MS
                 return
             if self._clock() > deadline:
                 break
         raise NoAnswerError(self._poll.silent)
+
+    def _ask_torque(self) -> bool:
+        """Whether all servos have said in time whether they have torque."""
+        assert self._bus is not None
+        self._bus.port.deadline = self._clock() + self._spec.control_dt
+        answers = self._poll.ask(self._bus.family.block(["torque_enable"])) or {}
+        for id, values in answers.items():
+            self._health.judge(self._bus.family, id, values, powered=False)
+        return bool(answers)
 
     def _reopen(self, now: float) -> None:
         if now - self._asked_at < RETRY_S:
@@ -301,26 +311,33 @@ class Servos:
     def _begin_here(self) -> None:
         """Goals at the joints' own places, then watchdogs anew: a servo whose watchdog is cleared may go on.
 
-        And what a servo forgets when its supply breaks down.
+        And what a servo forgets when its supply breaks down. Without torque there is no goal before the first `write`,
+        so that none can bring torque with it.
         """
         assert self._bus is not None
-        here = {id: to_ticks(self._joints[id], self._position[id]) for id in self._actuated}
+        held = [id for id in self._actuated if id in self._health.powered]
+        here = {id: to_ticks(self._joints[id], self._position[id]) for id in held}
         if isinstance(self._settings, DynamixelHardware):
             self._bus.sync_write("bus_watchdog", dict.fromkeys(self._actuated, 0))  # makes goals writable again
         for register, value in self._bus.family.prepared.items():
             self._bus.sync_write(register, dict.fromkeys(self._joints, value))
-        self._bus.sync_write("goal_position", here)
+        if register := self._bus.family.speed_limit:
+            self._bus.sync_write(register, {id: self._top_speed(joint) for id, joint in self._joints.items()})
+        if here:
+            self._bus.sync_write("goal_position", here)
         self._arm_watchdog()
+
+    def _top_speed(self, joint: Joint) -> int:
+        """What a servo may do at most, in its own unit; more than its register holds is no limit."""
+        assert self._bus is not None
+        return min(math.ceil(joint.encoder.gear * joint.velocity_limit / self._bus.family.velocity_unit), TOP_SPEED)
 
     def _recover(self) -> None:
         assert self._bus is not None
         if self._clock() - self.told_at > self._stale:
             return
-        self._bus.port.deadline = self._clock() + self._spec.control_dt
-        if (answers := self._poll.ask(self._bus.family.block(["torque_enable"]))) is None:
+        if not self._ask_torque():
             return
-        for id, values in answers.items():
-            self._health.judge(self._bus.family, id, values, powered=False)
         for id, error in self._health.broken.items():
             if error and id not in self._health.powered:  # it obeys again after a reboot only, silent for a while
                 self._bus.reboot(id)

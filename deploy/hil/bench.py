@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import termios
@@ -23,6 +24,7 @@ from landbridge.simulation.scenario import load_scenario
 from landbridge.task import load_task
 
 POLL_SECONDS = 0.0005
+STEPS = 4  # of physics at most between two looks at the line: bytes wait no longer than these take
 LOST_SECONDS = 0.1  # of real time, not caught up with after a pause of this process
 FOR_EVER = 2**62
 
@@ -56,6 +58,10 @@ class Bench(ABC):
     ) -> None:
         if link is not None and link.exists() and not link.is_symlink():
             raise InputError(link, "exists and is no link", "choose another name")
+        if link is not None and not link.absolute().parent.is_dir():
+            raise InputError(link, "no such folder", "make it, or choose another name")
+        if not hasattr(termios, f"B{baud}"):
+            raise InputError("--baud", f"a pty has no rate {baud}", "name a usual one, such as 1000000 or 115200")
         self._link, self._rate = link, baud
         self._rng = np.random.default_rng(seed)
         self._task = load_task(robot)
@@ -97,7 +103,7 @@ class Bench(ABC):
         """Put the robot into the next start state of its task, as a hand would."""
         joint_pos, joint_vel = self._task.initial_state(self._rng, 1)
         self._plant.reset(joint_pos[0], joint_vel[0])
-        self._stepped_at = time.monotonic()
+        self._stepped_at, self._behind = time.monotonic(), False
         self._measured = self._plant.measure()
 
     @abstractmethod
@@ -115,7 +121,8 @@ class Bench(ABC):
         while True:
             ends = [] if self._ends is None else [self._ends[0]]
             due = min(self.to_board.due, self.to_host.due) - time.monotonic()
-            readable, _, _ = select.select([*ends, orders], [], [], min(max(due, 0.0), POLL_SECONDS))
+            wait = 0.0 if self._behind else min(max(due, 0.0), POLL_SECONDS)
+            readable, _, _ = select.select([*ends, orders], [], [], wait)
             if orders in readable:
                 data = os.read(orders, 4096)
                 if not data:
@@ -127,7 +134,13 @@ class Bench(ABC):
 
     def obey(self, line: str) -> str:
         """Do one order: a fault of `wire.FAULTS` with direction and number of frames, or a word of its own."""
-        match line.split():
+        try:
+            return self._obey(line.split())
+        except (ValueError, OverflowError) as error:
+            return f"not done: {error}"
+
+    def _obey(self, words: list[str]) -> str:
+        match words:
             case ["status"]:
                 return json.dumps(self.status())
             case [word] if word in self.words:
@@ -135,10 +148,10 @@ class Bench(ABC):
             case ["clear"]:
                 self.clear()
             case ["latency", ms]:
-                self.to_board.latency = self.to_host.latency = float(ms) / 1000
+                self.to_board.latency = self.to_host.latency = number(ms) / 1000
             case [fault, ("to_board" | "to_host") as direction, *frames] if fault in FAULTS:
                 getattr(self, direction).inject(fault, int(frames[0]) if frames else FOR_EVER)
-            case words:
+            case _:
                 return self._order(words)
         return "done"
 
@@ -163,9 +176,10 @@ class Bench(ABC):
         if now - self._stepped_at > LOST_SECONDS:
             self._stepped_at = now
         due = int((now - self._stepped_at) / self._dt)
-        for _ in range(due):
+        for _ in range(min(due, STEPS)):
             self._move()
             self._stepped_at += self._dt
+        self._behind = due > STEPS
         if due:
             self._measured = self._plant.measure()
         self._serve(data, now)
@@ -201,3 +215,11 @@ class Bench(ABC):
         if data and termios.tcgetattr(self._ends[1])[5] != getattr(termios, f"B{self._rate}"):
             return self._rng.bytes(len(data))
         return data
+
+
+def number(text: str) -> float:
+    """The number that a word of an order is; raises ValueError unless it is finite."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number to do anything by")
+    return value

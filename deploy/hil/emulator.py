@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from landbridge.deploy.hardware import protocol
-from landbridge.deploy.hil.bench import Bench
+from landbridge.deploy.hil.bench import Bench, number
 from landbridge.deploy.hil.board import Board, compile_library
 from landbridge.errors import InputError
 from landbridge.robot import Robot
@@ -85,11 +85,13 @@ class Emulator(Bench):
                 return json.dumps(list(self._outputs))
             case ["reverse", joint] if joint in self._names:
                 self._signs[self._names.index(joint)] *= -1
+            case ["speed", joint, factor] if joint in self._names:
+                self._speed[self._names.index(joint)] = number(factor)
             case ["swap", *pair] if len(pair) == 2 and set(pair) <= set(self._names):
                 a, b = (self._names.index(joint) for joint in pair)
                 self._channels[a], self._channels[b] = self._channels[b], self._channels[a]
             case _:
-                return f"{super()._order(words)}, outputs, reverse JOINT, swap JOINT JOINT"
+                return f"{super()._order(words)}, outputs, reverse JOINT, speed JOINT FACTOR, swap JOINT JOINT"
         return "done"
 
     def _move(self) -> None:
@@ -115,11 +117,12 @@ class Emulator(Bench):
     def measure(self) -> tuple[Sequence[float], Sequence[float]]:
         """See `Pins`."""
         position, velocity = (self._signs * values[self._channels] for values in self._measured)
-        return position.tolist(), velocity.tolist()
+        return position.tolist(), (self._speed * velocity).tolist()
 
     def _straight(self) -> None:
-        """Every encoder on its own channel, counting in its joint's direction."""
+        """Every encoder on its own channel, counting in its joint's direction, its speed in rad/s."""
         self._channels, self._signs = list(range(len(self._names))), np.ones(len(self._names))
+        self._speed = np.ones(len(self._names))
 
     def actuate(self, torque: bool, command: Sequence[float]) -> None:
         """See `Pins`; without torque the command is zero."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.hardware import BaseSensing, Hardware, Reporting, Resettable
 from landbridge.deploy.motion import REST_PERIODS, REST_SHARE
-from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, Event, State, Supervisor
+from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, STOPS, Event, State, Supervisor
 from landbridge.deploy.verdict import Reason, Verdict
 from landbridge.robot import Joint, RobotSpec
 
@@ -99,8 +99,9 @@ class Loop:
 
     @property
     def fault(self) -> str:
-        """What is wrong: with the hardware, else by the guard; "" while nothing is."""
-        return self.hardware.fault or ("" if self._guard.fault is None else self._guard.fault.value)
+        """What is wrong: with the hardware, else by the guard; "" while nothing is but a stop of the supervisor's."""
+        latched = self._guard.fault
+        return self.hardware.fault or ("" if latched is None or latched is Reason.STOPPED else latched.value)
 
     @property
     def last(self) -> Tick:
@@ -250,7 +251,7 @@ class Loop:
                 if isinstance(self.hardware, Reporting) and self.hardware.limp:
                     self._guard.release()  # as in the bridge: torque that is lost comes back in ARMED
             if self.state is State.FAULT and not self.hardware.fault:
-                self._handle(Event.RESET)
+                self._supervisor.handle(Event.RESET, time.monotonic())  # refused until the robot rests
 
     def park(self) -> None:
         """To rest, to the parking pose, torque off; raises Failed unless that ends in STANDBY."""
@@ -329,7 +330,7 @@ class Loop:
         """Tell the supervisor of faults, and of the end of a recovery; hardware that is gone stops by itself."""
         if self.fault and self._supervisor.handle(Event.BRIDGE_FAULT, now, self.fault).accepted:
             pass
-        elif self.state in RECOVERIES and (self.hardware.fault or self._guard.settled(now)):
+        elif self.state in (State.PARK, *STOPS) and (self.hardware.fault or self._guard.settled(now)):
             self._supervisor.settled(self.state.value, now)
         elif self.state is State.UNCONFIGURED and not self.fault:
             self._supervisor.handle(Event.CONFIGURED, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from landbridge.deploy.hil.loop import Loop, Tick
@@ -13,6 +14,7 @@ LINGER_SECONDS = 1.0  # at the largest command
 STILL_SECONDS = 1.0  # before the move, to see what swings without it: a period of a free link of 0.3 m
 OTHERS = 0.5  # of the joint's own way: how far another driven joint may go
 LOOSE = 1.0  # the same of a passive one, which hangs on what is moved
+SPEED_RATIO = 3.0  # of the way that the reported speed adds up to: a unit that is wrong, rpm or degrees, is off by more
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,15 @@ class Move:
             return f"{said}: the motor or the encoder is reversed (encoder.sign)"
         if self.way < DISTANCE:
             return f"{said}: it is blocked, or motor, encoder or power is not connected"
+        if not 1 / SPEED_RATIO <= self.sign * self.by_speed / self.way <= SPEED_RATIO:
+            return f"{said}, and its speed adds up to {self.by_speed:+.3f} rad: the speed has a wrong sign or unit"
         return ""
+
+    @property
+    def by_speed(self) -> float:
+        """How far the joint went by its measured speed, signed [rad]: what damping goes by."""
+        at = self.names.index(self.joint)
+        return sum((a.velocity[at] + b.velocity[at]) / 2 * (b.time - a.time) for a, b in pairwise(self.ticks))
 
     def row(self) -> dict[str, Any]:
         """Figures for a table."""

@@ -48,12 +48,14 @@ class Servo:
     def __init__(self, family: Family, joint: Joint, id: int, baud: int, model: int) -> None:
         self.family, self.joint = family, joint
         self._memory = bytearray(MEMORY)
+        self._values: dict[str, int] = {}  # of the registers in it
         self._driven, self._goal = False, 0.0  # what registers say, at hand for every physics step
         self._most = 1.0  # share of its largest effort that it may make
         self._silent_until = self._heard_at = -math.inf
         self._strained_at = math.inf
         self._lived_at = math.inf
-        self._default = {"model_number": model, "id": id, "operating_mode": family.position_mode, "return_delay": 0}
+        self._default = {"model_number": model, "id": id, "return_delay": 0, **family.plain}
+        self._default |= {"min_position_limit": 0, "max_position_limit": TICKS - 1}
         self._default["baud_rate"] = next(code for code, rate in family.bauds.items() if rate == baud)
         self._restore()
         self._put("temperature_limit", 70)
@@ -109,10 +111,7 @@ class Servo:
 
     def get(self, name: str) -> int:
         """Value of a register; 0 of one that the family does not have."""
-        register = self.family.table.get(name)
-        if register is None:
-            return 0
-        return register.decode(bytes(self._memory[register.address : register.address + register.size]))
+        return self._values.get(name, 0)
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of its memory, those shown indirectly where they are; zeros beyond its end."""
@@ -142,7 +141,7 @@ class Servo:
         if self.torque and address < self.family.table["torque_enable"].address and self.family.name == "dynamixel":
             return ACCESS_ERROR  # the EEPROM is locked
         value = register.decode(data)
-        if name == "goal_position" and (self.get("bus_watchdog") < 0 or not 0 <= value < TICKS):
+        if name == "goal_position" and (self.get("bus_watchdog") < 0 or not self._takes(value)):
             return DATA_RANGE_ERROR
         if name == "torque_enable" and value and self.get("hardware_error"):
             return ACCESS_ERROR
@@ -154,6 +153,10 @@ class Servo:
         if name in self._default and not self.get("lock"):
             self._default[name] = value
         return 0
+
+    def _takes(self, goal: int) -> bool:
+        """Whether a goal is within its own limits."""
+        return self.get("min_position_limit") <= goal <= self.get("max_position_limit")
 
     def reboot(self, now: float) -> None:
         """Begin anew: without torque, without error, silent for a while."""
@@ -215,7 +218,7 @@ class Servo:
         weight = -math.expm1(-max(now - self._lived_at, 0.0) / HEAT_S)
         self._lived_at = now
         self.celsius += weight * (IDLE_C + HOTTEST_K * share**2 - self.celsius)
-        self._put("present_temperature", round(self.celsius))
+        self._put("present_temperature", min(max(round(self.celsius), 0), 255))
         most, seconds = OVERLOAD[self.family.name]
         if self.strained:
             self._strained_at = -math.inf
@@ -246,8 +249,11 @@ class Servo:
         self._put(name, min(max(value, -most), most))
 
     def _put(self, name: str, value: int) -> None:
+        if self._values.get(name) == value:
+            return
         register = self.family.table[name]
         self._memory[register.address : register.address + register.size] = register.encode(value)
+        self._values[name] = value
         if name == "torque_enable":
             self._driven = bool(value)
         if name == "goal_position":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import termios
 import time
 from collections.abc import Callable, Sequence
@@ -15,9 +16,10 @@ from landbridge.deploy.hardware.servo_bus import Family
 from landbridge.deploy.hardware.servo_joints import TICKS, by_id
 from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE
 from landbridge.deploy.hil import dynamixel, feetech
-from landbridge.deploy.hil.bench import Bench
+from landbridge.deploy.hil.bench import Bench, number
 from landbridge.deploy.hil.servo import FULL_PWM, Servo
 from landbridge.deploy.hil.wire import Framing
+from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Robot
 
@@ -45,9 +47,11 @@ FAULTS: dict[
     "wrap": lambda servo, _: setattr(servo, "wrapped", TICKS),
     "stuck": lambda servo, _: setattr(servo, "stuck", True),
     "reversed": lambda servo, _: setattr(servo, "reversed", True),
-    "wrong_id": lambda servo, id: setattr(servo, "alias", int(id)),
+    "wrong_id": lambda servo, id: setattr(servo, "alias", bytes([int(id)])[0]),
     "model": lambda servo, number: servo.force("model_number", int(number)),
     "mode": lambda servo, number: servo.force("operating_mode", int(number)),
+    "homing": lambda servo, ticks: servo.force("homing_offset", int(ticks)),
+    "narrow": lambda servo, ticks: servo.force("max_position_limit", int(ticks)),
 }
 
 
@@ -58,7 +62,7 @@ class ServoBench(Bench):
         link: See `Bench`.
 
     Raises:
-        InputError: A robot that servos on a bus cannot drive, or an unknown scenario.
+        InputError: A robot that servos on a bus cannot drive, a rate that they have not, or an unknown scenario.
     """
 
     def __init__(
@@ -70,12 +74,15 @@ class ServoBench(Bench):
         link: Path | None = None,
     ) -> None:
         family, framing, self._answer, model = FAMILIES[settings.kind]
+        if settings.baud not in family.bauds.values():
+            problem = f"{family.name} servos have no rate {settings.baud}"
+            raise InputError("--baud", problem, f"name one of {sorted(family.bauds.values())}")
         self.servos = [Servo(family, joint, id, settings.baud, model) for id, joint in by_id(robot, settings).items()]
         # mechanical stops: an arm without torque falls into them
-        self._stops = [joint.position_limit or (-np.inf, np.inf) for joint in robot.spec.joints]
+        self._stops = [joint.position_limit or (-math.inf, math.inf) for joint in robot.spec.joints]
         super().__init__(robot, scenario, seed, link, settings.baud, framing)
         self._split, self._rest, self._came_at = framing.split, b"", 0.0
-        self._lived_at, self._speed = 0.0, np.zeros(len(self.servos))
+        self._lived_at, self._speed = 0.0, [0.0] * len(self.servos)
         self.plug()
 
     def reboot(self) -> None:
@@ -104,9 +111,9 @@ class ServoBench(Bench):
 
     def _order(self, words: list[str]) -> str:
         match words:
-            case [fault, joint, *number] if fault in FAULTS and joint in self._spec.joint_names:
+            case [fault, joint, *amount] if fault in FAULTS and joint in self._spec.joint_names:
                 servo = self.servos[self._spec.joint_names.index(joint)]
-                FAULTS[fault](servo, float(number[0]) if number else 0.0)
+                FAULTS[fault](servo, number(amount[0]) if amount else 0.0)
                 return "done"
         return f"{super()._order(words)}, {'|'.join(FAULTS)} JOINT [NUMBER]"
 
@@ -117,19 +124,22 @@ class ServoBench(Bench):
             for servo, q, v in zip(self.servos, position, velocity, strict=True)
         ]
         self._plant.step([(0.0, np.array(pulls))])
-        self._speed += self._dt / SPEED_S * (np.asarray(velocity) - self._speed)
-        stuck = [servo.stuck for servo in self.servos]
-        after, speed = (np.asarray(values) for values in self._plant.state())
-        within = np.clip(after, *np.transpose(self._stops))
-        if any(stuck) or np.any(within != after):  # at once: who rests on a stop has no speed
-            held = np.where(stuck, position, within)
-            self._plant.place(held, np.where(held == after, speed, 0.0))
+        share = self._dt / SPEED_S
+        self._speed = [seen + share * (v - seen) for seen, v in zip(self._speed, velocity, strict=True)]
+        after, speed = self._plant.state()
+        held = [
+            q if servo.stuck else min(max(moved, low), high)
+            for servo, q, moved, (low, high) in zip(self.servos, position, after, self._stops, strict=True)
+        ]
+        if held != after:  # at once: who rests on a stop has no speed
+            still = [v if there == moved else 0.0 for v, there, moved in zip(speed, held, after, strict=True)]
+            self._plant.place(np.array(held), np.array(still))
 
     def _serve(self, data: bytes, now: float) -> None:
         if data or now - self._lived_at > LIVE_S:
             self._lived_at = now
             position = self._measured[0].tolist()
-            for servo, q, v in zip(self.servos, position, self._speed.tolist(), strict=True):
+            for servo, q, v in zip(self.servos, position, self._speed, strict=True):
                 servo.live(q, v, now)
         if data:
             kept = self._rest if now - self._came_at < PAUSE_S else b""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from landbridge.calibration import design as design_module
 from landbridge.calibration import excite as excite_module
@@ -151,6 +152,7 @@ def test_what_the_observation_cannot_show_is_outside_the_limits(seen: float, mon
         ({"reach": 1.0}, "--reach: 1. give a share above 0 and below 1"),
         ({"band_hz": (0.3, 25.0)}, "--band-hz: 0.3 25. give two rising frequencies between 0 and 25"),
         ({"preview": ("storm",)}, "no scenario 'storm'"),
+        ({"preview": ()}, "--preview: names no rung"),
         ({"known": ("wind",)}, "are no parameters"),
         ({"robot": "quadruped"}, "has a floating base"),
     ],
@@ -158,3 +160,19 @@ def test_what_the_observation_cannot_show_is_outside_the_limits(seen: float, mon
 def test_mistakes_are_named_before_the_search(arguments: dict[str, object], said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said.split(".")[0]):
         excite(tmp_path / "excitation.yaml", **arguments)  # type: ignore[arg-type]
+
+
+def test_a_design_is_not_written_over_and_not_followed_once_changed(
+    designed: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="already exists"):
+        excite(designed[0])
+    plain = yaml.safe_load(designed[0].read_text())
+    plain["joints"]["arm"]["sine"].append(3.0)
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(yaml.safe_dump(plain))
+    with pytest.raises(InputError, match="more or fewer terms than there are frequencies"):
+        read_excitation(changed, ROBOT)
+    changed.write_text(yaml.safe_dump(plain | {"joints": {}}))
+    with pytest.raises(InputError, match=r"its joints are not \['arm'\]"):
+        read_excitation(changed, ROBOT)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from landbridge.calibration.windows import cut, open_rollouts
 from landbridge.cli import main
 from landbridge.episode import Episode, open_dataset, write_dataset
 from landbridge.errors import InputError
-from landbridge.robot import load_robot
+from landbridge.observation import Observer
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.calibrated import Calibration, read_calibration
 from landbridge.simulation.collect import collect
@@ -156,6 +158,16 @@ def test_draws_spread_as_the_intervals_say(found: Calibration) -> None:
     ("spoil", "message"),
     [
         (lambda text: text.replace("robot_hash: ", "robot_hash: 0"), "calibrates another 'furuta'"),
+        (lambda text: text.replace("urdf_hash: ", "urdf_hash: 0"), "calibrates furuta with another furuta.urdf"),
+        (
+            lambda text: re.sub(r"(actuator_gain:\n    value:) .*", r"\1 -1.0", text),
+            "actuator_gain is -1, outside 0.25 .. 4",
+        ),
+        (
+            lambda text: re.sub(r"(latency_ms:\n    value:) .*", r"\1 5e3", text),
+            "latency_ms is 5000, outside 0 .. 100 ms",
+        ),
+        (lambda text: re.sub(r"(covariance:\n- - ).*", r"\1-5.0", text), "not symmetric, or has a negative spread"),
         (lambda text: text.replace("  latency_ms:\n", "  wind:\n"), "not of this robot's parameters"),
         (lambda text: text.replace("schema_version: 1", "schema_version: 2"), "schema_version"),
         (lambda text: text + "wind: 3\n", "wind"),
@@ -266,6 +278,8 @@ def test_data_that_cannot_be_used_are_refused(recorded: Path, tmp_path: Path, ch
     [
         ({"robot_hash": "0"}, "was recorded on another 'furuta' than 'furuta'"),
         ({"measured_rate_hz": 40.0}, "was recorded at 40 Hz, furuta runs at 50 Hz"),
+        ({"measured_rate_hz": 51.0}, "was recorded at 51 Hz"),
+        ({"domain": "source"}, "stands for the simulator"),
         ({"measured_rate_hz": float("nan")}, "was recorded at nan Hz"),
     ],
 )
@@ -279,6 +293,39 @@ def test_rollouts_of_another_robot_or_rate_are_refused(
         open_rollouts(path, ROBOT)
     with pytest.raises(InputError, match=message):
         delays(path)
+
+
+def test_nothing_is_fitted_for_a_file_that_cannot_be_written(recorded: Path, tmp_path: Path) -> None:
+    for there in (tmp_path / "calibration.yaml", tmp_path / "furuta.calibrated.xml"):
+        there.write_text("mine")
+        with pytest.raises(InputError, match=rf"{there.name}: already exists"):
+            identify(recorded, tmp_path / "calibration.yaml")
+        assert there.read_text() == "mine"
+        there.unlink()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        identify(recorded, tmp_path / "file" / "calibration.yaml")
+    for horizon in (float("nan"), 0.0, float("inf")):
+        with pytest.raises(InputError, match="--horizon"):
+            identify(recorded, tmp_path / "calibration.yaml", horizon=horizon)
+    assert [path.name for path in tmp_path.iterdir() if "calib" in path.name] == []
+
+
+def test_windows_at_the_clip_of_a_position_or_behind_a_lost_tick_are_left_out() -> None:
+    """10 s at 50 Hz in windows of 10 periods, from period 5 on."""
+    terms = [
+        term.model_copy(update={"clip": 1.0}) if term.kind == "joint_pos" else term for term in ROBOT.spec.observation
+    ]
+    robot = Robot(ROBOT.spec.model_copy(update={"observation": tuple(terms)}), ROBOT.folder)
+    (episode,) = rollouts(HIDDEN, count=1)
+    at = Observer(robot.spec).names.index("joint_pos.arm")
+    obs = np.array(episode.obs)
+    obs[:, at] = np.clip(obs[:, at], -0.9, 0.9)
+    whole = len(cut([replace(episode, obs=obs)], robot, 10, "whole"))
+    obs[37, at] = 1.0  # inside the window from 35 on
+    assert len(cut([replace(episode, obs=obs)], robot, 10, "clipped")) == whole - 1
+    stamps = episode.stamps + 0.02 * (np.arange(len(episode.stamps)) > 33)  # the period before that window
+    assert len(cut([replace(episode, stamps=stamps)], ROBOT, 10, "lost")) == whole - 2
 
 
 def test_a_floating_base_and_an_unknown_parameter_are_refused(recorded: Path) -> None:

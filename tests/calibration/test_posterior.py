@@ -6,7 +6,7 @@ import pytest
 from landbridge.calibration.fit import Linear, Point
 from landbridge.calibration.posterior import estimates, inflation, resample, undetermined
 from landbridge.robot import load_robot
-from landbridge.simulation.parameters import parameters
+from landbridge.simulation.parameters import Parameter, parameters
 
 EVERY = {p.name: p for p in parameters(load_robot("furuta"))}
 WINDOWS, ROWS = 200, 30
@@ -81,3 +81,14 @@ def test_a_direction_is_named_after_what_moves_along_it() -> None:
     named = sorted(tuple(sorted(direction)) for direction in undetermined(free, samples))
     assert named == [("actuator_gain", "link_mass_scale.arm_link"), ("friction.pendulum.stribeck_velocity",)]
     assert undetermined(free, 0.01 * rng.normal(size=(3000, len(free)))) == []
+
+
+def test_an_interval_that_ends_at_a_bound_tells_nothing_of_what_is_beyond() -> None:
+    """Friction and delay cannot be less than none; a gain of 4 is only as far as anybody looks."""
+    gain = Parameter("gain", "", 1.0, 0.3, 0.25, 4.0, log=True)
+    late = Parameter("latency_ms", "ms", 0.0, 50.0, 0.0, 100.0, log=False)
+    spread = np.random.default_rng(0).normal(scale=1e-3, size=(1000, 2))
+    for values, told in (((2.0, 50.0), (True, True)), ((4.0, 100.0), (False, False)), ((0.25, 0.0), (False, True))):
+        z = np.array([gain.coordinate(values[0]), late.coordinate(values[1])])
+        found = estimates([gain, late], z, z + spread)
+        assert tuple(estimate.identifiable for estimate in found.values()) == told

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,14 @@ from landbridge.manifest import SCHEMA_VERSION, Manifest
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, load_robot
 
+DRIFT = {
+    "window": 100,
+    "quantile": 0.99,
+    "margin": 1.75,
+    "heldout_ticks": 600,
+    "mismatch": None,
+    "envelope": {"floor": 1.0, "limit": 2.0},
+}
 VERSION_1 = Path(__file__).parent / "data" / "bundle_v1.zip"  # of commit e32a3cd, by `linear_bundle` of conftest.py
 
 
@@ -155,6 +164,60 @@ def test_a_bad_field_is_named_with_its_value(tmp_path: Path, robot: RobotSpec) -
     rewrite_manifest(tmp_path / "b", golden_tolerance=1e-5, colour="blue")
     with pytest.raises(InputError, match=r"manifest\.json: colour: .*\(got 'blue'\)"):
         read_bundle(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"golden_tolerance": 0.02}, r"golden_tolerance: .*less than or equal to 0\.01 \(got 0\.02\)"),
+        ({"golden_tolerance": float("inf")}, r"golden_tolerance: .*finite"),
+        ({"golden_tolerance": 0.0}, r"golden_tolerance: .*greater than 0"),
+        ({"control_rate_hz": 500.0}, r"control_rate_hz: is 500, robot\.yaml has 50"),
+        ({"obs_mean": [0.0]}, "obs_mean: has 1 values, the observation 8"),
+        ({"obs_std": [1.0] * 9}, "obs_std: has 9 values, the observation 8"),
+        ({"drift": DRIFT | {"window": 0}}, r"drift\.window: .*greater than 0"),
+        ({"drift": DRIFT | {"envelope": {"floor": 1.0, "limit": float("inf")}}}, r"envelope\.limit: .*finite"),
+    ],
+)
+def test_a_manifest_that_would_hide_something_is_refused(
+    tmp_path: Path, robot: RobotSpec, changed: dict[str, object], match: str
+) -> None:
+    write(tmp_path / "b", robot)
+    rewrite_manifest(tmp_path / "b", **changed)
+    with pytest.raises(InputError, match=rf"manifest\.json: .*{match}"):
+        read_bundle(tmp_path / "b")
+
+
+def test_an_array_that_is_not_there_or_none_at_all_is_named(tmp_path: Path, robot: RobotSpec) -> None:
+    bundle = write(tmp_path / "b", robot)
+    with pytest.raises(InputError, match=r"golden\.npz: has no 'state', only \['action', 'obs'\]"):
+        bundle.arrays("golden.npz")["state"]
+    for content in (b"", b"noise", bundle.files["golden.npz"][:200]):
+        with pytest.raises(InputError, match=r"golden\.npz: is no \.npz file"):
+            replace(bundle, files={"golden.npz": content}).arrays("golden.npz")
+
+
+def test_zips_that_cannot_be_unpacked_are_refused(tmp_path: Path, robot: RobotSpec) -> None:
+    files = write(tmp_path / "b", robot).files
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    packed = (tmp_path / "packed.zip").read_bytes()
+    assert read_bundle(tmp_path / "packed.zip").files == files
+    entry = packed.index(b"PK\x01\x02")  # of the first file in the directory: flags at 8, method at 10
+    for at, value in ((8, 1), (10, 99), (100, 0xFF)):  # encrypted, an unknown method, not what was packed
+        broken = bytearray(packed)
+        broken[at + (entry if at < 100 else 0)] = value
+        (tmp_path / "broken.zip").write_bytes(broken)
+        with pytest.raises(InputError, match=r"broken\.zip: not a bundle folder or zip"):
+            read_bundle(tmp_path / "broken.zip")
+
+
+def test_what_a_kill_has_left_is_replaced(tmp_path: Path, robot: RobotSpec) -> None:
+    (tmp_path / "b.partial").mkdir()
+    (tmp_path / "b.partial" / "policy.onnx").write_bytes(b"half")
+    write(tmp_path / "b", robot)
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
 def test_a_zip_that_would_write_elsewhere_is_refused(tmp_path: Path, robot: RobotSpec) -> None:

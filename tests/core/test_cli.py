@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 import re
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
-from landbridge import __version__
+from landbridge import __version__, doctor
 from landbridge.cli import COMMANDS, _function, main
 
 
@@ -68,6 +72,64 @@ def test_figures_are_not_cut_in_a_file(capsys: pytest.CaptureFixture[str], monke
     assert advice.split() == ["advice", "calibrate,", "align"]
     assert heads.split() == list(rows[0])
     assert values.split() == ["x" * 30, *["0.3333"] * 4]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "/data/x: Permission denied. check the path"),
+        (OSError(errno.ENOSPC, "No space left on device"), "a file: No space left on device. free space"),
+        (OSError(errno.ENOTDIR, "Not a directory", "b.partial", None, "b"), "b: Not a directory. check the path"),
+        (ModuleNotFoundError("No module named 'rclpy'", name="rclpy"), "python package 'rclpy' is not installed"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(
+    error: Exception, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("landbridge.doctor.doctor", fail)
+    assert main(["doctor"]) == 2
+    shown = capsys.readouterr().err
+    assert line in shown and shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [OSError("of our own making"), ModuleNotFoundError(name="landbridge.nowhere")])
+def test_our_own_mistakes_keep_their_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("landbridge.doctor.doctor", fail)
+    with pytest.raises(type(error)):
+        main(["doctor"])
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        ("exec sleep 60", "nvidia-smi does not answer in 0.2 s"),
+        ("echo 'NVIDIA-SMI has failed'; exit 9", "nvidia-smi: NVIDIA-SMI has failed"),
+        ("echo 'Orin, 540.4.0'", "Orin, 540.4.0"),
+    ],
+)
+def test_the_doctor_of_a_broken_gpu(script: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("landbridge.doctor.SMI_SECONDS", 0.2)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # its import fails, as that of a wheel for another CUDA does
+    checks = {check["check"]: check for check in doctor.doctor()["checks"]}
+    assert checks["gpu"]["found"] == found
+    assert (checks["gpu"]["remedy"] == "") == found.startswith("Orin")
+    assert checks["onnxruntime"]["found"].startswith("cannot be imported")
+
+
+def test_the_doctor_where_users_have_no_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    port = tmp_path / "ttyACM0"
+    port.touch()
+    monkeypatch.setattr("os.geteuid", lambda: 4_000_000)
+    assert doctor._join_group(port).startswith("let user 4000000 into group ")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -94,5 +94,8 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path, linear_bundle: MakeB
     bundle = linear_bundle(tmp_path / "b", WEIGHT)
     with pytest.raises(InputError, match="--calls: is 3"):
         bench(bundle, calls=3)
+    for png in (tmp_path / "nowhere" / "x.png", tmp_path / "x.jpeg", tmp_path):
+        with pytest.raises(InputError, match=r"--png: is .* name a file that ends in \.png"):
+            bench(bundle, png=png)
     with pytest.raises(InputError, match="asked for CUDAExecutionProvider, running on CPU"):
         bench(bundle, providers=("CUDAExecutionProvider",))

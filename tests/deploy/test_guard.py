@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.limits import BRAKE_TIME
-from landbridge.deploy.supervisor import State
+from landbridge.deploy.supervisor import STOPS, State
 from landbridge.deploy.verdict import Reason
 from landbridge.robot import RobotSpec
 
@@ -172,8 +172,9 @@ def test_a_wall_clock_step_back_changes_nothing() -> None:
 def test_only_active_moves_and_armed_says_what_would_be_admitted() -> None:
     for state in State:
         verdict = Bench(state=state).answer(0.1, 0.0)
-        expected = {State.ACTIVE: Reason.OK, State.ARMED: Reason.ARMED}.get(state, Reason.NOT_ACTIVE)
-        assert (verdict.reason, verdict.write) == (expected, state is State.ACTIVE)
+        expected = {State.ACTIVE: Reason.OK, State.ARMED: Reason.ARMED} | dict.fromkeys(STOPS, Reason.LATCHED)
+        reason = expected.get(state, Reason.NOT_ACTIVE)
+        assert (verdict.reason, verdict.write) == (reason, state is State.ACTIVE)
     assert Bench(state=State.ARMED).answer(0.1, names=("left",)).reason is Reason.WRONG_NAMES
 
 
@@ -208,14 +209,14 @@ def test_after_a_reset_only_armed_leads_to_active() -> None:
 
 
 @pytest.mark.parametrize("stop", [State.ESTOP, State.HOLD])
-def test_after_a_reset_a_stop_without_a_fault_is_no_place_to_go_either(stop: State) -> None:
-    """The e-stop, and what only the monitor has seen: the guard has no fault, and the robot may have moved as well."""
+def test_after_a_reset_a_stop_of_the_supervisors_is_no_place_to_go_either(stop: State) -> None:
+    """The e-stop, and what only the monitor has seen: the robot may have moved as well."""
     bench = Bench("position")
     bench.state = stop
     for _ in range(5):
         bench.measure()
         bench.guard.tick(bench.now)
-    assert bench.guard.fault is None
+    assert bench.guard.fault is Reason.STOPPED
     bench.measure((math.nan,) * 3)  # hardware that has a fault; meanwhile the joint sags
     bench.epoch += 1
     bench.state = State.UNCONFIGURED
@@ -298,8 +299,7 @@ def test_a_powered_robot_may_sag_beyond_a_position_limit() -> None:
 
 def test_arming_leads_a_powered_robot_slowly_from_its_target_to_the_default_pose() -> None:
     bench = Bench("position", state=State.ARMED, position=(0.5, 0.0, 0.5), parking_speed=0.5)
-    for state in (State.HOLD, State.STANDBY):  # held there after some stop
-        bench.state = state
+    for bench.state, bench.epoch in ((State.HOLD, 0), (State.STANDBY, 1)):  # held there after some stop
         bench.measure((0.5, 0.0, 0.5))
         for _ in range(50):
             bench.measure((0.5, 0.0, 0.5))
@@ -400,6 +400,40 @@ def test_an_old_epoch_does_not_unlatch() -> None:
         assert (bench.guard.fault, bench.guard.epoch) == (Reason.VELOCITY_LIMIT, 4)
 
 
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("before", [State.STANDBY, State.ARMED, State.ACTIVE, State.PARK])
+def test_a_stop_of_a_supervisor_that_died_is_still_a_stop_for_the_next_one(stop: State, before: State) -> None:
+    """The reason for it was known to the supervisor alone; the new one begins where nothing is wrong."""
+    bench = Bench("position", state=State.ARMED, parking_pose={"left": 0.5})
+    for bench.state in (before, stop):
+        bench.measure()
+        bench.guard.tick(bench.now)
+    held = bench.guard.written
+    for bench.state in (State.UNCONFIGURED, State.STANDBY, State.ARMED, State.ACTIVE, State.PARK):
+        bench.measure((0.01, 0.0, 0.0))
+        stopped = bench.guard.tick(bench.now)
+        assert bench.guard.fault is Reason.STOPPED
+        assert stopped is not None
+        assert (stopped.command, stopped.reason, stopped.release) == (held, Reason.STOPPED, False)
+        assert bench.answer(0.1, 0.0).reason is Reason.LATCHED
+    assert bench.guard.counters["fault.stopped"] == 1
+    bench.epoch += 1
+    bench.state = State.STANDBY
+    bench.measure()
+    assert bench.guard.fault is None
+
+
+def test_a_stop_says_first_what_made_it() -> None:
+    bench = Bench()
+    bench.measure(velocity=(31.0, 0.0, 0.0))
+    for bench.state in (State.DAMP, State.FAULT, State.ESTOP):
+        bench.measure()
+        assert bench.guard.fault is Reason.VELOCITY_LIMIT
+    bench.epoch += 1  # with the news of another stop in the same message
+    bench.measure()
+    assert bench.guard.fault is Reason.STOPPED
+
+
 @pytest.mark.parametrize(
     ("position", "velocity", "fault"),
     [
@@ -439,7 +473,7 @@ def test_what_is_measured_where_nothing_moves_is_no_fault(state: State) -> None:
     bench = Bench(state=state)
     bench.measure(velocity=(31.0, 0.0, 0.0))
     bench.measure((math.nan, 0.0, 0.0))
-    assert bench.guard.fault is None
+    assert bench.guard.fault is (Reason.STOPPED if state in STOPS else None)
 
 
 @pytest.mark.parametrize(("way", "fault"), [(0.9375, None), (beyond(0.9375), Reason.POSITION_JUMP)])

@@ -17,8 +17,7 @@ import pytest
 import yaml
 
 from landbridge_nodes import bringup
-from landbridge_nodes.bridge import PARK_SECONDS
-from landbridge_nodes.process import BRIDGE_PRIORITY, LOCK_MEMORY, notify
+from landbridge_nodes.process import BRIDGE_PRIORITY, LOCK_MEMORY, PARK_SECONDS, notify
 from landbridge_nodes.processes import Processes
 
 SPECS = bringup.deploy("furuta", "hardware", 0, "bundle", black_box="faults")

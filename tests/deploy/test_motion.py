@@ -63,16 +63,16 @@ def test_a_jump_at_the_very_speed_limit_is_a_jump() -> None:
 
 def test_a_base_is_upright_until_a_measurement_says_otherwise() -> None:
     motion = Motion(QUADRUPED)
-    assert motion.outside(0.0) is None
+    assert not motion.tilted
     motion.take(STANCE, [0.0] * 12, 0.0)
-    assert motion.outside(0.0) is None
+    assert not motion.tilted
 
 
 def test_a_tilt_that_is_no_number_is_no_measurement() -> None:
     motion = Motion(QUADRUPED)
     assert motion.take(STANCE, [0.0] * 12, 0.0, math.nan) is Reason.MEASUREMENT_NOT_FINITE
     assert motion.take(STANCE, [0.0] * 12, 0.0, QUADRUPED.safety.max_tilt or 0.0) is None
-    assert motion.outside(0.0) is None
+    assert not motion.tilted
 
 
 def test_a_robot_that_tips_over_is_stopped_where_its_joints_are() -> None:
@@ -91,6 +91,33 @@ def test_a_robot_that_tips_over_is_stopped_where_its_joints_are() -> None:
     assert guard.fault is Reason.TILT
     assert stop is None or stop.command == pytest.approx(moved)
     assert not guard.admit(3, QUADRUPED.actuated, STANCE, 0.045).write
+
+
+def test_a_robot_that_has_fallen_can_be_parked_and_not_armed() -> None:
+    """It falls no farther, and whoever lifts it should not have to lift a powered one."""
+    guard, beyond = Guard(QUADRUPED), math.nextafter(QUADRUPED.safety.max_tilt or 0.0, math.inf)
+    guard.measure(0, 0.0, STANCE, [0.0] * 12)
+    guard.supervise(State.ARMED, 0, 0.0)
+    guard.tick(0.0)
+    for number, state in enumerate((State.FAULT, State.STANDBY, *[State.PARK] * 600), 1):
+        now = 0.02 * number
+        guard.measure(number, now, guard.written, [0.0] * 12, beyond)
+        guard.supervise(state, int(state is not State.FAULT), now)
+        guard.tick(now)
+    assert (guard.fault, guard.powered) == (None, False)
+    guard.supervise(State.ARMED, 1, now)
+    assert guard.fault is Reason.TILT
+
+
+def test_what_is_wrong_with_the_joints_of_a_fallen_robot_is_a_fault_in_park_too() -> None:
+    limit = QUADRUPED.safety.max_tracking_error or 0.0
+    guard = Guard(QUADRUPED)
+    guard.measure(0, 0.0, STANCE, [0.0] * 12)
+    guard.supervise(State.ARMED, 0, 0.0)
+    guard.tick(0.0)
+    guard.supervise(State.PARK, 0, 0.02)
+    guard.measure(1, 1.0, [pos + 1.01 * limit for pos in STANCE], [0.0] * 12, math.pi)
+    assert guard.fault is Reason.TRACKING_ERROR
 
 
 def test_a_reset_holds_the_robot_where_it_is_by_then() -> None:

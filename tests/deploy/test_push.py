@@ -1,11 +1,9 @@
-"""`landbridge deploy push` against a real sshd on this machine, with keys and a ROOT of its own.
-
-`tests/ros/test_armed.py` pushes to a robot that runs.
-"""
+"""`landbridge deploy push` against a real sshd on this machine; `tests/ros/test_armed.py` has a robot that runs."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,7 @@ from landbridge.deploy.push import SWITCH, push
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
+from landbridge.signature import sign
 
 FURUTA = load_robot("furuta")
 WEIGHT = np.zeros((Observer(FURUTA.spec).size, 1), np.float32)
@@ -49,16 +48,62 @@ def test_a_bundle_is_switched_to_only_when_it_holds_there_and_back_again(
     assert (target.link("current"), target.link("previous")) == (release[first], release[second])
 
 
+def test_the_key_that_is_named_decides_also_of_a_rollback(
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path]
+) -> None:
+    python = (target.root / "python").read_text()  # what is not asked here takes seconds each time
+    quick = 'case "$*" in *verify*) ;; *doctor*) echo \'{"checks": []}\'; exit ;; *) exit 1 ;; esac\n'
+    (target.root / "python").write_text(python.replace("#!/bin/sh\n", f"#!/bin/sh\n{quick}"))
+    for name in ("ours", "theirs"):
+        make = f"openssl ecparam -name prime256v1 -genkey -noout -out {name}.pem && openssl ec -in {name}.pem -pubout"
+        subprocess.run(f"{make} -out {name}.pub", shell=True, check=True, capture_output=True, cwd=tmp_path)
+    bundle = linear_bundle(tmp_path / "bundle", WEIGHT)
+    sign(bundle, tmp_path / "theirs.pem")
+    target.push(bundle, public_key=tmp_path / "theirs.pub")
+    theirs, before = target.link("current"), read_bundle(target.root / "current" / "bundle").files
+    sign(bundle, tmp_path / "ours.pem")
+    target.push(bundle, public_key=tmp_path / "ours.pub")  # the same digest
+    assert (target.link("previous"), target.link("current") == theirs) == (theirs, False)
+    assert read_bundle(target.root / "previous" / "bundle").files == before  # what ran was not written to
+    with pytest.raises(InputError, match=r"is no signature of this bundle by .*nothing was switched"):
+        target.push(rollback=True, public_key=tmp_path / "ours.pub")
+    assert target.link("previous") == theirs
+
+
+def test_a_robot_that_falls_silent_ends_the_push(
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("landbridge.deploy.push.SILENCE_SECONDS", 3)
+    stop = f"""#!/bin/sh
+case "$*" in *verify*) ;; *) exit 1 ;; esac
+process=$$
+until case $(cat /proc/$process/comm) in sshd*) true ;; *) false ;; esac; do
+    process=$(sed 's/.*) . //; s/ .*//' /proc/$process/stat)
+done
+echo $process > {tmp_path}/stopped
+kill -STOP $process"""
+    (target.root / "python").write_text(stop)
+    try:
+        with pytest.raises(InputError, match=r"Timeout, server .* not responding"):
+            target.push(linear_bundle(tmp_path / "bundle", WEIGHT))
+    finally:
+        os.kill(int((tmp_path / "stopped").read_text()), signal.SIGKILL)
+    assert not (target.root / "current").is_symlink()
+
+
 def test_a_switch_that_fails_is_not_reported_as_done(
     target: Any, tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = tmp_path / "full disk"
     full.mkdir()
+    (full / "sync").write_text("#!/bin/sh\ntouch synced\n")
+    (full / "sync").chmod(0o755)
     (full / "ln").write_text("#!/bin/sh\necho 'No space left on device' >&2\nexit 1\n")
     (full / "ln").chmod(0o755)
     environment = {"PATH": f"{full}:{os.environ['PATH']}"}
     done = subprocess.run(["sh", "-c", SWITCH, "sh", "releases/a"], cwd=full, env=environment, capture_output=True)
     assert (done.returncode, done.stderr) == (1, b"No space left on device\n")
+    assert (full / "synced").is_file()  # before anything leads to it
     monkeypatch.setattr("landbridge.deploy.push.LISTEN_SECONDS", 0.1)
     (target.root / "current.new").mkdir()  # takes the link into it, and becomes `current` itself
     with pytest.raises(InputError, match=r"current is missing after the switch to releases/\w+\. look at"):
@@ -75,6 +120,8 @@ def test_what_is_wrong_is_said_before_anything_is_sent(
         target.push(bundle, rollback=True)
     with pytest.raises(InputError, match=r"Permission denied .*check the name, the key"):
         push(target.host, bundle, ssh=target.ssh.replace(f"-i {tmp_path}/user", "-i /nowhere"))
+    with pytest.raises(InputError, match=r"--ssh: \"ssh '\": No closing quotation"):
+        push(target.host, bundle, ssh="ssh '")
     with pytest.raises(InputError, match="set up /nowhere as"):
         push(target.host, bundle, root="/nowhere", ssh=target.ssh)
     (bundle / "policy.onnx").write_bytes(b"x")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from untrained import write_untrained
 
-from landbridge.bundle import read_bundle
+from landbridge.bundle import npz, read_bundle
 from landbridge.deploy.graph import ProviderFallbackWarning
 from landbridge.deploy.runtime import load_policy
 from landbridge.deploy.verify import verify
@@ -54,6 +55,24 @@ def test_an_action_is_cut_off_at_its_limits_and_nan_stays(
 def test_golden_mismatch_is_refused(tmp_path: Path, linear_bundle: MakeBundle) -> None:
     with pytest.raises(InputError, match=r"golden.npz.*differ by .*allowed is 1e-05"):
         load_policy(read_bundle(linear_bundle(tmp_path / "b", WEIGHT, golden_shift=1e-3)))
+
+
+@pytest.mark.parametrize(
+    ("obs", "action", "match"),
+    [
+        (np.zeros((0, SIZE)), np.zeros((0, 1)), r"obs \(0, 8\) and action \(0, 1\) are no rows of 8 and 1 values"),
+        (np.zeros((5, 1)), np.zeros((5, 1)), r"obs \(5, 1\)"),  # would be spread over all columns
+        (np.zeros((5, SIZE)), np.zeros((4, 1)), r"action \(4, 1\)"),
+        (np.zeros((5, 2, SIZE)), np.zeros((5, 1)), r"action \(5, 1\)"),
+        (np.full((5, SIZE), np.nan), np.zeros((5, 1)), "obs has NaN"),
+    ],
+)
+def test_golden_vectors_that_prove_nothing_are_refused(
+    tmp_path: Path, linear_bundle: MakeBundle, obs: np.ndarray, action: np.ndarray, match: str
+) -> None:
+    bundle = read_bundle(linear_bundle(tmp_path / "b", WEIGHT))
+    with pytest.raises(InputError, match=rf"golden\.npz: .*{match}"):
+        load_policy(replace(bundle, files={**bundle.files, "golden.npz": npz(obs=obs, action=action)}))
 
 
 def test_nan_from_the_graph_is_a_golden_mismatch(

@@ -166,6 +166,41 @@ def test_an_estop_is_reset_once_the_robot_rests_or_has_failed_to() -> None:
         assert supervisor.handle(Event.RESET, now).accepted is accepted
 
 
+def test_a_fault_is_reset_once_the_robot_rests_or_has_failed_to() -> None:
+    refused = (False, "reset refused: the robot has not come to rest")
+    supervisor = active(spec=QUADRUPED)
+    supervisor.handle(Event.BRIDGE_LOST, 1.0)  # it hung, and goes on: the robot is still in motion
+    supervisor.bridge_seen(1.0)
+    for news, accepted in (("", False), ("HOLD", False), ("FAULT", True)):
+        supervisor.settled(news, 1.0)
+        answer = supervisor.handle(Event.RESET, 1.0)
+        assert accepted or (answer.accepted, answer.message) == refused
+    assert supervisor.state is State.UNCONFIGURED
+
+    supervisor = active(1.0, spec=QUADRUPED)
+    supervisor.handle(Event.BRIDGE_FAULT, 1.0)
+    supervisor.settled("HOLD", 1.0)  # at rest: that is how it came to FAULT
+    assert supervisor.handle(Event.RESET, 1.0).accepted
+
+    for event, reason in ((Event.BRIDGE_FAULT, "silent"), (Event.BRIDGE_LOST, "bridge_lost")):
+        supervisor = active(spec=QUADRUPED)
+        supervisor.handle(event, 1.0, reason)
+        for now, accepted in ((1.0 + RECOVERY_TIMEOUT, False), (1.0 + RECOVERY_TIMEOUT + 0.001, True)):
+            supervisor.bridge_seen(now)
+            supervisor.tick(now)  # HOLD becomes FAULT, which is no new stop
+            assert supervisor.handle(Event.RESET, now).accepted is accepted
+
+
+def test_an_estop_of_a_robot_that_is_stopped_already_is_a_new_stop() -> None:
+    supervisor = active()
+    supervisor.handle(Event.BRIDGE_LOST, 1.0)
+    supervisor.handle(Event.ESTOP, 40.0)
+    supervisor.bridge_seen(40.0)
+    assert not supervisor.handle(Event.RESET, 40.0).accepted
+    supervisor.settled("ESTOP", 40.0)
+    assert supervisor.handle(Event.RESET, 40.0).accepted
+
+
 def test_admissible_commands_must_come_in_a_row() -> None:
     supervisor = active()
     supervisor.handle(Event.DISARM, 1.0)

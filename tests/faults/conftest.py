@@ -12,13 +12,13 @@ from landbridge_nodes.operator import Operator
 from .rig import FURUTA, WEIGHT, Rig
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def bring_up(
     tmp_path_factory: pytest.TempPathFactory,
     new_ros_domain: Callable[[pytest.MonkeyPatch], None],
     linear_bundle: Callable[..., Path],
 ) -> Iterator[Rig]:
-    """Recorder, bridge, policy and monitor, for all tests of this folder."""
+    """Recorder, bridge, policy and monitor, for all tests of a file."""
     folder = tmp_path_factory.mktemp("faults")
     with pytest.MonkeyPatch.context() as patch:
         new_ros_domain(patch)

@@ -61,11 +61,7 @@ class Rig:
         self._processes: dict[str, tuple[bringup.NodeSpec, Processes]] = {}
         self._ended: set[str] = set()  # or about to end
         self._count = itertools.count()
-        self._monitor = ""  # its id: a new one has another
-        services = "/monitor/disarm", "/monitor/reset", "/bridge/reset_plant", "/recorder/ready"
-        self._clients = {name: operator.node.create_client(Trigger, name) for name in services}
         topics.subscribe(operator.node, topics.GUARD_COMMAND, self._on_verdict)
-        topics.subscribe(operator.node, topics.SAFETY_STATE, self._on_state)
         self._name_what_is_recorded()
 
     def record_anew(self) -> None:
@@ -93,10 +89,9 @@ class Rig:
             (self.substitute / f"{name}.py").write_text(source)
             wanted[name] = replace(self.specs[name], package=self.substitute.name)
         lost = [spec for spec in wanted.values() if not self.runs(spec.name) or self._processes[spec.name][0] != spec]
-        monitor = self._monitor
         for spec in lost:
             self._start(spec)
-        self.operator.wait(lambda: self._monitor != monitor or self.specs["monitor"] not in lost, START_TIMEOUT)
+        self._await_heartbeat()
         self.operator.wait(self._is_led_to_standby, START_TIMEOUT)
         self.operator.wait_ready(recorded=False)
         for service in ("/bridge/reset_plant", "/recorder/ready"):
@@ -141,21 +136,30 @@ class Rig:
             self._accepted("/monitor/reset")
         return state is State.STANDBY
 
+    def _await_heartbeat(self) -> None:
+        """Hear the monitor that runs now: a new subscription hears of no other."""
+        heard: list[Any] = []
+        subscription = topics.subscribe(self.operator.node, topics.SAFETY_STATE, heard.append)
+        self.operator.wait(lambda: bool(heard), START_TIMEOUT)
+        self.operator.node.destroy_subscription(subscription)
+
     def _accepted(self, service: str) -> bool:
-        """Whether it was answered, and not refused; what a process just started anew is asked may be lost."""
-        future = self._clients[service].call_async(Trigger.Request())
+        """Whether it was answered, and not refused; a new client knows no server that has ended."""
+        node = self.operator.node
+        client = node.create_client(Trigger, service)
         try:
-            self.operator.wait(future.done, 0.5)
+            self.operator.wait(client.service_is_ready, 1.0)
+            future = client.call_async(Trigger.Request())
+            self.operator.wait(future.done, 1.0)
         except InputError:
             return False
+        finally:
+            node.destroy_client(client)
         return bool(future.result().success)
 
     def _on_verdict(self, message: Any) -> None:
         stamp = topics.to_ns(message.header.stamp)
         self.verdicts.append(Verdict(stamp, time.time_ns(), message.header.frame_id, message.effort[0]))
-
-    def _on_state(self, message: Any) -> None:
-        self._monitor = topics.status_value(message, "monitor")
 
     def activate(self) -> None:
         self.verdicts.clear()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -16,6 +17,7 @@ from mcap.exceptions import McapError
 from mcap.stream_reader import StreamReader
 
 from landbridge.deploy.supervisor import State
+from landbridge.errors import InputError
 from landbridge_nodes import bringup, topics
 from landbridge_nodes.process import LOOP_SECONDS
 from landbridge_nodes.processes import Processes
@@ -30,7 +32,7 @@ pytestmark = pytest.mark.ros
 )
 def test_the_policy_dies_hangs_or_ends(rig: Rig, number: signal.Signals, fault: str) -> None:
     rig.activate()
-    stopped, last = rig.stop_after(rig.strike("policy", number), "silent", "not_active")
+    stopped, last = rig.stop_after(rig.strike("policy", number), "silent", "not_active", "stopped")
     report(f"policy {number.name}", stopped, last)
     works_on = 1000 * LOOP_SECONDS if number is signal.SIGTERM else 0.0
     assert stopped <= works_on + SILENCE * DT_MS + BUSY_MS
@@ -94,6 +96,26 @@ def test_a_restarted_monitor_neither_resets_nor_moves(rig: Rig) -> None:
         rig.reset()
         outcome = rig.operator.episode(30)
         assert (outcome.ended, outcome.ticks) == ("STANDBY", 30)
+
+
+def test_an_estop_outlives_the_monitor_and_the_bridge_that_heard_it(rig: Rig) -> None:
+    """The monitor alone knew of it; a bridge that is started anew learns it from the monitor."""
+    told: list[Any] = []
+    topics.subscribe(rig.operator.node, topics.BRIDGE_FAULT, told.append)
+    rig.activate()
+    rig.operator.call("/monitor/estop")
+    rig.operator.wait(lambda: rig.verdicts[-1].reason == "stopped", 5)
+    rig.strike("monitor", signal.SIGKILL)
+    with Processes([rig.specs["monitor"]]):
+        rig.operator.wait(lambda: rig.operator.state is State.FAULT and rig.operator.reason == "estop", 15)
+        with pytest.raises(InputError, match="arm refused in FAULT"):
+            rig.operator.call("/monitor/arm")
+        rig.strike("bridge", signal.SIGKILL)
+        told.clear()
+        with Processes([rig.specs["bridge"]]):
+            rig.operator.wait(lambda: any(status.message == "estop" for status in told), 15)
+            rig.reset()
+            assert rig.operator.episode(20).ended == "STANDBY"
 
 
 BUSY = """
@@ -195,12 +217,12 @@ def test_a_bridge_that_is_ended_after_an_estop_moves_nothing(rig: Rig) -> None:
     """Whether anything may be moved is for a reset to say; and torque that holds is for a person to take off."""
     rig.activate()
     rig.operator.call("/monitor/estop")
-    rig.operator.wait(lambda: rig.verdicts[-1].reason == "not_active", 5)
+    rig.operator.wait(lambda: rig.verdicts[-1].reason == "stopped", 5)
     bridge = psutil.Process(rig.pid("bridge"))
     rig.strike("bridge", signal.SIGTERM)
     rig.operator.wait(lambda: bridge.status() == psutil.STATUS_ZOMBIE, 10)
     said = "".join(log.read_text() for log in rig.logs.glob(f"*_{bridge.pid}_*"))
-    assert "torque is left on (ESTOP): support the robot and cut its power" in said
+    assert "torque is left on (estop): support the robot and cut its power" in said
     assert "parked" not in {v.reason for v in rig.verdicts}
     assert rig.operator.state is State.ESTOP
 

@@ -23,7 +23,7 @@ from landbridge.deploy.hardware import choose_hardware, open_hardware
 from landbridge.deploy.hil import acceptance, nudge, stages
 from landbridge.deploy.hil.acceptance import Account, accept, plan_for, reduced
 from landbridge.deploy.hil.board import FIRMWARE
-from landbridge.deploy.hil.loop import Loop
+from landbridge.deploy.hil.loop import Loop, Tick
 from landbridge.deploy.hil.stages import Plan, Result
 from landbridge.robot import Robot, load_robot
 
@@ -119,6 +119,8 @@ def accepted(robot: Robot, emulated: Emulated, unplug_after: str = "") -> Accoun
     [
         ("reverse arm", "wiring", "the motor or the encoder is reversed"),
         ("swap arm pendulum", "identity", "its encoder is that of another joint"),
+        ("speed arm -1", "wiring", "the speed has a wrong sign or unit"),
+        ("speed arm 0.1", "wiring", "the speed has a wrong sign or unit"),
     ],
 )
 def test_bad_wiring_fails_at_once_and_leaves_no_torque(
@@ -253,8 +255,23 @@ NAMES = ["hip", "knee", "wheel"]
     ],
 )
 def test_what_a_move_shows(ways: list[float], said: str) -> None:
-    problem = nudge.Move("hip", 1, 0.5, NAMES, ways, allowed=[0.05, 0.05, 0.1], ticks=[]).problem()
+    problem = nudge.Move("hip", 1, 0.5, NAMES, ways, allowed=[0.05, 0.05, 0.1], ticks=_ticks(0.11)).problem()
     assert problem.endswith(said) if said else problem == ""
+
+
+@pytest.mark.parametrize(
+    ("by_speed", "right"), [(0.05, True), (0.3, True), (-0.11, False), (0.03, False), (0.4, False)]
+)
+def test_a_speed_that_adds_up_to_another_way_is_wrong(by_speed: float, right: bool) -> None:
+    move = nudge.Move("hip", 1, 0.5, NAMES, [0.11, 0.0, 0.0], allowed=[0.05, 0.05, 0.1], ticks=_ticks(by_speed))
+    assert (move.problem() == "") == right
+    assert move.by_speed == pytest.approx(by_speed)
+
+
+def _ticks(way: float) -> list[Tick]:
+    """Half a second of a hip whose speed rises evenly, and adds up to `way` [rad]."""
+    speeds = [(t, 8 * way * t) for t in (0.0, 0.1, 0.3, 0.5)]
+    return [Tick(t, False, True, (0.0, 0.0, 0.0), (speed, 0.0, 0.0), t, None) for t, speed in speeds]
 
 
 def test_limits_are_reduced_for_what_is_driven_only() -> None:

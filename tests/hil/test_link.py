@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from landbridge.deploy.hardware import mcu as mcu_module
+from landbridge.deploy.hardware import mcu_errors
 from landbridge.deploy.hardware.mcu import Mcu
 from landbridge.deploy.hardware.port import open_port
 from landbridge.deploy.hardware.protocol import State
@@ -26,7 +28,7 @@ from landbridge.deploy.hil.emulator import Emulator
 from landbridge.deploy.hil.wire import FAULTS
 from landbridge.errors import InputError
 from landbridge.hardware_spec import McuHardware
-from landbridge.robot import load_robot
+from landbridge.robot import Encoder, Robot, load_robot
 
 from .rig import DT, FURUTA, WATCHDOG_MS, Emulated, Rig, recover, until
 
@@ -96,7 +98,7 @@ def test_one_damaged_frame_is_counted_and_control_goes_on(
     assert link.fault == ""
     noticed = link.counters.total() - before
     unseen = fault in ("lost", "joined") or (fault, direction) == ("duplicate", "to_host")
-    assert noticed == 0 if unseen else 1 <= noticed < mcu_module.STORM_ERRORS
+    assert noticed == 0 if unseen else 1 <= noticed < mcu_errors.STORM_ERRORS
 
 
 @pytest.mark.parametrize("order", ["lost to_board", "lost to_host", "latency 100", "unplug"])
@@ -309,3 +311,17 @@ def test_another_protocol_version() -> None:
 def test_a_watchdog_shorter_than_two_periods_is_refused(rig: Rig) -> None:
     said = refused(lambda: Mcu(FURUTA, McuHardware(port=rig.port, watchdog_ms=39)))
     assert "less than two control periods" in said
+
+
+def test_a_board_that_reports_too_seldom_for_its_watchdog_is_refused() -> None:
+    said = refused(lambda: Mcu(FURUTA, McuHardware(watchdog_ms=45, telemetry_rate_hz=20)))
+    assert "telemetry_rate_hz 20 is less than once in watchdog_ms" in said
+
+
+def test_an_encoder_that_nothing_reads_is_refused() -> None:
+    """`calibrate zero` finds it again after it has been written into robot.yaml, and twice as wrong."""
+    arm, pendulum = FURUTA.spec.joints
+    turned = arm.model_copy(update={"encoder": Encoder(offset=0.1)})
+    robot = Robot(FURUTA.spec.model_copy(update={"joints": (turned, pendulum)}), FURUTA.folder)
+    said = refused(lambda: Mcu(robot, McuHardware()))
+    assert re.search(r"joints \['arm'\] have an encoder of their own.*the board's own `measure`", said)

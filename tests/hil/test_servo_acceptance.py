@@ -30,15 +30,18 @@ ALTERED = (  # patient, since a busy machine may be late, and with short ways fr
     ("name: wrist_flex,", "name: wrist_flex, default_joint_pos: 1.4,"),
     ("default_joint_pos: 0.5", "default_joint_pos: 1.4"),
     ("gripper: 0}", "gripper: 1.55}"),
-    ("hardware: {kind: twin}", "hardware: {kind: dynamixel, watchdog_ms: 400}"),
 )
 
 
 @pytest.fixture(scope="module")
 def arm(tmp_path_factory: pytest.TempPathFactory) -> Robot:
-    folder = shutil.copytree(load_robot("arm").folder, tmp_path_factory.mktemp("altered") / "arm")
+    return altered(tmp_path_factory.mktemp("altered") / "arm", "{kind: dynamixel, watchdog_ms: 400}")
+
+
+def altered(folder: Path, hardware: str) -> Robot:
+    shutil.copytree(load_robot("arm").folder, folder)
     text = (folder / "robot.yaml").read_text()
-    for old, new in ALTERED:
+    for old, new in (*ALTERED, ("hardware: {kind: twin}", f"hardware: {hardware}")):
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     (folder / "robot.yaml").write_text(text)
@@ -76,6 +79,29 @@ def test_an_arm_that_falls_between_stages_is_accepted(
     deadline = time.monotonic() + 5
     while bus.order("status")["position"][1] > parked - 0.04:  # it falls whenever it is let go
         assert time.monotonic() < deadline
+
+
+@pytest.mark.filterwarnings("ignore:feetech")
+def test_feetech_servos_are_accepted_without_the_watchdog_that_they_have_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nudge, "STILL_SECONDS", 0.2)
+    monkeypatch.setattr(stages, "MISSED_SHARE", 1.0)
+    brief = ("identity", "wiring", "latency", "watchdog")
+    monkeypatch.setattr(acceptance, "STAGES", {name: stages.STAGES[name] for name in brief})
+    robot, out = altered(tmp_path / "arm", "{kind: feetech}"), tmp_path / "hil"
+    bus = Emulated(tmp_path / "port", "--robot", str(robot.folder), "--hardware", "feetech")
+    times = ["--joints", "elbow", "--soak-s", "1", "--latency-s", "1"]
+    try:
+        command = ["hil", "run", "--robot", str(robot.folder), "--port", bus.port, "--yes", "--out", str(out), *times]
+        assert main(command) == 0
+        assert not any(bus.order("status")["torque"])
+    finally:
+        assert bus.end() == 0
+    (suite,) = ET.parse(out / "junit.xml").getroot()
+    assert (suite.attrib["tests"], suite.attrib["failures"], suite.attrib["skipped"]) == ("4", "0", "1")
+    (skipped,) = [case for case in suite.iter("testcase") if case.find("skipped") is not None]
+    assert skipped.attrib["name"] == "watchdog" and "holds it" in skipped.find("skipped").attrib["message"]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

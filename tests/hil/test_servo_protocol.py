@@ -57,6 +57,11 @@ def test_the_table_is_that_of_robotis(model: str) -> None:
         assert f"\n{told}\t2\tIndirect Address 1\n" in text and f"\n{shown}\t1\tIndirect Data 1\n" in text
 
 
+def test_the_rates_are_those_of_feetech() -> None:
+    """SMS_STS.h of Feetech's library: SMS_STS_76800 is 5, which a servo set to 57600 by that code would speak."""
+    assert [FEETECH.bauds[code] for code in range(4, 8)] == [115_200, 76_800, 57_600, 38_400]
+
+
 def test_packed_registers_by_hand() -> None:
     """Side by side in the order of their names, each with all of its bytes."""
     block = DYNAMIXEL.packed_block()

@@ -38,6 +38,15 @@ def test_a_scan_lists_what_answers_at_whatever_rate(kind: Any, arm_bus: Emulated
         scan(arm_bus.port, OTHER[kind], last_id=2)
 
 
+def test_what_a_servo_knows_better_than_robot_yaml_is_taken_out(kind: Any, arm_bus: Emulated) -> None:
+    arm_bus.order("homing elbow -100")
+    arm_bus.order("narrow elbow 3000")
+    arm_bus.order("mode elbow 1")
+    written = setup(arm_bus.port, 3, kind, yes=True)["written"]
+    assert all(word in written for word in ("homing_offset = 0", "max_position_limit = 4095", "operating_mode = "))
+    assert setup(arm_bus.port, 3, kind, yes=True)["written"] == "nothing"
+
+
 def test_a_servo_gets_another_id_and_rate_and_its_own_back(kind: Any, arm_bus: Emulated) -> None:
     before = scan(arm_bus.port, kind, baud=1_000_000, last_id=7)
     try:

@@ -262,6 +262,21 @@ class TestServos:
         recover(servos)
         until(servos, lambda: all(arm_bus.order("status")["torque"]) and not servos.fault, HOME)
 
+    def test_servos_without_torque_are_given_no_goal_before_they_are_to_move(
+        self, servos: Servos, kind: str, arm_bus: Emulated
+    ) -> None:
+        """There are servos that take a goal for an order to switch on."""
+        until(servos, lambda: servos.torque, AWAY)
+        servos.disable()
+        until(servos, lambda: not servos.torque)
+        goals = arm_bus.order("status")["goal"]
+        servos.recover()
+        assert arm_bus.order("status")["goal"] == goals
+        servos.close()
+        arm_bus.order("reset")
+        connect(kind, arm_bus).close()
+        assert arm_bus.order("status")["goal"] == goals
+
     def test_a_bus_plugged_in_again_does_not_move_before_a_reset(self, servos: Servos, arm_bus: Emulated) -> None:
         until(servos, lambda: at(AWAY, arm_bus), AWAY)
         arm_bus.order("unplug")
@@ -366,10 +381,15 @@ class TestServos:
         with pytest.raises(InputError, match=r"servo 3 \(elbow\) has model number 350; known to the"):
             connect(kind, arm_bus)
         arm_bus.order("clear")
-        arm_bus.order("mode elbow 1")
-        with pytest.raises(InputError, match=r"servo 3 \(elbow\) is in operating mode 1.*servo setup"):
-            connect(kind, arm_bus)
-        arm_bus.order("clear")
+        for order, said in {
+            "mode elbow 1": "has operating_mode 1, not",
+            "homing elbow -100": "has homing_offset -100, not 0",
+            "narrow elbow 3000": "takes goals of 0 to 3000 ticks, and position_limit .* asks for 1005 to 3091",
+        }.items():
+            arm_bus.order(order)
+            with pytest.raises(InputError, match=rf"servo 3 \(elbow\) {said}.*servo setup .* --id 3"):
+                connect(kind, arm_bus)
+            arm_bus.order("clear")
         with pytest.raises(InputError, match=r"no answer at 1000000 baud from elbow \(9\)\. .*servo scan"):
             connect(kind, arm_bus, ids={**{n: i for i, n in enumerate(ARM.spec.joint_names, 1)}, "elbow": 9})
         with pytest.raises(InputError, match="no answer at 57600 baud from shoulder_pan"):

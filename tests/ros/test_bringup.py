@@ -25,6 +25,7 @@ from landbridge.robot import load_robot
 from landbridge_nodes import bringup
 from landbridge_nodes import up as up_module
 from landbridge_nodes.bringup import NodeSpec
+from landbridge_nodes.neighbours import Neighbours
 from landbridge_nodes.operator import Operator
 from landbridge_nodes.process import stay_on_this_machine
 from landbridge_nodes.processes import Processes, arguments, parameters_yaml
@@ -152,7 +153,10 @@ def test_both_front_ends_start_identical_argument_lists(
 ) -> None:
     make, declared = bringup.MODES[mode]
     expand = expand_with_launch_ros if HAS_LAUNCH_ROS else expand_with_stand_ins
+    listened: list[str] = []
+    monkeypatch.setattr(Neighbours, "require_none", lambda self: listened.append(mode))
     launched = expand(repository / "launch" / f"{mode}.launch.py", dict(VALUES[mode]), monkeypatch)
+    assert listened == [mode]
     typed = {a.name: a.read(VALUES[mode].get(a.name, str(a.default))) for a in declared}
     assert launched == [as_started_by_up(spec) for spec in make(**typed)]
     assert len(launched) == {"record": 4, "deploy": 4, "hil": 4, "twin": 2}[mode]

@@ -18,10 +18,10 @@ from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
-from landbridge_nodes import bringup
+from landbridge_nodes import bringup, neighbours
 from landbridge_nodes.operator import PLACE, Operator
 from landbridge_nodes.processes import Processes
-from landbridge_nodes.up import up
+from landbridge_nodes.up import record, up
 
 pytestmark = pytest.mark.ros
 FURUTA = load_robot("furuta")
@@ -91,6 +91,20 @@ def test_the_operators_way_through_the_states(running: tuple[Processes, Operator
     assert (outcome.ended, outcome.ticks, outcome.success) == ("STANDBY", 20, False)
 
 
+def test_a_second_bring_up_in_one_domain_is_refused_before_anything_is_started(
+    running: tuple[Processes, Operator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heard by the first monitor, its bridge would be led and its robot armed with the first one."""
+    monkeypatch.setattr(neighbours, "LISTEN_SECONDS", 20.0)  # a busy machine is late at times
+    already = "ROS_DOMAIN_ID: domain .* has a robot already: /(bridge|monitor)"
+    before = psutil.Process().children()
+    for start in (lambda: up("twin", scenario="none"), lambda: record(tmp_path / "bag", scenario="none")):
+        with pytest.raises(InputError, match=already):
+            start()
+    assert psutil.Process().children() == before
+    assert not (tmp_path / "bag").exists()
+
+
 def test_nothing_moves_while_two_monitors_share_a_domain(running: tuple[Processes, Operator]) -> None:
     """Their services bear one name: an arm that was meant for a twin would arm the robot beside it."""
     _, operator = running
@@ -126,7 +140,18 @@ def test_a_person_reaches_into_a_robot_only_after_it_is_parked(
         why = operator.reason
         os.kill(processes.pid("policy"), signal.SIGCONT)
         assert operator.episode(5).ended == "STANDBY"
-    first, parking, placing = asked
+        operator.call("/monitor/arm")
+        operator.wait(lambda: operator.state is State.ACTIVE, 5)
+        operator.call("/monitor/estop")
+        operator.wait(lambda: operator.state is State.ESTOP, 5)
+        with pytest.raises(InputError, match="/monitor/estop: was called"):
+            operator.episode(5)
+        operator.wait(lambda: accepted(operator, "/monitor/reset"), 5)
+        operator.wait(lambda: operator.state is State.STANDBY, 5)  # it holds
+        assert operator.episode(5).ended == "STANDBY"
+    first, parking, placing, *held = asked
+    step_back = "torque may be on: support what could fall, step back, then press Enter: it will park"
+    assert held == [(step_back, State.STANDBY, "configured"), (PLACE, State.STANDBY, "park")]
     assert (first[:2], placing) == ((PLACE, State.STANDBY), (PLACE, State.STANDBY, "park"))
     assert parking[1:] == (State.FAULT, why)
     assert parking[0].startswith(f"stopped by {why}, torque may be on: support what could fall")

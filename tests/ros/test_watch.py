@@ -103,5 +103,7 @@ def test_what_it_shows_does_not_end_it(listener: Listener) -> None:
             await shows(app, "#state", "FAULT   port [/dev/ttyUSB0] [b]lost")
             await shows(app, "#joints", "+inf", "+nan")
             await shows(app, "#reports", "bridge: [/odd]", "a [red]b", "lidar: STALE here", "other: LEVEL? here")
+            heard[topics.SAFETY_STATE].raw = serialize_message(topics.status_message("OK", "of a lidar", {}))
+            await shows(app, "#state", "no monitor's: 'OK' on /safety/state")
 
     asyncio.run(look())

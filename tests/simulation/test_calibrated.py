@@ -16,6 +16,7 @@ def calibration(**values: float) -> Calibration:
     return Calibration(
         robot="furuta",
         robot_hash=ROBOT.spec.digest(),
+        urdf_hash=ROBOT.urdf_digest(),
         dataset="",
         dataset_hash="",
         known=(),

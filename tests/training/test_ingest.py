@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from mcap.reader import make_reader
 
 pytest.importorskip("rclpy", reason="bags are written with the recorder's own code, which needs rclpy")
 
@@ -49,11 +52,13 @@ def write(
     active_at: Iterable[int] = (0,),
     period: int = PERIOD,
     verdicts: Mapping[int, str] | None = None,
+    clock_steps: Mapping[int, int] | None = None,
     **about: str,
 ) -> Path:
     """A bag with these control ticks; ACTIVE ends and begins anew before each tick of `active_at`.
 
-    `verdicts` are the guard's on the ticks where it is not `ok`.
+    `verdicts` are the guard's on the ticks where it is not `ok`; before a tick of `clock_steps` the wall clock is set
+    so far [ns].
     """
     bag = Bag(path, ABOUT | about, topics.TOPICS)
 
@@ -62,7 +67,7 @@ def write(
 
     starts = set(active_at)
     for tick in ticks:
-        now = START + tick * period
+        now = START + tick * period + sum(step for at, step in (clock_steps or {}).items() if at <= tick)
         if tick in starts:
             stop = topics.joint_message(now - period, ["arm"], "effort", [0.0], "not_active")
             put(topics.GUARD_COMMAND, stop, now - 1000)
@@ -109,6 +114,20 @@ def test_a_lost_tick_and_a_new_stretch_of_active_both_cut(tmp_path: Path) -> Non
     assert bag.lost_ticks == 2
     np.testing.assert_allclose(bag.segments[1].joint_pos[0], [0.22, np.pi - 0.44])
     assert ingest(path, tmp_path / "data")["transitions"] == 19 + 7 + 9
+
+
+@pytest.mark.parametrize("step", [-1_007_000_000, -3_600_000_000_000, 3_600_000_000_000])
+def test_no_transition_leads_over_a_clock_that_was_set(tmp_path: Path, step: int) -> None:
+    """Of two seconds, so that the stamps after the shortest step fall among those before it."""
+    bag = read_bag(write(tmp_path / "bag", range(200), clock_steps={100: step}), SPEC)
+    assert [len(segment.stamps) for segment in bag.segments] == [100, 100]
+    for segment in bag.segments:
+        np.testing.assert_allclose(np.diff(segment.joint_pos[:, 0]), 0.01)
+    assert bag.rate_hz == pytest.approx(50)
+    assert bag.lost_ticks == max(0, step // PERIOD)
+    information = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert information["starting_time"]["nanoseconds_since_epoch"] == START + min(-1000, 100 * PERIOD + step)
+    assert information["duration"]["nanoseconds"] > 0
 
 
 def test_an_episode_ends_where_the_task_ends_it(tmp_path: Path) -> None:
@@ -160,6 +179,19 @@ def test_a_bag_cut_at_any_byte_gives_the_ticks_before_the_cut(tmp_path: Path) ->
         found.append(len(segment.stamps))
     assert found == sorted(found)
     assert found[0] == 0 and found[-1] == 120
+
+
+def test_a_last_chunk_without_its_content_is_cut_off(tmp_path: Path) -> None:
+    path = write(tmp_path / "bag", range(200))
+    file = path / "bag_0.mcap"
+    whole = file.read_bytes()
+    chunks = make_reader(BytesIO(whole)).get_summary().chunk_indexes  # type: ignore[union-attr]
+    last, end = chunks[1].chunk_start_offset, chunks[1].chunk_start_offset + chunks[1].chunk_length
+    file.write_bytes(whole[: (last + end) // 2] + bytes(end - (last + end) // 2))
+    bag = read_bag(path, SPEC)
+    assert bag.repaired == f"cut off: {end - last} bytes after the last complete record are lost"
+    file.write_bytes(whole[:last])
+    assert len(bag.segments[0].stamps) == len(read_bag(path, SPEC).segments[0].stamps) > 2
 
 
 def test_a_changed_byte_is_refused_not_repaired(tmp_path: Path) -> None:

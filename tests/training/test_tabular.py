@@ -85,7 +85,7 @@ def fixed_point(name: str) -> NDArray[np.float64]:
     task: Any = SimpleNamespace(
         observer=observer, reward=reward, terminated=lambda obs, action, next_obs: np.zeros(len(obs), bool)
     )
-    context = Context(None, task, plain, GAMMA, 1.0, torch.device("cpu"), 0)  # type: ignore[arg-type]
+    context = Context(None, task, plain, GAMMA, 1.0, torch.device("cpu"), 0)
     torch.manual_seed(0)
     alignment = ALIGNMENTS[name](CONFIGS[name], context)
     (source, source_pair), (target, target_pair) = rows("source"), rows("target")

@@ -21,9 +21,9 @@ Value = Callable[[Tensor], Tensor]  # normalised obs (N, n) -> V (N,)
 
 @dataclass(frozen=True)
 class Context:
-    """What an alignment may use besides the data."""
+    """What an alignment may use besides the data. Only those that ask a twin need a robot."""
 
-    robot: Robot
+    robot: Robot | None
     task: Task
     normaliser: Normaliser
     gamma: float

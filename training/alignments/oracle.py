@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from landbridge.errors import InputError
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import following
 from landbridge.simulation.scenario import load_scenario
@@ -42,6 +43,8 @@ class Twin(Modelled):
     def predict(self, data: Transitions) -> NDArray[np.float32]:
         """What the twin does after each row, (1, N, n)."""
         robot = self.context.robot
+        if robot is None:
+            raise InputError("--alignment", "an oracle asks a robot's twin, and there is no robot", "choose another")
         silent = {"joint_pos_noise": 0.0, "joint_vel_noise": 0.0}
         quiet = load_scenario(robot, self.config.scenario).model_copy(update=silent)
         plant = make_plant(robot, self.config.engine, quiet, np.random.default_rng(self.context.seed))

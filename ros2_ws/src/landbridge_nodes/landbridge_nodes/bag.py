@@ -62,7 +62,7 @@ class Bag:
         """Append one serialised message that was received at `now` [ns]."""
         if self.fault:
             return
-        self._first, self._last = self._first or now, now
+        self._first, self._last = min(self._first or now, now), max(self._last, now)  # wall time may be set back
         self.counts[topic] += 1
         try:
             self._writer.add_message(self._channels[topic][0], now, raw, now, self.counts[topic])

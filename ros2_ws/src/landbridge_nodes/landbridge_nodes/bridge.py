@@ -31,17 +31,16 @@ from landbridge.deploy.hardware import (
     choose_hardware,
     open_hardware,
 )
-from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, State
-from landbridge.deploy.verdict import Verdict
+from landbridge.deploy.supervisor import COMMANDED, STOPS, State
+from landbridge.deploy.verdict import Reason, Verdict
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
-from landbridge_nodes.process import BRIDGE_PRIORITY, run
+from landbridge_nodes.process import BRIDGE_PRIORITY, PARK_SECONDS, run
 
 DIAGNOSTICS_PERIOD = 1.0  # s
-PARK_SECONDS = 4.0  # to park before the process ends: whoever ends it will not wait for much longer
 PARKABLE = (State.STANDBY, *COMMANDED, State.PARK)  # out of any other state motion needs a reset first
-SETTLING = (*RECOVERIES, State.ESTOP)  # states in which the monitor waits for the robot to come to rest
+SETTLING = (State.PARK, *STOPS)  # states in which the monitor waits for the robot to come to rest
 MOVABLE = (State.UNCONFIGURED, State.STANDBY, State.FAULT, State.ESTOP)  # states in which a twin may be put elsewhere
 
 
@@ -77,6 +76,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._ticks = self._missed = 0
         self._latency_ms: deque[float] = deque(maxlen=4096)
         self._refused = ""  # why the hardware could not be opened
+        self._stopped_by = Reason.STOPPED.value  # what the monitor has said of the stop that it commanded
         self._reported: tuple[str, str, int] | None = None
         self._measurement = JointState(name=self.spec.joint_names)
         self._timing = topics.array_message(0, topics.TIMING, [])
@@ -87,7 +87,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._faults = topics.publish(self, topics.BRIDGE_FAULT)
         self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
         topics.subscribe(self, topics.COMMAND, self._on_command)
-        topics.subscribe(self, topics.SAFETY_STATE, self._on_state)
+        self._safety = topics.subscribe(self, topics.SAFETY_STATE, self._on_state)
         self.create_service(Trigger, "~/reset_plant", self._on_reset_plant)
         self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=self._steady)
 
@@ -105,6 +105,10 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             self._report_fault()
             return TransitionCallbackReturn.FAILURE
         self._refused = ""
+        self.guard.release()  # what it has commanded through another handle is in effect no more
+        if self._holds():
+            remedy = "support what would fall, and call /monitor/park: it takes torque off where the joints stand"
+            self.get_logger().error(f"torque is on that this bridge has not given: {remedy}")
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -114,8 +118,11 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Park or stop, and cease to measure."""
+        """Park or stop, and cease to measure: somebody else's wish, for the monitor wants this node active always."""
         self._park()
+        self._stopped_by = "deactivated"
+        self.guard.supervise(State.FAULT, self.guard.epoch, time.monotonic())
+        self._report_fault()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -146,19 +153,26 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             return
         self.destroy_timer(self._timer)
         self._timer = None
-        left, ended = self.guard.state, False
+        left, deadline = self.guard.state, time.monotonic() + PARK_SECONDS
         parks = left is State.PARK or (self.guard.powered and left in PARKABLE)
-        deadline = time.monotonic() + PARK_SECONDS
+        ended = not (parks or self.guard.powered)
         while not ended and (now := time.monotonic()) < deadline:
+            self._hear_stop()
             state = State.PARK if parks and self.guard.fault is None else State.FAULT
             self.guard.supervise(state, self.guard.epoch, now)
             self._tick()
             ended = self._has_ended(now) and not (state is State.PARK and self._holds())
             time.sleep(max(0.0, now + self.spec.control_dt - time.monotonic()))
         if self._holds():
-            why = left.value if self.guard.fault is None else self.guard.fault.value
             remedy = "support the robot and cut its power, or start again and arm: a disarm parks it"
-            self.get_logger().error(f"torque is left on ({why}): {remedy}")
+            self.get_logger().error(f"torque is left on ({self._latched or left.value}): {remedy}")
+
+    def _hear_stop(self) -> None:
+        """An e-stop while the bridge parks by itself: no executor hands it over before that has ended."""
+        taken = self._safety.handle.take_message(topics.SAFETY_STATE.message, False)
+        heard = None if taken is None else topics.read_state(taken[0])
+        if heard is not None and heard[0] in STOPS:
+            self._on_state(taken[0])
 
     def _holds(self) -> bool:
         """Whether torque is on: for all that the guard has commanded, or by the device's own report."""
@@ -222,12 +236,17 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._report_fault()
 
     def _on_state(self, message: Any) -> None:
+        if (heard := topics.read_state(message)) is None:
+            self.get_logger().error(f"not a monitor's, and ignored: {message.name!r}", throttle_duration_sec=1.0)
+            return
         before, now = self.guard.state, time.monotonic()
-        epoch = int(topics.status_value(message, "epoch"))
+        state, epoch = heard
         reset = epoch > self.guard.epoch
         if reset and self.hardware is not None:
             self.hardware.recover()
-        self.guard.supervise(State(message.name), epoch, now)
+        self.guard.supervise(state, epoch, now)
+        if state in STOPS:
+            self._stopped_by = message.message
         if reset and isinstance(self.hardware, Reporting) and self.hardware.limp:
             self.guard.release()  # one drive that has lost its torque is enough: it comes back in ARMED, not by a reset
         if self.guard.state is State.ACTIVE and isinstance(self.hardware, Resettable):
@@ -254,7 +273,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
     def _report_fault(self) -> None:
         """Publish what is wrong, the cause before its consequence in the guard, and the end of a recovery."""
         broken = self._refused or (self.hardware.fault if self.hardware is not None else "")
-        fault = broken or ("" if self.guard.fault is None else self.guard.fault.value)
+        fault = broken or self._latched
         ended = self.guard.state in SETTLING and (bool(self._refused) or self._has_ended(time.monotonic()))
         news = fault, self.guard.state.value if ended else "", self.guard.epoch
         if news == self._reported:
@@ -263,6 +282,12 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         level = b"\x02" if fault else b"\x00"
         values = {"epoch": self.guard.epoch, "settled": news[1]}
         self._faults.publish(topics.status_message("bridge", fault, values, level))
+
+    @property
+    def _latched(self) -> str:
+        """What the guard has latched; "" if nothing is."""
+        fault = self.guard.fault
+        return "" if fault is None else self._stopped_by if fault is Reason.STOPPED else fault.value
 
     def _on_reset_plant(self, request: Any, response: Any) -> Any:
         if self.guard.state not in MOVABLE:
@@ -278,7 +303,9 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def _diagnose(self) -> None:
         fault = "" if self._reported is None else self._reported[0]
+        torque = "unknown" if self.hardware is None else "on" if self._holds() else "off"
         values: dict[str, object] = {"ticks": self._ticks, "missed_ticks": self._missed, "fault": fault}
+        values["torque"] = torque
         if self._latency_ms:
             p50, p99 = np.percentile(self._latency_ms, [50, 99])
             values |= {"latency_p50_ms": p50, "latency_p99_ms": p99, "latency_max_ms": max(self._latency_ms)}

@@ -26,7 +26,7 @@ from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge_nodes import bringup
 from landbridge_nodes.bringup import NodeSpec
-from landbridge_nodes.process import BRIDGE_PRIORITY, require_one_ros
+from landbridge_nodes.process import BRIDGE_PRIORITY, require_one_ros, stay_on_this_machine
 from landbridge_nodes.processes import Processes
 
 COLOURS = {"pass": "green", "fail": "red", "skipped": "yellow", "not run": "bright_black"}
@@ -101,11 +101,15 @@ def close_the_loop(robot: Robot, specs: list[NodeSpec], result: Result, by_hand:
     A robot that is placed `by_hand` starts from where it is if nobody is asked.
     """
     from landbridge_nodes.episodes import ask_a_person  # only now: it imports rclpy
+    from landbridge_nodes.neighbours import Neighbours
     from landbridge_nodes.operator import Operator
 
     person = (ask_a_person if ask else (lambda words: None)) if by_hand else None
     started = time.monotonic()
     try:
+        stay_on_this_machine()
+        with Neighbours() as neighbours:
+            neighbours.require_none()
         with Processes(specs) as processes, Operator(robot, processes.check, person) as graph:
             graph.wait_ready(recorded=False)
             ticks = graph.task.episode_steps + 1

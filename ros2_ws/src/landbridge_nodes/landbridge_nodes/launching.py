@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from landbridge_nodes.bringup import MODES
+from landbridge_nodes.neighbours import Neighbours
 
 
 def describe(mode: str) -> Any:
@@ -20,6 +21,8 @@ def describe(mode: str) -> Any:
     make, arguments = MODES[mode]
 
     def start(context: Any) -> list[Any]:
+        with Neighbours() as neighbours:
+            neighbours.require_none()
         values = {a.name: a.read(LaunchConfiguration(a.name).perform(context)) for a in arguments}
         return [
             (LifecycleNode if spec.lifecycle else Node)(

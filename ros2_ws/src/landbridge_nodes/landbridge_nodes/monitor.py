@@ -23,17 +23,18 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import LivelinessPolicy
 from rclpy.serialization import deserialize_message
+from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from landbridge.deploy.supervisor import COMMANDED, Event, State, Supervisor
 from landbridge.deploy.verdict import Reason
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
-from landbridge_nodes.process import MONITOR_PRIORITY, run
+from landbridge_nodes.neighbours import NAMELESS
+from landbridge_nodes.process import LOOP_SECONDS, MONITOR_PRIORITY, PARK_SECONDS, run
 
 HEARTBEAT_PERIOD = 0.04  # s
 REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is made again: it may have been lost
-NAMELESS = "_NODE_NAME_UNKNOWN_"  # rmw's word for a node that it has not been told of yet
 DISCOVERY_SECONDS = 1.0  # that it may take; who never gets a name is no node of ours
 ADMISSIBLE = {Reason.OK.value, Reason.LIMITED.value, Reason.ARMED.value}
 WAITING = {Reason.NOT_ACTIVE.value, Reason.NOT_READY.value}  # for the bridge itself: no verdict on the controller
@@ -109,6 +110,7 @@ class Monitor(Node):  # type: ignore[misc]
         self._published: tuple[State, int] | None = None
         self._id = KeyValue(key="monitor", value=uuid.uuid4().hex)
         self._other_at = -math.inf  # when another monitor was heard [s, monotonic]
+        self._ends = False  # this process does: whoever wants to move must ask the next one
         self._safety = topics.publish(self, topics.SAFETY_STATE)
         for event in (Event.ARM, Event.DISARM, Event.PARK, Event.ESTOP, Event.RESET):
             self.create_service(Trigger, f"~/{event.value}", self._service(event))
@@ -127,15 +129,20 @@ class Monitor(Node):  # type: ignore[misc]
         self.create_timer(HEARTBEAT_PERIOD, self._beat, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
-        """Disarm, so that the bridge stops the robot now and not when it misses the heartbeat."""
+        """Disarm, so that the bridge parks the robot now, and be there for an e-stop until it has."""
+        self._ends = True
         self.supervisor.handle(Event.DISARM, time.monotonic(), "monitor ends")
-        self._publish()
+        self._settle()
+        deadline = time.monotonic() + PARK_SECONDS
+        while self.supervisor.state is State.PARK and time.monotonic() < deadline:
+            self.executor.spin_until_future_complete(Future(), timeout_sec=LOOP_SECONDS)
 
     def _service(self, event: Event) -> Any:
         def serve(request: Any, response: Any) -> Any:
             now = time.monotonic()
-            if event in MOVING and now - self._other_at <= SHARED_SECONDS:
-                response.success, response.message = False, f"{event.value} refused: {SHARED}"
+            if event in MOVING and (self._ends or now - self._other_at <= SHARED_SECONDS):
+                why = "the monitor ends" if self._ends else SHARED
+                response.success, response.message = False, f"{event.value} refused: {why}"
                 return response
             answer = self.supervisor.handle(event, now)
             response.success, response.message = answer.accepted, answer.message
@@ -166,12 +173,16 @@ class Monitor(Node):  # type: ignore[misc]
             self._settle()
 
     def _on_fault(self, message: Any) -> None:
-        epoch = int(topics.status_value(message, "epoch"))
+        try:
+            epoch, settled = int(topics.status_value(message, "epoch")), topics.status_value(message, "settled")
+        except (KeyError, ValueError):
+            self.get_logger().error(f"not a bridge's, and ignored: {message.name!r}", throttle_duration_sec=1.0)
+            return
         current = epoch >= self.supervisor.epoch  # a fault of before the last reset is over
         self.supervisor.adopt_epoch(epoch)
         if message.message and current:
             self.supervisor.handle(Event.BRIDGE_FAULT, time.monotonic(), message.message)
-        self.supervisor.settled(topics.status_value(message, "settled"), time.monotonic())
+        self.supervisor.settled(settled, time.monotonic())
         self._settle()
 
     def _on_liveliness(self, status: Any) -> None:

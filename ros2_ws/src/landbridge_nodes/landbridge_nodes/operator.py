@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,7 @@ from landbridge_nodes.process import OPERATOR, stay_on_this_machine
 
 START_TIMEOUT = 60.0  # s for all processes to be up, on a machine that is busy with other things
 ANSWER_TIMEOUT = 5.0  # s
+TORQUE_TIMEOUT = 2.5  # s for the bridge, which reports once a second, to say that torque is off
 SERVICES = (
     "/monitor/arm",
     "/monitor/disarm",
@@ -141,27 +143,45 @@ class Operator:
         """Into a start state. Nobody is asked to reach into a robot that holds without being told so."""
         if self._ask is None:
             self.call("/bridge/reset_plant")
-        elif self.state is State.FAULT:
-            held = f"stopped by {self.reason}, torque may be on"
+        elif self.state is State.ESTOP:
+            raise InputError("/monitor/estop", "was called: nothing moves", "call /monitor/reset, then start again")
+        elif self.state is State.FAULT or self._holds():
+            held = f"stopped by {self.reason}, torque may be on" if self.state is State.FAULT else "torque may be on"
             self._ask(f"{held}: support what could fall, step back, then press Enter: it will park")
             self._ask(PLACE if self._parks() else f"TORQUE MAY BE ON, not parked ({self.reason}): {PLACE}")
         else:
             self._ask(PLACE)
 
     def _parks(self) -> bool:
-        """From FAULT to STANDBY without torque; False if the fault stays or comes back."""
+        """To STANDBY without torque; False if a fault stays or comes back, or torque is not said to be off."""
         try:
-            self._reset()
+            if self.state is State.FAULT:
+                self._reset()
             self.call("/monitor/park")
             ended = RECOVERY_TIMEOUT + ANSWER_TIMEOUT
             parked = State.STANDBY, Event.PARK.value
             self.wait(lambda: (self.state, self.reason) == parked or self.state is State.FAULT, ended)
         except InputError:
             return False
-        return self.state is State.STANDBY
+        return self.state is State.STANDBY and not self._holds()
+
+    def _holds(self) -> bool:
+        """Whether torque may be on: all that the bridge does not say to be off."""
+        self.diagnostics.clear()
+        with suppress(InputError):
+            self.wait(lambda: self.diagnostics.get("torque") == "off", TORQUE_TIMEOUT)
+        return self.diagnostics.get("torque") != "off"
 
     def _reset(self) -> None:
-        self.call("/monitor/reset")
+        """It is refused until the robot rests."""
+        deadline = time.monotonic() + ANSWER_TIMEOUT
+        while True:
+            try:
+                self.call("/monitor/reset")
+                break
+            except InputError:
+                if time.monotonic() > deadline:
+                    raise
         self.wait(lambda: self.state is State.STANDBY, ANSWER_TIMEOUT)
 
     def refresh_diagnostics(self) -> None:
@@ -196,7 +216,9 @@ class Operator:
         return True
 
     def _on_state(self, message: Any) -> None:
-        state, now = State(message.name), time.monotonic()
+        if (heard := topics.read_state(message)) is None:
+            return
+        state, now = heard[0], time.monotonic()
         if state is State.ACTIVE and self.state is not State.ACTIVE:
             self._active_at = now
         if self.state is State.ACTIVE:

@@ -23,6 +23,7 @@ OPERATOR = ["--ros-args", "--enclave", f"{ENCLAVES}/operator"]  # arguments of a
 LOCK_MEMORY = "LANDBRIDGE_LOCK_MEMORY"  # environment variable: 1 keeps every page of the process in memory
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # linux/mman.h; ONFAULT: not the stacks of threads that never use them
 LOOP_SECONDS = 0.1  # how soon a signal is noticed while nothing else happens
+PARK_SECONDS = 4.0  # for the robot to park before a process ends: whoever ends it will not wait for much longer
 
 
 def require_one_ros(environment: Mapping[str, str] = os.environ) -> None:

@@ -20,14 +20,13 @@ from std_srvs.srv import Trigger
 
 from landbridge import __version__
 from landbridge.bundle import read_bundle
-from landbridge.deploy.supervisor import State
+from landbridge.deploy.supervisor import STOPS
 from landbridge.robot import RobotSpec, load_robot
 from landbridge_nodes import topics
 from landbridge_nodes.bag import Bag
 from landbridge_nodes.black_box import BlackBox
 from landbridge_nodes.process import run
 
-STOPPED = (State.HOLD, State.DAMP, State.FAULT, State.ESTOP)  # by a fault or an e-stop, which it gives as its message
 FLUSH_PERIOD = 0.2  # s
 DIAGNOSTICS_PERIOD = 1.0  # s
 DEPTH = 1000  # messages of a topic that may wait while the disk is slow
@@ -128,7 +127,8 @@ def _about(spec: RobotSpec, read: Mapping[str, Any]) -> dict[str, str]:
 
 def _stop_reason(state: Any) -> str:
     """Why the supervisor has stopped the robot; "" if it has not."""
-    return str(state.message) if State(state.name) in STOPPED else ""
+    heard = topics.read_state(state)
+    return str(state.message) if heard is not None and heard[0] in STOPS else ""
 
 
 def _fault(status: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from builtin_interfaces.msg import Time
@@ -20,6 +21,7 @@ from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
 from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
+from landbridge.deploy.supervisor import State
 from landbridge.observation import Base
 from landbridge.robot import RobotSpec
 
@@ -181,3 +183,10 @@ def status_message(name: str, message: str, values: Mapping[str, object], level:
 def status_value(status: DiagnosticStatus, key: str) -> str:
     """The value of `key`; raises KeyError."""
     return {str(pair.key): str(pair.value) for pair in status.values}[key]
+
+
+def read_state(status: DiagnosticStatus) -> tuple[State, int] | None:
+    """The supervisor's state and epoch, of a message of SAFETY_STATE; None if no monitor can have sent it."""
+    with suppress(KeyError, ValueError):
+        return State(status.name), int(status_value(status, "epoch"))
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from rich.console import Console
 from tyro.conf import Positional
@@ -17,8 +17,11 @@ from landbridge.robot import Robot, load_robot
 from landbridge.signature import require_signature as check_signature
 from landbridge_nodes import bringup
 from landbridge_nodes.bringup import NodeSpec
-from landbridge_nodes.process import require_one_ros
+from landbridge_nodes.process import require_one_ros, stay_on_this_machine
 from landbridge_nodes.processes import Processes
+
+if TYPE_CHECKING:
+    from landbridge_nodes.neighbours import Neighbours
 
 
 def record(
@@ -45,14 +48,16 @@ def record(
         hardware: twin, mcu, dynamixel or feetech, in place of the robot's own line.
         port: Serial port, in place of the robot's own; one alone asks for mcu.
     """
-    loaded, on_twin = _check(robot, scenario, hardware, port)
-    _require_new(out)
-    if excitation is not None:
-        from landbridge.simulation.excitation import read_excitation
+    with _listening() as neighbours:
+        loaded, on_twin = _check(robot, scenario, hardware, port)
+        _require_new(out)
+        if excitation is not None:
+            from landbridge.simulation.excitation import read_excitation
 
-        read_excitation(excitation, loaded)
-    designed = "" if excitation is None else str(excitation.resolve())
-    specs = bringup.record(_name(robot), scenario, seed, str(out.resolve()), designed, hardware, port)
+            read_excitation(excitation, loaded)
+        designed = "" if excitation is None else str(excitation.resolve())
+        specs = bringup.record(_name(robot), scenario, seed, str(out.resolve()), designed, hardware, port)
+        neighbours.require_none()
     return {"bag": str(out), "scenario": _label(specs), **_run(loaded, specs, on_twin, seconds=seconds)}
 
 
@@ -98,37 +103,48 @@ def up(
             "takes no --bundle, --record, --require-signature, --episodes, --hardware, --port or --black-box",
             "use `up deploy`",
         )
-    loaded, on_twin = _check(robot, scenario, hardware if mode == "deploy" else "twin", port)
-    if mode == "twin":
-        specs = bringup.twin(_name(robot), scenario, seed)
-    else:
-        if bundle is None:
-            raise InputError("--bundle", "is missing", "name the output of `landbridge export`")
-        read = read_bundle(bundle)
-        if require_signature is not None:
-            check_signature(read, require_signature)
-        read.require_robot(loaded.spec)
-        if record is not None:
-            _require_new(record)
-        if black_box_seconds <= 0:
-            raise InputError("--black-box-seconds", f"is {black_box_seconds}", "ask for more than 0")
-        out, key, box = ("" if path is None else str(path.resolve()) for path in (record, require_signature, black_box))
-        loading = _name(robot), scenario, seed, str(bundle.resolve()), out, key
-        if mode == "hil":
-            specs = bringup.hil(*loading)
+    with _listening() as neighbours:
+        loaded, on_twin = _check(robot, scenario, hardware if mode == "deploy" else "twin", port)
+        if mode == "twin":
+            specs = bringup.twin(_name(robot), scenario, seed)
         else:
-            specs = bringup.deploy(*loading, hardware, port, box, black_box_seconds)
+            if bundle is None:
+                raise InputError("--bundle", "is missing", "name the output of `landbridge export`")
+            read = read_bundle(bundle)
+            if require_signature is not None:
+                check_signature(read, require_signature)
+            read.require_robot(loaded.spec)
+            if record is not None:
+                _require_new(record)
+            if black_box_seconds <= 0:
+                raise InputError("--black-box-seconds", f"is {black_box_seconds}", "ask for more than 0")
+            paths = record, require_signature, black_box
+            out, key, box = ("" if path is None else str(path.resolve()) for path in paths)
+            loading = _name(robot), scenario, seed, str(bundle.resolve()), out, key
+            if mode == "hil":
+                specs = bringup.hil(*loading)
+            else:
+                specs = bringup.deploy(*loading, hardware, port, box, black_box_seconds)
+        neighbours.require_none()
     if not episodes:
         _stay(specs)
     resettable = on_twin and mode != "hil"
     return {"bundle": str(bundle), "scenario": _label(specs), **_run(loaded, specs, resettable, episodes=episodes)}
 
 
+def _listening() -> Neighbours:
+    """From now on, so that the checks of everything else cost no time besides."""
+    require_one_ros()
+    stay_on_this_machine()
+    from landbridge_nodes.neighbours import Neighbours  # only now: it imports rclpy
+
+    return Neighbours()
+
+
 def _check(robot: str, scenario: str, hardware: str, port: str) -> tuple[Robot, bool]:
     """Everything that can be wrong before a process is started. Returns the robot, and whether it is a twin."""
     from landbridge.simulation.scenario import load_scenario
 
-    require_one_ros()
     loaded = load_robot(robot)
     settings = choose_hardware(loaded.spec, hardware, port)
     if isinstance(settings, TwinHardware):

@@ -125,6 +125,8 @@ class Watch(App[None]):
         silent = now - self.listener.heard[topics.SAFETY_STATE].at
         if silent > SILENT_SECONDS:
             return f"MONITOR SILENT for {silent:.1f} s; it last said {message.name}", STOPPED
+        if message.name not in {state.value for state in State}:
+            return f"no monitor's: {message.name!r} on {topics.SAFETY_STATE.name}", STOPPED
         state = State(message.name)
         judged = now - self.listener.heard[topics.GUARD_COMMAND].at < SILENT_SECONDS
         guard = f"   guard: {verdict.header.frame_id}" if verdict is not None and judged else ""

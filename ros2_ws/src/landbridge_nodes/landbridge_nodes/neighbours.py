@@ -1,0 +1,57 @@
+"""Whether a ROS domain has a robot already: two bring-ups in one would hear each other's states and share services."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+import rclpy
+from rclpy.signals import SignalHandlerOptions
+from typing_extensions import Self
+
+from landbridge.errors import InputError
+from landbridge_nodes import topics
+from landbridge_nodes.process import OPERATOR
+
+NAMELESS = "_NODE_NAME_UNKNOWN_"  # rmw's word for a node that it has not been told of yet
+LISTEN_SECONDS = 0.5  # to hear of others; 0.1 are enough unless the machine is busy, and monitors look out as well
+NAMING_SECONDS = 5.0  # to hear the names of those of whom one has heard
+
+
+class Neighbours:
+    """Listens for bridges and monitors while the caller does something else; a context manager."""
+
+    def __enter__(self) -> Self:
+        self._context = rclpy.Context()
+        rclpy.init(args=OPERATOR, context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node(
+            "operator", context=self._context, enable_rosout=False, start_parameter_services=False
+        )
+        self._since = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+    def require_none(self) -> None:
+        """Raise InputError if there is one; waits until it has listened for LISTEN_SECONDS in all."""
+        while not (found := self._names()) and time.monotonic() - self._since < LISTEN_SECONDS:
+            time.sleep(0.01)
+        deadline = time.monotonic() + NAMING_SECONDS
+        while any(NAMELESS in name for name in found) and time.monotonic() < deadline:
+            time.sleep(0.01)
+            found = self._names()
+        if found:
+            names = ", ".join(sorted("a node without a name yet" if NAMELESS in name else name for name in found))
+            problem = f"domain {self._context.get_domain_id()} has a robot already: {names}"
+            raise InputError("ROS_DOMAIN_ID", problem, "end that one, or give this one a ROS_DOMAIN_ID of its own")
+
+    def _names(self) -> set[str]:
+        return {
+            f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            for topic in (topics.SAFETY_STATE, topics.BRIDGE_FAULT)
+            for info in self._node.get_publishers_info_by_topic(topic.name)
+        }

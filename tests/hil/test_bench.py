@@ -1,0 +1,52 @@
+"""The emulated benches as a user drives them by hand: a mistake is answered, and the board goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from landbridge.deploy.hil.emulator import Emulator
+from landbridge.deploy.hil.servo_bench import ServoBench
+from landbridge.errors import InputError
+from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
+from landbridge.robot import load_robot
+
+ARM, FURUTA = load_robot("arm"), load_robot("furuta")
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[ServoBench]:
+    made = ServoBench(ARM, DynamixelHardware(), "none")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        *("latency abc", "latency nan", "flip to_board x", "gone elbow abc", "weak elbow 100", "voltage elbow -5"),
+        *("wrong_id elbow 300", "mode elbow 300", "model elbow 99999", "jump elbow nan"),
+    ],
+)
+def test_an_order_that_cannot_be_done_is_answered(bench: ServoBench, order: str) -> None:
+    assert bench.obey(order).startswith("not done: ")
+
+
+def test_a_temperature_beyond_its_register_is_as_high_as_that_goes(bench: ServoBench) -> None:
+    assert bench.obey("temperature elbow 400") == "done"
+    bench._serve(b"", 1e9)
+    assert bench.servos[2].get("present_temperature") == 255
+    bench.clear()
+
+
+def test_rates_and_links_that_there_are_not(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="dynamixel servos have no rate 12345"):
+        ServoBench(ARM, DynamixelHardware(baud=12345), "none")
+    with pytest.raises(InputError, match="feetech servos have no rate 19200"):
+        ServoBench(ARM, FeetechHardware(baud=19200), "none")
+    with pytest.raises(InputError, match="a pty has no rate 12345"):
+        Emulator(FURUTA, "none", baud=12345)
+    with pytest.raises(InputError, match="no such folder"):
+        Emulator(FURUTA, "none", link=tmp_path / "missing" / "port")

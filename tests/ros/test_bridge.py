@@ -1,0 +1,74 @@
+"""The bridge as a node, its messages and transitions by hand: what others may do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import rclpy
+from rclpy.lifecycle import TransitionCallbackReturn
+
+from landbridge.deploy.hardware import Resettable
+from landbridge.deploy.supervisor import State
+from landbridge_nodes import topics
+from landbridge_nodes.bridge import Bridge
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def bridge(ros_domain: None) -> Iterator[Bridge]:
+    """Of the twin, which hangs free, measuring."""
+    rclpy.init()
+    node = Bridge()
+    for step in (node.trigger_configure, node.trigger_activate):
+        assert step() is TransitionCallbackReturn.SUCCESS
+    assert isinstance(node.hardware, Resettable)
+    node.hardware.release()
+    yield node
+    node.close()
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+def say(bridge: Bridge, *states: State, epoch: object = 0, reason: str = "") -> None:
+    """The monitor's states, and a control period after each."""
+    for state in states:
+        bridge._on_state(topics.status_message(state.value, reason, {"epoch": epoch}))
+        if bridge._timer is not None:
+            bridge._tick()
+
+
+def test_what_others_say_where_the_monitor_speaks_is_not_heard(bridge: Bridge) -> None:
+    """A control loop never raises; and who is no monitor is no heartbeat."""
+    say(bridge, State.STANDBY, State.ARMED)
+    heard = bridge.guard._heartbeat
+    for name, values in (("OK", {"epoch": 1}), ("ARMED", {}), ("ARMED", {"epoch": "many"}), ("", {})):
+        bridge._on_state(topics.status_message(name, "", values))
+    assert (bridge.guard.state, bridge.guard.epoch, bridge.guard._heartbeat) == (State.ARMED, 0, heard)
+
+
+def test_a_bridge_that_somebody_deactivates_parks_and_moves_no_more_before_a_reset(bridge: Bridge) -> None:
+    """The monitor leads it back at once, and may still be ARMED."""
+    say(bridge, State.STANDBY, *[State.ARMED] * 5)
+    assert bridge.guard.powered
+    assert bridge.trigger_deactivate() is TransitionCallbackReturn.SUCCESS
+    say(bridge, State.ARMED)
+    assert bridge.trigger_activate() is TransitionCallbackReturn.SUCCESS
+    powered = bridge.guard.powered
+    say(bridge, *[State.ARMED] * 5)
+    assert bridge.guard.powered is powered
+    assert bridge._reported is not None
+    assert bridge._reported[0] == "deactivated"
+    say(bridge, State.UNCONFIGURED, State.STANDBY, epoch=1)
+    assert bridge.guard.fault is None
+
+
+def test_hardware_that_is_opened_anew_is_not_led_to_where_it_was(bridge: Bridge) -> None:
+    say(bridge, State.STANDBY, *[State.ARMED] * 5, State.ESTOP, reason="estop")
+    assert bridge.guard.powered
+    steps = (bridge.trigger_deactivate, bridge.trigger_cleanup, bridge.trigger_configure, bridge.trigger_activate)
+    assert [step() for step in steps] == [TransitionCallbackReturn.SUCCESS] * 4
+    assert not bridge.guard.powered
+    say(bridge, State.ESTOP, reason="estop")
+    assert not bridge.guard.powered
