@@ -24,7 +24,6 @@ TOPIC = "/joint_states"
 
 @pytest.mark.ros
 def test_every_fault_leaves_a_bag_that_replay_and_ingest_read(rig: Rig, tmp_path: Path) -> None:
-    rig.record_anew()
     rig.activate()
     struck = rig.strike("policy", signal.SIGKILL)
     rig.await_fault("silent")

@@ -157,9 +157,9 @@ main()
 
 
 @pytest.mark.parametrize("rig", [("bridge", LYING)], indirect=True)
-def test_encoders_that_lie(rig: Rig) -> None:
+def test_encoders_that_lie(rig: Rig, tmp_path: Path) -> None:
     """Each is named, stopped for, latched, and after a reset the robot works as before."""
-    lie = rig.substitute / "lie"
+    lie = tmp_path / "replaced" / "lie"
     for fault in ("measurement_not_finite", "position_jump", "measurement_incomplete", "frozen_encoder"):
         lie.write_text("")
         rig.operator.episode(5)

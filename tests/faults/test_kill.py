@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -93,7 +94,6 @@ def test_a_restarted_monitor_neither_resets_nor_moves(rig: Rig) -> None:
     with Processes([bringup.deploy("furuta", "none", 0, "")[-1]]):
         rig.operator.wait(lambda: rig.operator.state is State.FAULT and rig.operator.reason == "monitor_lost", 15)
         assert rig.verdicts[-1].reason in ("monitor_lost", "latched")
-        rig.reset()
         outcome = rig.operator.episode(30)
         assert (outcome.ended, outcome.ticks) == ("STANDBY", 30)
 
@@ -213,15 +213,15 @@ def test_policy_and_bridge_are_restarted_while_active(rig: Rig) -> None:
             assert rig.verdicts[seen].reason in ("not_active", "armed")
 
 
-def test_a_bridge_that_is_ended_after_an_estop_moves_nothing(rig: Rig) -> None:
+def test_a_bridge_that_is_ended_after_an_estop_moves_nothing(rig: Rig, tmp_path: Path) -> None:
     """Whether anything may be moved is for a reset to say; and torque that holds is for a person to take off."""
     rig.activate()
     rig.operator.call("/monitor/estop")
     rig.operator.wait(lambda: rig.verdicts[-1].reason == "stopped", 5)
-    bridge = psutil.Process(rig.pid("bridge"))
+    bridge = psutil.Process(rig.processes.pid("bridge"))
     rig.strike("bridge", signal.SIGTERM)
     rig.operator.wait(lambda: bridge.status() == psutil.STATUS_ZOMBIE, 10)
-    said = "".join(log.read_text() for log in rig.logs.glob(f"*_{bridge.pid}_*"))
+    said = "".join(log.read_text() for log in (tmp_path / "ros_log").iterdir())
     assert "torque is left on (estop): support the robot and cut its power" in said
     assert "parked" not in {v.reason for v in rig.verdicts}
     assert rig.operator.state is State.ESTOP

@@ -32,18 +32,17 @@ def test_a_recorder_that_is_stopped_or_has_no_disk_and_a_bridge_that_was_stopped
         said.extend(status.message for status in message.status if status.name == "recorder")
 
     topics.subscribe(rig.operator.node, topics.DIAGNOSTICS, hear)
-    rig.record_anew()
     rig.activate()
     rig.strike("recorder", signal.SIGSTOP)
     goes_on(rig)
     rig.strike("recorder", signal.SIGCONT)
     goes_on(rig)
-    _, hard = resource.prlimit(rig.pid("recorder"), resource.RLIMIT_FSIZE)
-    resource.prlimit(rig.pid("recorder"), resource.RLIMIT_FSIZE, (0, hard))
+    _, hard = resource.prlimit(rig.processes.pid("recorder"), resource.RLIMIT_FSIZE)
+    resource.prlimit(rig.processes.pid("recorder"), resource.RLIMIT_FSIZE, (0, hard))
     goes_on(rig)
     rig.operator.wait(lambda: any(text.endswith("bag_0.mcap: File too large") for text in said), 5)
     goes_on(rig)
-    assert rig.runs("recorder")
+    rig.processes.check()
     kept = list(BagReader(rig.bag).messages(("/guard/command",)))
     assert len(kept) > 20  # what was written before stays readable
     rig.strike("bridge", signal.SIGSTOP)
@@ -52,4 +51,3 @@ def test_a_recorder_that_is_stopped_or_has_no_disk_and_a_bridge_that_was_stopped
     rig.operator.wait(lambda: sum(v.seen > went_on for v in rig.verdicts) > 10, 5)
     assert not {v.reason for v in rig.verdicts if v.seen > went_on} & {"ok", "limited"}
     assert rig.operator.episode(20).ended == "STANDBY"
-    rig.strike("recorder", signal.SIGKILL)  # it has given its bag up
