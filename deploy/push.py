@@ -34,7 +34,7 @@ SILENCE_SECONDS = 15  # without an answer from a robot that was there: its batte
 LISTEN_SECONDS = 5.0  # for the supervisor's state, on a computer that is busy
 NO_CONNECTION = 255  # ssh's own exit code
 # Each link is replaced by a rename, so that at every moment it leads to one whole release. One command a line: `set -e`
-# does not see a failure on the left of `&&`. What it leads to is on the disk by then: a robot may lose power at any time.
+# does not see a failure on the left of `&&`. What it leads to is on the disk by then: a robot may lose power any time.
 SWITCH = """set -e
 sync
 old=$(readlink current || true)
@@ -85,8 +85,10 @@ class Remote:
         self._copy(str(key), f"{release}/key.pub")
 
     def _copy(self, here: str, there: str, *options: str) -> None:
-        options = ("--archive", "--copy-links", "--checksum", "--chmod=D755,F644", *options, "--rsh", shlex.join(self._ssh))
-        self._local(["rsync", *options, here, f"{self.host}:{self.root}/{there}"], "install rsync on both machines")
+        always = ("--archive", "--copy-links", "--checksum", "--chmod=D755,F644", "--rsh", shlex.join(self._ssh))
+        self._local(
+            ["rsync", *always, *options, here, f"{self.host}:{self.root}/{there}"], "install rsync on both machines"
+        )
 
     def link(self, name: str) -> str:
         """Where the link `name` in ROOT leads; "" if there is none."""

@@ -29,7 +29,7 @@ from landbridge.training.dataset import Transitions
 from landbridge.training.monitoring import TargetModel, describe, drift, target_model
 from landbridge.training.policy import Actor, Trained, load_trained
 from landbridge.training.run import METRICS, read_run
-from landbridge.training.stream import read_domains
+from landbridge.training.stream import digests, read_domains
 
 OPSET = 18  # ONNX 1.13: within what TensorRT 8.6 (JetPack 6) and every onnxruntime since 1.14 read
 # What our networks and rsl_rl's are made of and TensorRT 8.6 reads, up to its opset (onnx-tensorrt, docs/operators.md).
@@ -59,7 +59,9 @@ def export(run: Path, out: Path) -> dict[str, Any]:
     plain, trained = read_run(run), load_trained(run)
     spec, task, config = trained.robot.spec, load_task(trained.robot), plain["train"]
     paths = {name: Path(plain[name]) for name in ("source", "target") if plain[name]}
-    domains, _ = read_domains(trained.robot, paths, streamed=bool(plain.get("scratch")))
+    domains, stream = read_domains(trained.robot, paths, streamed=bool(plain.get("scratch")))
+    if not {*plain["dataset_hashes"].values()} <= {*digests(domains, stream).values()}:
+        raise InputError(run, "its datasets have changed since it was trained on them", "restore them or train anew")
     golden = _golden(trained.actor, np.concatenate([data.obs for data in domains.values()]))
     graph = to_onnx(trained.actor, {"obs": golden["obs"][:1]}, ["action"])
     difference = float(np.abs(_run(graph, {"obs": golden["obs"]}) - golden["action"]).max())

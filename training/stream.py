@@ -79,3 +79,11 @@ def read_domains(robot: Robot, paths: dict[str, Path], streamed: bool) -> tuple[
     others = load_domains(robot, {name: path for name, path in paths.items() if name != "source"})
     stream = Stream(robot, paths["source"])
     return {"source": stream.sample, **others}, stream
+
+
+def digests(domains: dict[str, Transitions], stream: Stream | None) -> dict[str, str]:
+    """SHA-256 of the transitions of each domain; of a stream that of all of them, not of its sample."""
+    return {
+        name: stream.digest if stream is not None and name == "source" else data.digest()
+        for name, data in domains.items()
+    }

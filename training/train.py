@@ -35,7 +35,7 @@ from landbridge.training.evaluate import score as score_policy
 from landbridge.training.log import Log
 from landbridge.training.policy import Actor
 from landbridge.training.run import CONFIG, DIAGNOSTICS, Inputs, read_run
-from landbridge.training.stream import Stream, read_domains
+from landbridge.training.stream import Stream, digests, read_domains
 from landbridge.training.stretches import Stretches
 from landbridge.training.trainer import Trainer, read_checkpoint, restore
 
@@ -108,10 +108,7 @@ def _read(robot: Robot, alignment: str, inputs: Inputs) -> tuple[dict[str, Trans
     """The domains that an alignment reads, the stream if one is but its sample, and the digest of every dataset."""
     paths = needed(alignment, inputs)
     domains, stream = read_domains(robot, paths, streamed=inputs.scratch is not None)
-    hashes = {str(paths[name]): data.digest() for name, data in domains.items()}
-    if stream is not None:
-        hashes[str(paths["source"])] = stream.digest
-    return domains, stream, hashes
+    return domains, stream, {str(paths[name]): digest for name, digest in digests(domains, stream).items()}
 
 
 def _write_config(

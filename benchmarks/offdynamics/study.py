@@ -1,7 +1,8 @@
 """Off-dynamics learning as its literature measures it: many source rows, few of a shifted target, normalised scores.
 
     python benchmarks/offdynamics/study.py --env hopper --shift gravity-0.5 --source work/source.hdf5 \
-        --target work/target.hdf5 --work work/study --arms source_only target_only none tabb dynamics dara --seeds 0
+        --target work/target.hdf5 --work work/study --arms source_only target_only none tabb dynamics dara --seeds 0 \
+        --settings landbridge --steps 4000 --compile
 
 Source and target are HDF5 files in D4RL's layout, from `data.py` beside this file or from elsewhere. The arms are
 landbridge's own agents and alignments, trained with equal steps and equal source rows per step, and scored on the same

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +107,18 @@ def test_a_wrong_run_or_an_existing_bundle_is_refused(run: Path, bundle: Path, t
     with pytest.raises(InputError, match="already exists"):
         export(run, bundle)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_whose_data_have_changed_is_not_exported(run: Path, data: Data, tmp_path: Path) -> None:
+    """Envelope and limits would be of other data than the hashes beside them."""
+    changed = tmp_path / "run"
+    shutil.copytree(run, changed)
+    plain = json.loads((changed / "config.json").read_text())
+    plain["dataset_hashes"] |= {next(iter(plain["dataset_hashes"])): "0" * 64}
+    (changed / "config.json").write_text(json.dumps(plain))
+    with pytest.raises(InputError, match="its datasets have changed since it was trained on them"):
+        export(changed, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
 
 
 def test_evaluation_is_paired_and_repeatable(run: Path, bundle: Path) -> None:
