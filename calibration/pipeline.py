@@ -10,6 +10,7 @@ from landbridge.calibration.identify import identify
 from landbridge.calibration.report import report
 from landbridge.calibration.zero import zero
 from landbridge.errors import InputError
+from landbridge.spec import require_new
 
 
 def everything(
@@ -28,8 +29,7 @@ def everything(
         known: Parameters that are as robot.yaml and the URDF say.
         seed: Of the bootstraps.
     """
-    if out.exists():
-        raise InputError(out, "already exists", "choose another --out or remove it")
+    require_new(out)
     delay = delays(data, robot=robot, seed=seed)["delays"]
     encoders = zero(data, robot=robot, known=known, seed=seed)
     if wrong := encoders["robot.yaml"]:

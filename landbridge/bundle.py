@@ -36,7 +36,7 @@ from landbridge.errors import InputError
 from landbridge.manifest import REMEDY, Manifest, parse_manifest
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec
-from landbridge.spec import validated
+from landbridge.spec import require_new, validated
 
 SUMS = "SHA256SUMS"
 SIGNATURE = "model.sig"  # not listed in SHA256SUMS, which it signs
@@ -117,8 +117,7 @@ def write_bundle(path: Path, manifest: Manifest, robot: RobotSpec, files: Mappin
     Raises:
         InputError: `path` exists.
     """
-    if path.exists():
-        raise InputError(path, "already exists", "choose another --out or remove it")
+    require_new(path)
     every = dict(files)
     every["manifest.json"] = (json.dumps(manifest.model_dump(), indent=2) + "\n").encode()
     every["robot.yaml"] = yaml.safe_dump(robot.model_dump(mode="json"), sort_keys=False).encode()

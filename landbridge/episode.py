@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from landbridge.errors import InputError
-from landbridge.spec import Spec
+from landbridge.spec import Spec, require_new
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,7 @@ def write_dataset(path: Path, episodes: Iterable[Episode], metadata: DatasetMeta
     Raises:
         InputError: `path` exists, or there is no episode.
     """
-    if path.exists():
-        raise InputError(path, "already exists", "choose another --out or remove it")
+    require_new(path)
     partial = path.absolute().with_name(path.name + ".partial")  # Minari doubles a relative path
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

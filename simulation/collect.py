@@ -22,6 +22,7 @@ from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.randomised import draw_between
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, Scenario
+from landbridge.spec import require_new
 from landbridge.task import Task, load_task
 
 RANDOMISED = "-randomised"  # after the scenario, in a dataset's metadata
@@ -122,8 +123,7 @@ def collect(
 def _refuse(out: Path, steps: int, batch: int, retune: int, exploring: float) -> None:
     if steps < 1 or batch < 1:
         raise InputError("collect", f"steps is {steps} and batch is {batch}", "give positive numbers")
-    if out.exists():
-        raise InputError(out, "already exists", "choose another --out or remove it")
+    require_new(out)
     if retune < 0:
         raise InputError("--retune", f"is {retune}", "give a number of generations, about 20")
     if not 0 <= exploring <= 1:

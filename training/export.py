@@ -24,6 +24,7 @@ from landbridge.episode import commit, now
 from landbridge.errors import InputError
 from landbridge.manifest import Drift, Manifest
 from landbridge.observation import Observer
+from landbridge.spec import require_new
 from landbridge.task import load_task
 from landbridge.training.dataset import Transitions
 from landbridge.training.monitoring import TargetModel, describe, drift, target_model
@@ -54,8 +55,7 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         run: A run folder of `landbridge train`.
         out: Bundle to write: a folder, or one file if it ends in .zip.
     """
-    if out.exists():
-        raise InputError(out, "already exists", "choose another --out or remove it")
+    require_new(out)
     plain, trained = read_run(run), load_trained(run)
     spec, task, config = trained.robot.spec, load_task(trained.robot), plain["train"]
     paths = {name: Path(plain[name]) for name in ("source", "target") if plain[name]}

@@ -26,6 +26,7 @@ from landbridge.simulation.behaviour import Behaviour
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
+from landbridge.spec import require_new
 from landbridge.task import load_task
 from landbridge.training.dataset import Transitions
 from landbridge.training.export import TOLERANCE, beyond_tensorrt
@@ -58,8 +59,7 @@ def import_policy(
         scenario: Rung of the robot's severity ladder to drive it on, in MuJoCo.
         episodes: Of that drive.
     """
-    if out.exists():
-        raise InputError(out, "already exists", "choose another --out or remove it")
+    require_new(out)
     if episodes < 1:
         raise InputError("--episodes", f"is {episodes}", "give at least one")
     machine = load_robot(robot)

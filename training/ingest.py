@@ -12,6 +12,7 @@ from landbridge.errors import InputError
 from landbridge.observation import command_to_action
 from landbridge.robot import RobotSpec, load_robot
 from landbridge.simulation.rollout import label
+from landbridge.spec import require_new
 from landbridge.task import Task, load_task
 from landbridge.training.bag import Bag, Segment, read_bag
 from landbridge.training.d4rl import read_d4rl
@@ -39,8 +40,7 @@ def ingest(
     """
     machine = load_robot(robot)
     spec, task = machine.spec, load_task(machine)
-    if out.exists():
-        raise InputError(out, "already exists", "choose another --out or remove it")
+    require_new(out)
     if path.suffix in HDF5:
         found = read_d4rl(path, task.observer.size, task.observer.num_actions, spec.control_dt)
         metadata = _metadata(spec, task, domain or "source", "d4rl", {"d4rl": found.rows}, spec.control_rate_hz)

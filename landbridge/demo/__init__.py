@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from landbridge.demo.report import ARMS, FRAMES_PER_SECOND, write_report
 from landbridge.demo.stages import Stages, console
 from landbridge.episode import commit
-from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.render import render
 from landbridge.simulation.scenario import load_scenario
+from landbridge.spec import require_new
 from landbridge.training.bag import Bag, read_bag
 from landbridge.training.statistics import success_interval
 
@@ -58,8 +58,7 @@ def demo(
         episodes: Closed-loop episodes over ROS 2.
         seed: Of everything random.
     """
-    if out.exists():
-        raise InputError(out, "already exists", "choose another --out or remove it")
+    require_new(out)
     machine = load_robot(robot)
     rung = load_scenario(machine, scenario)
     began = time.monotonic()
