@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from landbridge.deploy.hardware.servo_bus import Bus
+from landbridge.deploy.hardware.servo_bus import Bus, Model
 from landbridge.deploy.hardware.servo_joints import to_ticks
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
@@ -26,12 +26,12 @@ def make_bus(settings: DynamixelHardware | FeetechHardware) -> Bus:
     return FeetechBus(settings.port, settings.baud)
 
 
-def models(bus: Bus, joints: Mapping[int, Joint], settings: DynamixelHardware | FeetechHardware) -> dict[int, str]:
+def models(bus: Bus, joints: Mapping[int, Joint], settings: DynamixelHardware | FeetechHardware) -> dict[int, Model]:
     """The model of each servo, by id.
 
     Raises:
-        InputError: One is missing, of a model that the driver does not know, or set up so that robot.yaml is not the
-            whole truth about its positions.
+        InputError: One is missing, of a model that the driver does not know, set up so that robot.yaml is not the
+            whole truth about its positions, or switches off before there is a warning.
         NoAnswerError, RefusedError: See `Bus.read`.
     """
     port, family = str(settings.port), bus.family
@@ -43,11 +43,15 @@ def models(bus: Bus, joints: Mapping[int, Joint], settings: DynamixelHardware | 
     for id, number in numbers.items():
         who = f"servo {id} ({joints[id].name})"
         if number is None or number not in family.models:
-            problem = f"{who} has model number {number}; known to the {family.name} driver: {family.models}"
+            known = ", ".join(f"{number} {model.name}" for number, model in sorted(family.models.items()))
+            problem = f"{who} has model number {number}; known to the {family.name} driver: {known}"
             raise InputError(port, problem, "connect the right servo, or choose another hardware.kind")
         if problem := _not_plain(bus, id, joints[id]):
             remedy = f"landbridge servo setup {port} --family {family.name} --id {id}"
             raise InputError(port, f"{who} {problem}", remedy)
+        if (limit := bus.read(id, "temperature_limit")) <= settings.max_temperature_c:
+            problem = f"{settings.max_temperature_c:g}: {who} switches off at {limit} deg C, and drops its joint"
+            raise InputError("hardware.max_temperature_c", problem, "set one a few degrees below: there it is parked")
         found[id] = family.models[number]
     return found
 

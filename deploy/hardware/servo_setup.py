@@ -83,8 +83,9 @@ def setup(
         if before is None:
             problem = f"no {family} servo {id} answers at {baud} baud"
             raise InputError(port, problem, f"landbridge servo scan {port}")
-        if bus.family.models.get(bus.read(id, "model_number")) is None:
-            problem = f"servo {id} has model {before['model']}; known: {sorted(bus.family.models.values())}"
+        if bus.read(id, "model_number") not in bus.family.models:
+            known = ", ".join(sorted(model.name for model in bus.family.models.values()))
+            problem = f"servo {id} has model {before['model']}; known: {known}"
             raise InputError(port, problem, "set this one up with its vendor's own tool")
         wanted = _wanted(bus, id, new_id, new_baud, return_delay_us)
         changes = {name: value for name, value in wanted.items() if bus.read(id, name) != value}
@@ -145,8 +146,9 @@ def _described(bus: Bus, id: int, rate: int) -> dict[str, Any] | None:
     number = bus.model(id, tries=1)
     if number is None:
         return None
-    row = {"id": id, "baud": rate, "model": bus.family.models.get(number, f"unknown {bus.family.name} {number}")}
-    if number not in bus.family.models:  # nor is its table known: no other register may be asked for
+    model = bus.family.models.get(number)
+    row = {"id": id, "baud": rate, "model": model.name if model else f"unknown {bus.family.name} {number}"}
+    if model is None:  # nor is its table known: no other register may be asked for
         return row | dict.fromkeys(("volts", "deg_c", "error", "delay_us"), "")
     return row | {
         "volts": bus.read(id, "present_voltage") / 10,

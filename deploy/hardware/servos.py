@@ -32,13 +32,15 @@ class Servos:
     """Servos of one family on one bus.
 
     Every servo watches its own load, temperature, voltage and encoder; what it reports is a `fault` that names the
-    joint, as `servo_overload:elbow`, and so are `servo_silent`, `torque_lost`, `servo_temperature` and `servo_voltage`.
+    joint, as `servo_overload:elbow`, and so are `servo_silent` and `torque_lost`. Before a servo gets that hot, or its
+    supply that low, there is a `warning`, `servo_temperature` or `servo_voltage`.
     Dynamixel has a watchdog besides: servos that hear nothing for `watchdog_ms` stop where they are, and obey again
     after a reset (`bus_watchdog`). **Feetech has none**: if this process dies, its servos go on to their last goal and
     hold it. What limits the harm is that the guard's goals are never far ahead of the joint.
 
     Attributes:
         fault: What is wrong with servos or bus, "" while nothing is; latched until `recover`.
+        warning: What one of them will not bear for long, by its newest answer; "" while there is nothing.
         counters: Answers that were missing or damaged, and the like.
         told_at: When the newest measurement was asked for, on `clock`.
 
@@ -52,7 +54,7 @@ class Servos:
     def __init__(
         self, robot: Robot, settings: DynamixelHardware | FeetechHardware, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.fault = ""
+        self.fault = self.warning = ""
         self.counters: Counter[str] = Counter()
         self._spec, self._settings, self._clock = robot.spec, settings, clock
         self._joints = by_id(robot, settings)
@@ -110,7 +112,7 @@ class Servos:
     @property
     def identity(self) -> dict[str, str]:
         """Port, and the model of each servo."""
-        servos = ", ".join(f"{self._joints[id].name} {model}" for id, model in self._models.items())
+        servos = ", ".join(f"{self._joints[id].name} {model.name}" for id, model in self._health.models.items())
         return {"port": str(self._settings.port), "baud": str(self._settings.baud), "servos": servos}
 
     @property
@@ -178,7 +180,7 @@ class Servos:
         with contextlib.ExitStack() as undo:
             undo.callback(self._release)
             try:
-                self._models = models(bus, self._joints, self._settings)
+                self._health.models = models(bus, self._joints, self._settings)
                 self._poll = Poll(bus, list(self._joints), self._clock, self.counters)
                 self._await_measurement(deadline)
                 self._begin_here()
@@ -264,6 +266,7 @@ class Servos:
             self.fault = self.fault or fault
             left_on |= self._torque is False and bool(values.get("torque_enable"))
             unwatched |= powered and values.get("bus_watchdog") == 0
+        self.warning = self._health.warning
         if left_on:
             self._power_off()
         if unwatched:  # no servo answers the packet that arms it

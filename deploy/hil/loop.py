@@ -327,7 +327,8 @@ class Loop:
             self.hardware.write(stop.command)
 
     def _judge(self, now: float) -> None:
-        """Tell the supervisor of faults, and of the end of a recovery; hardware that is gone stops by itself."""
+        """Tell the supervisor of faults, warnings and the end of a recovery; hardware that is gone stops by itself."""
+        self._supervisor.warned(self.hardware.warning, now)
         if self.fault and self._supervisor.handle(Event.BRIDGE_FAULT, now, self.fault).accepted:
             pass
         elif self.state in (State.PARK, *STOPS) and (self.hardware.fault or self._guard.settled(now)):

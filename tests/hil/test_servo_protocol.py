@@ -50,7 +50,7 @@ def test_the_table_is_that_of_robotis(model: str) -> None:
             theirs = "Present Current"
         assert vendor[theirs] == (register.address, register.size), name
     numbers = dict(line.split("\t") for line in (folder / "dynamixel.model").read_text().strip().splitlines()[1:])
-    for number, name in DYNAMIXEL.models.items():
+    for number, (name, _) in DYNAMIXEL.models.items():
         assert numbers[str(number)].removesuffix(".model").replace("_", "-").upper() == name
         text = (folder / numbers[str(number)]).read_text()
         told, shown = DYNAMIXEL.indirect
