@@ -108,7 +108,9 @@ def _make(robot: Robot, options: Options, domain: str, rows: int) -> Path:
         return path
     task = load_task(robot)
     metadata = DatasetMetadata.of(
-        task,
+        robot.spec,
+        task=task.name,
+        task_hash=task.digest(),
         domain=domain,
         engine="synthetic",
         engine_version="",

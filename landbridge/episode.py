@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from landbridge.errors import InputError
+from landbridge.robot import RobotSpec
 from landbridge.spec import Spec, require_new
-from landbridge.task import Task
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,11 @@ class DatasetMetadata(Spec):
     created: str
 
     @classmethod
-    def of(cls, task: Task, **others: Any) -> DatasetMetadata:
-        """Of data made now for `task` and its robot, whose facts are copied in; `others` are the other fields."""
-        spec = task.observer.spec
+    def of(cls, spec: RobotSpec, **others: Any) -> DatasetMetadata:
+        """Of data made now for the robot `spec`, whose facts are copied in; `others` are the other fields."""
         return cls(
             robot=spec.name,
             robot_hash=spec.digest(),
-            task=task.name,
-            task_hash=task.digest(),
             control_rate_hz=spec.control_rate_hz,
             commit=commit(),
             created=now(),

@@ -95,7 +95,9 @@ def collect(
     tally, started, started_cpu = Tally(), time.perf_counter(), time.process_time()
     try:
         metadata = DatasetMetadata.of(
-            task,
+            machine.spec,
+            task=task.name,
+            task_hash=task.digest(),
             domain=domain,
             engine=engine,
             engine_version=plants[0].engine_version,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,20 +50,29 @@ def ingest(
     machine = load_robot(robot)
     spec, task = machine.spec, load_task(machine)
     require_new(out)
-    about = {"engine_version": "", "seed": None, **recorded(calibration, machine)}
+    facts = {"task": task.name, "task_hash": task.digest(), **recorded(calibration, machine)}
+    about = partial(DatasetMetadata.of, spec, engine_version="", seed=None, **facts)
     if path.suffix in HDF5:
         found = read_d4rl(path, task.observer.size, task.observer.num_actions, spec.control_dt)
-        about |= {"engine": "d4rl", "controllers": {"d4rl": found.rows}, "scenario": "unknown"}
-        rate_hz = spec.control_rate_hz
-        metadata = DatasetMetadata.of(task, domain=domain or "source", measured_rate_hz=rate_hz, **about)
+        metadata = about(
+            domain=domain or "source",
+            engine="d4rl",
+            scenario="unknown",
+            controllers={"d4rl": found.rows},
+            measured_rate_hz=spec.control_rate_hz,
+        )
         dataset = write_dataset(out, found.episodes, metadata)
         return {"path": str(out), "episodes": len(dataset), "transitions": dataset.transitions, **found.repairs}
     bag = read_bag(path, spec)
     _require_rate(path, bag, spec)
     episodes = [_episode(spec, task, segment) for segment in bag.segments]
-    steps = sum(map(len, episodes))
-    about |= {"engine": "ros2", "controllers": {bag.about["controller"]: steps}, "scenario": bag.about["scenario"]}
-    metadata = DatasetMetadata.of(task, domain=domain or "target", measured_rate_hz=bag.rate_hz, **about)
+    metadata = about(
+        domain=domain or "target",
+        engine="ros2",
+        scenario=bag.about["scenario"],
+        controllers={bag.about["controller"]: sum(map(len, episodes))},
+        measured_rate_hz=bag.rate_hz,
+    )
     dataset = write_dataset(out, episodes, metadata)
     return {"path": str(out), "episodes": len(dataset), "transitions": dataset.transitions, **_timing(bag, spec)}
 
