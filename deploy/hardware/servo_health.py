@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from landbridge.deploy.hardware.servo_bus import Family, Model
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
-from landbridge.robot import Joint
+from landbridge.joint import Joint
 
 READINGS = (  # registers, what they are called, and how many of that unit one count is
     ("present_load", "load", 1),

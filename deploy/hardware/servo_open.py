@@ -8,7 +8,7 @@ from landbridge.deploy.hardware.servo_bus import Bus, Model
 from landbridge.deploy.hardware.servo_joints import to_ticks
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
-from landbridge.robot import Joint
+from landbridge.joint import Joint
 
 
 def make_bus(settings: DynamixelHardware | FeetechHardware) -> Bus:

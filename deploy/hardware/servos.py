@@ -17,7 +17,8 @@ from landbridge.deploy.hardware.servo_poll import Poll
 from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE, TURNAROUND_MS
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
-from landbridge.robot import Joint, Robot
+from landbridge.joint import Joint
+from landbridge.robot import Robot
 
 READ_SHARE = 0.8  # of a control period in which an answer may be waited for and asked for again
 WATCHDOG_UNIT_S = 0.02  # ROBOTIS e-Manual, Bus Watchdog(98)

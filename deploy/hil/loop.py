@@ -15,7 +15,8 @@ from landbridge.deploy.hardware import BaseSensing, Hardware, Reporting, Resetta
 from landbridge.deploy.motion import REST_PERIODS, REST_SHARE
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, STOPS, Event, State, Supervisor
 from landbridge.deploy.verdict import Reason, Verdict
-from landbridge.robot import Joint, RobotSpec
+from landbridge.joint import Joint
+from landbridge.robot import RobotSpec
 
 REPORT_SECONDS = 0.5  # for a report of the device to come
 RESET_SECONDS = 3.0  # for link and device to be taken up again

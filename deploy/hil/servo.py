@@ -7,7 +7,7 @@ import struct
 
 from landbridge.deploy.hardware.servo_bus import Family
 from landbridge.deploy.hardware.servo_joints import TICKS, to_position, turns
-from landbridge.robot import Joint
+from landbridge.joint import Joint
 
 MEMORY = 256
 REBOOT_S = 0.2  # silent for so long after a reboot

@@ -24,7 +24,8 @@ from landbridge.deploy.hardware.servo_joints import CENTRE, to_position, to_tick
 from landbridge.deploy.hil import dynamixel, feetech
 from landbridge.deploy.hil.servo import Servo
 from landbridge.deploy.hil.wire import Wire
-from landbridge.robot import Encoder, load_robot
+from landbridge.joint import Encoder
+from landbridge.robot import load_robot
 
 ARM = load_robot("arm")
 PROTOCOLS = {"dynamixel": dynamixel, "feetech": feetech}
