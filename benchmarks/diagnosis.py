@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.progress import track
 
 from landbridge.episode import commit
-from landbridge.robot import Friction, load_robot
+from landbridge.joint import Friction
+from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import lockstep

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.progress import track
 
 from landbridge.episode import commit
-from landbridge.robot import Friction, Robot, load_robot
+from landbridge.joint import Friction
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.parameters import moving_links
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
 from landbridge.training.evaluate import resolve, score

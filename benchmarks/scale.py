@@ -25,7 +25,7 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 
-from landbridge.episode import DatasetMetadata, Episode, commit, now, write_dataset
+from landbridge.episode import DatasetMetadata, Episode, commit, write_dataset
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.task import load_task
@@ -107,21 +107,17 @@ def _make(robot: Robot, options: Options, domain: str, rows: int) -> Path:
     if path.exists():
         return path
     task = load_task(robot)
-    metadata = DatasetMetadata(
-        domain=domain,  # type: ignore[arg-type]
-        robot=robot.spec.name,
-        robot_hash=robot.spec.digest(),
+    metadata = DatasetMetadata.of(
+        robot.spec,
         task=task.name,
         task_hash=task.digest(),
+        domain=domain,
         engine="synthetic",
         engine_version="",
         scenario="none",
         controllers={"synthetic": rows},
-        control_rate_hz=robot.spec.control_rate_hz,
         measured_rate_hz=robot.spec.control_rate_hz,
         seed=0,
-        commit=commit(),
-        created=now(),
     )
     sizes = task.observer.size, task.observer.num_actions
     write_dataset(path, _episodes(rows, options.episode_steps, *sizes, robot.spec.control_dt), metadata)

@@ -17,7 +17,8 @@ from rich.progress import Progress
 from landbridge.calibration.fit import Problem, linearise
 from landbridge.calibration.windows import cut
 from landbridge.episode import Episode
-from landbridge.robot import Joint, Robot
+from landbridge.joint import Joint
+from landbridge.robot import Robot
 from landbridge.simulation.behaviour import Behaviour, Policy
 from landbridge.simulation.excitation import Following, Series
 from landbridge.simulation.parameters import Parameter

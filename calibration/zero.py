@@ -21,7 +21,8 @@ from landbridge.calibration.fit import Point, Problem, first_guess, fit, lineari
 from landbridge.calibration.posterior import inflation, resample
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows, open_windows
-from landbridge.robot import Encoder, Robot, load_robot
+from landbridge.joint import Encoder
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.parameters import (
     FACTOR_BOUND,
     FACTOR_SD,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from landbridge.robot import Joint, RobotSpec
+from landbridge.joint import Joint
+from landbridge.robot import RobotSpec
 
 BRAKE_TIME = 0.1  # s to a position limit at the present speed below which effort towards it is taken back
 

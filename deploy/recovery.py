@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from landbridge.robot import Joint
+from landbridge.joint import Joint
 
 Pose = tuple[float, ...]
 

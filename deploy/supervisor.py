@@ -6,6 +6,7 @@ ACTIVE the bridge's guard moves or stops the robot itself, in the words of IEC 6
     HOLD, DAMP   controlled stop after a fault, then FAULT: power stays on (category 2). DAMP where efforts are
                  commanded, since they hold no position; HOLD elsewhere.
     PARK         the end of work: controlled stop, slowly to the parking pose, torque off (category 1), then STANDBY.
+                 Also on a warning of the hardware, while it still can; as long as that lasts, no arm is accepted.
 
 FAULT and ESTOP are latched: they are left by a healthy reset only, and motion then needs a separate arm or park.
 """
@@ -49,6 +50,7 @@ class Event(str, Enum):
     ADMISSIBLE = "admissible"
     SETTLED = "settled"
     BRIDGE_FAULT = "bridge_fault"
+    BRIDGE_WARNING = "bridge_warning"
     BRIDGE_LOST = "bridge_lost"
     CONTROLLER_LOST = "controller_lost"
     FOREIGN_PUBLISHER = "foreign_publisher"
@@ -73,7 +75,7 @@ def transitions(stop: State) -> dict[tuple[State, Event], State]:
         (State.STANDBY, Event.BRIDGE_LOST): State.UNCONFIGURED,  # nothing moves: wait for it, as after the start
         (State.ARMED, Event.ADMISSIBLE): State.ACTIVE,
         (State.ARMED, Event.ARM_TIMEOUT): stop,
-        **{(state, Event.DISARM): State.PARK for state in COMMANDED},
+        **{(state, event): State.PARK for state in COMMANDED for event in (Event.DISARM, Event.BRIDGE_WARNING)},
         **{(state, event): stop for state in COMMANDED for event in STOPPING},
         (State.PARK, Event.SETTLED): State.STANDBY,
         (State.PARK, Event.BRIDGE_FAULT): stop,
@@ -113,12 +115,15 @@ class Supervisor:
         self._bridge_at = self._ticked_at = -math.inf
         self._admissible = 0
         self._rests = False  # in the present state, by the bridge's newest report
+        self._warning = ""  # of the hardware, by the same
 
     def handle(self, event: Event, now: float, reason: str = "") -> Answer:
         """Take one event; one that the present state does not know is refused and changes nothing."""
         following = self._transitions.get((self.state, event))
         if following is None:
             return Answer(False, f"{event.value} refused in {self.state.value} ({self.reason})")
+        if event is Event.ARM and self._warning:
+            return Answer(False, f"arm refused while there is {self._warning}")
         if event in (Event.CONFIGURED, Event.RESET) and not self._bridge_alive(now):
             return Answer(False, f"{event.value} refused: nothing heard from the bridge")
         if event is Event.RESET:
@@ -141,6 +146,12 @@ class Supervisor:
     def bridge_seen(self, now: float) -> None:
         """The bridge has published a measurement."""
         self._bridge_at = now
+
+    def warned(self, warning: str, now: float) -> None:
+        """What the hardware will not bear for long, "" once it has gone: the robot is parked while it can be."""
+        self._warning = warning
+        if warning:
+            self.handle(Event.BRIDGE_WARNING, now, warning)
 
     def controller_lost(self, now: float) -> None:
         """The controller has fallen silent; without a measurement to answer, the bridge is the one that is lost."""

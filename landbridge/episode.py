@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import gymnasium as gym
 import minari
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from landbridge.errors import InputError
+from landbridge.robot import RobotSpec
 from landbridge.spec import Spec, require_new
 
 
@@ -75,6 +76,9 @@ class DatasetMetadata(Spec):
         measured_rate_hz: Median rate of the stamps; equals `control_rate_hz` in simulation.
         retuned: Where the behaviour `tuned` was tuned for this simulator first: the generations it took, its
             success, its return and its parameters.
+        calibration: SHA-256 of the `calibration.yaml` that was simulated, or that held for the robot when it was
+            recorded; "": none was named.
+        latency_ms: The delay that it found. Nothing in the data is shifted by it.
         commit: Git commit of the code that wrote it, `unknown` outside a checkout.
     """
 
@@ -92,8 +96,22 @@ class DatasetMetadata(Spec):
     measured_rate_hz: float
     seed: int | None
     retuned: dict[str, float] = Field(default_factory=dict)
+    calibration: str = ""
+    latency_ms: float | None = None
     commit: str
     created: str
+
+    @classmethod
+    def of(cls, spec: RobotSpec, **others: Any) -> DatasetMetadata:
+        """Of data made now for the robot `spec`, whose facts are copied in; `others` are the other fields."""
+        return cls(
+            robot=spec.name,
+            robot_hash=spec.digest(),
+            control_rate_hz=spec.control_rate_hz,
+            commit=commit(),
+            created=now(),
+            **others,
+        )
 
 
 @dataclass(frozen=True)

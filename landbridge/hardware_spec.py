@@ -42,15 +42,16 @@ class ServoHardware(Spec):
     Attributes:
         port: As for `McuHardware`.
         ids: Bus id of every joint, by the joint's name; empty: 1, 2, ... in the order of `joints`.
-        max_temperature_c: A servo hotter than this is a fault [deg C].
-        min_voltage: A servo supplied with less is a fault [V].
+        max_temperature_c: A servo hotter than this ends the work, and the robot is parked [deg C]; below the limit at
+            which the servo itself switches off.
+        min_voltage: So does one that is supplied with less [V]; None: the least that its model is made for.
     """
 
     port: str | None = None
     baud: Baud = 1_000_000
     ids: dict[str, ServoId] = Field(default={})
-    max_temperature_c: Positive
-    min_voltage: Positive
+    max_temperature_c: Positive = 65.0  # XL430 switches off at 72, XL330 and STS3215 at 70, XM430 at 80 by default
+    min_voltage: Positive | None = None
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Self:
@@ -68,8 +69,6 @@ class DynamixelHardware(ServoHardware):
     """
 
     kind: Literal["dynamixel"] = "dynamixel"
-    max_temperature_c: Positive = 65.0  # XL430-W250 switches off at 72 by default (e-Manual, Temperature Limit(31))
-    min_voltage: Positive = 6.5  # the least that the XL430-W250 is made for (e-Manual, Specifications)
     watchdog_ms: Annotated[float, Field(ge=20, le=2540)] = 100.0
 
 
@@ -77,8 +76,6 @@ class FeetechHardware(ServoHardware):
     """Feetech STS series (STS3215 of SO-100 and SO-101). These servos have no bus watchdog."""
 
     kind: Literal["feetech"] = "feetech"
-    max_temperature_c: Positive = 65.0  # the servo's own limit is 70 by default (memory table, address 13)
-    min_voltage: Positive = 4.5  # of the 7.4 V type; below 4.0 V it does not work at all (STS3215 datasheet)
 
 
 HardwareSpec = Annotated[TwinHardware | McuHardware | DynamixelHardware | FeetechHardware, Field(discriminator="kind")]

@@ -9,7 +9,7 @@ from typing import Any
 
 from landbridge.bundle import SIGNATURE, Bundle, read_bundle
 from landbridge.errors import InputError
-from landbridge.manifest import IMPORTED, Drift
+from landbridge.manifest import CALIBRATION, IMPORTED, Drift
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, load_robot, robots
 
@@ -78,11 +78,19 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "live monitors": _monitors(manifest.drift),
         "trained on": ", ".join(f"{path} ({digest[:12]})" for path, digest in manifest.dataset_hashes.items())
         or "not here",
-        "made": ", ".join(f"{key} {value}" for key, value in manifest.provenance.items()),
+        **_provenance(manifest.provenance),
         "robot": f"{manifest.robot} ({manifest.robot_hash[:12]}), {_installed(bundle)}",
         "rate": f"{bundle.robot.control_rate_hz:g} Hz, latency budget {bundle.robot.latency_budget_ms:g} ms",
         "joints": robot["joints"],
         "normaliser": _normaliser(bundle),
+    }
+
+
+def _provenance(provenance: Mapping[str, str]) -> dict[str, str]:
+    calibrations = {key.removesuffix(CALIBRATION): digest for key, digest in provenance.items() if CALIBRATION in key}
+    return {
+        "calibration": ", ".join(f"{name} {digest[:12]}" for name, digest in calibrations.items()) or "none named",
+        "made": ", ".join(f"{key} {value}" for key, value in provenance.items() if CALIBRATION not in key),
     }
 
 

@@ -15,6 +15,7 @@ from landbridge.robot import RobotSpec
 from landbridge.spec import Finite, Positive, Spec, validated
 
 SCHEMA_VERSION = 3
+CALIBRATION = "_calibration"  # after a domain's name, in `provenance`
 IMPORTED = "imported"  # in place of an agent's name: whatever the policy does to its observation is unseen in its graph
 MAX_GOLDEN_TOLERANCE = 0.01  # half of what fp16 is allowed; another policy differs by more than that somewhere
 REMEDY = "export the bundle again and copy it whole"
@@ -67,7 +68,8 @@ class Manifest(Spec):
         obs_mean, obs_std: The normaliser inside `policy.onnx`, full precision; 0 and 1 where it is `IMPORTED`.
         golden_tolerance: Largest |difference| allowed between golden and computed actions in [-1, 1].
         scores: Figures known at export (for example success on a scenario), by name.
-        provenance: Versions, commit, seed, creation time.
+        provenance: Versions, commit, seed, creation time; of a dataset that was made with a `calibration.yaml` that
+            file's digest, as `source_calibration`.
         drift: Limits of the live monitors; None without target data to set them by.
         state: Shape of each state of a recurrent policy by its name: `policy.onnx` reads NAME_in and answers NAME_out,
             float32, and an episode begins with zeros. Empty for a feed-forward policy.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -171,6 +172,15 @@ def _require_spread(path: Path, covariance: NDArray[np.float64]) -> None:
     spread = np.linalg.eigvalsh((covariance + covariance.T) / 2) if len(covariance) else np.zeros(1)
     if not np.allclose(covariance, covariance.T) or spread.min() < -ROUNDING * max(1.0, spread.max()):
         raise InputError(path, "its covariance is not symmetric, or has a negative spread", "calibrate again")
+
+
+def recorded(calibration: Path | None, robot: Robot) -> dict[str, Any]:
+    """What a dataset's metadata says of its calibration, by field; nothing without one."""
+    if calibration is None:
+        return {}
+    latency = read_calibration(calibration, robot).estimates.get("latency_ms")
+    digest = hashlib.sha256(calibration.read_bytes()).hexdigest()
+    return {"calibration": digest, "latency_ms": None if latency is None else latency.value}
 
 
 def choose_scenario(robot: Robot, rung: str, calibration: Path | None) -> Scenario:

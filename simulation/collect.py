@@ -13,11 +13,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from landbridge.episode import DatasetMetadata, Episode, commit, now, write_dataset
+from landbridge.episode import DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
-from landbridge.simulation.behaviour import Behaviour, BehaviourFile, load_behaviours
-from landbridge.simulation.calibrated import CALIBRATED, choose_scenario, read_calibration
+from landbridge.simulation.behaviour import Behaviour, load_behaviours
+from landbridge.simulation.calibrated import CALIBRATED, choose_scenario, read_calibration, recorded
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.randomised import draw_between
 from landbridge.simulation.rollout import lockstep
@@ -88,21 +88,26 @@ def collect(
     streams = np.random.SeedSequence(seed).spawn(batch + 1)
     rngs = [np.random.default_rng(stream) for stream in streams[1:]]
     rungs = _scenarios(machine, scenario, calibration, rngs if randomise else None, batch)
-    tuned: BehaviourFile | None = None
-    found: dict[str, float] = {}
-    if retune:
-        from landbridge.simulation.tune import require_tuned, retuned  # CMA-ES takes a second to import
-
-        require_tuned(machine, list(shares))
-        tuned, found = retuned(machine, choose_scenario(machine, scenario, calibration), engine, retune, seed)
-    behaviours = load_behaviours(machine, tuned)
+    behaviours, found = _behaviours(
+        machine, shares, choose_scenario(machine, scenario, calibration), engine, retune, seed
+    )
     plants = [make_plant(machine, engine, *each) for each in zip(rungs, rngs, strict=True)]
     tally, started, started_cpu = Tally(), time.perf_counter(), time.process_time()
     try:
-        # Behaviours' shares are met exactly, so the metadata can be written before the first episode is.
-        place = (scenario if calibration is None else CALIBRATED) + (RANDOMISED if randomise else "")
-        metadata = _metadata(machine, task, plants[0], engine, place, domain, quota := _quota(shares, steps), seed)
-        metadata = metadata.model_copy(update={"retuned": found})
+        metadata = DatasetMetadata.of(
+            machine.spec,
+            task=task.name,
+            task_hash=task.digest(),
+            domain=domain,
+            engine=engine,
+            engine_version=plants[0].engine_version,
+            scenario=(scenario if calibration is None else CALIBRATED) + (RANDOMISED if randomise else ""),
+            controllers=(quota := _quota(shares, steps)),  # met exactly, so it can be written before the first episode
+            measured_rate_hz=machine.spec.control_rate_hz,
+            seed=seed,
+            retuned=found,
+            **recorded(calibration, machine),
+        )
         episodes = _episodes(behaviours, task, plants, quota, np.random.default_rng(streams[0]), tally, explored)
         dataset = write_dataset(out, _with_progress(episodes, steps), metadata)
     finally:
@@ -128,6 +133,19 @@ def _refuse(out: Path, steps: int, batch: int, retune: int, exploring: float) ->
         raise InputError("--retune", f"is {retune}", "give a number of generations, about 20")
     if not 0 <= exploring <= 1:
         raise InputError("--exploring", f"is {exploring}", "give a share from 0 to 1")
+
+
+def _behaviours(
+    robot: Robot, shares: dict[str, float], rung: Scenario, engine: Engine, retune: int, seed: int
+) -> tuple[dict[str, Behaviour], dict[str, float]]:
+    """The robot's behaviours, and what tuning `tuned` anew has found, if that was asked for."""
+    if not retune:
+        return load_behaviours(robot), {}
+    from landbridge.simulation.tune import require_tuned, retuned  # CMA-ES takes a second to import
+
+    require_tuned(robot, list(shares))
+    tuned, found = retuned(robot, rung, engine, retune, seed)
+    return load_behaviours(robot, tuned), found
 
 
 def _scenarios(
@@ -209,31 +227,3 @@ def _with_progress(episodes: Iterator[Episode], steps: int) -> Iterator[Episode]
         for episode in episodes:
             yield episode
             progress.advance(bar, len(episode))
-
-
-def _metadata(
-    robot: Robot,
-    task: Task,
-    plant: Plant,
-    engine: str,
-    scenario: str,
-    domain: Literal["source", "target"],
-    controllers: dict[str, int],
-    seed: int,
-) -> DatasetMetadata:
-    return DatasetMetadata(
-        domain=domain,
-        robot=robot.spec.name,
-        robot_hash=robot.spec.digest(),
-        task=task.name,
-        task_hash=task.digest(),
-        engine=engine,
-        engine_version=plant.engine_version,
-        scenario=scenario,
-        controllers=controllers,
-        control_rate_hz=robot.spec.control_rate_hz,
-        measured_rate_hz=robot.spec.control_rate_hz,
-        seed=seed,
-        commit=commit(),
-        created=now(),
-    )

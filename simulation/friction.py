@@ -8,11 +8,11 @@ from math import exp, tanh
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.robot import Friction
+from landbridge.joint import Friction
 
 
 class JointFriction:
-    """Friction torque of one joint: tau(v) = -[c + (s - c) exp(-(v / v_s)^2)] tanh(v / v_0) - b v (`robot.Friction`).
+    """Friction torque of one joint: tau(v) = -[c + (s - c) exp(-(v / v_s)^2)] tanh(v / v_0) - b v (`joint.Friction`).
 
     `smoothing` is v_0, the robot's `friction_smoothing` [rad/s].
 

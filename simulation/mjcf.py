@@ -6,7 +6,8 @@ import math
 
 import mujoco
 
-from landbridge.robot import Joint, Robot, RobotSpec
+from landbridge.joint import Joint
+from landbridge.robot import Robot, RobotSpec
 from landbridge.simulation.mujoco_plant import model_spec
 from landbridge.simulation.scenario import Scenario
 

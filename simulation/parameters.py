@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.errors import InputError
-from landbridge.robot import Friction, Robot
+from landbridge.joint import Friction
+from landbridge.robot import Robot
 from landbridge.simulation.scenario import Scenario
 
 Array = NDArray[np.float64]

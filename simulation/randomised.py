@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from landbridge.robot import Friction, Robot
+from landbridge.joint import Friction
+from landbridge.robot import Robot
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
 
 

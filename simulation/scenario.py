@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from landbridge.errors import InputError
-from landbridge.robot import Friction, Robot
+from landbridge.joint import Friction
+from landbridge.robot import Robot
 from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
 
 SCENARIOS = "scenarios.yaml"

@@ -19,6 +19,7 @@ from untrained import write_untrained
 
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
+from landbridge.simulation.calibrated import Calibration, Error, Estimate
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -107,6 +108,12 @@ def linear_graph() -> Callable[..., bytes]:
     return _linear_graph
 
 
+@pytest.fixture(scope="session")
+def calibration() -> Callable[..., Calibration]:
+    """`_calibration`: a calibration by hand."""
+    return _calibration
+
+
 STATE = {"h": (1, 1), "c": (1, 1)}
 
 
@@ -120,6 +127,31 @@ def recurrent_bundle() -> Callable[..., Path]:
 def recurrent_graph() -> Callable[..., bytes]:
     """`_recurrent_graph`: the ONNX graph of such a policy."""
     return _recurrent_graph
+
+
+def _calibration(**values: float) -> Calibration:
+    """Of the furuta; it says these values of these parameters."""
+    robot, unknown = load_robot("furuta"), Error(joint_pos={}, joint_vel={})
+    return Calibration(
+        robot="furuta",
+        robot_hash=robot.spec.digest(),
+        urdf_hash=robot.urdf_digest(),
+        dataset="",
+        dataset_hash="",
+        known=(),
+        estimates={name: Estimate(value=v, low=v, high=v, identifiable=True) for name, v in values.items()},
+        covariance=tuple((0.0,) * len(values) for _ in values),
+        undetermined=(),
+        inflation=1.0,
+        joint_pos_noise=0.001,
+        joint_vel_noise=0.03,
+        windows=0,
+        horizon_s=1.0,
+        nominal_error=unknown,
+        calibrated_error=unknown,
+        commit="",
+        created="",
+    )
 
 
 def _recurrent_bundle(path: Path, weight: NDArray[np.float32], graph: bytes | None = None) -> Path:

@@ -22,7 +22,7 @@ from torch import nn
 from landbridge.bundle import npz, write_bundle
 from landbridge.episode import commit, now
 from landbridge.errors import InputError
-from landbridge.manifest import Drift, Manifest
+from landbridge.manifest import CALIBRATION, Drift, Manifest
 from landbridge.observation import Observer
 from landbridge.spec import require_new
 from landbridge.task import load_task
@@ -177,12 +177,14 @@ def _scores(run: Path, plain: dict[str, Any]) -> dict[str, float]:
 
 
 def _provenance(plain: dict[str, Any]) -> dict[str, str]:
+    made = plain["provenance"]
     versions = {name: importlib.metadata.version(name) for name in ("landbridge", "torch", "onnx", "onnxruntime")}
     return {
         "created": now(),
         "commit": commit(),
-        "trained": plain["provenance"]["created"],
-        "trained_commit": plain["provenance"]["commit"],
+        "trained": made["created"],
+        "trained_commit": made["commit"],
+        **{name: digest for name, digest in made.items() if name.endswith(CALIBRATION)},
         "seed": str(plain["train"]["seed"]),
         "python": platform.python_version(),
         **versions,

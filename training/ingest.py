@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from landbridge.episode import DatasetMetadata, Episode, commit, now, write_dataset
+from landbridge.episode import DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
 from landbridge.observation import command_to_action
 from landbridge.robot import RobotSpec, load_robot
+from landbridge.simulation.calibrated import recorded
 from landbridge.simulation.rollout import label
 from landbridge.spec import require_new
 from landbridge.task import Task, load_task
@@ -23,7 +25,12 @@ HDF5 = (".hdf5", ".h5")
 
 
 def ingest(
-    path: Path, /, out: Path, robot: str = "furuta", domain: Literal["source", "target"] | None = None
+    path: Path,
+    /,
+    out: Path,
+    robot: str = "furuta",
+    domain: Literal["source", "target"] | None = None,
+    calibration: Path | None = None,
 ) -> dict[str, Any]:
     """Turn a bag of `landbridge record`, or a D4RL-layout HDF5 file, into a dataset.
 
@@ -37,21 +44,35 @@ def ingest(
         out: Dataset folder to write; must not exist.
         robot: Name of a robot, or a folder with robot.yaml.
         domain: What the data stands for in training; by default target for a bag, source for an HDF5 file.
+        calibration: File of `landbridge calibrate` that holds for the robot as it was recorded. It changes nothing in
+            the data: its digest and its delay go into the metadata, and from there to the run and its bundle.
     """
     machine = load_robot(robot)
     spec, task = machine.spec, load_task(machine)
     require_new(out)
+    facts = {"task": task.name, "task_hash": task.digest(), **recorded(calibration, machine)}
+    about = partial(DatasetMetadata.of, spec, engine_version="", seed=None, **facts)
     if path.suffix in HDF5:
         found = read_d4rl(path, task.observer.size, task.observer.num_actions, spec.control_dt)
-        metadata = _metadata(spec, task, domain or "source", "d4rl", {"d4rl": found.rows}, spec.control_rate_hz)
+        metadata = about(
+            domain=domain or "source",
+            engine="d4rl",
+            scenario="unknown",
+            controllers={"d4rl": found.rows},
+            measured_rate_hz=spec.control_rate_hz,
+        )
         dataset = write_dataset(out, found.episodes, metadata)
         return {"path": str(out), "episodes": len(dataset), "transitions": dataset.transitions, **found.repairs}
     bag = read_bag(path, spec)
     _require_rate(path, bag, spec)
     episodes = [_episode(spec, task, segment) for segment in bag.segments]
-    steps = sum(map(len, episodes))
-    controllers, scenario = {bag.about["controller"]: steps}, bag.about["scenario"]
-    metadata = _metadata(spec, task, domain or "target", "ros2", controllers, bag.rate_hz, scenario)
+    metadata = about(
+        domain=domain or "target",
+        engine="ros2",
+        scenario=bag.about["scenario"],
+        controllers={bag.about["controller"]: sum(map(len, episodes))},
+        measured_rate_hz=bag.rate_hz,
+    )
     dataset = write_dataset(out, episodes, metadata)
     return {"path": str(out), "episodes": len(dataset), "transitions": dataset.transitions, **_timing(bag, spec)}
 
@@ -69,33 +90,6 @@ def _episode(spec: RobotSpec, task: Task, segment: Segment) -> Episode:
     """T measurements are T - 1 transitions; the task may end the episode before the last."""
     actions = np.clip(command_to_action(spec, segment.commands), -1, 1).astype(np.float32)
     return label(task, segment.obs, actions, segment.stamps)
-
-
-def _metadata(
-    spec: RobotSpec,
-    task: Task,
-    domain: Literal["source", "target"],
-    engine: str,
-    controllers: dict[str, int],
-    rate_hz: float,
-    scenario: str = "unknown",
-) -> DatasetMetadata:
-    return DatasetMetadata(
-        domain=domain,
-        robot=spec.name,
-        robot_hash=spec.digest(),
-        task=task.name,
-        task_hash=task.digest(),
-        engine=engine,
-        engine_version="",
-        scenario=scenario,
-        controllers=controllers,
-        control_rate_hz=spec.control_rate_hz,
-        measured_rate_hz=rate_hz,
-        seed=None,
-        commit=commit(),
-        created=now(),
-    )
 
 
 def _timing(bag: Bag, spec: RobotSpec) -> dict[str, Any]:

@@ -77,20 +77,19 @@ def sweep(
     """
     machine = load_robot(robot)
     _refuse(seeds, scenarios, episodes, gpus, address)
-    choices = _choices(options)
-    configs = {setting: _config(setting) for setting in _settings(choices)}
+    out, choices = out.resolve(), _choices(options)
     rungs = {scenario: load_scenario(machine, scenario).model_dump(mode="json") for scenario in scenarios}
-    made: dict[str, str] = {}  # dataset -> when
-    varied = {name for name, values in choices.items() if len(values) > 1}
-    out, trials = out.resolve(), []
-    for (setting, config), seed in itertools.product(configs.items(), seeds):
-        shown = tuple((name, value) for name, value in setting if name in varied)
-        run = out / "_".join(f"{name}={value}" for name, value in (*shown, ("seed", str(seed))))
-        inputs = Inputs(robot, _of_seed(source, seed), _of_seed(target, seed), scratch and scratch.resolve())
-        for domain, path in needed(config.alignment, inputs).items():
-            made[str(path)] = open_domain(machine, domain, path).metadata.created
-        seeded = dataclasses.replace(config, seed=seed)
-        trials.append(Trial(run, shown, seeded, inputs, engine, scenarios, episodes))
+    rows = scratch and scratch.resolve()
+    inputs = {seed: Inputs(robot, _of_seed(source, seed), _of_seed(target, seed), rows) for seed in seeds}
+    trials = [
+        Trial(run, shown, config, inputs[config.seed], engine, scenarios, episodes)
+        for run, shown, config in _runs(out, choices, seeds)
+    ]
+    made = {
+        str(path): open_domain(machine, domain, path).metadata.created
+        for trial in trials
+        for domain, path in needed(trial.config.alignment, trial.inputs).items()
+    }
     fixed = {"source": source, "target": target, "robot": robot, "options": choices}
     _claim(out, {name: {name: value} for name, value in fixed.items()} | {"datasets": made, "scenarios": rungs})
     for trial in trials:
@@ -134,6 +133,18 @@ def _choices(options: tuple[str, ...]) -> dict[str, list[str]]:
         if len(set(choices[name])) < len(choices[name]):
             raise InputError("--options", f"{option!r} has a value twice", "give each once")
     return dict(sorted(choices.items()))  # so that their order names no other run
+
+
+def _runs(
+    out: Path, choices: dict[str, list[str]], seeds: tuple[int, ...]
+) -> Iterator[tuple[Path, tuple[tuple[str, str], ...], TrainConfig]]:
+    """Of every trial: its run folder, which of its options vary, and its configuration."""
+    varied = {name for name, values in choices.items() if len(values) > 1}
+    configs = [(setting, _config(setting)) for setting in _settings(choices)]
+    for (setting, config), seed in itertools.product(configs, seeds):
+        shown = tuple((name, value) for name, value in setting if name in varied)
+        name = "_".join(f"{name}={value}" for name, value in (*shown, ("seed", str(seed))))
+        yield out / name, shown, dataclasses.replace(config, seed=seed)
 
 
 def _settings(choices: dict[str, list[str]]) -> Iterator[tuple[tuple[str, str], ...]]:

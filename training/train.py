@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from landbridge.episode import commit, now
+from landbridge.episode import commit, now, open_dataset
 from landbridge.errors import InputError
+from landbridge.manifest import CALIBRATION
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import load_scenario
@@ -89,6 +91,7 @@ def train(
     if run is not None and [*hashes.values()] != [*run["dataset_hashes"].values()]:  # keys are paths as first given
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
     names = load_task(machine).observer.names
+    calibrations = _calibrations(needed(config.alignment, inputs))
     normaliser = stream.normaliser(domains, names) if stream else Normaliser.of(list(domains.values()), names)
     state = read_checkpoint(out) if resume else None
     began = time.perf_counter()
@@ -96,7 +99,7 @@ def train(
     fit_seconds = time.perf_counter() - began
     ranks.wait()  # the others have seen that `out` is new
     if not resume and ranks.leads():
-        _write_config(out, inputs, hashes, normaliser, config)
+        _write_config(out, inputs, hashes, calibrations, normaliser, config)
     _train(trainer, _scorer(trainer, normaliser, machine, inputs.score))
     figures = _report(trainer, fit_seconds) if ranks.leads() else {}
     if trainer.step < config.steps:
@@ -111,8 +114,23 @@ def _read(robot: Robot, alignment: str, inputs: Inputs) -> tuple[dict[str, Trans
     return domains, stream, {str(paths[name]): digest for name, digest in digests(domains, stream).items()}
 
 
+def _calibrations(paths: dict[str, Path]) -> dict[str, str]:
+    """The digest of the calibration of each domain that has one; a warning if they are two."""
+    every = {name + CALIBRATION: open_dataset(path).metadata.calibration for name, path in paths.items()}
+    found = {name: digest for name, digest in every.items() if digest}
+    if len({*found.values()}) > 1:
+        shown = " and ".join(f"{name} {digest[:12]}" for name, digest in found.items())
+        warnings.warn(f"{shown} differ: one of the datasets was made with another calibration.yaml", stacklevel=2)
+    return found
+
+
 def _write_config(
-    out: Path, inputs: Inputs, hashes: dict[str, str], normaliser: Normaliser, config: TrainConfig
+    out: Path,
+    inputs: Inputs,
+    hashes: dict[str, str],
+    calibrations: dict[str, str],
+    normaliser: Normaliser,
+    config: TrainConfig,
 ) -> None:
     """Make the run's folder, and in it what the run is resumed and exported from."""
     out.mkdir(parents=True)
@@ -122,7 +140,7 @@ def _write_config(
         "obs_mean": normaliser.mean.tolist(),
         "obs_std": normaliser.std.tolist(),
         "train": config.to_json(),
-        "provenance": {"commit": commit(), "created": now(), "torch": torch.__version__},
+        "provenance": {"commit": commit(), "created": now(), "torch": torch.__version__, **calibrations},
     }
     write_atomic(out / CONFIG, (json.dumps(plain, indent=2) + "\n").encode())
 

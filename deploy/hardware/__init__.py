@@ -27,10 +27,13 @@ class Hardware(Protocol):
 
     Attributes:
         fault: What is wrong with hardware or link, latched until `recover`, read giving NaN; "" while nothing is.
+        warning: What it will not bear for long, for as long as it lasts: it measures and obeys, and the supervisor
+            parks the robot; "" while there is nothing.
         counters: Events worth a diagnosis, by name.
     """
 
     fault: str
+    warning: str
     counters: Counter[str]
 
     def read(self) -> tuple[Sequence[float], Sequence[float]]:

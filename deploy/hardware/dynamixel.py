@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import dynamixel_sdk
 from dynamixel_sdk import robotis_def
 
-from landbridge.deploy.hardware.servo_bus import Bus, Family, NoAnswerError, Register
+from landbridge.deploy.hardware.servo_bus import Bus, Family, Model, NoAnswerError, Register
 
 ALERT = 0x80  # bit of a status packet's error: the register `hardware_error` is not zero (e-Manual, Protocol 2.0)
 
@@ -42,18 +42,18 @@ DYNAMIXEL = Family(
         "present_voltage": Register(144, 2),
         "present_temperature": Register(146, 1),
     },
-    models={  # dynamixel_easy_sdk/control_table/dynamixel.model: those with this table
-        1020: "XM430-W350",
-        1030: "XM430-W210",
-        1060: "XL430-W250",
-        1070: "XC430-W150",
-        1080: "XC430-W240",
-        1120: "XM540-W270",
-        1130: "XM540-W150",
-        1190: "XL330-M077",
-        1200: "XL330-M288",
-        1220: "XC330-T288",
-        1240: "XC330-M288",
+    models={  # dynamixel_easy_sdk/control_table/dynamixel.model: those with this table; e-Manual, Specifications
+        1020: Model("XM430-W350", 10.0),
+        1030: Model("XM430-W210", 10.0),
+        1060: Model("XL430-W250", 6.5),
+        1070: Model("XC430-W150", 6.5),
+        1080: Model("XC430-W240", 6.5),
+        1120: Model("XM540-W270", 10.0),
+        1130: Model("XM540-W150", 10.0),
+        1190: Model("XL330-M077", 3.7),
+        1200: Model("XL330-M288", 3.7),
+        1220: Model("XC330-T288", 6.5),
+        1240: Model("XC330-M288", 3.7),
     },
     bauds={
         0: 9_600,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import scservo_sdk
 from scservo_sdk import scservo_def
 
-from landbridge.deploy.hardware.servo_bus import Bus, Family, NoAnswerError, Register
+from landbridge.deploy.hardware.servo_bus import Bus, Family, Model, NoAnswerError, Register
 
 # Feetech, "STS/SMS series memory table" (FT-SMS-STS-emanual). Sign and magnitude, with bit 15 or, for the load, bit 10.
 FEETECH = Family(
@@ -43,7 +43,10 @@ FEETECH = Family(
         "present_temperature": Register(63, 1),
         "hardware_error": Register(65, 1),
     },
-    models={777: "STS3215", 2825: "STS3250"},
+    models={  # datasheets; of the STS3215 there is a type for 7.4 V, which does not work at all below 4.0 V
+        777: Model("STS3215", 4.5),
+        2825: Model("STS3250", 6.0),
+    },
     # Of SMS_STS.h in Feetech's own library; LeRobot's table leaves out the sixth.
     bauds={0: 1_000_000, 1: 500_000, 2: 250_000, 3: 128_000, 4: 115_200, 5: 76_800, 6: 57_600, 7: 38_400},
     velocity_unit=2 * math.pi / 4096,  # a step per second

@@ -50,6 +50,7 @@ class Mcu:
 
     Attributes:
         fault: What is wrong with hardware or link, "" while nothing is; latched until `recover`.
+        warning: Always "": a board tells of faults only.
         counters: Damaged and refused frames of either end, and the like.
         telemetry: Fields of the newest one, see `protocol.PAYLOADS`.
         told_at: When it came, on `clock`.
@@ -63,7 +64,7 @@ class Mcu:
     """
 
     def __init__(self, robot: Robot, settings: McuHardware, clock: Callable[[], float] = time.monotonic) -> None:
-        self.fault = ""
+        self.fault = self.warning = ""
         self.counters: Counter[str] = Counter()
         self.telemetry: dict[str, Any] = {}
         self._spec, self._settings, self._clock = robot.spec, settings, clock

@@ -10,7 +10,8 @@ from typing import Any
 from landbridge.deploy.hardware.protocol import Frame, Kind, Mode, member_name, name_text, read
 from landbridge.errors import InputError
 from landbridge.hardware_spec import McuHardware
-from landbridge.robot import Encoder, Joint, Robot, RobotSpec
+from landbridge.joint import Encoder, Joint
+from landbridge.robot import Robot, RobotSpec
 
 
 class BoardTable:

@@ -103,6 +103,17 @@ class Block:
         return tuple((name, 1 << register.sign_bit) for name, register, _ in self.fields if register.sign_bit > 0)
 
 
+class Model(NamedTuple):
+    """One kind of servo of a family.
+
+    Attributes:
+        min_voltage: The least that it is made for [V].
+    """
+
+    name: str
+    min_voltage: float
+
+
 @dataclass(frozen=True)
 class Family:
     """Servos with one protocol and one memory table.
@@ -110,7 +121,7 @@ class Family:
     Attributes:
         name: As a `kind` of hardware.
         table: Registers by name; the names are those of `deploy.hardware.dynamixel`, wherever the meaning is the same.
-        models: Names by model number.
+        models: By model number.
         bauds: Rates by what the register `baud_rate` says.
         velocity_unit: [rad/s] of one count.
         return_delay_us: [us] of one count.
@@ -129,7 +140,7 @@ class Family:
 
     name: str
     table: Mapping[str, Register]
-    models: Mapping[int, str]
+    models: Mapping[int, Model]
     bauds: Mapping[int, int]
     velocity_unit: float
     return_delay_us: int

@@ -1,13 +1,13 @@
-"""What servos say of themselves, and which of it is a fault."""
+"""What servos say of themselves, and which of it is a fault, or a warning."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-from landbridge.deploy.hardware.servo_bus import Family
+from landbridge.deploy.hardware.servo_bus import Family, Model
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
-from landbridge.robot import Joint
+from landbridge.joint import Joint
 
 READINGS = (  # registers, what they are called, and how many of that unit one count is
     ("present_load", "load", 1),
@@ -23,6 +23,7 @@ class Health:
         powered: Ids of those with torque.
         stopped: Ids of those that their bus watchdogs have stopped.
         broken: Bits of the errors of its own that each has reported since the last reset, by id; 0: none.
+        models: Of those that have answered, by id.
     """
 
     def __init__(self, joints: Mapping[int, Joint], settings: DynamixelHardware | FeetechHardware) -> None:
@@ -31,6 +32,7 @@ class Health:
         self.powered: set[int] = set()
         self.stopped: set[int] = set()
         self.broken: dict[int, int] = {}
+        self.models: Mapping[int, Model] = {}
         self._borne: dict[int, int] = {}  # bits that a servo keeps although it goes on, known to whoever reset it
 
     @property
@@ -75,8 +77,15 @@ class Health:
             fault = "bus_watchdog"
         elif powered and torque == 0:
             fault = "torque_lost"
-        elif values.get("present_temperature", 0) > self._settings.max_temperature_c:
-            fault = "servo_temperature"
-        elif values.get("present_voltage", math.inf) < 10 * self._settings.min_voltage:
-            fault = "servo_voltage"
         return fault and f"{fault}:{self._joints[id].name}"
+
+    @property
+    def warning(self) -> str:
+        """The first servo that is too hot, or supplied with too little, to work on; it is not at its own limits yet."""
+        for id, said in self._said.items():
+            if said.get("present_temperature", 0) > self._settings.max_temperature_c:
+                return f"servo_temperature:{self._joints[id].name}"
+            least = self._settings.min_voltage or self.models[id].min_voltage
+            if said.get("present_voltage", math.inf) < 10 * least:
+                return f"servo_voltage:{self._joints[id].name}"
+        return ""

@@ -6,7 +6,8 @@ import math
 
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
-from landbridge.robot import Joint, Robot
+from landbridge.joint import Joint
+from landbridge.robot import Robot
 
 TICKS = 4096  # per turn of the horn, of both families
 CENTRE = 2048  # ticks at which the encoder says 0 rad

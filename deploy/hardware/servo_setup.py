@@ -67,6 +67,7 @@ def setup(
 
     Position mode, no offset, direction or position limits of its own (the guard keeps those of robot.yaml), and the
     shortest return delay. Says what it will write, and asks first. Everything is checked before anything is written.
+    Feetech's EEPROM is left locked, also where it was not.
 
     Args:
         port: Serial port of the bus; no other program may use it.
@@ -83,8 +84,9 @@ def setup(
         if before is None:
             problem = f"no {family} servo {id} answers at {baud} baud"
             raise InputError(port, problem, f"landbridge servo scan {port}")
-        if bus.family.models.get(bus.read(id, "model_number")) is None:
-            problem = f"servo {id} has model {before['model']}; known: {sorted(bus.family.models.values())}"
+        if bus.read(id, "model_number") not in bus.family.models:
+            known = ", ".join(sorted(model.name for model in bus.family.models.values()))
+            problem = f"servo {id} has model {before['model']}; known: {known}"
             raise InputError(port, problem, "set this one up with its vendor's own tool")
         wanted = _wanted(bus, id, new_id, new_baud, return_delay_us)
         changes = {name: value for name, value in wanted.items() if bus.read(id, name) != value}
@@ -97,6 +99,10 @@ def setup(
         if found is None:
             problem = f"written, but servo {after[0]} does not answer at {after[1]} baud"
             raise InputError(port, problem, f"landbridge servo scan {port}")
+        if found["lock"] == "open":
+            bus.write(after[0], "lock", 1)
+            changes["lock"] = 1
+            found |= {"lock": _lock(bus, after[0])}
     return {
         "written": ", ".join(f"{name} = {value}" for name, value in changes.items()) or "nothing",
         "servos": [found],
@@ -124,17 +130,14 @@ def _wanted(bus: Bus, id: int, new_id: int | None, new_baud: int | None, delay_u
 def _write(bus: Bus, port: str, id: int, changes: dict[str, int]) -> None:
     if not changes:
         return
-    locked = "lock" in bus.family.table  # Feetech keeps what is written while its lock is open
     try:
-        bus.write(id, "torque_enable", 0)  # and Dynamixel takes these with torque off only
-        if locked:
+        bus.write(id, "torque_enable", 0)  # Dynamixel takes these with torque off only
+        if "lock" in bus.family.table:  # Feetech keeps what is written while it is open
             bus.write(id, "lock", 0)
         for name, value in changes.items():
             with contextlib.suppress(*[NoAnswerError] * (name == "baud_rate")):  # it may answer at either rate
                 bus.write(id, name, value)
             id = value if name == "id" else id
-        if locked and "baud_rate" not in changes:
-            bus.write(id, "lock", 1)
     except (NoAnswerError, RefusedError) as error:
         problem = f"stopped while writing {changes}: {error}"
         raise InputError(port, problem, f"see what it has become: landbridge servo scan {port}") from error
@@ -145,15 +148,24 @@ def _described(bus: Bus, id: int, rate: int) -> dict[str, Any] | None:
     number = bus.model(id, tries=1)
     if number is None:
         return None
-    row = {"id": id, "baud": rate, "model": bus.family.models.get(number, f"unknown {bus.family.name} {number}")}
-    if number not in bus.family.models:  # nor is its table known: no other register may be asked for
-        return row | dict.fromkeys(("volts", "deg_c", "error", "delay_us"), "")
+    model = bus.family.models.get(number)
+    row = {"id": id, "baud": rate, "model": model.name if model else f"unknown {bus.family.name} {number}"}
+    if model is None:  # nor is its table known: no other register may be asked for
+        return row | dict.fromkeys(("volts", "deg_c", "error", "delay_us", "lock"), "")
     return row | {
         "volts": bus.read(id, "present_voltage") / 10,
         "deg_c": bus.read(id, "present_temperature"),
         "error": bus.errors(bus.read(id, "hardware_error")),
         "delay_us": bus.read(id, "return_delay") * bus.family.return_delay_us,
+        "lock": _lock(bus, id),
     }
+
+
+def _lock(bus: Bus, id: int) -> str:
+    """Of the EEPROM: while it is open, whatever is written there stays, as what a breaking supply garbles may."""
+    if "lock" not in bus.family.table:
+        return ""  # Dynamixel's is closed by torque
+    return "closed" if bus.read(id, "lock") else "open"
 
 
 def _agreed(id: int, model: str, changes: dict[str, int]) -> bool:

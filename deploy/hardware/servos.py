@@ -10,35 +10,35 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from landbridge.deploy.hardware.servo_bus import TRIES, Bus, NoAnswerError, RefusedError
+from landbridge.deploy.hardware.servo_drive import Drive
 from landbridge.deploy.hardware.servo_health import Health
-from landbridge.deploy.hardware.servo_joints import by_id, to_position, to_ticks
+from landbridge.deploy.hardware.servo_joints import by_id, to_position
 from landbridge.deploy.hardware.servo_open import make_bus, models
 from landbridge.deploy.hardware.servo_poll import Poll
 from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE, TURNAROUND_MS
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
-from landbridge.robot import Joint, Robot
+from landbridge.robot import Robot
 
 READ_SHARE = 0.8  # of a control period in which an answer may be waited for and asked for again
-WATCHDOG_UNIT_S = 0.02  # ROBOTIS e-Manual, Bus Watchdog(98)
 RETRY_S = 0.5  # between two attempts to open a lost port
 REOPEN_S = 0.05  # that one of them may take, while the robot is stopped for want of a port; and for each servo:
 REOPEN_ANSWERS, REOPEN_BYTES = 2, 300  # it answers two questions alone; all its bytes, both ways, rounded up
-TOP_SPEED = 2**15 - 1  # that a register holds
-OFF_S = 0.05  # in which all servos can say at any rate that torque is off; asked when no loop is left to be late
 
 
 class Servos:
     """Servos of one family on one bus.
 
     Every servo watches its own load, temperature, voltage and encoder; what it reports is a `fault` that names the
-    joint, as `servo_overload:elbow`, and so are `servo_silent`, `torque_lost`, `servo_temperature` and `servo_voltage`.
+    joint, as `servo_overload:elbow`, and so are `servo_silent` and `torque_lost`. Before a servo gets that hot, or its
+    supply that low, there is a `warning`, `servo_temperature` or `servo_voltage`.
     Dynamixel has a watchdog besides: servos that hear nothing for `watchdog_ms` stop where they are, and obey again
     after a reset (`bus_watchdog`). **Feetech has none**: if this process dies, its servos go on to their last goal and
     hold it. What limits the harm is that the guard's goals are never far ahead of the joint.
 
     Attributes:
         fault: What is wrong with servos or bus, "" while nothing is; latched until `recover`.
+        warning: What one of them will not bear for long, by its newest answer; "" while there is nothing.
         counters: Answers that were missing or damaged, and the like.
         told_at: When the newest measurement was asked for, on `clock`.
 
@@ -52,15 +52,13 @@ class Servos:
     def __init__(
         self, robot: Robot, settings: DynamixelHardware | FeetechHardware, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.fault = ""
+        self.fault = self.warning = ""
         self.counters: Counter[str] = Counter()
         self._spec, self._settings, self._clock = robot.spec, settings, clock
         self._joints = by_id(robot, settings)
-        self._actuated = [id for id, joint in self._joints.items() if joint.actuated]
+        self._drive = Drive(self._joints, settings, clock)
         self._stale = self._spec.safety.max_command_age_ms / 1000
         self._goals_taken = False  # by the answer to the last question of `in_effect`
-        self._torque: bool | None = None  # as asked for; None: left as it was found
-        self._wrote: tuple[float, dict[int, int]] = (-math.inf, {})  # when, and the newest goals
         self._reopened = False  # after a loss of the port: no goal goes out before an operator's reset
         self._position = dict.fromkeys(self._joints, math.nan)
         self._velocity = dict(self._position)
@@ -92,12 +90,13 @@ class Servos:
 
         But none after a loss of the port: the servos have stopped meanwhile, and stay where they are until `recover`.
         """
-        self._safely(self._write, command)
+        if not self._reopened:
+            self._safely(self._drive.write, command)
 
     def disable(self) -> None:
         """Take torque off. What a servo has not heard is repeated when its register shows it."""
-        self._torque = False
-        self._safely(self._power_off)
+        self._drive.torque = False
+        self._safely(self._drive.power_off)
 
     @property
     def readings(self) -> dict[str, int]:
@@ -110,13 +109,13 @@ class Servos:
     @property
     def identity(self) -> dict[str, str]:
         """Port, and the model of each servo."""
-        servos = ", ".join(f"{self._joints[id].name} {model}" for id, model in self._models.items())
+        servos = ", ".join(f"{self._joints[id].name} {model.name}" for id, model in self._health.models.items())
         return {"port": str(self._settings.port), "baud": str(self._settings.baud), "servos": servos}
 
     @property
     def watchdog(self) -> float:
         """What the servos were told [s], in whole units of 20 ms; Feetech has none."""
-        return WATCHDOG_UNIT_S * self._watchdog_units if self._watchdog_units else math.inf
+        return self._drive.watchdog
 
     @property
     def streams(self) -> bool:
@@ -131,7 +130,7 @@ class Servos:
     @property
     def limp(self) -> Collection[str]:
         """By what each servo last said; `recover` has asked anew."""
-        return [self._joints[id].name for id in self._actuated if id not in self._health.powered]
+        return [self._joints[id].name for id in self._drive.actuated if id not in self._health.powered]
 
     @property
     def stopped(self) -> Collection[str]:
@@ -141,16 +140,14 @@ class Servos:
     def in_effect(self, written: float) -> bool:
         """Asks the servos for their goals: whether they are the newest ones, and those not older than `written`."""
         self._goals_taken = False
-        if self._wrote[0] >= written:
+        if self._drive.wrote_at >= written:
             self._safely(self._compare_goals)
         return self._goals_taken
 
-    def _compare_goals(self) -> None:
-        assert self._bus is not None
-        self._bus.port.deadline = self._clock() + READ_SHARE * self._spec.control_dt
+    def _compare_goals(self, bus: Bus) -> None:
+        bus.port.deadline = self._clock() + READ_SHARE * self._spec.control_dt
         with contextlib.suppress(NoAnswerError):
-            answers = self._bus.sync_read(self._bus.family.block(["goal_position"]), self._actuated)
-            self._goals_taken = {id: values["goal_position"] for id, values in answers.items()} == self._wrote[1]
+            self._goals_taken = self._drive.in_effect(bus)
 
     def recover(self) -> None:
         """Clear watchdogs and errors, and begin from where the joints are. What is still wrong comes back."""
@@ -161,9 +158,9 @@ class Servos:
 
         Else it is left as it is: Dynamixel stops by its watchdog, Feetech holds its last goal.
         """
-        if self._bus is not None and self._torque is False:
+        if self._bus is not None and self._drive.torque is False:
             with contextlib.suppress(OSError):  # the port is lost: nothing more can be said
-                self._ensure_power_off()
+                self._drive.ensure_power_off(self._bus)
         self._release()
 
     def _release(self) -> None:
@@ -178,35 +175,33 @@ class Servos:
         with contextlib.ExitStack() as undo:
             undo.callback(self._release)
             try:
-                self._models = models(bus, self._joints, self._settings)
+                self._health.models = models(bus, self._joints, self._settings)
                 self._poll = Poll(bus, list(self._joints), self._clock, self.counters)
-                self._await_measurement(deadline)
-                self._begin_here()
+                self._await_measurement(bus, deadline)
+                self._begin_here(bus)
             except (NoAnswerError, RefusedError, OSError) as error:
                 problem = f"failed while opening: {error}"
                 raise InputError(str(self._settings.port), problem, "check wiring and power") from error
             undo.pop_all()
 
-    def _await_measurement(self, deadline: float) -> None:
+    def _await_measurement(self, bus: Bus, deadline: float) -> None:
         """The first one, and who has torque, without which no goal may be set; raises NoAnswerError."""
-        assert self._bus is not None
         before = self.told_at
         for _ in range(TRIES):
-            self._measure(self._clock())
-            if self.told_at > before and self._ask_torque():
-                self._bus.port.turnaround_ms = TURNAROUND_MS
+            self._measure(bus, self._clock())
+            if self.told_at > before and self._ask_torque(bus):
+                bus.port.turnaround_ms = TURNAROUND_MS
                 return
             if self._clock() > deadline:
                 break
         raise NoAnswerError(self._poll.silent)
 
-    def _ask_torque(self) -> bool:
+    def _ask_torque(self, bus: Bus) -> bool:
         """Whether all servos have said in time whether they have torque."""
-        assert self._bus is not None
-        self._bus.port.deadline = self._clock() + self._spec.control_dt
-        answers = self._poll.ask(self._bus.family.block(["torque_enable"])) or {}
+        bus.port.deadline = self._clock() + self._spec.control_dt
+        answers = self._poll.ask(bus.family.block(["torque_enable"])) or {}
         for id, values in answers.items():
-            self._health.judge(self._bus.family, id, values, powered=False)
+            self._health.judge(bus.family, id, values, powered=False)
         return bool(answers)
 
     def _reopen(self, now: float) -> None:
@@ -225,126 +220,60 @@ class Servos:
         return REOPEN_S + len(self._joints) * each
 
     def _safely(self, step: Callable[..., None], *arguments: object) -> None:
-        """`step`, unless there is no port; what the port raises becomes a fault."""
+        """`step` of the bus, unless there is no port; what the port raises becomes a fault."""
         if self._bus is None:
             return
         try:
-            step(*arguments)
+            step(self._bus, *arguments)
         except BlockingIOError:
             self.fault = self.fault or "port_blocked"
         except OSError:
             self._release()
             self.fault = self.fault or "port_lost"
 
-    def _measure(self, now: float) -> None:
+    def _measure(self, bus: Bus, now: float) -> None:
         """One measurement, and what servos say of themselves."""
-        assert self._bus is not None
-        self._bus.port.deadline = now + READ_SHARE * self._spec.control_dt
+        bus.port.deadline = now + READ_SHARE * self._spec.control_dt
         if (found := self._poll.measure()) is None:
             return
         self.told_at = now
         for id, values in found.items():
-            self._take(id, values)
-        self._judge([*found.items(), *self._poll.watch(now).items()])
+            joint, speed = self._joints[id], values["present_velocity"] * bus.family.velocity_unit
+            self._position[id] = to_position(joint, values["present_position"])
+            self._velocity[id] = joint.encoder.sign * speed / joint.encoder.gear
+        self._judge(bus, [*found.items(), *self._poll.watch(now).items()])
 
-    def _take(self, id: int, values: Mapping[str, int]) -> None:
-        assert self._bus is not None
-        joint = self._joints[id]
-        speed = values["present_velocity"] * self._bus.family.velocity_unit
-        self._position[id] = to_position(joint, values["present_position"])
-        self._velocity[id] = joint.encoder.sign * speed / joint.encoder.gear
-
-    def _judge(self, said: Sequence[tuple[int, Mapping[str, int]]]) -> None:
+    def _judge(self, bus: Bus, said: Sequence[tuple[int, Mapping[str, int]]]) -> None:
         """What servos say of themselves, whichever of it has been read; what they have not heard is said again."""
-        assert self._bus is not None
         left_on = unwatched = False
         for id, values in said:
-            powered = bool(self._torque) and id in self._actuated
-            fault = self._health.judge(self._bus.family, id, values, powered)
+            powered = bool(self._drive.torque) and id in self._drive.actuated
+            fault = self._health.judge(bus.family, id, values, powered)
             self.fault = self.fault or fault
-            left_on |= self._torque is False and bool(values.get("torque_enable"))
+            left_on |= self._drive.torque is False and bool(values.get("torque_enable"))
             unwatched |= powered and values.get("bus_watchdog") == 0
+        self.warning = self._health.warning
         if left_on:
-            self._power_off()
-        if unwatched:  # no servo answers the packet that arms it
+            self._drive.power_off(bus)
+        if unwatched:
             self.counters["watchdog_rearmed"] += 1
-            self._arm_watchdog()
+            self._drive.arm_watchdog(bus)
 
-    def _write(self, command: Sequence[float]) -> None:
-        assert self._bus is not None
-        if self._reopened:
-            return
-        goals = {id: to_ticks(self._joints[id], value) for id, value in zip(self._actuated, command, strict=True)}
-        self._bus.sync_write("goal_position", goals)
-        self._wrote = self._clock(), goals
-        if not self._torque:
-            self._arm_watchdog()
-            self._bus.sync_write("torque_enable", dict.fromkeys(self._actuated, 1))
-            self._torque = True
+    def _begin_here(self, bus: Bus) -> None:
+        self._drive.begin(bus, {id: self._position[id] for id in self._drive.actuated if id in self._health.powered})
 
-    def _power_off(self) -> None:
-        assert self._bus is not None
-        self._bus.sync_write("torque_enable", dict.fromkeys(self._joints, 0))
-
-    def _ensure_power_off(self) -> None:
-        """Repeat it until every servo says so, a few times at most."""
-        assert self._bus is not None
-        for _ in range(TRIES):
-            self._power_off()
-            self._bus.port.deadline = self._clock() + OFF_S
-            with contextlib.suppress(NoAnswerError):
-                answers = self._bus.sync_read(self._bus.family.block(["torque_enable"]), list(self._joints))
-                if not any(values["torque_enable"] for values in answers.values()):
-                    return
-
-    @property
-    def _watchdog_units(self) -> int:
-        """Of WATCHDOG_UNIT_S; 0: the family has no watchdog."""
-        if not isinstance(self._settings, DynamixelHardware):
-            return 0
-        return math.ceil(self._settings.watchdog_ms / 1000 / WATCHDOG_UNIT_S)
-
-    def _arm_watchdog(self) -> None:
-        if self._bus is not None and isinstance(self._settings, DynamixelHardware):
-            self._bus.sync_write("bus_watchdog", dict.fromkeys(self._actuated, self._watchdog_units))
-
-    def _begin_here(self) -> None:
-        """Goals at the joints' own places, then watchdogs anew: a servo whose watchdog is cleared may go on.
-
-        And what a servo forgets when its supply breaks down. Without torque there is no goal before the first `write`,
-        so that none can bring torque with it.
-        """
-        assert self._bus is not None
-        held = [id for id in self._actuated if id in self._health.powered]
-        here = {id: to_ticks(self._joints[id], self._position[id]) for id in held}
-        if isinstance(self._settings, DynamixelHardware):
-            self._bus.sync_write("bus_watchdog", dict.fromkeys(self._actuated, 0))  # makes goals writable again
-        for register, value in self._bus.family.prepared.items():
-            self._bus.sync_write(register, dict.fromkeys(self._joints, value))
-        if register := self._bus.family.speed_limit:
-            self._bus.sync_write(register, {id: self._top_speed(joint) for id, joint in self._joints.items()})
-        if here:
-            self._bus.sync_write("goal_position", here)
-        self._arm_watchdog()
-
-    def _top_speed(self, joint: Joint) -> int:
-        """What a servo may do at most, in its own unit; more than its register holds is no limit."""
-        assert self._bus is not None
-        return min(math.ceil(joint.encoder.gear * joint.velocity_limit / self._bus.family.velocity_unit), TOP_SPEED)
-
-    def _recover(self) -> None:
-        assert self._bus is not None
+    def _recover(self, bus: Bus) -> None:
         if self._clock() - self.told_at > self._stale:
             return
-        if not self._ask_torque():
+        if not self._ask_torque(bus):
             return
         for id, error in self._health.broken.items():
             if error and id not in self._health.powered:  # it obeys again after a reboot only, silent for a while
-                self._bus.reboot(id)
-        self._health.acknowledge(self._bus.family)
-        self._begin_here()
+                bus.reboot(id)
+        self._health.acknowledge(bus.family)
+        self._begin_here(bus)
         self._poll.pack()
-        if self._torque and self.limp:
-            self._torque = None  # the next write brings it back where it was lost: whoever writes waits for ARMED
+        if self._drive.torque and self.limp:
+            self._drive.torque = None  # the next write brings it back where it was lost: whoever writes waits for ARMED
         self._reopened = False
         self.fault = ""

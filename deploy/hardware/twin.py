@@ -23,7 +23,7 @@ class Twin:
     long arming takes, an episode begins in a start state of the task, as simulated ones do.
 
     Attributes:
-        fault: Always "": what can go wrong with a twin is part of its scenario.
+        fault, warning: Always "": what can go wrong with a twin is part of its scenario.
         counters: Empty.
 
     Args:
@@ -36,7 +36,8 @@ class Twin:
     """
 
     def __init__(self, robot: Robot, scenario: str, seed: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.fault, self.counters = "", Counter[str]()
+        self.fault = self.warning = ""
+        self.counters = Counter[str]()
         self._rng = np.random.default_rng(seed)
         self._task = load_task(robot)
         self._plant = make_plant(robot, "bullet", load_scenario(robot, scenario), self._rng)

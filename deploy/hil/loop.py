@@ -15,7 +15,8 @@ from landbridge.deploy.hardware import BaseSensing, Hardware, Reporting, Resetta
 from landbridge.deploy.motion import REST_PERIODS, REST_SHARE
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, STOPS, Event, State, Supervisor
 from landbridge.deploy.verdict import Reason, Verdict
-from landbridge.robot import Joint, RobotSpec
+from landbridge.joint import Joint
+from landbridge.robot import RobotSpec
 
 REPORT_SECONDS = 0.5  # for a report of the device to come
 RESET_SECONDS = 3.0  # for link and device to be taken up again
@@ -327,7 +328,8 @@ class Loop:
             self.hardware.write(stop.command)
 
     def _judge(self, now: float) -> None:
-        """Tell the supervisor of faults, and of the end of a recovery; hardware that is gone stops by itself."""
+        """Tell the supervisor of faults, warnings and the end of a recovery; hardware that is gone stops by itself."""
+        self._supervisor.warned(self.hardware.warning, now)
         if self.fault and self._supervisor.handle(Event.BRIDGE_FAULT, now, self.fault).accepted:
             pass
         elif self.state in (State.PARK, *STOPS) and (self.hardware.fault or self._guard.settled(now)):

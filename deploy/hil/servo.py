@@ -7,7 +7,7 @@ import struct
 
 from landbridge.deploy.hardware.servo_bus import Family
 from landbridge.deploy.hardware.servo_joints import TICKS, to_position, turns
-from landbridge.robot import Joint
+from landbridge.joint import Joint
 
 MEMORY = 256
 REBOOT_S = 0.2  # silent for so long after a reboot
@@ -56,11 +56,9 @@ class Servo:
         self._lived_at = math.inf
         self._default = {"model_number": model, "id": id, "return_delay": 0, **family.plain}
         self._default |= {"min_position_limit": 0, "max_position_limit": TICKS - 1}
+        self._default |= {"temperature_limit": 70, "max_voltage_limit": 140, "min_voltage_limit": 60}
         self._default["baud_rate"] = next(code for code, rate in family.bauds.items() if rate == baud)
         self._restore()
-        self._put("temperature_limit", 70)
-        self._put("max_voltage_limit", 140)
-        self._put("min_voltage_limit", 60)
         self._show(*SHOWS_ITSELF)
         self.repair()
 
@@ -157,6 +155,12 @@ class Servo:
     def _takes(self, goal: int) -> bool:
         """Whether a goal is within its own limits."""
         return self.get("min_position_limit") <= goal <= self.get("max_position_limit")
+
+    def become(self, model: int) -> None:
+        """Be of another model; a known one bears a little less than it is made for: XL430 6.0 V, XM430 9.5 V."""
+        self._put("model_number", model)
+        if known := self.family.models.get(model):
+            self._put("min_voltage_limit", round(10 * known.min_voltage) - 5)
 
     def reboot(self, now: float) -> None:
         """Begin anew: without torque, without error, silent for a while."""

@@ -8,7 +8,8 @@ import pytest
 from landbridge.calibration.delay import delay, delays, joint_delays
 from landbridge.calibration.design import run_episodes
 from landbridge.errors import InputError
-from landbridge.robot import Friction, Robot, load_robot
+from landbridge.joint import Friction
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.collect import collect
 from landbridge.simulation.scenario import Scenario

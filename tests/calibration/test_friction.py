@@ -9,7 +9,8 @@ from landbridge.calibration.design import run_episodes
 from landbridge.calibration.fit import Linear, Point, Problem, pressing, solve
 from landbridge.calibration.friction import Choice, Model, Trial, _bends, choose, overlooked
 from landbridge.calibration.windows import cut
-from landbridge.robot import Friction, Robot, load_robot
+from landbridge.joint import Friction
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.parameters import free_parameters, to_scenario, to_values, without_stribeck
 from landbridge.simulation.scenario import Scenario

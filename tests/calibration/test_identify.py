@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -192,6 +193,8 @@ def test_source_data_are_collected_in_the_calibrated_simulator(written: Path, tm
         collect(tmp_path / name, steps=150, batch=2, mix={"random": 1.0}, calibration=written, **extra)  # type: ignore[arg-type]
         dataset = open_dataset(tmp_path / name)
         assert dataset.metadata.scenario == ("calibrated-randomised" if extra else "calibrated")
+        assert dataset.metadata.calibration == hashlib.sha256(written.read_bytes()).hexdigest()
+        assert dataset.metadata.latency_ms == read_calibration(written, ROBOT).estimates["latency_ms"].value
         data[name] = np.concatenate([episode.obs for episode in dataset])
     np.testing.assert_array_equal(data["plain"], data["again"])
     assert not np.array_equal(data["plain"], data["drawn"])

@@ -18,8 +18,9 @@ from landbridge.calibration.windows import Windows, cut, lags, unwrapped
 from landbridge.calibration.zero import EncoderProblem, Found, _parameters, encoders
 from landbridge.episode import Episode
 from landbridge.errors import InputError
+from landbridge.joint import Encoder
 from landbridge.observation import Observer
-from landbridge.robot import Encoder, load_robot
+from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.parameters import parameters
 from landbridge.simulation.scenario import Scenario

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from landbridge.deploy.recovery import Hold, Move, Stop
-from landbridge.robot import Joint
+from landbridge.joint import Joint
 
 
 def joint(**limits: Any) -> Joint:

@@ -65,6 +65,7 @@ def test_what_leads_out_of_every_state(stop: State) -> None:
     }
     faults = dict.fromkeys(("bridge_fault", "controller_lost", "foreign_publisher"), stop)
     lost = {"bridge_lost": State.FAULT, "estop": State.ESTOP}
+    parks = {"disarm": State.PARK, "bridge_warning": State.PARK}
     ends = {"settled": State.FAULT, "not_settled": State.FAULT}
     assert leaving == {
         State.UNCONFIGURED: {"configured": State.STANDBY, "bridge_fault": State.FAULT, "estop": State.ESTOP},
@@ -75,8 +76,8 @@ def test_what_leads_out_of_every_state(stop: State) -> None:
             "bridge_lost": State.UNCONFIGURED,
             "estop": State.ESTOP,
         },
-        State.ARMED: {"admissible": State.ACTIVE, "disarm": State.PARK, "arm_timeout": stop, **faults, **lost},
-        State.ACTIVE: {"disarm": State.PARK, **faults, **lost},
+        State.ARMED: {"admissible": State.ACTIVE, "arm_timeout": stop, **parks, **faults, **lost},
+        State.ACTIVE: {**parks, **faults, **lost},
         State.PARK: {"settled": State.STANDBY, "not_settled": State.FAULT, "bridge_fault": stop, **lost},
         stop: {**ends, **lost},
         other: {"estop": State.ESTOP},  # no state of this robot
@@ -91,6 +92,35 @@ def test_estop_is_heard_in_every_state_and_active_is_entered_from_armed_only(sto
     table = transitions(stop)
     assert all(table[(state, Event.ESTOP)] is State.ESTOP for state in State)
     assert [key for key, state in table.items() if state is State.ACTIVE] == [(State.ARMED, Event.ADMISSIBLE)]
+
+
+def test_a_warning_parks_the_robot_and_keeps_it_from_being_armed() -> None:
+    supervisor = active(spec=QUADRUPED)
+    supervisor.warned("", 1.0)
+    assert supervisor.state is State.ACTIVE
+    supervisor.warned("servo_temperature:knee", 1.0)
+    assert (supervisor.state, supervisor.reason) == (State.PARK, "servo_temperature:knee")
+    supervisor.settled("PARK", 2.0)
+    supervisor.warned("servo_temperature:hip", 2.0)  # nothing moves
+    assert (supervisor.state, supervisor.reason) == (State.STANDBY, "servo_temperature:knee")
+    answer = supervisor.handle(Event.ARM, 2.0)
+    assert (answer.accepted, answer.message) == (False, "arm refused while there is servo_temperature:hip")
+    assert supervisor.handle(Event.PARK, 2.0).accepted
+    supervisor.settled("PARK", 3.0)
+    supervisor.warned("", 3.0)
+    assert supervisor.handle(Event.ARM, 3.0).accepted
+
+
+def test_a_warning_does_not_hold_up_a_stop_nor_the_park_after_it() -> None:
+    supervisor = active(spec=QUADRUPED)
+    supervisor.handle(Event.BRIDGE_FAULT, 1.0, "silent")
+    supervisor.warned("servo_temperature:knee", 1.0)
+    supervisor.settled("HOLD", 1.0)
+    assert (supervisor.state, supervisor.reason) == (State.FAULT, "silent")
+    supervisor.bridge_seen(1.0)
+    for event in (Event.RESET, Event.CONFIGURED, Event.PARK):
+        assert supervisor.handle(event, 1.0).accepted
+    assert supervisor.state is State.PARK
 
 
 def test_an_effort_robot_damps_and_any_other_holds() -> None:

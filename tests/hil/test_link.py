@@ -28,7 +28,8 @@ from landbridge.deploy.hil.emulator import Emulator
 from landbridge.deploy.hil.wire import FAULTS
 from landbridge.errors import InputError
 from landbridge.hardware_spec import McuHardware
-from landbridge.robot import Encoder, Robot, load_robot
+from landbridge.joint import Encoder
+from landbridge.robot import Robot, load_robot
 
 from .rig import DT, FURUTA, WATCHDOG_MS, Emulated, Rig, recover, until
 

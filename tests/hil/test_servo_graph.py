@@ -58,6 +58,13 @@ def test_the_arm_follows_parks_and_names_a_servo_that_is_lost(tmp_path: Path, ro
         operator.refresh_diagnostics()
         assert operator.diagnostics["hardware.elbow.temperature_c"] == "35"
         operator.wait(active, 40)
+        emulated.order("temperature elbow 68")
+        operator.wait(lambda: (operator.state, operator.reason) == (State.STANDBY, "servo_temperature:elbow"), 20)
+        assert not any(emulated.order("status")["torque"])
+        with pytest.raises(InputError, match="arm refused while there is servo_temperature:elbow"):
+            operator.call("/monitor/arm")
+        emulated.order("clear")
+        operator.wait(active, 40)
         emulated.order("torque_lost elbow")
         operator.wait(lambda: operator.state is State.FAULT, 10)
         emulated.order("clear")

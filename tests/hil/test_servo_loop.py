@@ -83,6 +83,26 @@ def test_torque_that_one_joint_has_lost_comes_back_in_armed_only(loop: Loop, bus
     assert bus[1].order("status")["torque"] == [joint != "elbow" for joint in ARM.spec.joint_names]
 
 
+def test_a_hot_servo_has_the_arm_parked_and_not_armed_again(loop: Loop, bus: tuple[str, Emulated]) -> None:
+    bus[1].order("temperature elbow 68")
+    until(loop, lambda: loop.state is State.PARK, list(loop.idle()))
+    until(loop, lambda: loop.state is State.STANDBY)
+    parked = [ARM.spec.parking[name] for name in ARM.spec.actuated]
+    assert loop.last.position == pytest.approx(parked, abs=0.1)  # led there, not fallen
+    assert not any(bus[1].order("status")["torque"]) and bus[1].order("status")["error"] == [0] * 6
+    with pytest.raises(Failed, match="arm refused while there is servo_temperature:elbow"):
+        loop.arm()
+
+
+def test_an_arm_that_gets_hot_while_it_is_stopped_can_be_parked(loop: Loop, bus: tuple[str, Emulated]) -> None:
+    loop.stop()
+    bus[1].order("temperature elbow 68")
+    until(loop, lambda: loop.hardware.warning == "servo_temperature:elbow")
+    assert loop.state is State.FAULT
+    loop.park()
+    assert not any(bus[1].order("status")["torque"])
+
+
 def test_a_fault_while_an_arm_comes_to_rest_is_named_at_once(loop: Loop, bus: tuple[str, Emulated]) -> None:
     bus[1].order("torque_lost elbow")
     until(loop, lambda: loop.state is State.FAULT, list(loop.idle()))

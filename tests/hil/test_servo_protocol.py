@@ -24,7 +24,8 @@ from landbridge.deploy.hardware.servo_joints import CENTRE, to_position, to_tick
 from landbridge.deploy.hil import dynamixel, feetech
 from landbridge.deploy.hil.servo import Servo
 from landbridge.deploy.hil.wire import Wire
-from landbridge.robot import Encoder, load_robot
+from landbridge.joint import Encoder
+from landbridge.robot import load_robot
 
 ARM = load_robot("arm")
 PROTOCOLS = {"dynamixel": dynamixel, "feetech": feetech}
@@ -50,7 +51,7 @@ def test_the_table_is_that_of_robotis(model: str) -> None:
             theirs = "Present Current"
         assert vendor[theirs] == (register.address, register.size), name
     numbers = dict(line.split("\t") for line in (folder / "dynamixel.model").read_text().strip().splitlines()[1:])
-    for number, name in DYNAMIXEL.models.items():
+    for number, (name, _) in DYNAMIXEL.models.items():
         assert numbers[str(number)].removesuffix(".model").replace("_", "-").upper() == name
         text = (folder / numbers[str(number)]).read_text()
         told, shown = DYNAMIXEL.indirect

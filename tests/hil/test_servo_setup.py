@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from landbridge.deploy.hardware.feetech import FeetechBus
 from landbridge.deploy.hardware.servo_bus import TRIES, Bus
 from landbridge.deploy.hardware.servo_port import SdkPort
 from landbridge.deploy.hardware.servo_setup import scan, setup
@@ -20,6 +21,7 @@ from .rig import Emulated
 
 OTHER = {"dynamixel": "feetech", "feetech": "dynamixel"}
 MODELS = {"dynamixel": "XL430-W250", "feetech": "STS3215"}
+LOCKED = {"dynamixel": "", "feetech": "closed"}
 
 
 def answers(port: str, kind: Any, id: int, baud: int) -> bool:
@@ -47,6 +49,17 @@ def test_what_a_servo_knows_better_than_robot_yaml_is_taken_out(kind: Any, arm_b
     assert setup(arm_bus.port, 3, kind, yes=True)["written"] == "nothing"
 
 
+def test_a_lock_that_was_left_open_is_shown_and_closed(kind: Any, arm_bus: Emulated) -> None:
+    if kind == "dynamixel":
+        pytest.skip("dynamixel servos have no lock of their own")
+    bus = FeetechBus(arm_bus.port, 1_000_000)
+    bus.write(3, "lock", 0)
+    bus.close()
+    assert scan(arm_bus.port, kind, baud=1_000_000, last_id=3)["servos"][-1]["lock"] == "open"
+    done = setup(arm_bus.port, 3, kind, yes=True)
+    assert (done["written"], done["servos"][0]["lock"]) == ("lock = 1", "closed")
+
+
 def test_a_servo_gets_another_id_and_rate_and_its_own_back(kind: Any, arm_bus: Emulated) -> None:
     before = scan(arm_bus.port, kind, baud=1_000_000, last_id=7)
     try:
@@ -60,6 +73,8 @@ def test_a_servo_gets_another_id_and_rate_and_its_own_back(kind: Any, arm_bus: E
 def _there_and_back(kind: Any, arm_bus: Emulated) -> None:
     done = setup(arm_bus.port, 3, kind, new_id=12, new_baud=57_600, return_delay_us=20, yes=True)
     assert [(row["id"], row["baud"], row["delay_us"]) for row in done["servos"]] == [(12, 57_600, 20)]
+    assert scan(arm_bus.port, kind, baud=57_600, last_id=12)["servos"] == done["servos"]
+    assert done["servos"][0]["lock"] == LOCKED[kind]
     assert [row["id"] for row in scan(arm_bus.port, kind, baud=1_000_000, last_id=12)["servos"]] == [1, 2, 4, 5, 6]
     arm_bus.order("reboot")
     deadline = time.monotonic() + 3

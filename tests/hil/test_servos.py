@@ -36,8 +36,7 @@ FAULTS = {  # order: the faults that it may be named
     "wrong_id elbow 77": {"servo_silent:elbow"},
     "torque_lost elbow": {"torque_lost:elbow"},
     "overload elbow": {"servo_overload:elbow"},
-    "temperature elbow 68": {"servo_temperature:elbow"},  # hot for us, not yet for the servo
-    "temperature elbow 75": {"servo_overheated:elbow", "servo_temperature:elbow"},
+    "temperature elbow 75": {"servo_overheated:elbow"},
     "voltage elbow 5.5": {"servo_voltage:elbow"},
     "lost to_host": {f"servo_silent:{joint}" for joint in ARM.spec.joint_names},
     "flip to_host": {f"servo_silent:{joint}" for joint in ARM.spec.joint_names},
@@ -128,8 +127,17 @@ class TestServos:
         recover(servos)
         until(servos, lambda: at(HOME, arm_bus), HOME)
 
+    def test_a_hot_servo_is_warned_of_and_goes_on(self, servos: Servos, arm_bus: Emulated) -> None:
+        until(servos, lambda: at(HOME, arm_bus), HOME)
+        arm_bus.order("temperature elbow 68")  # hot for us, not yet for the servo
+        until(servos, lambda: servos.warning == "servo_temperature:elbow", HOME)
+        until(servos, lambda: at(AWAY, arm_bus), AWAY)
+        assert servos.fault == "" and all(map(math.isfinite, servos.read()[0]))
+        arm_bus.order("temperature elbow 65")
+        until(servos, lambda: servos.warning == "", AWAY)
+
     def test_a_reset_does_not_drop_a_joint_that_goes_on_in_spite_of_its_error(
-        self, servos: Servos, arm_bus: Emulated
+        self, servos: Servos, kind: str, arm_bus: Emulated
     ) -> None:
         """A Dynamixel keeps what was wrong with its voltage until it reboots, which would let the joint fall."""
         until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
@@ -137,8 +145,8 @@ class TestServos:
         until(servos, lambda: servos.fault == "servo_voltage:elbow", HOME)
         servos.recover()
         assert all(arm_bus.order("status")["torque"])
-        until(servos, lambda: bool(servos.fault), HOME)  # the supply is still too low
-        assert servos.fault == "servo_voltage:elbow"
+        until(servos, lambda: "servo_voltage:elbow" in (servos.fault, servos.warning), HOME)  # it is still too low
+        assert bool(servos.fault) == (kind == "feetech")
         arm_bus.order("voltage elbow 12")
         recover(servos)
         until(servos, lambda: servos.readings["elbow.voltage_mv"] == 12_000 and at(AWAY, arm_bus), AWAY)
@@ -188,7 +196,7 @@ class TestServos:
         monkeypatch.setattr(bus, "sync_read", without_fast)
         assert Poll(bus, list(servos._joints), time.monotonic, servos.counters).packed
 
-    @pytest.mark.parametrize("order", ["gone elbow", "temperature elbow 68"])
+    @pytest.mark.parametrize("order", ["gone elbow", "temperature elbow 75"])
     def test_a_reset_does_not_help_while_the_cause_lasts(self, servos: Servos, arm_bus: Emulated, order: str) -> None:
         arm_bus.order(order)
         until(servos, lambda: bool(servos.fault), HOME)
@@ -390,6 +398,10 @@ class TestServos:
             with pytest.raises(InputError, match=rf"servo 3 \(elbow\) {said}.*servo setup .* --id 3"):
                 connect(kind, arm_bus)
             arm_bus.order("clear")
+        arm_bus.order("switches_off elbow 65")
+        with pytest.raises(InputError, match=r"max_temperature_c: 65: servo 3 \(elbow\) switches off at 65 deg C"):
+            connect(kind, arm_bus)
+        arm_bus.order("clear")
         with pytest.raises(InputError, match=r"no answer at 1000000 baud from elbow \(9\)\. .*servo scan"):
             connect(kind, arm_bus, ids={**{n: i for i, n in enumerate(ARM.spec.joint_names, 1)}, "elbow": 9})
         with pytest.raises(InputError, match="no answer at 57600 baud from shoulder_pan"):
@@ -399,6 +411,28 @@ class TestServos:
             connect(other, arm_bus)
         assert not any(arm_bus.order("status")["torque"])
         connect(kind, arm_bus).close()
+
+
+@pytest.mark.filterwarnings("ignore:feetech")
+def test_a_supply_is_low_by_what_the_model_is_made_for_or_by_what_is_set(bus: tuple[str, Emulated]) -> None:
+    kind, arm_bus = bus
+
+    def warning(model: int, volts: float, **settings: object) -> str:
+        arm_bus.order("clear")
+        for joint in ARM.spec.joint_names:
+            arm_bus.order(f"model {joint} {model}")
+            arm_bus.order(f"voltage {joint} {volts + (joint != 'elbow')}")
+        servos = connect(kind, arm_bus, **settings)
+        servos.close()
+        assert servos.fault == ""
+        return servos.warning
+
+    low = "servo_voltage:elbow"
+    made_for = {"dynamixel": {1200: 3.7, 1060: 6.5, 1020: 10.0}, "feetech": {777: 4.5, 2825: 6.0}}
+    for model, least in made_for[kind].items():
+        assert [warning(model, least), warning(model, least - 0.1)] == ["", low]
+        assert [warning(model, least, min_voltage=least + 0.1), warning(model, least, min_voltage=3)] == [low, ""]
+    arm_bus.order("clear")
 
 
 @pytest.mark.filterwarnings("ignore:feetech")

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from landbridge.robot import load_robot
-from landbridge.simulation.calibrated import Calibration, Error, Estimate
+from landbridge.simulation.calibrated import Calibration
 
 ROBOT = load_robot("furuta")
 
 
-def calibration(**values: float) -> Calibration:
-    """One that says these values of these parameters."""
-    unknown = Error(joint_pos={}, joint_vel={})
-    return Calibration(
-        robot="furuta",
-        robot_hash=ROBOT.spec.digest(),
-        urdf_hash=ROBOT.urdf_digest(),
-        dataset="",
-        dataset_hash="",
-        known=(),
-        estimates={name: Estimate(value=v, low=v, high=v, identifiable=True) for name, v in values.items()},
-        covariance=tuple((0.0,) * len(values) for _ in values),
-        undetermined=(),
-        inflation=1.0,
-        joint_pos_noise=0.001,
-        joint_vel_noise=0.03,
-        windows=0,
-        horizon_s=1.0,
-        nominal_error=unknown,
-        calibrated_error=unknown,
-        commit="",
-        created="",
-    )
-
-
 @pytest.mark.parametrize(("found", "simulated"), [(30.0035, 30.0), (29.98, 30.0), (31.2, 32.0), (0.4, 0.0)])
-def test_a_latency_is_simulated_by_the_nearest_number_of_physics_steps(found: float, simulated: float) -> None:
+def test_a_latency_is_simulated_by_the_nearest_number_of_physics_steps(
+    calibration: Callable[..., Calibration], found: float, simulated: float
+) -> None:
     """A plant waits whole steps, of 2 ms here, and would take 30.0035 ms for 32."""
     assert calibration(latency_ms=found).scenario(ROBOT).latency_ms == pytest.approx(simulated)
 
 
-def test_what_is_estimated_replaces_what_is_nominal_and_nothing_else() -> None:
+def test_what_is_estimated_replaces_what_is_nominal_and_nothing_else(calibration: Callable[..., Calibration]) -> None:
     scenario = calibration(actuator_gain=0.9).scenario(ROBOT)
     assert scenario.actuator_gain == pytest.approx(0.9)
     assert (scenario.latency_ms, scenario.joint_pos_noise, scenario.joint_vel_noise) == (0.0, 0.001, 0.03)

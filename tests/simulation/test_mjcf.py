@@ -8,7 +8,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from landbridge.robot import Friction, load_robot
+from landbridge.joint import Friction
+from landbridge.robot import load_robot
 from landbridge.simulation.mjcf import to_mjcf
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import Scenario

@@ -10,7 +10,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from landbridge.robot import Friction, Robot, load_robot
+from landbridge.joint import Friction
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.bullet_plant import BulletPlant, pybullet
 from landbridge.simulation.mujoco_plant import MujocoPlant
 from landbridge.simulation.plant import Engine, Plant, make_plant

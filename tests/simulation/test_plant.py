@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landbridge.robot import ActionSpec, Friction, Robot, RobotSpec, load_robot
+from landbridge.joint import Friction
+from landbridge.robot import ActionSpec, Robot, RobotSpec, load_robot
 from landbridge.simulation.drive import ArrayDrive, ScalarDrive
 from landbridge.simulation.friction import JointFriction
 from landbridge.simulation.plant import Array, DelayLine, Engine, Plant, make_plant

@@ -9,8 +9,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from landbridge.joint import Friction
 from landbridge.observation import Base
-from landbridge.robot import Friction, load_robot
+from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.bullet_plant import BulletPlant, pybullet
 from landbridge.simulation.mujoco_plant import MujocoPlant

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -30,10 +29,24 @@ from .conftest import Data
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, data: Data) -> Path:
+    """Of data that were made with two calibrations."""
     folder = tmp_path_factory.mktemp("runs") / "none"
+    named = {
+        path.name: _calibrated(path, folder.parent / path.name, digest) for path, digest in zip(data, "ab", strict=True)
+    }
     config = TrainConfig(steps=300, rows=16, alignment="none", iql=IQLConfig(hidden=(16,)))
-    train(folder, data.source, data.target, config=dataclasses.replace(config), score="severe")
+    with pytest.warns(UserWarning, match="source_calibration a{12} and target_calibration b{12} differ"):
+        train(folder, **named, config=config, score="severe")
     return folder
+
+
+def _calibrated(path: Path, copy: Path, digit: str) -> Path:
+    """A copy of a dataset that names a calibration."""
+    shutil.copytree(path, copy)
+    metadata = json.loads((copy / "metadata.json").read_text())
+    metadata["landbridge"]["calibration"] = 64 * digit
+    (copy / "metadata.json").write_text(json.dumps(metadata))
+    return copy
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +108,9 @@ def test_the_bundle_says_what_it_is(run: Path, bundle: Path) -> None:
     assert set(manifest.scores) == {"success on severe", "return on severe"}
     shown = inspect(str(bundle))
     assert shown["golden vectors"].endswith("allowed difference 5e-05")
+    assert manifest.provenance["source_calibration"] == 64 * "a"
+    assert shown["calibration"] == "source aaaaaaaaaaaa, target bbbbbbbbbbbb"
+    assert "aaaa" not in shown["made"]
     assert [row["joint"] for row in shown["joints"]] == ["arm", "pendulum"]
     envelope = read_bundle(bundle).arrays("envelope.npz")
     assert envelope["target_quantiles"].shape == (5, 9)  # obs and action

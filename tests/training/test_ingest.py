@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from rosbags.typesys import Stores, get_typestore
 
 from landbridge.episode import open_dataset
 from landbridge.errors import InputError
+from landbridge.inspection import inspect
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, load_robot
+from landbridge.simulation.calibrated import Calibration
 from landbridge.task import load_task
 from landbridge.training.bag import read_bag
 from landbridge.training.ingest import ingest
@@ -104,6 +107,23 @@ def test_transitions_carry_what_was_seen_and_what_was_written(tmp_path: Path) ->
     np.testing.assert_allclose(episode.stamps, np.arange(50) * 0.02)
     assert (dataset.metadata.domain, dataset.metadata.scenario) == ("target", "severe")
     assert dataset.metadata.controllers == {"excite": 49}
+
+
+def test_a_dataset_knows_the_calibration_that_held_for_the_robot(
+    tmp_path: Path, calibration: Callable[..., Calibration]
+) -> None:
+    made, file = calibration(latency_ms=31.5), tmp_path / "calibration.yaml"
+    made.write(file)
+    ingest(write(tmp_path / "bag", range(50)), tmp_path / "data", calibration=file)
+    metadata = open_dataset(tmp_path / "data").metadata
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (metadata.calibration, metadata.latency_ms) == (digest, 31.5)
+    shown = inspect(str(tmp_path / "data"))
+    assert (shown["calibration"], shown["latency_ms"]) == (digest, 31.5)
+    made.model_copy(update={"robot_hash": "of another"}).write(file)
+    with pytest.raises(InputError, match="calibrates another 'furuta'"):
+        ingest(tmp_path / "bag", tmp_path / "other", calibration=file)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_lost_tick_and_a_new_stretch_of_active_both_cut(tmp_path: Path) -> None:

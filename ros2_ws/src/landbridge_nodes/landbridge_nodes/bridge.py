@@ -77,7 +77,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._latency_ms: deque[float] = deque(maxlen=4096)
         self._refused = ""  # why the hardware could not be opened
         self._stopped_by = Reason.STOPPED.value  # what the monitor has said of the stop that it commanded
-        self._reported: tuple[str, str, int] | None = None
+        self._reported: tuple[str, str, str, int] | None = None
         self._measurement = JointState(name=self.spec.joint_names)
         self._timing = topics.array_message(0, topics.TIMING, [])
         self._joint_states = topics.publish(self, topics.JOINT_STATES)
@@ -271,16 +271,17 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         )
 
     def _report_fault(self) -> None:
-        """Publish what is wrong, the cause before its consequence in the guard, and the end of a recovery."""
+        """Publish what is wrong, the cause before its consequence in the guard, warnings, and the end of a recovery."""
         broken = self._refused or (self.hardware.fault if self.hardware is not None else "")
         fault = broken or self._latched
         ended = self.guard.state in SETTLING and (bool(self._refused) or self._has_ended(time.monotonic()))
-        news = fault, self.guard.state.value if ended else "", self.guard.epoch
+        warning = "" if self.hardware is None else self.hardware.warning
+        news = fault, warning, self.guard.state.value if ended else "", self.guard.epoch
         if news == self._reported:
             return
         self._reported = news
-        level = b"\x02" if fault else b"\x00"
-        values = {"epoch": self.guard.epoch, "settled": news[1]}
+        level = b"\x02" if fault else b"\x01" if warning else b"\x00"
+        values = {"epoch": self.guard.epoch, "settled": news[2], "warning": warning}
         self._faults.publish(topics.status_message("bridge", fault, values, level))
 
     @property
@@ -302,10 +303,10 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         return response
 
     def _diagnose(self) -> None:
-        fault = "" if self._reported is None else self._reported[0]
+        fault, warning = ("", "") if self._reported is None else self._reported[:2]
         torque = "unknown" if self.hardware is None else "on" if self._holds() else "off"
         values: dict[str, object] = {"ticks": self._ticks, "missed_ticks": self._missed, "fault": fault}
-        values["torque"] = torque
+        values |= {"warning": warning, "torque": torque}
         if self._latency_ms:
             p50, p99 = np.percentile(self._latency_ms, [50, 99])
             values |= {"latency_p50_ms": p50, "latency_p99_ms": p99, "latency_max_ms": max(self._latency_ms)}

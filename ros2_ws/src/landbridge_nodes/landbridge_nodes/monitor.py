@@ -174,7 +174,8 @@ class Monitor(Node):  # type: ignore[misc]
 
     def _on_fault(self, message: Any) -> None:
         try:
-            epoch, settled = int(topics.status_value(message, "epoch")), topics.status_value(message, "settled")
+            epoch = int(topics.status_value(message, "epoch"))
+            settled, warning = (topics.status_value(message, key) for key in ("settled", "warning"))
         except (KeyError, ValueError):
             self.get_logger().error(f"not a bridge's, and ignored: {message.name!r}", throttle_duration_sec=1.0)
             return
@@ -182,6 +183,7 @@ class Monitor(Node):  # type: ignore[misc]
         self.supervisor.adopt_epoch(epoch)
         if message.message and current:
             self.supervisor.handle(Event.BRIDGE_FAULT, time.monotonic(), message.message)
+        self.supervisor.warned(warning, time.monotonic())
         self.supervisor.settled(settled, time.monotonic())
         self._settle()
 

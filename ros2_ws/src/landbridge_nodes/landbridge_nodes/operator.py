@@ -126,7 +126,8 @@ class Operator:
         self._admitted.clear()
         self._active_seconds = 0.0  # a fault in ARMED leaves it
         self.call("/monitor/arm")
-        self.wait(lambda: self.state in (State.ACTIVE, State.FAULT, State.ESTOP), ARM_TIMEOUT + ANSWER_TIMEOUT)
+        begun_or_ended = (State.ACTIVE, State.PARK, State.FAULT, State.ESTOP)
+        self.wait(lambda: self.state in begun_or_ended, ARM_TIMEOUT + ANSWER_TIMEOUT)
         self.wait(lambda: len(self._admitted) >= ticks or self.state is not State.ACTIVE, 60 + ticks)
         if self.state is State.ACTIVE:
             self.call("/monitor/disarm")

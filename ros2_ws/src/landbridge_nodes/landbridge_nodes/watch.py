@@ -17,7 +17,8 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Footer, Static
 
 from landbridge.deploy.supervisor import Event, State
-from landbridge.robot import Joint, Robot, load_robot
+from landbridge.joint import Joint
+from landbridge.robot import Robot, load_robot
 from landbridge_nodes import topics
 from landbridge_nodes.listener import Listener
 from landbridge_nodes.process import require_one_ros

@@ -1,0 +1,84 @@
+"""One joint of a robot: limits, gains, friction and encoder, as `robot.yaml` has them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+from typing_extensions import Self
+
+from landbridge.spec import Finite, NonNegative, Positive, Spec
+
+
+class Friction(Spec):
+    """Joint friction torque: Coulomb + Stribeck + viscous (Armstrong-Hélouvry et al., Automatica 30(7), 1994, eq. 5).
+
+    tau(v) = -[c + (s - c) exp(-(v / v_s)^2)] tanh(v / v_0) - b v, with v_0 a smoothing speed.
+
+    Attributes:
+        frictionloss: Coulomb torque c [N m].
+        stiction: Break-away torque s >= c [N m]; equal to c when absent.
+        stribeck_velocity: v_s [rad/s].
+        viscous: b [N m s/rad].
+    """
+
+    frictionloss: NonNegative = 0.0
+    stiction: NonNegative | None = None
+    stribeck_velocity: Positive = 0.5
+    viscous: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _break_away_is_at_least_coulomb(self) -> Self:
+        if self.stiction is not None and self.stiction < self.frictionloss:
+            raise ValueError(f"stiction {self.stiction} is below frictionloss {self.frictionloss}")
+        return self
+
+
+class Encoder(Spec):
+    """joint position [rad] = sign * raw / gear - offset."""
+
+    sign: Literal[-1, 1] = 1
+    offset: Finite = 0.0
+    gear: Positive = 1.0
+
+
+class Joint(Spec):
+    """One joint of the URDF.
+
+    Attributes:
+        actuated: Whether the policy commands it.
+        position_limit: (lower, upper) [rad]; None for a continuous joint.
+        velocity_limit: [rad/s]. A measured speed above it is a fault.
+        effort_limit: [N m]; 0 for a passive joint.
+        rate_limit: Largest change of the command per second, in the command's unit (rad/s, rad/s^2 or N m/s).
+        acceleration_limit: [rad/s^2] of the trajectories that the guard makes itself (HOLD, PARK), which only a
+            position-commanded robot has and needs.
+        jerk_limit: [rad/s^3] of the same.
+        default_joint_pos: Rest position [rad], origin of a relative position action.
+        stiffness: PD gain [N m/rad] of a position-commanded joint.
+        damping: PD gain [N m s/rad] of a position-commanded joint; also the gain of the DAMP stop.
+        armature: Rotor inertia seen at the joint [kg m^2].
+    """
+
+    name: str
+    actuated: bool = True
+    position_limit: tuple[Finite, Finite] | None = None
+    velocity_limit: Positive
+    effort_limit: NonNegative = 0.0
+    rate_limit: Positive | None = None
+    acceleration_limit: Positive | None = None
+    jerk_limit: Positive | None = None
+    default_joint_pos: Finite = 0.0
+    stiffness: NonNegative = 0.0
+    damping: NonNegative = 0.0
+    armature: NonNegative = 0.0
+    friction: Friction = Friction()
+    encoder: Encoder = Encoder()
+
+    @model_validator(mode="after")
+    def _limits_make_sense(self) -> Self:
+        if self.position_limit is not None and self.position_limit[0] >= self.position_limit[1]:
+            raise ValueError(f"joint {self.name}: position_limit {list(self.position_limit)} is not (lower, upper)")
+        if self.actuated and (self.effort_limit == 0 or self.rate_limit is None):
+            raise ValueError(f"joint {self.name} is actuated and needs effort_limit > 0 and rate_limit")
+        return self
