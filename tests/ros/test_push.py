@@ -18,7 +18,7 @@ import pytest
 
 from landbridge.bundle import read_bundle
 from landbridge.cli import main
-from landbridge.deploy.push import SWITCH, push
+from landbridge.deploy.push import PARAMETERS, SWITCH, UNITS, push
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Observer
@@ -78,6 +78,7 @@ def target(tmp_path: Path, ros_domain: None) -> Iterator[Target]:
     )
     (root / "python").write_text(f'#!/bin/sh\n{exported}exec {sys.executable} "$@"\n')
     (root / "python").chmod(0o755)
+    shutil.copy(UNITS.parent / PARAMETERS, root)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own, for privilege separation
     options = f"-F none -p {port} -i {tmp_path}/user -o UserKnownHostsFile={tmp_path}/known_hosts -o BatchMode=yes"
@@ -110,9 +111,9 @@ def test_a_bundle_is_switched_to_only_when_it_holds_there_and_back_again(
     release = {path: f"releases/{read_bundle(path).digest[:12]}" for path in (first, second, broken)}
     with pytest.raises(InputError, match="has no previous release"):
         target.push(rollback=True)
-    figures = target.push(first, robot="furuta")
+    figures = target.push(first)
     assert (figures["digest"], figures["previous"]) == (read_bundle(first).digest, "none")
-    assert figures["robot"] == "unknown"
+    assert figures["robot"] == "furuta, unknown"
     assert target.link("current") == release[first]
     assert read_bundle(target.root / "current" / "bundle").files == read_bundle(first).files
     assert (target.root / "current" / "systemd" / "landbridge@.service").is_file()
@@ -128,9 +129,7 @@ def test_a_bundle_is_switched_to_only_when_it_holds_there_and_back_again(
 def test_the_key_that_is_named_decides_also_of_a_rollback(
     target: Target, tmp_path: Path, linear_bundle: Callable[..., Path]
 ) -> None:
-    python = (target.root / "python").read_text()  # what is not asked here takes seconds each time
-    quick = 'case "$*" in *verify*) ;; *doctor*) echo \'{"checks": []}\'; exit ;; *) exit 1 ;; esac\n'
-    (target.root / "python").write_text(python.replace("#!/bin/sh\n", f"#!/bin/sh\n{quick}"))
+    quick(target)
     for name in ("ours", "theirs"):
         make = f"openssl ecparam -name prime256v1 -genkey -noout -out {name}.pem && openssl ec -in {name}.pem -pubout"
         subprocess.run(f"{make} -out {name}.pub", shell=True, check=True, capture_output=True, cwd=tmp_path)
@@ -145,6 +144,40 @@ def test_the_key_that_is_named_decides_also_of_a_rollback(
     with pytest.raises(InputError, match=r"is no signature of this bundle by .*nothing was switched"):
         target.push(rollback=True, public_key=tmp_path / "ours.pub")
     assert target.link("previous") == theirs
+
+
+def test_the_bundle_of_another_robot_never_becomes_the_current_one(
+    target: Target, tmp_path: Path, linear_bundle: Callable[..., Path]
+) -> None:
+    """Which robot it is, is for that computer to say, or for who pushes, and not for the bundle."""
+    quick(target)
+    arm = load_robot("arm").spec
+    weight = np.zeros((Observer(arm).size, len(arm.actuated)), np.float32)
+    theirs = linear_bundle(tmp_path / "theirs", weight, robot="arm")
+    release = f"releases/{read_bundle(theirs).digest[:12]}"
+    refused = r"is for robot 'arm', this is 'furuta'.*nothing was switched.*for 'furuta' or with another --robot"
+    with pytest.raises(InputError, match=refused):
+        target.push(theirs)
+    (target.root / "previous").symlink_to(release)
+    with pytest.raises(InputError, match=refused):
+        target.push(rollback=True)
+    assert not (target.root / "current").is_symlink()
+    for content in ("/**: {ros__parameters: {port: x}}", "- [", "text"):
+        (target.root / PARAMETERS).write_text(content)
+        with pytest.raises(InputError, match=f"{PARAMETERS} names no robot. name --robot"):
+            target.push(theirs)
+    (target.root / PARAMETERS).unlink()
+    with pytest.raises(InputError, match="No such file or directory. name --robot, or install"):
+        target.push(theirs)
+    target.push(theirs, robot="arm")
+    assert target.link("current") == release
+
+
+def quick(target: Target) -> None:
+    """Have `python` there answer nothing but `verify`: the rest takes seconds each time."""
+    python = (target.root / "python").read_text()
+    rest = 'case "$*" in *verify*) ;; *doctor*) echo \'{"checks": []}\'; exit ;; *) exit 1 ;; esac\n'
+    (target.root / "python").write_text(python.replace("#!/bin/sh\n", f"#!/bin/sh\n{rest}"))
 
 
 def test_a_robot_that_falls_silent_ends_the_push(
@@ -219,4 +252,4 @@ def test_what_is_wrong_is_said_before_anything_is_sent(
     (bundle / "policy.onnx").write_bytes(b"x")
     assert main(["deploy", "push", target.host, str(bundle), "--root", str(target.root), "--ssh", target.ssh]) == 2
     assert "does not match SHA256SUMS" in capsys.readouterr().err
-    assert os.listdir(target.root) == ["python"]
+    assert sorted(os.listdir(target.root)) == [PARAMETERS, "python"]
