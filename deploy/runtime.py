@@ -240,7 +240,7 @@ def calibrated_range(bundle: Bundle) -> tuple[NDArray[np.float64], NDArray[np.fl
 def familiar(bundle: Bundle, obs: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Mask (...,) of observations (..., n) in `calibrated_range`; raises InputError if none is there."""
     low, high = calibrated_range(bundle)
-    inside: NDArray[np.bool_] = ((low <= obs) & (obs <= high)).all(-1)
+    inside: NDArray[np.bool_] = np.asarray(((low <= obs) & (obs <= high)).all(-1))
     if not inside.any():
         raise InputError(bundle.path / "golden.npz", "has no observation like the training data", "export it again")
     return inside

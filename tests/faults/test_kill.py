@@ -22,6 +22,7 @@ from landbridge.errors import InputError
 from landbridge_nodes import bringup, topics
 from landbridge_nodes.process import LOOP_SECONDS
 from landbridge_nodes.processes import Processes
+from landbridge_nodes.replay import replay
 
 from .rig import BUSY_MS, DT_MS, FURUTA, HEARTBEAT_MS, SILENCE, Rig, report
 
@@ -163,6 +164,10 @@ def test_a_wall_clock_that_steps_back_an_hour_changes_nothing(rig: Rig) -> None:
     rig.operator.wait(lambda: sum(v.stamp < stepped and v.reason == "ok" for v in rig.verdicts) > 25, 5)
     assert not {v.reason for v in rig.verdicts} & {"unknown_stamp", "duplicate"}
     assert rig.operator.state is State.ACTIVE
+    rig.strike("recorder", signal.SIGTERM)
+    rig.operator.wait((rig.bag / "metadata.yaml").exists, 5)
+    figures = replay(rig.bag, rig.bundle, tolerance=0)
+    assert {row["stage"] for row in figures["stages"] if row["compared"] > 30} >= {"action", "guard"}
 
 
 def test_a_foreign_publisher_of_commands_is_a_fault(rig: Rig) -> None:

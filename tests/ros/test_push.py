@@ -167,7 +167,7 @@ def test_the_bundle_of_another_robot_never_becomes_the_current_one(
         with pytest.raises(InputError, match=f"{PARAMETERS} names no robot. name --robot"):
             target.push(theirs)
     (target.root / PARAMETERS).unlink()
-    with pytest.raises(InputError, match="No such file or directory. name --robot, or install"):
+    with pytest.raises(InputError, match=r"No such file or directory\. name --robot, or install"):
         target.push(theirs)
     target.push(theirs, robot="arm")
     assert target.link("current") == release

@@ -230,7 +230,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         measured = self.guard.measured_at(stamp)
         if measured is not None:
             times = [(t - measured) * 1000 for t in (received, gated, written)]
-            self._timings.publish(topics.array_message_again(self._timing, stamp, times))
+            self._timings.publish(topics.array_message_again(self._timing, stamp, [*times, measured * 1000]))
             if verdict.write:
                 self._latency_ms.append(times[-1])
         self._report_fault()
