@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+import uuid
 from collections import deque
 from typing import Any
 
@@ -78,6 +79,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._refused = ""  # why the hardware could not be opened
         self._stopped_by = Reason.STOPPED.value  # what the monitor has said of the stop that it commanded
         self._reported: tuple[str, str, int] | None = None
+        self._id = uuid.uuid4().hex  # of this process: another one in its place has not been armed
         self._measurement = JointState(name=self.spec.joint_names)
         self._timing = topics.array_message(0, topics.TIMING, [])
         self._joint_states = topics.publish(self, topics.JOINT_STATES)
@@ -276,11 +278,13 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         fault = broken or self._latched
         ended = self.guard.state in SETTLING and (bool(self._refused) or self._has_ended(time.monotonic()))
         news = fault, self.guard.state.value if ended else "", self.guard.epoch
-        if news == self._reported:
-            return
-        self._reported = news
+        if news != self._reported:
+            self._publish_report(news)
+
+    def _publish_report(self, news: tuple[str, str, int]) -> None:
+        self._reported = fault, settled, epoch = news
         level = b"\x02" if fault else b"\x00"
-        values = {"epoch": self.guard.epoch, "settled": news[1]}
+        values = {"epoch": epoch, "settled": settled, "bridge": self._id}
         self._faults.publish(topics.status_message("bridge", fault, values, level))
 
     @property
@@ -303,6 +307,8 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def _diagnose(self) -> None:
         fault = "" if self._reported is None else self._reported[0]
+        if self._reported is not None:
+            self._publish_report(self._reported)  # again, so that the monitor notices if there are two of us
         torque = "unknown" if self.hardware is None else "on" if self._holds() else "off"
         values: dict[str, object] = {"ticks": self._ticks, "missed_ticks": self._missed, "fault": fault}
         values["torque"] = torque
