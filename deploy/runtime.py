@@ -49,7 +49,7 @@ class Calibrated:
         self.outside = 0
         self._bundle, self._engine, self._obs = bundle, engine, engine.inputs["obs"]
         self._exact = Graph(bundle.path / "policy.onnx", bundle.files["policy.onnx"], *_sizes(bundle.manifest))
-        self._low, self._high = calibrated_range(bundle)
+        self._low, self._high = (bound.astype(np.float32) for bound in calibrated_range(bundle))
 
     def again(self) -> Calibrated:
         """The same once more, which has not run yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import pytest
 
 from landbridge.bundle import read_bundle
 from landbridge.cli import main
-from landbridge.deploy.push import PARAMETERS, SWITCH, UNITS, push
+from landbridge.deploy.push import PARAMETERS, SWITCH, UNITS, Remote, push
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Observer
@@ -158,19 +159,30 @@ def test_the_bundle_of_another_robot_never_becomes_the_current_one(
     refused = r"is for robot 'arm', this is 'furuta'.*nothing was switched.*for 'furuta' or with another --robot"
     with pytest.raises(InputError, match=refused):
         target.push(theirs)
-    (target.root / "previous").symlink_to(release)
-    with pytest.raises(InputError, match=refused):
-        target.push(rollback=True)
     assert not (target.root / "current").is_symlink()
+    named = ("state", "digest", "provider", "golden_error", "inference_p99_us", "checks")
+    answer = json.dumps(dict.fromkeys(named, ()))
+    (target.root / "python").write_text(f"#!/bin/sh\necho \"$*\" >> '{tmp_path}/asked'\necho '{answer}'\n")
+    target.push(theirs, robot="arm")  # told so
+    assert target.link("current") == release
+    (target.root / "previous").symlink_to("releases/ours")
+    node = "/policy: {ros__parameters: {robot: quadruped}}"
+    (target.root / PARAMETERS).write_text(f"/**: {{ros__parameters: {{robot: furuta}}}}\n{node}")
+    target.push(rollback=True)
+    checked = [line for line in (tmp_path / "asked").read_text().splitlines() if " verify " in line]
+    assert [line.partition("--robot ")[2].split()[0] for line in checked] == ["arm", "quadruped"]
+
+
+def test_a_computer_that_does_not_say_which_robot_it_is(target: Target) -> None:
+    there = Remote(target.host, str(target.root), target.ssh)
+    assert there.robot() == "furuta"
     for content in ("/**: {ros__parameters: {port: x}}", "- [", "text"):
         (target.root / PARAMETERS).write_text(content)
-        with pytest.raises(InputError, match=f"{PARAMETERS} names no robot. name --robot"):
-            target.push(theirs)
+        with pytest.raises(InputError, match=rf"{PARAMETERS} names no robot\. name --robot"):
+            there.robot()
     (target.root / PARAMETERS).unlink()
     with pytest.raises(InputError, match=r"No such file or directory\. name --robot, or install"):
-        target.push(theirs)
-    target.push(theirs, robot="arm")
-    assert target.link("current") == release
+        there.robot()
 
 
 def quick(target: Target) -> None:
