@@ -127,7 +127,7 @@ def timeline(log: Log) -> list[Input]:
     A command's time is told by its measurement's, to a microsecond. Of what names none only the recorder's wall clock
     tells, from the last measurement on; were more than a control period to have gone by, it might have been set.
     """
-    period, times = round(log.spec.control_dt * 1e9), _times(log)
+    period, times = round(log.spec.control_dt * 1e9), measured_at(log)
 
     def at(heard: Heard) -> int:
         return 0 if heard.after is None else times[heard.after] + min(max(heard.later, 0), period)
@@ -143,19 +143,19 @@ def timeline(log: Log) -> list[Input]:
     return sorted(inputs, key=lambda item: item.time)
 
 
-def _times(log: Log) -> dict[int, int]:
+def measured_at(log: Log) -> dict[int, int]:
     """When each measurement was taken [ns since the first].
 
     By the bridge's monotonic clock, where the log has it; between such, and in logs of before, by the stamps, where
     these cannot show that the wall clock was set, and else a control period after the last.
     """
     times: dict[int, int] = {}
-    time, before, known = 0, None, -1
+    time, before, known = 0, None, None
     for stamp in log.measured:
         if before is not None:
             time += stamp - before if 0 < stamp - before < STEP else round(log.spec.control_dt * 1e9)
         if (taken := log.taken.get(stamp)) is not None:
-            time = time if known == -1 else times[known] + taken - log.taken[known]
+            time = time if known is None else times[known] + taken - log.taken[known]
             known = stamp
         times[stamp], before = time, stamp
     return times

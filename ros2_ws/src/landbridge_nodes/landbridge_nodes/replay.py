@@ -26,7 +26,7 @@ from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command
 from landbridge.robot import RobotSpec
 from landbridge.training.bag import BagReader, require_robot
-from landbridge_nodes.log import Judged, Log, read_log, timeline
+from landbridge_nodes.log import Judged, Log, measured_at, read_log, timeline
 
 END = 2  # last measurements of a bag, whose answers may not have been recorded any more
 
@@ -84,8 +84,8 @@ def replay(
     compared = [*replay_policy(log, read.robot, policy), *replay_guard(log, read.robot)]
     if not any(c.stage == "action" for c in compared):
         raise InputError(bag, "holds no answer of a policy", "record it with `landbridge up deploy --record`")
-    order = {stamp: i for i, stamp in enumerate(log.measured)}
-    differing = sorted((c for c in compared if c.recorded != c.replayed), key=lambda c: order.get(c.stamp, len(order)))
+    times = measured_at(log)
+    differing = sorted((c for c in compared if c.recorded != c.replayed), key=lambda c: times.get(c.stamp, np.inf))
     if tolerance is not None and (failed := [c for c in differing if not c.difference <= tolerance]):
         first = failed[0]
         raise InputError(
@@ -94,7 +94,6 @@ def replay(
             f"stamp {first.stamp}: recorded {first.recorded}, now {first.replayed}",
             "leave out --tolerance to list them all",
         )
-    start = next(iter(log.measured))
     judged = any(c.stage == "guard" for c in compared)
     return {
         "bag": str(bag),
@@ -104,7 +103,7 @@ def replay(
         "bit_for_bit": not differing,
         "stages": [_summary(stage, compared) for stage in ("observation", "action", "command", "guard")],
         **({} if judged else {"guard": "not compared: the bag reaches back to no ARMED that an ACTIVE followed"}),
-        **({"differences": [_row(c, start) for c in differing[:show]]} if differing else {}),
+        **({"differences": [_row(c, times) for c in differing[:show]]} if differing else {}),
     }
 
 
@@ -145,9 +144,11 @@ def replay_guard(log: Log, spec: RobotSpec) -> Iterator[Comparison]:
     period = spec.control_dt * 1e9
     for start, end in stretches:
         for stamp, time in times.items():
+            if not start < time < end:
+                continue
             pairs = list(zip_longest(log.verdict[stamp], answers[stamp], fillvalue=("nothing", ())))
             if not start + period < time < end - period:
-                pairs = pairs[:1] if stamp in faults and start < time < end else []
+                pairs = pairs[:1] if stamp in faults else []
             for (reason, recorded), (again, replayed) in pairs:
                 difference = _compare(stamp, "", recorded, replayed).difference if reason == again else np.inf
                 yield Comparison(stamp, "guard", (reason, *recorded), (again, *replayed), difference)
@@ -223,9 +224,9 @@ def _summary(stage: str, compared: list[Comparison]) -> dict[str, Any]:
     }
 
 
-def _row(c: Comparison, start: int) -> dict[str, Any]:
+def _row(c: Comparison, times: dict[int, int]) -> dict[str, Any]:
     return {
-        "t [s]": round((c.stamp - start) * 1e-9, 3),
+        "t [s]": round(times[c.stamp] * 1e-9, 3) if c.stamp in times else "not measured",
         "stage": c.stage,
         "recorded": " ".join(map(str, c.recorded)),
         "now": " ".join(map(str, c.replayed)),
