@@ -1,110 +1,32 @@
-"""`landbridge deploy push` against a real sshd on this machine, with keys and a ROOT of its own."""
+"""`landbridge deploy push` against a real sshd on this machine; `tests/ros/test_armed.py` has a robot that runs."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
 from landbridge.bundle import read_bundle
 from landbridge.cli import main
-from landbridge.deploy.push import PARAMETERS, SWITCH, UNITS, Remote, push
-from landbridge.deploy.supervisor import State
+from landbridge.deploy.push import PARAMETERS, SWITCH, Remote, push
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge.signature import sign
-from landbridge_nodes import bringup
-from landbridge_nodes.operator import Operator
-from landbridge_nodes.processes import Processes
 
-SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-MISSING = [name for name, found in (("sshd", SSHD), *((n, shutil.which(n)) for n in ("ssh", "rsync"))) if not found]
-pytestmark = pytest.mark.skipif(
-    bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (Debian: openssh-server, openssh-client, rsync)"
-)
 FURUTA = load_robot("furuta")
 WEIGHT = np.zeros((Observer(FURUTA.spec).size, 1), np.float32)
 
 
-class Target(NamedTuple):
-    host: str
-    root: Path
-    ssh: str
-
-    def push(self, *bundle: Path, **options: object) -> dict[str, object]:
-        return push(self.host, *bundle, root=str(self.root), ssh=self.ssh, **options)  # type: ignore[arg-type]
-
-    def link(self, name: str) -> str:
-        return os.readlink(self.root / name)
-
-
-@pytest.fixture
-def target(tmp_path: Path, ros_domain: None) -> Iterator[Target]:
-    """Whom sshd lets in by a new key; `python` in ROOT is this environment's, in the test's ROS domain."""
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {
-        "Port": port,
-        "ListenAddress": "127.0.0.1",
-        "HostKey": tmp_path / "host",
-        "AuthorizedKeysFile": tmp_path / "user.pub",
-        "PidFile": "none",
-        "StrictModes": "no",  # a temporary folder's parents are anybody's
-        "UsePAM": "no",
-        "PasswordAuthentication": "no",
-    }
-    (tmp_path / "sshd_config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
-    key = (tmp_path / "host.pub").read_text()
-    (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{port} {key}")
-    root = tmp_path / "robot's root"
-    root.mkdir()
-    exported = "".join(
-        f"export {name}='{os.environ.get(name, '')}'\n"
-        for name in ("PYTHONPATH", "ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")
-    )
-    (root / "python").write_text(f'#!/bin/sh\n{exported}exec {sys.executable} "$@"\n')
-    (root / "python").chmod(0o755)
-    shutil.copy(UNITS.parent / PARAMETERS, root)
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own, for privilege separation
-    options = f"-F none -p {port} -i {tmp_path}/user -o UserKnownHostsFile={tmp_path}/known_hosts -o BatchMode=yes"
-    server = subprocess.Popen([str(SSHD), "-D", "-e", "-f", tmp_path / "sshd_config"])
-    try:
-        _until_listening(port)
-        yield Target("127.0.0.1", root, f"ssh {options}")
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _until_listening(port: int) -> None:
-    deadline = time.monotonic() + 15
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline, "sshd did not come up"
-            os.sched_yield()
-
-
 def test_a_bundle_is_switched_to_only_when_it_holds_there_and_back_again(
-    target: Target, tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("landbridge.deploy.push.LISTEN_SECONDS", 0.1)  # no monitor is there to be heard
     first, second = linear_bundle(tmp_path / "first", WEIGHT), linear_bundle(tmp_path / "second", WEIGHT - 0.1)
@@ -128,7 +50,7 @@ def test_a_bundle_is_switched_to_only_when_it_holds_there_and_back_again(
 
 
 def test_the_key_that_is_named_decides_also_of_a_rollback(
-    target: Target, tmp_path: Path, linear_bundle: Callable[..., Path]
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path]
 ) -> None:
     quick(target)
     for name in ("ours", "theirs"):
@@ -148,7 +70,7 @@ def test_the_key_that_is_named_decides_also_of_a_rollback(
 
 
 def test_the_bundle_of_another_robot_never_becomes_the_current_one(
-    target: Target, tmp_path: Path, linear_bundle: Callable[..., Path]
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path]
 ) -> None:
     """Which robot it is, is for that computer to say, or for who pushes, and not for the bundle."""
     quick(target)
@@ -173,7 +95,7 @@ def test_the_bundle_of_another_robot_never_becomes_the_current_one(
     assert [line.partition("--robot ")[2].split()[0] for line in checked] == ["arm", "quadruped"]
 
 
-def test_a_computer_that_does_not_say_which_robot_it_is(target: Target) -> None:
+def test_a_computer_that_does_not_say_which_robot_it_is(target: Any) -> None:
     there = Remote(target.host, str(target.root), target.ssh)
     assert there.robot() == "furuta"
     for content in ("/**: {ros__parameters: {port: x}}", "- [", "text"):
@@ -185,7 +107,7 @@ def test_a_computer_that_does_not_say_which_robot_it_is(target: Target) -> None:
         there.robot()
 
 
-def quick(target: Target) -> None:
+def quick(target: Any) -> None:
     """Have `python` there answer nothing but `verify`: the rest takes seconds each time."""
     python = (target.root / "python").read_text()
     rest = 'case "$*" in *verify*) ;; *doctor*) echo \'{"checks": []}\'; exit ;; *) exit 1 ;; esac\n'
@@ -193,7 +115,7 @@ def quick(target: Target) -> None:
 
 
 def test_a_robot_that_falls_silent_ends_the_push(
-    target: Target, tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("landbridge.deploy.push.SILENCE_SECONDS", 3)
     stop = f"""#!/bin/sh
@@ -214,7 +136,7 @@ kill -STOP $process"""
 
 
 def test_a_switch_that_fails_is_not_reported_as_done(
-    target: Target, tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = tmp_path / "full disk"
     full.mkdir()
@@ -232,23 +154,8 @@ def test_a_switch_that_fails_is_not_reported_as_done(
         target.push(linear_bundle(tmp_path / "bundle", WEIGHT))
 
 
-@pytest.mark.ros
-def test_a_robot_that_is_armed_is_left_alone(
-    target: Target, tmp_path: Path, linear_bundle: Callable[..., Path]
-) -> None:
-    bundle = linear_bundle(tmp_path / "bundle", WEIGHT)
-    specs = bringup.deploy("furuta", "none", 0, str(bundle))
-    with Processes(specs) as processes, Operator(FURUTA, processes.check) as operator:
-        operator.wait_ready(recorded=False)
-        operator.call("/monitor/arm")
-        operator.wait(lambda: operator.state is State.ACTIVE, 10)
-        with pytest.raises(InputError, match=r"the robot is ACTIVE\. disarm it"):
-            target.push(bundle)
-        assert not (target.root / "releases").exists()
-
-
 def test_what_is_wrong_is_said_before_anything_is_sent(
-    target: Target, tmp_path: Path, linear_bundle: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = linear_bundle(tmp_path / "bundle", WEIGHT)
     with pytest.raises(InputError, match="BUNDLE: is missing"):
