@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tyro.conf import Positional
 
 from landbridge.bundle import Bundle, read_bundle
-from landbridge.deploy.engine import NATIVE, Precision, require_offered, write_engine, write_record
+from landbridge.deploy.engine import NATIVE, Precision, accept, require_offered, write_candidate
 from landbridge.deploy.native import build
 from landbridge.deploy.precision import lowered
 from landbridge.deploy.runtime import golden_tolerance, key_of, load_policy
@@ -42,7 +42,8 @@ def engine(
     """Build a TensorRT engine for this machine and accept it by golden vectors and a closed loop on the twin.
 
     The policy node then runs it with `provider:=tensorrt precision:=int8`. int8 quantises the inner layers, calibrated
-    by those golden observations of the bundle that are like its training data.
+    by those golden observations of the bundle that are like its training data; observations unlike these are answered
+    in fp32 on the CPU, and counted.
 
     Example: landbridge engine build policy.bundle --precision int8
 
@@ -60,17 +61,21 @@ def engine(
     load_scenario(robot, scenario)
     require_offered(provider, precision)
     key, reference = key_of(read, precision, provider), load_policy(read)
-    if provider == NATIVE:
-        write_engine(key, build(bundle / "policy.onnx", lowered(read, precision, reference)))
-    candidate = load_policy(read, (provider,), strict=True, precision=precision, accepted=False)
-    scores = compare(read, robot, candidate.reset, reference.reset, scenario, episodes)
-    record = write_record(key, candidate.golden_error, scores)
+    try:
+        if provider == NATIVE:
+            write_candidate(key, build(bundle / "policy.onnx", lowered(read, precision, reference)))
+        candidate = load_policy(read, (provider,), strict=True, precision=precision, accepted=False)
+        scores = compare(read, robot, candidate.reset, reference.reset, scenario, episodes)
+        record = accept(key, candidate.golden_error, scores)
+    finally:
+        key.candidate.unlink(missing_ok=True)
     return {
         "bundle": str(bundle),
         "engine": str(key.folder),
         **record.key,
         "golden_error": record.golden_error,
         "golden_tolerance": golden_tolerance(read, precision),
+        **({"answered_by_cpu": candidate.outside} if precision == "int8" else {}),
         **scores,
     }
 

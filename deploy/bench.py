@@ -45,7 +45,7 @@ def bench(
         calls: Inferences per measurement.
         providers: onnxruntime execution providers, by default those of CPU, CUDA and TensorRT that are there; or
             `tensorrt`, with an engine of fp32.
-        png: Histogram to write.
+        png: Plot to write, of the share of calls that take longer.
     """
     if calls < BLOCK:
         raise InputError("--calls", f"is {calls}", f"give at least {BLOCK}")
@@ -139,12 +139,16 @@ def row(provider: str, case: str, times: Microseconds) -> dict[str, Any]:
         "us on": provider.removesuffix("ExecutionProvider"),
         "case": case,
         "calls": len(times),
-        **{name: round(float(us), 1) if us < 1000 else round(float(us)) for name, us in shown},
+        **{name: _rounded(us) for name, us in shown},
     }
 
 
+def _rounded(us: float) -> float:
+    return round(float(us), 1) if us < 1000 else round(float(us))
+
+
 def _require_drawable(png: Path) -> None:
-    """Raise InputError, before anything is measured, unless a histogram can be written there."""
+    """Raise InputError, before anything is measured, unless a plot can be written there."""
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError("--png", "matplotlib is not installed", "pip install matplotlib, or leave out --png")
     if png.suffix != ".png" or png.is_dir() or not png.parent.is_dir():
@@ -152,7 +156,7 @@ def _require_drawable(png: Path) -> None:
 
 
 def draw(measured: dict[str, dict[str, Microseconds]], png: Path, title: str) -> None:
-    """A histogram per back end, one curve per case, on a logarithmic axis of time."""
+    """The share of calls that take longer, per back end and case: p99 is where a curve crosses 10^-2."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -160,14 +164,14 @@ def draw(measured: dict[str, dict[str, Microseconds]], png: Path, title: str) ->
 
     figure, rows = pyplot.subplots(len(measured), 1, figsize=(8, 1 + 3 * len(measured)), squeeze=False, sharex=True)
     for axes, (provider, cases) in zip(rows[:, 0], measured.items(), strict=True):
-        curves = {case: times for case, times in cases.items() if len(times) > 1}
-        every = np.concatenate(list(curves.values()))
-        edges = np.geomspace(every.min() * 0.9, every.max() * 1.1, 120)
-        for case, times in curves.items():
-            weights = np.full(len(times), 1 / len(times))
-            label = f"{case}: p50 {np.median(times):.1f}, p99 {np.percentile(times, 99):.1f} us"
-            axes.hist(times, edges, weights=weights, histtype="step", linewidth=1.5, label=label)
-        axes.set(xscale="log", yscale="log", ylabel="share of calls", title=f"{title}: {provider}")
+        for case, times in cases.items():
+            if len(times) == 1:
+                continue
+            p50, p99 = map(_rounded, np.percentile(times, [50, 99]))
+            label = f"{case}: p50 {p50:g}, p99 {p99:g} us of {len(times)} calls"
+            axes.step(np.sort(times), 1 - np.arange(len(times)) / len(times), where="post", label=label)
+        axes.set(xscale="log", yscale="log", ylabel="share of calls that take longer", title=f"{title}: {provider}")
+        axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     rows[-1, 0].set_xlabel("one inference [us]")
     figure.tight_layout()

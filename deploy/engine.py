@@ -12,13 +12,12 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import shutil
-import subprocess
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from landbridge.errors import InputError
+from landbridge.gpu import gpus
 from landbridge.spec import Spec, validated
 
 TENSORRT = "TensorrtExecutionProvider"
@@ -26,8 +25,6 @@ CUDA = "CUDAExecutionProvider"
 NATIVE = "tensorrt"  # the same library without onnxruntime
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: dict[str, tuple[Precision, ...]] = {TENSORRT: ("fp32", "fp16"), NATIVE: ("fp32", "fp16", "int8")}
-QUERY = ("name", "compute_cap", "driver_version")  # of nvidia-smi --query-gpu
-SMI_SECONDS = 10.0
 RECORD = "engine.json"
 
 
@@ -57,6 +54,11 @@ class EngineKey:
     def file(self) -> Path:
         """The engine of the back end `tensorrt`; onnxruntime names its own."""
         return self.folder / "policy.engine"
+
+    @property
+    def candidate(self) -> Path:
+        """Such an engine that is built and not accepted yet, beside the one that is."""
+        return self.folder / "policy.candidate"
 
     @property
     def remedy(self) -> str:
@@ -94,24 +96,11 @@ def engine_key(model: bytes, precision: Precision = "fp32", back_end: str = TENS
     Raises:
         InputError: There is no NVIDIA driver or no TensorRT.
     """
-    smi = shutil.which("nvidia-smi")
-    if smi is None:
-        raise InputError("nvidia-smi", "is not installed: no NVIDIA driver", "use the CPU provider")
-    query = [smi, f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader"]
-    try:
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=SMI_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        problem = f"does not answer in {SMI_SECONDS:g} s: its driver hangs"
-        raise InputError("nvidia-smi", problem, "restart the machine, or use the CPU provider") from error
-    found = [part.strip() for part in asked.stdout.partition("\n")[0].split(",")]
-    if asked.returncode != 0 or len(found) != len(QUERY):
-        said = (asked.stderr or asked.stdout).strip()
-        raise InputError("nvidia-smi", f"names no GPU: {said:.100}", "check the driver, or use the CPU provider")
+    gpu, capability, driver = gpus("name", "compute_cap", "driver_version")[0]
     try:
         tensorrt = importlib.metadata.version("tensorrt")
     except importlib.metadata.PackageNotFoundError as error:
         raise InputError("tensorrt", "is not installed", "pip install 'landbridge[gpu]'") from error
-    gpu, capability, driver = found
     return EngineKey(hashlib.sha256(model).hexdigest(), gpu, capability, tensorrt, driver, precision, back_end)
 
 
@@ -146,16 +135,19 @@ def provider_options(provider: str, model: bytes, precision: Precision = "fp32")
     }
 
 
-def write_engine(key: EngineKey, engine: bytes) -> None:
+def write_candidate(key: EngineKey, engine: bytes) -> None:
     """Put an engine of the back end `tensorrt` into its folder, where it waits to be accepted."""
     key.folder.mkdir(parents=True, exist_ok=True)
-    partial = key.file.with_suffix(".partial")
-    partial.write_bytes(engine)
-    partial.replace(key.file)
+    key.candidate.write_bytes(engine)
 
 
-def write_record(key: EngineKey, golden_error: float, scores: dict[str, float]) -> Record:
-    """Record that the engines now in the key's folder were accepted."""
+def accept(key: EngineKey, golden_error: float, scores: dict[str, float]) -> Record:
+    """Record that the candidate, or what onnxruntime has built in the key's folder, is the engine from now on.
+
+    An engine without its record is refused, so that a kill between the two leaves none that nobody accepted.
+    """
+    if key.candidate.is_file():
+        key.candidate.replace(key.file)
     engines = {name: _digest(engine) for name, engine in _engines(key).items()}
     record = Record(key=asdict(key), engines=engines, golden_error=golden_error, scores=scores)
     partial = key.folder / f"{RECORD}.partial"
@@ -195,15 +187,18 @@ def require_accepted(key: EngineKey) -> dict[str, bytes]:
 
 
 def read_engine(key: EngineKey, accepted: bool) -> bytes:
-    """The engine of the back end `tensorrt`, which must be that of the record if `accepted`.
+    """The engine of the back end `tensorrt`: that of the record, or if not `accepted` the candidate.
 
     Raises:
         InputError: As `require_accepted`, or there is none.
     """
-    found = require_accepted(key) if accepted else _engines(key)
-    if key.file.name not in found:
+    if accepted:
+        engine = require_accepted(key).get(key.file.name)
+    else:
+        engine = key.candidate.read_bytes() if key.candidate.is_file() else None
+    if engine is None:
         raise InputError(key.file, "is missing", key.remedy)
-    return found[key.file.name]
+    return engine
 
 
 def _engines(key: EngineKey) -> dict[str, bytes]:

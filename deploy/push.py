@@ -1,6 +1,7 @@
 """`landbridge deploy push`: a bundle onto a robot's computer, checked there, and only then the one that runs next.
 
     ROOT/python                 starts Python with ROS 2 and landbridge, for the units and for the checks made here
+    ROOT/parameters.yaml        ROS 2 parameters of the units; says which robot this is
     ROOT/releases/<digest>/     bundle/, systemd/ and, if the bundle must be signed, key.pub; a bundle with another
                                 signature is another release, so that none which runs is ever written to
     ROOT/current, ROOT/previous symbolic links to releases/<digest>
@@ -19,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tyro.conf import Positional
 
 from landbridge.bundle import SIGNATURE, Bundle, read_bundle
@@ -27,6 +29,7 @@ from landbridge.deploy.supervisor import COMMANDED, RECOVERIES
 from landbridge.errors import InputError
 from landbridge.signature import require_signature
 
+PARAMETERS = "parameters.yaml"
 UNITS = Path(__file__).parent / "jetson" / "systemd"
 MOVING = {state.value for state in (*COMMANDED, *RECOVERIES)}
 CONNECT_SECONDS = 10
@@ -94,6 +97,17 @@ class Remote:
         """Where the link `name` in ROOT leads; "" if there is none."""
         return self.run("sh", "-c", f"readlink {shlex.quote(f'{self.root}/{name}')} || true", remedy="").strip()
 
+    def robot(self) -> str:
+        """The robot of the policy node's parameters there; raises InputError if they name none."""
+        path = f"{self.root}/{PARAMETERS}"
+        text = self.run("cat", path, remedy=f"name --robot, or install {PARAMETERS} as deploy/jetson/README.md says")
+        try:
+            nodes = yaml.safe_load(text)
+            own, every = (nodes.get(node, {}).get("ros__parameters", {}) for node in ("/policy", "/**"))
+            return str({**every, **own}["robot"])
+        except (yaml.YAMLError, AttributeError, TypeError, KeyError) as error:
+            raise InputError(self.host, f"{path} names no robot", "name --robot, or correct that file") from error
+
     def switch(self, release: str) -> None:
         """Make `release` the current one; raises InputError unless it is afterwards."""
         script, remedy = f"cd {shlex.quote(self.root)} || exit\n{SWITCH}", f"look at {self.root} there"
@@ -126,15 +140,16 @@ def push(
 ) -> dict[str, Any]:
     """Copy a bundle to a robot's computer, verify it there, and make it the current one; or go back to the last.
 
-    Example: landbridge deploy push landbridge@robot policy.bundle --robot furuta
+    Example: landbridge deploy push landbridge@robot policy.bundle
 
-    Refused while the robot moves or is armed, as far as its supervisor can be heard. If any check there fails, nothing
-    is switched. A running policy keeps the bundle that it has read until it is started anew.
+    Refused for another robot than that computer is set up for, and while the robot moves or is armed, as far as its
+    supervisor can be heard. If any check there fails, nothing is switched. A running policy keeps the bundle that it
+    has read until it is started anew.
 
     Args:
         host: USER@HOST of the robot's computer, set up as deploy/jetson/README.md says.
         bundle: Folder or zip written by `landbridge export`.
-        robot: Robot it is to run on, by name or by its folder there; by default only the copy in the bundle is checked.
+        robot: Robot it is to run on, by name or by its folder there, if not the one of ROOT/parameters.yaml there.
         public_key: Refuse the bundle unless the private half of this key has signed it.
         provider: onnxruntime execution provider that must reproduce the golden vectors there.
         rollback: Make the previous release the current one instead of sending a bundle.
@@ -155,6 +170,7 @@ def push(
         if not release:
             raise InputError(host, "has no previous release", "push a bundle twice before you go back")
     state = _refuse_in_motion(there)
+    robot = robot or there.robot()
     if bundle is not None:
         _send(there, read, release)
     verified = _verify(there, release, robot, public_key, provider)
@@ -168,7 +184,7 @@ def push(
         "provider": verified["provider"],
         "golden_error": verified["golden_error"],
         "inference_p99_us": verified["inference_p99_us"],
-        "robot": state,
+        "robot": f"{robot}, {state}",
         "next": "restart landbridge@policy and landbridge@recorder there, reset, arm",
         "missing there": [check for check in checks if check["remedy"]],
     }
@@ -204,11 +220,11 @@ def _send(there: Remote, bundle: Bundle, release: str) -> None:
         there.send(folder, release)
 
 
-def _verify(there: Remote, release: str, robot: str | None, key: Path | None, provider: str) -> dict[str, Any]:
+def _verify(there: Remote, release: str, robot: str, key: Path | None, provider: str) -> dict[str, Any]:
     path = f"{there.root}/{release}"
     if key is not None:  # also of a rollback: what lies there is not the key that was named
         there.send_key(key, release)
-    named = ["--robot", robot] if robot is not None else []
     signed = ["--public-key", f"{path}/key.pub"] if key is not None else []
-    asked = [f"{path}/bundle", *named, *signed, "--provider", provider, "--strict"]
-    return there.landbridge("verify", *asked, remedy="nothing was switched; mend that and push again")
+    asked = [f"{path}/bundle", "--robot", robot, *signed, "--provider", provider, "--strict"]
+    remedy = f"nothing was switched; mend that and push again, for {robot!r} or with another --robot"
+    return there.landbridge("verify", *asked, remedy=remedy)

@@ -31,8 +31,41 @@ from landbridge.errors import InputError
 from landbridge.manifest import REMEDY, Manifest
 
 # Largest |difference| from golden actions in [-1, 1]; None: the one that the bundle states. Half floats have 11 bits.
-# int8 is held to a tenth of the range, and only where it was calibrated: the closed loop says whether that will do.
+# int8 is held to a tenth of the range: the closed loop says whether that will do.
 GOLDEN_TOLERANCE: dict[Precision, float | None] = {"fp32": None, "fp16": 0.02, "int8": 0.2}
+
+
+class Calibrated:
+    """An int8 engine where it was calibrated, and the bundle's own graph on the CPU for all other observations.
+
+    Beyond its range an int8 activation saturates, and the action may be any other. Behind what `graph.Graph` offers.
+
+    Attributes:
+        outside: Calls that the CPU has answered.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Graph | Engine) -> None:
+        self.inputs, self.outputs, self.provider = engine.inputs, engine.outputs, engine.provider
+        self.outside = 0
+        self._bundle, self._engine, self._obs = bundle, engine, engine.inputs["obs"]
+        self._exact = Graph(bundle.path / "policy.onnx", bundle.files["policy.onnx"], *_sizes(bundle.manifest))
+        self._low, self._high = (bound.astype(np.float32) for bound in calibrated_range(bundle))
+
+    def again(self) -> Calibrated:
+        """The same once more, which has not run yet."""
+        return Calibrated(self._bundle, self._engine.again())
+
+    def run(self) -> None:
+        """Compute `outputs` from `inputs`, the state of a recurrent policy among both."""
+        if ((self._low <= self._obs) & (self._obs <= self._high)).all():
+            self._engine.run()
+            return
+        self.outside += 1
+        for name, buffer in self.inputs.items():
+            self._exact.inputs[name][:] = buffer
+        self._exact.run()
+        for name, buffer in self.outputs.items():
+            buffer[:] = self._exact.outputs[name]
 
 
 class Policy:
@@ -49,7 +82,7 @@ class Policy:
         golden_error: Largest |difference| from the golden actions, measured at load on this machine and provider.
     """
 
-    def __init__(self, graph: Graph | Engine) -> None:
+    def __init__(self, graph: Graph | Engine | Calibrated) -> None:
         self.graph, self.provider = graph, graph.provider
         self.obs, self.action = graph.inputs["obs"], graph.outputs["action"]
         self.precision: Precision = "fp32"
@@ -75,6 +108,11 @@ class Policy:
         for before, after in self._state:
             before[:] = after
         return self._answer
+
+    @property
+    def outside(self) -> int:
+        """How many calls were answered on the CPU, since their observation is not where int8 was calibrated."""
+        return self.graph.outside if isinstance(self.graph, Calibrated) else 0
 
     def reset(self) -> Self:
         """Begin an episode: forget all calls so far."""
@@ -107,7 +145,8 @@ def load_policy(
     where, sizes = bundle.path / "policy.onnx", _sizes(bundle.manifest)
     if providers[0] == NATIVE:
         key = key_of(bundle, precision, NATIVE)
-        policy = Policy(Engine(key, read_engine(key, accepted), *sizes))
+        engine = Engine(key, read_engine(key, accepted), *sizes)
+        policy = Policy(Calibrated(bundle, engine) if precision == "int8" else engine)
     else:
         if accepted and precision != "fp32":
             require_accepted(key_of(bundle, precision, providers[0]))
@@ -118,7 +157,7 @@ def load_policy(
             raise InputError(where, problem, "install that provider (`landbridge doctor`), or drop --strict")
         warnings.warn(problem, ProviderFallbackWarning, stacklevel=2)
     policy.precision = precision if policy.provider in PRECISIONS else "fp32"
-    policy.golden_error = golden_error(bundle, policy, policy.precision)
+    policy.golden_error = golden_error(bundle, policy)
     tolerance = golden_tolerance(bundle, policy.precision)
     if not policy.golden_error <= tolerance:
         raise InputError(
@@ -126,6 +165,8 @@ def load_policy(
             f"actions differ by {policy.golden_error:.3g} on {policy.provider}, allowed is {tolerance:.3g}",
             "do not run it here; export it again, or use another provider",
         )
+    if isinstance(policy.graph, Calibrated):
+        policy.graph.outside = 0  # of the robot's observations
     return policy
 
 
@@ -150,21 +191,15 @@ def golden_tolerance(bundle: Bundle, precision: Precision) -> float:
     return GOLDEN_TOLERANCE[precision] or bundle.manifest.golden_tolerance
 
 
-def golden_error(bundle: Bundle, policy: Policy, precision: Precision = "fp32") -> float:
-    """Largest |computed - golden| action in [-1, 1]; NaN if any is NaN. Leaves the policy at an episode's begin.
-
-    int8 is compared where it was calibrated, on `familiar` observations.
-    """
+def golden_error(bundle: Bundle, policy: Policy) -> float:
+    """Largest |computed - golden| action in [-1, 1]; NaN if any is NaN. Leaves the policy at an episode's begin."""
     obs, action = golden_sequences(bundle)
     computed = []
     for sequence in obs:
         policy.reset()
         computed += [policy(row).copy() for row in sequence]
     policy.reset()
-    difference = np.abs(np.reshape(computed, action.shape) - np.clip(action, -1, 1))
-    if precision == "int8" and not np.isnan(difference).any():
-        difference = difference[familiar(bundle, obs)]
-    return float(difference.max())
+    return float(np.abs(np.reshape(computed, action.shape) - np.clip(action, -1, 1)).max())
 
 
 def golden_sequences(bundle: Bundle) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
@@ -189,18 +224,23 @@ def golden_sequences(bundle: Bundle) -> tuple[NDArray[np.floating], NDArray[np.f
     return (obs, action) if obs.ndim == 3 else (obs[:, None], action[:, None])
 
 
-def familiar(bundle: Bundle, obs: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Mask (...,) of observations (..., n) between the outer quantiles of the training data, in every column.
+def calibrated_range(bundle: Bundle) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower and upper bounds (n,) of the observation: the outer quantiles of the training data.
 
     Raises:
-        InputError: The bundle does not say where its training data were, or none of `obs` is there.
+        InputError: The bundle does not say where its training data were.
     """
-    envelope, n = bundle.arrays("envelope.npz"), obs.shape[-1]
+    envelope, n = bundle.arrays("envelope.npz"), len(bundle.manifest.observation)
     quantiles = [values[:, :n] for name, values in envelope.items() if name.endswith("_quantiles")]
     if not quantiles:
         raise InputError(bundle.path / "envelope.npz", "has no quantiles", "export the bundle again with this version")
-    low, high = np.min(quantiles, axis=(0, 1)), np.max(quantiles, axis=(0, 1))
-    inside: NDArray[np.bool_] = ((low <= obs) & (obs <= high)).all(-1)
+    return np.min(quantiles, axis=(0, 1)), np.max(quantiles, axis=(0, 1))
+
+
+def familiar(bundle: Bundle, obs: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Mask (...,) of observations (..., n) in `calibrated_range`; raises InputError if none is there."""
+    low, high = calibrated_range(bundle)
+    inside: NDArray[np.bool_] = np.asarray(((low <= obs) & (obs <= high)).all(-1))
     if not inside.any():
         raise InputError(bundle.path / "golden.npz", "has no observation like the training data", "export it again")
     return inside

@@ -13,7 +13,7 @@ from landbridge.bundle import read_bundle
 from landbridge.deploy.drift import watch_of
 from landbridge.deploy.engine import Precision
 from landbridge.deploy.graph import CPU
-from landbridge.deploy.runtime import golden_tolerance, load_policy
+from landbridge.deploy.runtime import golden_sequences, golden_tolerance, load_policy
 from landbridge.robot import load_robot
 from landbridge.signature import require_signature
 
@@ -46,11 +46,11 @@ def verify(
     if robot is not None:
         read.require_robot(load_robot(robot).spec)
     policy, watch = load_policy(read, (provider,), strict, precision), watch_of(read)
-    obs = np.zeros(policy.obs.shape[1], np.float32)
+    rows = golden_sequences(read)[0].reshape(-1, policy.obs.shape[1])
     took = []
-    for _ in range(TIMED_CALLS):
+    for i in range(TIMED_CALLS):
         start = time.perf_counter()
-        policy(obs)
+        policy(rows[i % len(rows)])
         took.append(time.perf_counter() - start)
     return {
         "bundle": str(bundle),

@@ -9,8 +9,6 @@ import os
 import platform
 import pwd
 import resource
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from landbridge.errors import InputError
+from landbridge.gpu import gpus
 
 EXTRAS = {
     "sim": ("mujoco", "pybullet", "gymnasium", "minari"),
@@ -30,7 +31,6 @@ EXTRAS = {
     "signing": ("model_signing", "OpenSSL"),
     "rerun": ("rerun",),
 }
-SMI_SECONDS = 10.0  # nvidia-smi hangs where its driver does
 RT_PRIORITY = 70  # what the bridge asks of SCHED_FIFO
 
 
@@ -98,26 +98,14 @@ def _inference() -> Iterator[Check]:
         yield Check("onnxruntime", f"{onnxruntime.__version__}: {', '.join(onnxruntime.get_available_providers())}")
     except ImportError as error:  # also a wheel of another CUDA, whose libraries are not here
         yield Check("onnxruntime", f"cannot be imported: {error}", "install the wheel that fits this machine")
-    smi = shutil.which("nvidia-smi")
-    if smi is None:
-        yield Check("gpu", "none (no nvidia-smi)", "inference and training run on the CPU")
-    else:
-        yield _gpu([smi, "--query-gpu=name,driver_version", "--format=csv,noheader"])
-    tensorrt = _version("tensorrt")
-    remedy = "" if tensorrt or smi is None else "pip install 'landbridge[gpu]'"
-    yield Check("tensorrt", tensorrt or "not installed", remedy)
-
-
-def _gpu(query: list[str]) -> Check:
     try:
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=SMI_SECONDS)
-    except subprocess.TimeoutExpired:
-        return Check("gpu", f"nvidia-smi does not answer in {SMI_SECONDS:g} s", "restart the machine: its driver hangs")
-    if asked.returncode != 0 or not asked.stdout.strip():
-        return Check(
-            "gpu", f"nvidia-smi: {(asked.stderr or asked.stdout).strip():.200}", "mend or reinstall the driver"
-        )
-    return Check("gpu", asked.stdout.strip())
+        gpu = Check("gpu", "; ".join(", ".join(values) for values in gpus("name", "driver_version")))
+    except InputError as error:
+        gpu = Check("gpu", f"none: {error.where} {error.problem}", error.remedy)
+    yield gpu
+    tensorrt = _version("tensorrt")
+    remedy = "" if tensorrt or gpu.remedy else "pip install 'landbridge[gpu]'"
+    yield Check("tensorrt", tensorrt or "not installed", remedy)
 
 
 def _real_time() -> Iterator[Check]:

@@ -7,11 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from landbridge.bundle import SIGNATURE, Bundle, read_bundle
 from landbridge.errors import InputError
 from landbridge.manifest import CALIBRATION, IMPORTED, Drift
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, load_robot, robots
+
+MOST_ROWS = 24  # of a table of columns, which with the rest is a screen
 
 
 def inspect(path: str, /) -> dict[str, Any]:
@@ -90,7 +95,8 @@ def _provenance(provenance: Mapping[str, str]) -> dict[str, str]:
     calibrations = {key.removesuffix(CALIBRATION): digest for key, digest in provenance.items() if CALIBRATION in key}
     return {
         "calibration": ", ".join(f"{name} {digest[:12]}" for name, digest in calibrations.items()) or "none named",
-        "made": ", ".join(f"{key} {value}" for key, value in provenance.items() if CALIBRATION not in key),
+        "made": ", ".join(f"{key} {value}" for key, value in provenance.items() if CALIBRATION not in key)
+        or "not said",
     }
 
 
@@ -99,18 +105,31 @@ def _state(state: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _normaliser(bundle: Bundle) -> list[dict[str, str]] | str:
-    """Per column of the observation its mean and std inside the graph, and where 98 % of the target data lie."""
+    """Mean and std inside the graph, and where 98 % of the target data lie.
+
+    Per column of the observation; by ranges per term where columns would fill more than a screen.
+    """
     manifest, envelope = bundle.manifest, bundle.arrays("envelope.npz")
     if manifest.agent == IMPORTED:
         return f"unknown: imported; reads {', '.join(manifest.observation)}"
+    columns: dict[str, list[int]] = {}
+    for i, name in enumerate(manifest.observation):
+        columns.setdefault(name.split(".")[0] if len(manifest.observation) > MOST_ROWS else name, []).append(i)
+    figures = {"mean": np.array(manifest.obs_mean), "std": np.array(manifest.obs_std)}
     rows = []
-    for i, (name, mean, std) in enumerate(zip(manifest.observation, manifest.obs_mean, manifest.obs_std, strict=True)):
-        row = {"observation": name, "mean": f"{mean:.6g}", "std": f"{std:.6g}"}
+    for name, at in columns.items():
+        row = {"observation": name if len(at) == 1 else f"{name} ({len(at)} columns)"}
+        row |= {figure: _range(values[at], 6) for figure, values in figures.items()}
         if "target_quantiles" in envelope:
-            _, low, _, high, _ = envelope["target_quantiles"][:, i]
-            row["target data, 98 %"] = f"{low:.3g} .. {high:.3g}"
+            _, low, _, high, _ = envelope["target_quantiles"][:, at]
+            row["target data, 98 %"] = _range(np.array([low.min(), high.max()]), 3)
         rows.append(row)
     return rows
+
+
+def _range(values: NDArray[np.float64], digits: int) -> str:
+    low, high = f"{values.min():.{digits}g}", f"{values.max():.{digits}g}"
+    return low if low == high else f"{low} .. {high}"
 
 
 def _monitors(drift: Drift | None) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from landbridge.deploy.push import push
+from landbridge.deploy.push import PARAMETERS, UNITS, push
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 MISSING = [name for name, found in (("sshd", SSHD), *((n, shutil.which(n)) for n in ("ssh", "rsync"))) if not found]
@@ -63,6 +63,7 @@ def target(tmp_path: Path, ros_domain: None) -> Iterator[Target]:
     )
     (root / "python").write_text(f'#!/bin/sh\n{exported}exec {sys.executable} "$@"\n')
     (root / "python").chmod(0o755)
+    shutil.copy(UNITS.parent / PARAMETERS, root)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own, for privilege separation
     options = f"-F none -p {port} -i {tmp_path}/user -o UserKnownHostsFile={tmp_path}/known_hosts -o BatchMode=yes"

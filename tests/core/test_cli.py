@@ -108,16 +108,17 @@ def test_our_own_mistakes_keep_their_traceback(error: Exception, monkeypatch: py
 @pytest.mark.parametrize(
     ("script", "found"),
     [
-        ("exec sleep 60", "nvidia-smi does not answer in 0.2 s"),
-        ("echo 'NVIDIA-SMI has failed'; exit 9", "nvidia-smi: NVIDIA-SMI has failed"),
+        ("exec sleep 60", "none: nvidia-smi does not answer in 0.2 s: its driver hangs"),
+        ("echo 'NVIDIA-SMI has failed'; exit 9", "none: nvidia-smi names no GPU: NVIDIA-SMI has failed"),
         ("echo 'Orin, 540.4.0'", "Orin, 540.4.0"),
+        ("echo 'Orin, 540.4.0'; echo 'H100, 550.1'", "Orin, 540.4.0; H100, 550.1"),
     ],
 )
 def test_the_doctor_of_a_broken_gpu(script: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr("landbridge.doctor.SMI_SECONDS", 0.2)
+    monkeypatch.setattr("landbridge.gpu.ANSWER_SECONDS", 0.2)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # its import fails, as that of a wheel for another CUDA does
     checks = {check["check"]: check for check in doctor.doctor()["checks"]}
     assert checks["gpu"]["found"] == found

@@ -12,6 +12,8 @@ from landbridge.bundle import npz, read_bundle, write_bundle
 from landbridge.cli import main
 from landbridge.inspection import inspect
 from landbridge.manifest import Drift, Threshold
+from landbridge.observation import Observer
+from landbridge.robot import load_robot
 
 VERSION_1 = Path(__file__).parent / "data" / "bundle_v1.zip"
 WEIGHT = np.ones((8, 1), np.float32)
@@ -74,6 +76,30 @@ def test_it_fits_on_one_screen(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize("robot", ["arm", "quadruped"])
+def test_many_columns_are_shown_by_term(
+    robot: str,
+    tmp_path: Path,
+    linear_bundle: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = load_robot(robot).spec
+    names = Observer(spec).names
+    plain = read_bundle(linear_bundle(tmp_path / "b", np.zeros((len(names), len(spec.actuated))), robot=robot))
+    numbers = tuple(float(i) for i in range(len(names)))
+    manifest = plain.manifest.model_copy(update={"obs_mean": numbers})
+    files = {name: plain.files[name] for name in ("policy.onnx", "golden.npz")}
+    quantiles = np.array([-9, -1, 0, 1, 9])[:, None] * np.arange(1.0, 1 + len(names) + len(spec.actuated))
+    write_bundle(tmp_path / "c", manifest, plain.robot, {**files, "envelope.npz": npz(target_quantiles=quantiles)})
+    monkeypatch.setenv("COLUMNS", "120")
+    main(["inspect", str(tmp_path / "c")])
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) <= 40
+    count = len(spec.joints)
+    assert f"joint_pos ({count} columns) 0 .. {count - 1} 1 -{count} .. {count}" in " ".join(shown.split())
 
 
 def test_an_old_bundle_says_that_it_was_migrated_and_has_no_monitors() -> None:

@@ -19,10 +19,10 @@ from landbridge.deploy.engine import (
     TENSORRT,
     EngineKey,
     Precision,
+    accept,
     engine_key,
     provider_options,
     read_record,
-    write_record,
 )
 from landbridge.deploy.graph import CPU, ProviderFallbackWarning
 from landbridge.deploy.runtime import load_policy
@@ -125,7 +125,7 @@ def accepted(nvidia_smi: Callable[..., None]) -> EngineKey:
     key = engine_key(b"model", "fp16")
     key.folder.mkdir(parents=True)
     (key.folder / "graph_sm87.engine").write_bytes(b"engine")
-    write_record(key, 0.001, {"success": 1.0})
+    accept(key, 0.001, {"success": 1.0})
     return key
 
 

@@ -17,11 +17,20 @@ from untrained import write_untrained
 from landbridge.bundle import Bundle, npz, read_bundle, write_bundle
 from landbridge.cli import main
 from landbridge.deploy.accept import engine
-from landbridge.deploy.engine import NATIVE, TENSORRT, Precision, write_engine, write_record
+from landbridge.deploy.engine import NATIVE, TENSORRT, Precision, accept, write_candidate
 from landbridge.deploy.graph import Graph
 from landbridge.deploy.native import Engine, build
 from landbridge.deploy.precision import calibration, lowered
-from landbridge.deploy.runtime import GOLDEN_TOLERANCE, Policy, familiar, golden_error, key_of, load_policy
+from landbridge.deploy.runtime import (
+    GOLDEN_TOLERANCE,
+    Calibrated,
+    Policy,
+    calibrated_range,
+    familiar,
+    golden_error,
+    key_of,
+    load_policy,
+)
 from landbridge.deploy.verify import verify
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
@@ -107,6 +116,31 @@ def test_an_engine_that_is_not_the_accepted_one_is_refused(
         load_policy(bundle, (NATIVE,))
 
 
+def test_a_build_that_fails_leaves_the_accepted_engine(
+    gpu: Gpu, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it does not drive, is not what golden vectors say, or is not finished."""
+    engine("build", bundle.path, episodes=1)
+    key = key_of(bundle, "fp32", NATIVE)
+    before = {path.name: path.read_bytes() for path in key.folder.iterdir()}
+    raised = InputError("b", "drives worse than the CPU", "do not use it")
+    for name, replaced in (
+        ("compare", lambda *_: raise_(raised)),
+        ("build", lambda *_: b"FP32" + mlp([np.zeros(pair, np.float32) for pair in ((8, 2), (2, 2), (2, 1))])),
+        ("build", lambda *_: b"cut off"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"landbridge.deploy.accept.{name}", replaced)
+            with pytest.raises(InputError):
+                engine("build", bundle.path, episodes=1)
+        assert {path.name: path.read_bytes() for path in key.folder.iterdir()} == before
+        assert load_policy(bundle, (NATIVE,)).golden_error < 1e-6
+
+
+def raise_(error: Exception) -> None:
+    raise error
+
+
 def test_an_engine_without_its_file_is_refused(gpu: Gpu, bundle: Bundle) -> None:
     key = key_of(bundle, "fp32", NATIVE)
     with pytest.raises(InputError, match=r"policy\.engine: is missing. .*--provider tensorrt --precision fp32`"):
@@ -115,7 +149,7 @@ def test_an_engine_without_its_file_is_refused(gpu: Gpu, bundle: Bundle) -> None
     key.file.unlink()
     with pytest.raises(InputError, match=r"policy\.engine: is not the engine that was accepted"):
         load_policy(bundle, (NATIVE,))
-    write_record(key, 0.0, {})  # of a folder without an engine
+    accept(key, 0.0, {})  # of a folder without an engine
     with pytest.raises(InputError, match=r"policy\.engine: is missing"):
         load_policy(bundle, (NATIVE,))
 
@@ -242,21 +276,39 @@ def test_int8_quantises_the_inner_layer_and_drives(bundle: Bundle) -> None:
     assert "DequantizeLinear" not in quantised[0] + quantised[2][1:]
     zeros = [numpy_helper.to_array(t) for t in model.graph.initializer if "zero_point" in t.name]
     assert zeros and not any(zero.any() for zero in zeros)  # TensorRT reads symmetric ranges only
-    policy = on_the_cpu(bundle, model.SerializeToString())
-    assert 0 < golden_error(bundle, policy, "int8") <= GOLDEN_TOLERANCE["int8"]
+    policy = Policy(Calibrated(bundle, on_the_cpu(bundle, model.SerializeToString()).graph))
+    assert 0 < golden_error(bundle, policy) <= GOLDEN_TOLERANCE["int8"]
 
 
-def test_int8_that_is_not_a_number_where_it_was_not_calibrated_is_seen(
-    tmp_path: Path, linear_graph: Callable[..., bytes]
+def test_what_int8_was_not_calibrated_for_is_answered_in_fp32(gpu: Gpu, tmp_path: Path) -> None:
+    """Up to twice the range; and counted."""
+    lively = write(tmp_path, last=0.7)
+    engine("build", lively.path, "int8", episodes=1, scenario="none")
+    policy, reference = load_policy(lively, (NATIVE,), precision="int8"), load_policy(lively)
+    low, high = calibrated_range(lively)
+    far = np.repeat([1.0, 2.0], 200)[:, None] * RNG.uniform(-1, 1, (400, 8))
+    obs = ((low + high) / 2 + (high - low) / 2 * far).astype(np.float32)
+    known, alone = familiar(lively, obs), Policy(policy.graph._engine.again())
+    exact = np.array([reference(row).copy() for row in obs])
+    errors, errors_alone = (np.abs([of(row).copy() for row in obs] - exact)[:, 0] for of in (policy, alone))
+    assert policy.outside == (~known).sum() > 100
+    assert errors[~known].max() < 1e-6
+    assert errors_alone[~known].max() > 0.1  # the engine's own answers
+    np.testing.assert_array_equal(errors[known], errors_alone[known])
+    assert 0 < errors[known].max() < GOLDEN_TOLERANCE["int8"]
+    policy(np.full(8, np.nan, np.float32))
+    assert np.isnan(policy.action).all()
+
+
+def test_a_recurrent_policy_keeps_its_state_from_engine_to_cpu_and_back(
+    tmp_path: Path, recurrent_bundle: Callable[..., Path]
 ) -> None:
-    """The square root of a sum that is negative in one row, which is unlike all others."""
-    obs, weight = np.full((200, 8), 0.1, np.float32), np.ones((8, 1), np.float32)
-    obs[0] = -5
-    graph, answers = linear_graph(weight, activation="Sqrt"), np.sqrt(np.abs(obs @ weight))
-    write_untrained(tmp_path / "b", load_robot("furuta").spec, graph, (obs, answers), agent="test")
-    bundle = read_bundle(tmp_path / "b")
-    assert familiar(bundle, obs).tolist() == [False, *[True] * 199]
-    assert np.isnan(golden_error(bundle, on_the_cpu(bundle, graph), "int8"))
+    bundle = read_bundle(recurrent_bundle(tmp_path / "b", np.ones((8, 1), np.float32)))
+    reference = load_policy(bundle)
+    policy = Policy(Calibrated(bundle, reference.graph.again()))
+    obs = np.concatenate([OBS[:3], OBS[:3] + 10, OBS[3:6]])
+    np.testing.assert_array_equal([policy(o).copy() for o in obs], [reference(o).copy() for o in obs])
+    assert 3 <= policy.outside < len(obs)
 
 
 def test_badly_calibrated_int8_is_refused(gpu: Gpu, tmp_path: Path) -> None:
@@ -264,12 +316,12 @@ def test_badly_calibrated_int8_is_refused(gpu: Gpu, tmp_path: Path) -> None:
     lively = write(tmp_path, last=0.7)
     model = onnx.load_from_string(lowered(lively, "int8", load_policy(lively)))
     key = key_of(lively, "int8", NATIVE)
-    write_engine(key, build(lively.path, model.SerializeToString()))
+    write_candidate(key, build(lively.path, model.SerializeToString()))
     assert load_policy(lively, (NATIVE,), precision="int8", accepted=False).golden_error > 0
     for tensor in model.graph.initializer:
         if tensor.name.endswith("_scale"):
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(100), tensor.name))
-    write_engine(key, build(lively.path, model.SerializeToString()))
+    write_candidate(key, build(lively.path, model.SerializeToString()))
     with pytest.raises(InputError, match=r"golden\.npz: actions differ by 0\.6\d+ on tensorrt, allowed is 0\.2"):
         load_policy(lively, (NATIVE,), precision="int8", accepted=False)
 

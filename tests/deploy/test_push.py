@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from landbridge.bundle import read_bundle
 from landbridge.cli import main
-from landbridge.deploy.push import SWITCH, push
+from landbridge.deploy.push import PARAMETERS, SWITCH, Remote, push
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
@@ -33,9 +34,9 @@ def test_a_bundle_is_switched_to_only_when_it_holds_there_and_back_again(
     release = {path: f"releases/{read_bundle(path).digest[:12]}" for path in (first, second, broken)}
     with pytest.raises(InputError, match="has no previous release"):
         target.push(rollback=True)
-    figures = target.push(first, robot="furuta")
+    figures = target.push(first)
     assert (figures["digest"], figures["previous"]) == (read_bundle(first).digest, "none")
-    assert figures["robot"] == "unknown"
+    assert figures["robot"] == "furuta, unknown"
     assert target.link("current") == release[first]
     assert read_bundle(target.root / "current" / "bundle").files == read_bundle(first).files
     assert (target.root / "current" / "systemd" / "landbridge@.service").is_file()
@@ -51,9 +52,7 @@ def test_a_bundle_is_switched_to_only_when_it_holds_there_and_back_again(
 def test_the_key_that_is_named_decides_also_of_a_rollback(
     target: Any, tmp_path: Path, linear_bundle: Callable[..., Path]
 ) -> None:
-    python = (target.root / "python").read_text()  # what is not asked here takes seconds each time
-    quick = 'case "$*" in *verify*) ;; *doctor*) echo \'{"checks": []}\'; exit ;; *) exit 1 ;; esac\n'
-    (target.root / "python").write_text(python.replace("#!/bin/sh\n", f"#!/bin/sh\n{quick}"))
+    quick(target)
     for name in ("ours", "theirs"):
         make = f"openssl ecparam -name prime256v1 -genkey -noout -out {name}.pem && openssl ec -in {name}.pem -pubout"
         subprocess.run(f"{make} -out {name}.pub", shell=True, check=True, capture_output=True, cwd=tmp_path)
@@ -68,6 +67,51 @@ def test_the_key_that_is_named_decides_also_of_a_rollback(
     with pytest.raises(InputError, match=r"is no signature of this bundle by .*nothing was switched"):
         target.push(rollback=True, public_key=tmp_path / "ours.pub")
     assert target.link("previous") == theirs
+
+
+def test_the_bundle_of_another_robot_never_becomes_the_current_one(
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path]
+) -> None:
+    """Which robot it is, is for that computer to say, or for who pushes, and not for the bundle."""
+    quick(target)
+    arm = load_robot("arm").spec
+    weight = np.zeros((Observer(arm).size, len(arm.actuated)), np.float32)
+    theirs = linear_bundle(tmp_path / "theirs", weight, robot="arm")
+    release = f"releases/{read_bundle(theirs).digest[:12]}"
+    refused = r"is for robot 'arm', this is 'furuta'.*nothing was switched.*for 'furuta' or with another --robot"
+    with pytest.raises(InputError, match=refused):
+        target.push(theirs)
+    assert not (target.root / "current").is_symlink()
+    named = ("state", "digest", "provider", "golden_error", "inference_p99_us", "checks")
+    answer = json.dumps(dict.fromkeys(named, ()))
+    (target.root / "python").write_text(f"#!/bin/sh\necho \"$*\" >> '{tmp_path}/asked'\necho '{answer}'\n")
+    target.push(theirs, robot="arm")  # told so
+    assert target.link("current") == release
+    (target.root / "previous").symlink_to("releases/ours")
+    node = "/policy: {ros__parameters: {robot: quadruped}}"
+    (target.root / PARAMETERS).write_text(f"/**: {{ros__parameters: {{robot: furuta}}}}\n{node}")
+    target.push(rollback=True)
+    checked = [line for line in (tmp_path / "asked").read_text().splitlines() if " verify " in line]
+    assert [line.partition("--robot ")[2].split()[0] for line in checked] == ["arm", "quadruped"]
+
+
+def test_a_computer_that_does_not_say_which_robot_it_is(target: Any) -> None:
+    there = Remote(target.host, str(target.root), target.ssh)
+    assert there.robot() == "furuta"
+    for content in ("/**: {ros__parameters: {port: x}}", "- [", "text"):
+        (target.root / PARAMETERS).write_text(content)
+        with pytest.raises(InputError, match=rf"{PARAMETERS} names no robot\. name --robot"):
+            there.robot()
+    (target.root / PARAMETERS).unlink()
+    with pytest.raises(InputError, match=r"No such file or directory\. name --robot, or install"):
+        there.robot()
+
+
+def quick(target: Any) -> None:
+    """Have `python` there answer nothing but `verify`: the rest takes seconds each time."""
+    python = (target.root / "python").read_text()
+    rest = 'case "$*" in *verify*) ;; *doctor*) echo \'{"checks": []}\'; exit ;; *) exit 1 ;; esac\n'
+    (target.root / "python").write_text(python.replace("#!/bin/sh\n", f"#!/bin/sh\n{rest}"))
 
 
 def test_a_robot_that_falls_silent_ends_the_push(
@@ -127,4 +171,4 @@ def test_what_is_wrong_is_said_before_anything_is_sent(
     (bundle / "policy.onnx").write_bytes(b"x")
     assert main(["deploy", "push", target.host, str(bundle), "--root", str(target.root), "--ssh", target.ssh]) == 2
     assert "does not match SHA256SUMS" in capsys.readouterr().err
-    assert os.listdir(target.root) == ["python"]
+    assert sorted(os.listdir(target.root)) == [PARAMETERS, "python"]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from mcap.exceptions import McapError
+from mcap.records import Message
+from mcap.stream_reader import StreamReader
 from rosbags.rosbag2 import Reader
 
 from landbridge.errors import InputError
@@ -55,6 +61,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 100.0
+        self.told: list[Path] = []
 
     def __call__(self) -> float:
         return self.now
@@ -78,7 +85,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def box(tmp_path: Path, clock: Clock) -> BlackBox:
-    return BlackBox(tmp_path / "box", 3.0, ABOUT, topics.TOPICS, clock)
+    return BlackBox(tmp_path / "box", 3.0, ABOUT, topics.TOPICS, clock.told.append, clock)
 
 
 def bags(tmp_path: Path) -> list[Path]:
@@ -97,6 +104,40 @@ def test_a_bag_reaches_back_as_asked_and_ends_after_its_fault(tmp_path: Path, cl
     assert at - found[0] == pytest.approx(3.0, abs=0.11)
     assert found[-1] - at == pytest.approx(AFTER_SECONDS, abs=0.11)
     assert all(b - a == pytest.approx(0.1) for a, b in itertools.pairwise(found))
+
+
+def test_the_disk_has_the_past_before_the_bag_is_told_of(
+    tmp_path: Path, clock: Clock, box: BlackBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And all of it at the end: what fsync was asked for is what a loss of power leaves."""
+    synced: list[tuple[str, int]] = []
+    sync = os.fsync
+
+    def fsync(opened: int) -> None:
+        sync(opened)
+        path = Path(os.readlink(f"/proc/self/fd/{opened}"))
+        synced.append((path.name, path.stat().st_size if path.is_file() else len(list(path.iterdir()))))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(black_box, "FLUSHED", 12)
+    clock.feed(box, 5)
+    box.hear("bridge", "silent")
+    box.flush()
+    assert (clock.told, synced) == ([], [])  # 12 of 30 messages
+    clock.feed(box, 0.1)
+    (bag,) = bags(tmp_path)
+    assert clock.told == [bag]
+    assert [name for name, _ in synced] == [f"{bag.name}_0.mcap", bag.name, "box"]
+    left = io.BytesIO((bag / f"{bag.name}_0.mcap").read_bytes()[: synced[0][1]])
+    found = 0
+    with suppress(McapError):  # that it ends
+        for record in StreamReader(left).records:
+            found += isinstance(record, Message)
+    assert found == 31 + 1  # of three seconds, and one since
+    clock.feed(box, AFTER_SECONDS)
+    assert [name for name, _ in synced[3:]] == [f"{bag.name}_0.mcap", "metadata.yaml.partial", bag.name, "box"]
+    assert synced[3][1] == (bag / f"{bag.name}_0.mcap").stat().st_size
+    assert clock.told == [bag]
 
 
 def test_each_fault_has_a_bag_and_so_has_one_that_comes_again(tmp_path: Path, clock: Clock, box: BlackBox) -> None:
@@ -132,6 +173,6 @@ def test_a_sentence_for_a_fault_becomes_a_name(tmp_path: Path, clock: Clock, box
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be made: Not a directory"):
-        BlackBox(tmp_path / "file" / "box", 3.0, ABOUT, topics.TOPICS)
+        BlackBox(tmp_path / "file" / "box", 3.0, ABOUT, topics.TOPICS, print)
     with pytest.raises(InputError, match="are 0"):
-        BlackBox(tmp_path, 0, ABOUT, topics.TOPICS)
+        BlackBox(tmp_path, 0, ABOUT, topics.TOPICS, print)

@@ -20,8 +20,10 @@ from mcap.stream_reader import StreamReader
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge_nodes import bringup, topics
+from landbridge_nodes.operator import START_TIMEOUT
 from landbridge_nodes.process import LOOP_SECONDS
 from landbridge_nodes.processes import Processes
+from landbridge_nodes.replay import replay
 
 from .rig import BUSY_MS, DT_MS, FURUTA, HEARTBEAT_MS, SILENCE, Rig, report
 
@@ -163,6 +165,10 @@ def test_a_wall_clock_that_steps_back_an_hour_changes_nothing(rig: Rig) -> None:
     rig.operator.wait(lambda: sum(v.stamp < stepped and v.reason == "ok" for v in rig.verdicts) > 25, 5)
     assert not {v.reason for v in rig.verdicts} & {"unknown_stamp", "duplicate"}
     assert rig.operator.state is State.ACTIVE
+    rig.strike("recorder", signal.SIGTERM)
+    rig.operator.wait((rig.bag / "metadata.yaml").exists, 5)
+    figures = replay(rig.bag, rig.bundle, tolerance=0)
+    assert {row["stage"] for row in figures["stages"] if row["compared"] > 30} >= {"action", "guard"}
 
 
 def test_a_foreign_publisher_of_commands_is_a_fault(rig: Rig) -> None:
@@ -192,6 +198,36 @@ def test_two_policies_at_once_are_a_fault(rig: Rig) -> None:
             rig.operator.wait(asked.done, 5)  # both hear it; the first refuses, for it is active already
         rig.await_fault("foreign_publisher")
     assert rig.operator.episode(20).ended == "STANDBY"
+
+
+def test_a_policy_that_somebody_shuts_down_is_named(rig: Rig) -> None:
+    """Its lifecycle leads nowhere from there; its process is still up, and would be waited for without end."""
+    rig.activate()
+    change = rig.operator.node.create_client(ChangeState, "/policy/change_state")
+    shutdown = Transition(id=Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    rig.operator.wait(change.service_is_ready, 5)
+    change.call_async(ChangeState.Request(transition=shutdown))
+    rig.await_fault("silent")
+    rig.operator.wait(rig._is_reset, 5)
+    why = "policy (shut down, end its process and start it anew)"
+    rig.operator.wait(lambda: rig.operator.reason == f"reset, waiting for {why}", 5)
+    assert rig.operator.state is State.UNCONFIGURED
+    rig.strike("policy", signal.SIGKILL)
+    with Processes([rig.specs["policy"]]):
+        rig.operator.wait(lambda: rig.operator.state is State.STANDBY, START_TIMEOUT)
+
+
+def test_a_second_bridge_is_a_fault_and_so_is_one_in_the_place_of_the_first(rig: Rig) -> None:
+    """ARMED, which a policy that stands still does not end: a bridge that hears of it has not been armed itself."""
+    rig.strike("policy", signal.SIGSTOP)
+    rig.operator.call("/monitor/arm")
+    rig.operator.wait(lambda: rig.operator.state is State.ARMED, 5)
+    with Processes([rig.specs["bridge"]]):
+        rig.await_fault("bridge_replaced")
+        rig.strike("bridge", signal.SIGKILL)
+        rig.strike("policy", signal.SIGCONT)
+        rig.reset()
+        assert rig.operator.episode(20).ended == "STANDBY"
 
 
 def test_policy_and_bridge_are_restarted_while_active(rig: Rig) -> None:

@@ -58,8 +58,8 @@ def test_a_bridge_that_somebody_deactivates_parks_and_moves_no_more_before_a_res
     powered = bridge.guard.powered
     say(bridge, *[State.ARMED] * 5)
     assert bridge.guard.powered is powered
-    assert bridge._reported is not None
-    assert bridge._reported[0] == "deactivated"
+    assert bridge._report.news is not None
+    assert bridge._report.news.fault == "deactivated"
     say(bridge, State.UNCONFIGURED, State.STANDBY, epoch=1)
     assert bridge.guard.fault is None
 

@@ -18,9 +18,10 @@ from landbridge.training.bag import BagReader
 from landbridge.training.foreign import import_policy
 from landbridge.training.policy import load_policy
 from landbridge_nodes.bringup import deploy
+from landbridge_nodes.log import read_log
 from landbridge_nodes.operator import Operator
 from landbridge_nodes.processes import Processes
-from landbridge_nodes.replay import read_log, replay
+from landbridge_nodes.replay import replay
 
 pytestmark = pytest.mark.ros
 ROBOT, TICKS = load_robot("furuta"), 6

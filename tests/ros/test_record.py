@@ -17,6 +17,7 @@ from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command, push_action
 from landbridge.robot import load_robot
 from landbridge.simulation.excitation import Excitation, Series, behaviour_of
+from landbridge_nodes.replay import replay
 from landbridge_nodes.up import record
 
 pytestmark = pytest.mark.ros
@@ -73,23 +74,30 @@ def test_every_tick_is_complete_and_exact(recorded: tuple[Path, dict[str, Any]])
     observer = Observer(SPEC)
     assert names(found["/policy/observation"][0]) == observer.names
     assert names(found["/policy/action"][0]) == [*SPEC.actuated, "inference_start_ms", "inference_end_ms", "tick"]
-    assert names(found["/guard/timing"][0]) == ["received_ms", "gated_ms", "written_ms"]
+    assert names(found["/guard/timing"][0]) == ["received_ms", "gated_ms", "written_ms", "measured_ms"]
     admitted = [m for m in found["/guard/command"] if m.header.frame_id in ("ok", "limited")]
     assert len(admitted) > 60
-    history = observer.initial_history(1)
+    history, offsets = observer.initial_history(1), list[float]()
     for message in admitted:
         stamp = header_ns(message)
         state, action = states[stamp], np.array(actions[stamp][: len(SPEC.actuated)])
         assert state.name == SPEC.joint_names
         obs = observer(state.position[None], state.velocity[None], history)
         np.testing.assert_array_equal(obs[0], np.array(observations[stamp], np.float32))
-        received, gated, written = timings[stamp]
+        received, gated, written, measured = timings[stamp]
         assert 0 < received <= gated <= written < SPEC.safety.max_command_age_ms
+        offsets.append(stamp / 1e6 - measured)
         assert message.name == SPEC.actuated
         if message.header.frame_id == "ok":
             np.testing.assert_array_equal(message.effort, action_to_command(SPEC, action))
         assert abs(message.effort[0]) <= SPEC.joint("arm").effort_limit
         history = push_action(history, action[None])
+    assert np.ptp(offsets) < 5  # ms between wall and monotonic clock: nobody has set the one meanwhile
+
+
+def test_no_policy_is_compared_with_the_behaviour_that_was_recorded(recorded: tuple[Path, dict[str, Any]]) -> None:
+    with pytest.raises(InputError, match="is of the controller 'excite': no policy ran"):
+        replay(recorded[0], Path(__file__).parent / "data" / "replay.zip")
 
 
 def test_an_episode_is_one_stretch_of_active(recorded: tuple[Path, dict[str, Any]]) -> None:

@@ -14,9 +14,10 @@ from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge.training.bag import BagReader
 from landbridge_nodes.bringup import deploy
+from landbridge_nodes.log import Log, read_log
 from landbridge_nodes.operator import Operator
 from landbridge_nodes.processes import Processes
-from landbridge_nodes.replay import Log, read_log, replay, replay_policy
+from landbridge_nodes.replay import replay, replay_policy
 
 pytestmark = pytest.mark.ros
 WEIGHT = np.random.default_rng(0).normal(size=(8, 1)).astype(np.float32)

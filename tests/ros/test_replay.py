@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Container, Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from mcap.reader import make_reader
+from mcap.writer import Writer
 
 from landbridge.bundle import read_bundle, write_bundle
 from landbridge.cli import main
@@ -14,7 +19,8 @@ from landbridge.deploy.runtime import load_policy
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge.training.bag import BagReader
-from landbridge_nodes.replay import Log, read_log, replay, replay_guard, replay_policy
+from landbridge_nodes.log import Log, read_log, timeline
+from landbridge_nodes.replay import replay, replay_guard, replay_policy
 
 DATA = Path(__file__).parent / "data"
 BUNDLE, LOG = DATA / "replay.zip", DATA / "replay.mcap"
@@ -83,6 +89,90 @@ def test_a_lost_verdict_is_found(log: Log) -> None:
     stamp = next(c.stamp for c in replay_guard(log, SPEC))
     log.verdict[stamp].pop()
     assert [c.recorded for c in replay_guard(log, SPEC) if c.recorded != c.replayed] == [("nothing",)]
+
+
+class Stepped(BagReader):
+    """The log, had the wall clock been set by `step` ns right after the measurement `since` was taken.
+
+    `told` adds what a bridge of this version says: when it took the measurement on its monotonic clock.
+    """
+
+    def __init__(self, since: int, step: int, told: bool) -> None:
+        super().__init__(LOG)
+        self.since, self.step, self.told = since, step, told
+
+    def messages(self, topics: Container[str]) -> Iterator[tuple[str, int, Any]]:
+        for topic, at, message in super().messages(topics):
+            if topic == "/guard/timing" and self.told:
+                stamp = int(message.data[0]) * 10**9 + int(message.data[1])
+                message.layout.dim[0].label += ",measured_ms"
+                message.data = np.append(message.data, (stamp - self.since) / 1e6 + 1e7)
+            if hasattr(message, "header"):
+                stamp = message.header.stamp
+                stamp.sec, stamp.nanosec = divmod(self.shown(stamp.sec * 10**9 + stamp.nanosec), 10**9)
+            elif hasattr(message, "data"):
+                sec, nanosec = message.data[:2].astype(int).tolist()
+                message.data = np.append(divmod(self.shown(sec * 10**9 + nanosec), 10**9), message.data[2:])
+            yield topic, self.shown(at), message
+
+    def shown(self, wall: int) -> int:
+        return wall + self.step if wall > self.since else wall
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(-3600, False), (3600, False), (-3600, True), (3600, True), (-0.3, True), (0.3, True)]
+)
+def test_a_wall_clock_that_was_set_changes_nothing(log: Log, seconds: float, told: bool) -> None:
+    """Of a log that does not tell the bridge's monotonic clock, a step of less than a second is not to be known."""
+    step, since = round(seconds * 1e9), list(log.obs)[len(log.obs) // 2]
+    set_later = read_log(Stepped(since, step, told), SPEC)
+    assert any(b - a not in range(10**9) for a, b in pairwise(set_later.measured)) or abs(seconds) < 1
+    policy = load_policy(read_bundle(BUNDLE))
+    for of in (lambda log: replay_policy(log, SPEC, policy), lambda log: replay_guard(log, SPEC)):
+        before, after = ([(c.stage, c.recorded, c.replayed) for c in of(one)] for one in (log, set_later))
+        assert before == after
+        assert len(after) > 80
+    assert [i.time for i in timeline(set_later)] == pytest.approx([i.time for i in timeline(log)], abs=2e7)
+
+
+def rewrite(out: Path, without: Collection[str] = (), since: int = 0, **about: str) -> Path:
+    """The log but for some topics and all that was recorded before `since` [ns], with other notes."""
+    with LOG.open("rb") as stream, out.open("wb") as file:
+        reader, writer = make_reader(stream), Writer(file)
+        writer.start(profile="ros2")
+        for note in reader.iter_metadata():
+            writer.add_metadata(note.name, {**note.metadata, **about})
+        channels = {}
+        for schema, channel, message in reader.iter_messages():
+            if channel.topic in without or message.log_time < since:
+                continue
+            if channel.id not in channels:
+                known = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channels[channel.id] = writer.register_channel(channel.topic, channel.message_encoding, known)
+            writer.add_message(channels[channel.id], message.log_time, message.data, message.publish_time)
+        writer.finish()
+    return out
+
+
+def test_a_log_that_lacks_what_is_compared_says_what(tmp_path: Path) -> None:
+    """Not that nothing differs."""
+    assert replay(rewrite(tmp_path / "whole.mcap"), BUNDLE, tolerance=0)["bit_for_bit"]
+    with pytest.raises(InputError, match=r"is of the controller 'excite': no policy ran\. record one with"):
+        replay(rewrite(tmp_path / "excited.mcap", controller="excite"), BUNDLE)
+    for lost in (["/guard/command"], ["/joint_states", "/safety/state"], ["/policy/action", "/policy/command"]):
+        with pytest.raises(InputError, match=f"holds no message of {', '.join(lost)}. record it with"):
+            replay(rewrite(tmp_path / "partial.mcap", lost), BUNDLE)
+
+
+def test_a_guard_whose_arming_is_not_in_the_log_is_said_not_to_be_compared(log: Log, tmp_path: Path) -> None:
+    """As in a black box's bag, which reaches back some seconds only."""
+    active = next(heard for heard in reversed(log.states) if heard.carried[0].value == "ARMED")
+    late = rewrite(tmp_path / "late.mcap", since=log.recorded[active.after] + active.later + 10**8)
+    figures = replay(late, BUNDLE)
+    stages = {row["stage"]: row["compared"] for row in figures["stages"]}
+    assert stages["action"] > 5
+    assert stages["guard"] == 0
+    assert figures["guard"].startswith("not compared: the bag reaches back to no ARMED")
 
 
 def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:

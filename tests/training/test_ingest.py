@@ -82,7 +82,7 @@ def write(
         put(
             topics.GUARD_COMMAND, topics.joint_message(now, ["arm"], "effort", [0.001 * tick], verdict), now + 1_500_000
         )
-        put(topics.GUARD_TIMING, topics.array_message(now, topics.TIMING, [0.5, 0.6, 1.5]), now + 1_500_000)
+        put(topics.GUARD_TIMING, topics.array_message(now, topics.TIMING, [0.5, 0.6, 1.5, now / 1e6]), now + 1_500_000)
         refused = topics.joint_message(now, ["arm"], "effort", [0.09], "stale")
         put(topics.GUARD_COMMAND, refused, now + 1_600_000)
     bag.flush()

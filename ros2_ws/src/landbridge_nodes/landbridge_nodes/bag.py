@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -78,6 +79,17 @@ class Bag:
         except OSError as error:
             self._give_up(error)
 
+    def sync(self) -> None:
+        """Have everything on the disk, so that it outlives a loss of power: takes as long as the disk needs."""
+        self.flush()
+        if self.fault:
+            return
+        try:
+            for path in (self.file, self.path, self.path.parent):
+                _sync(path)
+        except OSError as error:
+            self._give_up(error)
+
     def close(self) -> None:
         """Write summary and `metadata.yaml`, the sign of a complete bag; one without any message is removed."""
         if self.fault:
@@ -90,7 +102,11 @@ class Bag:
                 return
             partial = self.path / "metadata.yaml.partial"
             partial.write_text(_yaml(self._metadata()))
+            for path in (self.file, partial):
+                _sync(path)
             partial.rename(self.path / "metadata.yaml")
+            for path in (self.path, self.path.parent):
+                _sync(path)
         except OSError as error:
             self._give_up(error)
 
@@ -142,6 +158,15 @@ class Bag:
                 "ros_distro": "jazzy",
             }
         }
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file's content, or the names in a folder."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 class Described(NamedTuple):

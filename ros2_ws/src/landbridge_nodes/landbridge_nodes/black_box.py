@@ -17,6 +17,7 @@ from landbridge_nodes.bag import Bag, describe
 MAX_BYTES = 256 * 2**20  # of messages in memory, whatever their age
 AFTER_SECONDS = 5.0  # that a bag goes on after its fault
 SLICE = 20  # messages of the past that a bag takes in with each new one, so that no new one waits long
+FLUSHED = 1000  # with each flush, for a robot that has fallen silent
 
 Message = tuple[str, bytes, int]  # topic, serialised, time of receipt [ns]
 
@@ -28,6 +29,7 @@ class Dump:
     bag: Bag
     waiting: deque[Message]
     ends: float  # on the black box's clock [s]
+    saved: bool = False  # the disk has its past, and somebody was told
 
     def take(self, most: int) -> None:
         """Write up to `most` of the waiting messages."""
@@ -38,12 +40,14 @@ class Dump:
 class BlackBox:
     """Keeps the last `seconds` of every topic; each fault turns them into a bag `<UTC time>_<fault>` in `folder`.
 
-    A bag goes on for `AFTER_SECONDS`. Faults that come sooner than that after another have bags of their own, which
-    overlap. Once made, nothing here raises: a bag that cannot be written is given up, and the next fault tries anew.
+    A bag goes on for `AFTER_SECONDS`; the disk has its past before it is told of, for a robot with a fault is often
+    switched off at once. Faults that come sooner than that after another have bags of their own, which overlap. Once
+    made, nothing here raises: a bag that cannot be written is given up, and the next fault tries anew.
 
     Args:
         about: Noted in every bag, beside the fault.
         listed: The topics that may be written.
+        tell: Called with each bag once its past is on the disk.
         clock: Seconds that no step of the wall clock changes.
 
     Attributes:
@@ -59,6 +63,7 @@ class BlackBox:
         seconds: float,
         about: dict[str, str],
         listed: Sequence[topics.Topic],
+        tell: Callable[[Path], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not seconds > 0:
@@ -68,7 +73,7 @@ class BlackBox:
         except OSError as error:
             raise InputError(folder, f"cannot be made: {error.strerror}", "choose another folder") from error
         self._folder, self._seconds, self._clock = folder, seconds, clock
-        self._about, self._listed = about, listed
+        self._about, self._listed, self._tell = about, listed, tell
         self._ring: deque[tuple[float, Message]] = deque()
         self._bytes = 0
         self._dumps: list[Dump] = []
@@ -88,28 +93,27 @@ class BlackBox:
             dump.waiting.append(message)
             dump.take(SLICE)
 
-    def hear(self, source: str, fault: str) -> Path | None:
-        """`source` says what is wrong, "" for nothing; begins a bag, and returns it, unless that was said before."""
+    def hear(self, source: str, fault: str) -> None:
+        """`source` says what is wrong, "" for nothing; begins a bag, unless that was said before."""
         new = fault and fault not in self._said.values()
         self._said[source] = fault
         if not new:
-            return None
+            return
         name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%fZ}_{_slug(fault)}"
         try:
             bag = Bag(self._folder / name, self._about | {"fault": fault}, self._listed)
         except InputError as error:
             self.fault = str(error)
-            return None
+            return
         past = deque(message for _, message in self._ring)
         self._dumps.append(Dump(bag, past, self._clock() + AFTER_SECONDS))
-        return bag.path
 
     def flush(self) -> None:
         """Hand what the bags have to the operating system, and complete those whose time is up."""
         now = self._clock()
         for dump in self._dumps:
             if now < dump.ends:
-                dump.bag.flush()
+                self._save(dump)
             else:
                 self._complete(dump)
         self._dumps = [dump for dump in self._dumps if now < dump.ends]
@@ -120,10 +124,24 @@ class BlackBox:
             self._complete(dump)
         self._dumps.clear()
 
+    def _save(self, dump: Dump) -> None:
+        dump.take(FLUSHED)
+        if dump.waiting or dump.saved:
+            dump.bag.flush()
+        else:
+            dump.bag.sync()
+            self._told(dump)
+
     def _complete(self, dump: Dump) -> None:
         dump.take(len(dump.waiting))
         dump.bag.close()
         self.fault = dump.bag.fault
+        self._told(dump)
+
+    def _told(self, dump: Dump) -> None:
+        if not (dump.saved or dump.bag.fault):
+            dump.saved = True
+            self._tell(dump.bag.path)
 
 
 def _slug(fault: str) -> str:

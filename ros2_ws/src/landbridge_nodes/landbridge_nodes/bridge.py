@@ -11,11 +11,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections import deque
 from typing import Any
 
-import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import JointState
@@ -36,6 +33,7 @@ from landbridge.deploy.verdict import Reason, Verdict
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
+from landbridge_nodes.bridge_report import BridgeReport, News
 from landbridge_nodes.process import BRIDGE_PRIORITY, PARK_SECONDS, run
 
 DIAGNOSTICS_PERIOD = 1.0  # s
@@ -72,20 +70,15 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._timer: Any = None
         self._stamp = 0
         self._taken = -math.inf  # when the newest measurement was taken [s, monotonic]
-        self._last_tick: float | None = None
-        self._ticks = self._missed = 0
-        self._latency_ms: deque[float] = deque(maxlen=4096)
         self._refused = ""  # why the hardware could not be opened
         self._stopped_by = Reason.STOPPED.value  # what the monitor has said of the stop that it commanded
-        self._reported: tuple[str, str, str, int] | None = None
+        self._report = BridgeReport(self, self.spec.control_dt)
         self._measurement = JointState(name=self.spec.joint_names)
         self._timing = topics.array_message(0, topics.TIMING, [])
         self._joint_states = topics.publish(self, topics.JOINT_STATES)
         self._base = [topics.publish(self, t) for t in topics.measured(self.spec) if t is not topics.JOINT_STATES]
         self._commands = topics.publish(self, topics.GUARD_COMMAND)
         self._timings = topics.publish(self, topics.GUARD_TIMING)
-        self._faults = topics.publish(self, topics.BRIDGE_FAULT)
-        self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
         topics.subscribe(self, topics.COMMAND, self._on_command)
         self._safety = topics.subscribe(self, topics.SAFETY_STATE, self._on_state)
         self.create_service(Trigger, "~/reset_plant", self._on_reset_plant)
@@ -113,7 +106,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Measure, and stop the robot until the supervisor says ACTIVE."""
-        self._last_tick = None
+        self._report.restart_ticks()
         self._timer = self.create_timer(self.spec.control_dt, self._tick, clock=self._steady)
         return super().on_activate(state)
 
@@ -184,7 +177,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def _tick(self) -> None:
         now = self._measure()
-        self._count_tick(now)
+        self._report.count_tick(now)
         self._apply(self.guard.tick(now))
 
     def _measure(self) -> float:
@@ -212,12 +205,6 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             publisher.publish(message)
         return float(base.tilt()[0])
 
-    def _count_tick(self, now: float) -> None:
-        if self._last_tick is not None:
-            self._ticks += 1
-            self._missed += max(0, round((now - self._last_tick) / self.spec.control_dt) - 1)
-        self._last_tick = now
-
     def _on_command(self, message: Any) -> None:
         received = time.monotonic()
         stamp = topics.to_ns(message.header.stamp)
@@ -230,9 +217,9 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         measured = self.guard.measured_at(stamp)
         if measured is not None:
             times = [(t - measured) * 1000 for t in (received, gated, written)]
-            self._timings.publish(topics.array_message_again(self._timing, stamp, times))
+            self._timings.publish(topics.array_message_again(self._timing, stamp, [*times, measured * 1000]))
             if verdict.write:
-                self._latency_ms.append(times[-1])
+                self._report.latency_ms.append(times[-1])
         self._report_fault()
 
     def _on_state(self, message: Any) -> None:
@@ -276,13 +263,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         fault = broken or self._latched
         ended = self.guard.state in SETTLING and (bool(self._refused) or self._has_ended(time.monotonic()))
         warning = "" if self.hardware is None else self.hardware.warning
-        news = fault, warning, self.guard.state.value if ended else "", self.guard.epoch
-        if news == self._reported:
-            return
-        self._reported = news
-        level = b"\x02" if fault else b"\x01" if warning else b"\x00"
-        values = {"epoch": self.guard.epoch, "settled": news[2], "warning": warning}
-        self._faults.publish(topics.status_message("bridge", fault, values, level))
+        self._report.tell(News(fault, warning, self.guard.state.value if ended else "", self.guard.epoch))
 
     @property
     def _latched(self) -> str:
@@ -303,20 +284,12 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         return response
 
     def _diagnose(self) -> None:
-        fault, warning = ("", "") if self._reported is None else self._reported[:2]
-        torque = "unknown" if self.hardware is None else "on" if self._holds() else "off"
-        values: dict[str, object] = {"ticks": self._ticks, "missed_ticks": self._missed, "fault": fault}
-        values |= {"warning": warning, "torque": torque}
-        if self._latency_ms:
-            p50, p99 = np.percentile(self._latency_ms, [50, 99])
-            values |= {"latency_p50_ms": p50, "latency_p99_ms": p99, "latency_max_ms": max(self._latency_ms)}
-        values |= {f"guard.{reason}": count for reason, count in sorted(self.guard.counters.items())}
+        values: dict[str, object] = {f"guard.{name}": count for name, count in sorted(self.guard.counters.items())}
+        values["torque"] = "unknown" if self.hardware is None else "on" if self._holds() else "off"
         if self.hardware is not None:
             told = {**self.hardware.counters, **getattr(self.hardware, "readings", {})}
             values |= {f"hardware.{name}": value for name, value in sorted(told.items())}
-        message = DiagnosticArray(status=[topics.status_message("bridge", "", values)])
-        message.header.stamp = topics.to_time(time.time_ns())
-        self._diagnostics.publish(message)
+        self._report.diagnose(values)
 
 
 def main() -> None:

@@ -79,6 +79,11 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         self._active = False
         return super().on_deactivate(state)
 
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Fall silent for good."""
+        self._active = False
+        return super().on_shutdown(state)
+
     def close(self) -> None:
         """Nothing to put in order: the bridge stops the robot when this process falls silent."""
 

@@ -41,6 +41,15 @@ WAITING = {Reason.NOT_ACTIVE.value, Reason.NOT_READY.value}  # for the bridge it
 MOVING = (Event.ARM, Event.PARK, Event.RESET)  # what one monitor may ask of one robot only; a stop is for all
 SHARED_SECONDS = 1.0  # since the last heartbeat of another monitor, while which it counts as running
 SHARED = "another monitor runs in this ROS domain, and would do the same: end it, or give one its own ROS_DOMAIN_ID"
+WAITING_SECONDS = 2.0  # in UNCONFIGURED after which it is logged what for: at a start of all nodes it takes less
+NEVER = -1  # no lifecycle state
+LACKS = {
+    NEVER: "no answer",
+    NodeState.PRIMARY_STATE_UNCONFIGURED: "not configured",
+    NodeState.PRIMARY_STATE_INACTIVE: "not active",
+    NodeState.PRIMARY_STATE_ACTIVE: "still active",
+    NodeState.PRIMARY_STATE_FINALIZED: "shut down, end its process and start it anew",
+}
 NEXT = {
     (NodeState.PRIMARY_STATE_UNCONFIGURED, NodeState.PRIMARY_STATE_INACTIVE): Transition.TRANSITION_CONFIGURE,
     (NodeState.PRIMARY_STATE_UNCONFIGURED, NodeState.PRIMARY_STATE_ACTIVE): Transition.TRANSITION_CONFIGURE,
@@ -56,13 +65,28 @@ class Managed:
         self._get = node.create_client(GetState, f"/{name}/get_state")
         self._change = node.create_client(ChangeState, f"/{name}/change_state")
         self._pending: tuple[Any, Any, float] | None = None
+        self.name = name
         self.wanted = NodeState.PRIMARY_STATE_INACTIVE
-        self.reached = False
+        self.found = NEVER
+
+    @property
+    def reached(self) -> bool:
+        """Whether the node is where it should be."""
+        return self.found == self.wanted
+
+    @property
+    def ended(self) -> bool:
+        """Whether its lifecycle has: no transition leads on."""
+        return self.found == NodeState.PRIMARY_STATE_FINALIZED
+
+    @property
+    def lacks(self) -> str:
+        """What keeps the node from where it should be; "" if nothing does."""
+        return "" if self.reached else f"{self.name} ({LACKS.get(self.found, 'in transition')})"
 
     def want(self, state: int, now: float) -> None:
         """Lead the node towards `state`."""
-        if state != self.wanted:
-            self.wanted, self.reached = state, False
+        self.wanted = state
         self.step(now)
 
     def step(self, now: float) -> None:
@@ -72,8 +96,10 @@ class Managed:
             if now - asked < REQUEST_TIMEOUT:
                 return
             client.remove_pending_request(future)
-            self._pending = None
-        if self._get.service_is_ready():
+            self._pending, self.found = None, NEVER
+        if not self._get.service_is_ready():
+            self.found = NEVER
+        else:
             self._call(self._get, GetState.Request(), self._on_state)
 
     def _call(self, client: Any, request: Any, then: Any) -> None:
@@ -83,9 +109,8 @@ class Managed:
 
     def _on_state(self, future: Any) -> None:
         self._pending = None
-        state = future.result().current_state.id
-        self.reached = state == self.wanted
-        transition = NEXT.get((state, self.wanted))
+        self.found = future.result().current_state.id
+        transition = NEXT.get((self.found, self.wanted))
         if transition is not None and self._change.service_is_ready():
             self._call(self._change, ChangeState.Request(transition=Transition(id=transition)), self._on_changed)
 
@@ -108,6 +133,9 @@ class Monitor(Node):  # type: ignore[misc]
         self._nameless_since = math.inf  # since when there is a publisher of commands without a name [s, monotonic]
         self._alive = 0  # publishers of commands whose liveliness has not run out
         self._published: tuple[State, int] | None = None
+        self._said, self._said_at = "", -math.inf  # the newest text, and since when [s, monotonic]
+        self._logged = ""  # the newest one in the log
+        self._bridge_id = ""  # of the bridge that reports
         self._id = KeyValue(key="monitor", value=uuid.uuid4().hex)
         self._other_at = -math.inf  # when another monitor was heard [s, monotonic]
         self._ends = False  # this process does: whoever wants to move must ask the next one
@@ -140,8 +168,7 @@ class Monitor(Node):  # type: ignore[misc]
     def _service(self, event: Event) -> Any:
         def serve(request: Any, response: Any) -> Any:
             now = time.monotonic()
-            if event in MOVING and (self._ends or now - self._other_at <= SHARED_SECONDS):
-                why = "the monitor ends" if self._ends else SHARED
+            if event in MOVING and (why := self._why_not(event, now)):
                 response.success, response.message = False, f"{event.value} refused: {why}"
                 return response
             answer = self.supervisor.handle(event, now)
@@ -150,6 +177,14 @@ class Monitor(Node):  # type: ignore[misc]
             return response
 
         return serve
+
+    def _why_not(self, event: Event, now: float) -> str:
+        """What forbids any motion besides the robot's state; "" if nothing does."""
+        if self._ends:
+            return "the monitor ends"
+        if now - self._other_at <= SHARED_SECONDS:
+            return SHARED
+        return self._controller.lacks if event is Event.ARM and self._controller.ended else ""
 
     def _on_state(self, message: Any) -> None:
         """The services of two bring-ups in one domain bear the same names: what is asked of one moves both robots."""
@@ -175,10 +210,13 @@ class Monitor(Node):  # type: ignore[misc]
     def _on_fault(self, message: Any) -> None:
         try:
             epoch = int(topics.status_value(message, "epoch"))
-            settled, warning = (topics.status_value(message, key) for key in ("settled", "warning"))
+            settled, warning, bridge = (topics.status_value(message, key) for key in ("settled", "warning", "bridge"))
         except (KeyError, ValueError):
             self.get_logger().error(f"not a bridge's, and ignored: {message.name!r}", throttle_duration_sec=1.0)
             return
+        if self._bridge_id not in ("", bridge):  # within its heartbeat, or there are two: this one has not been armed
+            self.supervisor.handle(Event.BRIDGE_LOST, time.monotonic(), "bridge_replaced")
+        self._bridge_id = bridge
         current = epoch >= self.supervisor.epoch  # a fault of before the last reset is over
         self.supervisor.adopt_epoch(epoch)
         if message.message and current:
@@ -226,18 +264,34 @@ class Monitor(Node):  # type: ignore[misc]
         if state is not State.ACTIVE:  # nothing is asked of a node in its control loop
             self._bridge.want(NodeState.PRIMARY_STATE_ACTIVE, now)
             self._controller.want(wanted, now)
+        if state is State.ARMED and self._controller.ended:
+            self.supervisor.handle(Event.CONTROLLER_LOST, now)
+            self._settle()
         if state is State.UNCONFIGURED and self._bridge.reached and self._controller.reached:
             self.supervisor.handle(Event.CONFIGURED, now)
             self._settle()
 
     def _publish(self) -> None:
-        state, epoch = self.supervisor.state, self.supervisor.epoch
-        if self._published is None or self._published[0] is not state:
-            self.get_logger().info(f"{state.value}: {self.supervisor.reason}")
+        state, epoch, text = self.supervisor.state, self.supervisor.epoch, self._text()
+        self._log(f"{state.value}: {text}", self._published is None or self._published[0] is not state)
         self._published = (state, epoch)
         level = b"\x02" if state in (State.FAULT, State.ESTOP) else b"\x00"
         values = {"epoch": epoch, "reason": self.supervisor.reason, self._id.key: self._id.value}
-        self._safety.publish(topics.status_message(state.value, self.supervisor.reason, values, level))
+        self._safety.publish(topics.status_message(state.value, text, values, level))
+
+    def _text(self) -> str:
+        """What led to this state, and what an UNCONFIGURED robot waits for."""
+        lacks = [node.lacks for node in (self._bridge, self._controller) if node.lacks]
+        waits = self.supervisor.state is State.UNCONFIGURED and lacks
+        return f"{self.supervisor.reason}, waiting for {', '.join(lacks)}" if waits else self.supervisor.reason
+
+    def _log(self, text: str, at_once: bool) -> None:
+        now = time.monotonic()
+        if text != self._said:
+            self._said, self._said_at = text, now
+        if at_once or (text != self._logged and now - self._said_at > WAITING_SECONDS):
+            self._logged = text
+            self.get_logger().info(text)
 
 
 def main() -> None:

@@ -79,6 +79,8 @@ class PolicyNode(Controller):
             "provider": policy.provider,
             "precision": policy.precision,
         }
+        if policy.precision == "int8":
+            values["answered_by_cpu"] = policy.outside
         for name, alarm in alarms.items():
             values |= {f"{name}.mean": alarm.mean, f"{name}.limit": alarm.limit, f"{name}.raised": alarm.raised}
         level = b"\x02" if self.fault else b"\x01" if raised else b"\x00"

@@ -57,7 +57,8 @@ class Recorder(Node):  # type: ignore[misc]
         about, self._topics = _about(spec, read), topics.every(spec)
         self._sinks: list[Bag | BlackBox] = [Bag(Path(read["out"]), about, self._topics)] if read["out"] else []
         if read["black_box"]:
-            box = BlackBox(Path(read["black_box"]), read["black_box_seconds"], about, self._topics)
+            folder, tell = Path(read["black_box"]), lambda path: self.get_logger().info(f"black box: {path}")
+            box = BlackBox(folder, read["black_box_seconds"], about, self._topics, tell)
             self._sinks.append(box)
             # The bridge, too, names faults: the monitor cannot say that it is lost.
             for topic, fault_in in ((topics.SAFETY_STATE, _stop_reason), (topics.BRIDGE_FAULT, _fault)):
@@ -91,11 +92,7 @@ class Recorder(Node):  # type: ignore[misc]
         return keep
 
     def _hear(self, box: BlackBox, source: str, fault_in: Callable[[Any], str]) -> Any:
-        def hear(message: Any) -> None:
-            if (path := box.hear(source, fault_in(message))) is not None:
-                self.get_logger().info(f"black box: {path}")
-
-        return hear
+        return lambda message: box.hear(source, fault_in(message))
 
     def _flush(self) -> None:
         for sink in self._sinks:

@@ -7,11 +7,11 @@ the measurement's stamp. Here each is computed again from what came before it an
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tyro.conf import Positional
@@ -23,45 +23,12 @@ from landbridge.deploy.guard import Guard
 from landbridge.deploy.runtime import Policy, load_policy
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
-from landbridge.observation import Base, Observer, action_to_command, by_name
+from landbridge.observation import Observer, action_to_command
 from landbridge.robot import RobotSpec
-from landbridge.training.bag import BagReader, named_values, require_robot, to_ns
-from landbridge_nodes.base import read_base
+from landbridge.training.bag import BagReader, require_robot
+from landbridge_nodes.log import Judged, Log, measured_at, read_log, timeline
 
 END = 2  # last measurements of a bag, whose answers may not have been recorded any more
-Judged = tuple[str, tuple[float, ...]]  # the guard's reason and the command in effect
-
-
-@dataclass
-class Log:
-    """What a bag holds, by the stamp [ns] of the measurement; values in the robot's order of joints and columns.
-
-    Attributes:
-        measured: Positions and velocities of all joints.
-        imu, odometry: Messages of a floating base's sensors.
-        obs: What the policy saw.
-        action: What it asked for, in [-1, 1].
-        tick: How many measurements of the episode it had answered; -1 in a log that does not say.
-        command: The same in the command's unit, once per message.
-        verdict: The guard's answers, stops included.
-        inputs: (time [ns], topic, what it carries) of all that reached the guard.
-    """
-
-    measured: dict[int, tuple[list[float], list[float]]] = field(default_factory=dict)
-    imu: dict[int, Any] = field(default_factory=dict)
-    odometry: dict[int, Any] = field(default_factory=dict)
-    obs: dict[int, tuple[float, ...]] = field(default_factory=dict)
-    action: dict[int, tuple[float, ...]] = field(default_factory=dict)
-    tick: dict[int, int] = field(default_factory=dict)
-    command: dict[int, tuple[float, ...]] = field(default_factory=dict)
-    verdict: dict[int, list[Judged]] = field(default_factory=lambda: defaultdict(list))
-    inputs: list[tuple[int, str, Any]] = field(default_factory=list)
-
-    def base(self, stamp: int) -> Base | None:
-        """The floating base of a measurement; None where a sensor's message is missing, as for every fixed one."""
-        if stamp not in self.imu or stamp not in self.odometry:
-            return None
-        return read_base(self.imu[stamp], self.odometry[stamp])
 
 
 @dataclass(frozen=True)
@@ -69,6 +36,7 @@ class Comparison:
     """One quantity of one tick, recorded and computed again.
 
     Attributes:
+        stamp: Of the measurement [ns].
         stage: observation, action, command or guard.
         recorded, replayed: The values, as numbers or text.
         difference: Largest |difference| of the values; infinite if they cannot be compared.
@@ -106,6 +74,9 @@ def replay(
     """
     read, reader = read_bundle(bundle), BagReader(bag)
     require_robot(bag, reader.about, read.robot)
+    if (controller := reader.about["controller"]) != "policy":
+        problem = f"is of the controller {controller!r}: no policy ran"
+        raise InputError(bag, problem, "record one with `landbridge up deploy --record`")
     policy = load_policy(read, (provider,), strict=True, precision=precision)
     log = read_log(reader, read.robot)
     if policy.recurrent and -1 in log.tick.values():
@@ -113,7 +84,8 @@ def replay(
     compared = [*replay_policy(log, read.robot, policy), *replay_guard(log, read.robot)]
     if not any(c.stage == "action" for c in compared):
         raise InputError(bag, "holds no answer of a policy", "record it with `landbridge up deploy --record`")
-    differing = sorted((c for c in compared if c.recorded != c.replayed), key=lambda c: c.stamp)
+    times = measured_at(log)
+    differing = sorted((c for c in compared if c.recorded != c.replayed), key=lambda c: times.get(c.stamp, np.inf))
     if tolerance is not None and (failed := [c for c in differing if not c.difference <= tolerance]):
         first = failed[0]
         raise InputError(
@@ -122,7 +94,7 @@ def replay(
             f"stamp {first.stamp}: recorded {first.recorded}, now {first.replayed}",
             "leave out --tolerance to list them all",
         )
-    start = min(log.measured)
+    judged = any(c.stage == "guard" for c in compared)
     return {
         "bag": str(bag),
         "bundle": f"{bundle}, {_same(reader.about.get('bundle'), read.digest)}",
@@ -130,70 +102,9 @@ def replay(
         "precision": policy.precision,
         "bit_for_bit": not differing,
         "stages": [_summary(stage, compared) for stage in ("observation", "action", "command", "guard")],
-        **({"differences": [_row(c, start) for c in differing[:show]]} if differing else {}),
+        **({} if judged else {"guard": "not compared: the bag reaches back to no ARMED that an ACTIVE followed"}),
+        **({"differences": [_row(c, times) for c in differing[:show]]} if differing else {}),
     }
-
-
-def read_log(reader: BagReader, spec: RobotSpec) -> Log:
-    """The log of a bag.
-
-    Raises:
-        InputError: A message lacks a joint or a column of this robot.
-    """
-    log, columns = Log(), Observer(spec).names
-    commands: list[tuple[int, int, Any]] = []
-    received: dict[int, list[float]] = defaultdict(list)
-
-    def joint_states(stamp: int, at: int, message: Any) -> None:
-        position, velocity = (_ordered(spec.joint_names, message, kind) for kind in ("position", "velocity"))
-        log.measured[stamp] = list(position), list(velocity)
-        log.inputs.append((stamp, "measurement", stamp))
-
-    def command(stamp: int, at: int, message: Any) -> None:
-        log.command[stamp] = _ordered(spec.actuated, message, spec.action.kind)
-        commands.append((stamp, at, message))
-
-    def verdict(stamp: int, at: int, message: Any) -> None:
-        judged = message.header.frame_id, _ordered(spec.actuated, message, spec.action.kind)
-        log.verdict[stamp].append(judged)
-
-    def imu(stamp: int, at: int, message: Any) -> None:
-        log.imu[stamp] = message
-
-    def odometry(stamp: int, at: int, message: Any) -> None:
-        log.odometry[stamp] = message
-
-    take: dict[str, Callable[[int, int, Any], None]] = {
-        "/imu/data": imu,
-        "/odom": odometry,
-        "/joint_states": joint_states,
-        "/policy/command": command,
-        "/guard/command": verdict,
-    }
-    try:
-        for topic, at, message in reader.messages((*take, *_ARRAYS, "/safety/state")):
-            if topic == "/safety/state":
-                values = {pair.key: pair.value for pair in message.values}
-                log.inputs.append((at, "state", (State(message.name), int(values["epoch"]))))
-            elif topic in take:
-                take[topic](to_ns(message.header.stamp.sec, message.header.stamp.nanosec), at, message)
-            else:
-                stamp, values = named_values(message)
-                if topic == "/guard/timing":
-                    received[stamp].append(values["received_ms"])
-                elif topic == "/policy/observation":
-                    log.obs[stamp] = tuple(by_name(columns, values).tolist())
-                else:
-                    log.action[stamp] = tuple(by_name(spec.actuated, values).tolist())
-                    log.tick[stamp] = int(values.get("tick", -1))
-    except KeyError as error:
-        raise InputError(reader.path, str(error.args[0]), f"replay it with a bundle for {spec.name}") from error
-    for stamp, at, message in commands:
-        known = received[stamp]
-        time = stamp + round(known.pop(0) * 1e6) if known else at
-        log.inputs.append((time, "command", (stamp, message.name, getattr(message, spec.action.kind).tolist())))
-    log.inputs.sort(key=lambda item: item[0])
-    return log
 
 
 def replay_policy(log: Log, spec: RobotSpec, policy: Policy) -> Iterator[Comparison]:
@@ -203,7 +114,7 @@ def replay_policy(log: Log, spec: RobotSpec, policy: Policy) -> Iterator[Compari
     """
     observer = Observer(spec)
     measured, history, expected = observer.measured, observer.initial_history(1), -1
-    for stamp in sorted(log.obs.keys() & log.action.keys()):
+    for stamp in (stamp for stamp in log.action if stamp in log.obs):
         base = log.base(stamp)
         if stamp in log.measured and (base is not None or spec.base == "fixed"):
             position, velocity = (np.array([values]) for values in log.measured[stamp])
@@ -229,26 +140,45 @@ def replay_guard(log: Log, spec: RobotSpec) -> Iterator[Comparison]:
     When the bridge heard of a change of state is not in the log to less than some milliseconds, so of the ticks beside
     one nothing is compared but a fault that the measurement itself raised.
     """
-    answers, stretches, faults = _judge(log, spec)
+    answers, stretches, times, faults = _judge(log, spec)
     period = spec.control_dt * 1e9
     for start, end in stretches:
-        for stamp in sorted(s for s in answers.keys() | log.verdict.keys() if start < s < end):
+        for stamp, time in times.items():
+            if not start < time < end:
+                continue
             pairs = list(zip_longest(log.verdict[stamp], answers[stamp], fillvalue=("nothing", ())))
-            if not start + period < stamp < end - period:
+            if not start + period < time < end - period:
                 pairs = pairs[:1] if stamp in faults else []
             for (reason, recorded), (again, replayed) in pairs:
                 difference = _compare(stamp, "", recorded, replayed).difference if reason == again else np.inf
                 yield Comparison(stamp, "guard", (reason, *recorded), (again, *replayed), difference)
 
 
-def _judge(log: Log, spec: RobotSpec) -> tuple[dict[int, list[Judged]], list[tuple[int, int]], set[int]]:
-    """Answers by stamp to `log.inputs`, as the bridge feeds them; stretches of ACTIVE [ns]; stamps of new faults."""
+class _Judgement(NamedTuple):
+    """What the guard says now; times are those of the timeline [ns].
+
+    Attributes:
+        answers: By stamp.
+        stretches: Of ACTIVE.
+        times: By stamp: when it was measured or, if the log does not say, first answered.
+        faults: Stamps of new ones.
+    """
+
+    answers: dict[int, list[Judged]]
+    stretches: list[tuple[int, int]]
+    times: dict[int, int]
+    faults: set[int]
+
+
+def _judge(log: Log, spec: RobotSpec) -> _Judgement:
+    """The timeline through a guard, as the bridge feeds it."""
     guard, state, stamp = Guard(spec), State.UNCONFIGURED, 0
     answers, faults, changes = defaultdict[int, list[Judged]](list), set[int](), list[tuple[int, State]]()
-    for at, kind, carried in log.inputs:
-        now, stop = (at - log.inputs[0][0]) * 1e-9, None
+    times: dict[int, int] = {}
+    for at, kind, carried in timeline(log):
+        now, stop = at * 1e-9, None
         if kind == "measurement":
-            stamp = carried
+            stamp, times[carried] = carried, at
             base = log.base(stamp)
             guard.measure(stamp, now, *log.measured[stamp], 0.0 if base is None else float(base.tilt()[0]))
             stop = guard.tick(now)
@@ -264,24 +194,18 @@ def _judge(log: Log, spec: RobotSpec) -> tuple[dict[int, list[Judged]], list[tup
                 stop = guard.tick(now)
         else:
             answered, names, values = carried
+            times.setdefault(answered, at)
             verdict = guard.admit(answered, names, values, now)
             answers[answered].append((verdict.reason.value, verdict.command))
         if stop is not None:
             answers[stamp].append((stop.reason.value, stop.command))
-    changes.append((sorted(log.measured)[-END:][0], State.UNCONFIGURED))
+    changes.append((times[list(log.measured)[-END:][0]], State.UNCONFIGURED))
     stretches = [
         (at, end)
         for (_, left), (at, entered), (end, _) in zip(changes, changes[1:], changes[2:], strict=False)
         if left is State.ARMED and entered is State.ACTIVE
     ]
-    return answers, stretches, faults
-
-
-_ARRAYS = ("/policy/observation", "/policy/action", "/guard/timing")
-
-
-def _ordered(names: Sequence[str], message: Any, kind: str) -> tuple[float, ...]:
-    return tuple(by_name(list(names), dict(zip(message.name, getattr(message, kind), strict=True))).tolist())
+    return _Judgement(answers, stretches, times, faults)
 
 
 def _compare(stamp: int, stage: str, recorded: Any, replayed: Any) -> Comparison:
@@ -300,9 +224,9 @@ def _summary(stage: str, compared: list[Comparison]) -> dict[str, Any]:
     }
 
 
-def _row(c: Comparison, start: int) -> dict[str, Any]:
+def _row(c: Comparison, times: dict[int, int]) -> dict[str, Any]:
     return {
-        "t [s]": round((c.stamp - start) * 1e-9, 3),
+        "t [s]": round(times[c.stamp] * 1e-9, 3) if c.stamp in times else "not measured",
         "stage": c.stage,
         "recorded": " ".join(map(str, c.recorded)),
         "now": " ".join(map(str, c.replayed)),

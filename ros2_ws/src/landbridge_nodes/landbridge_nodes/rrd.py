@@ -146,7 +146,8 @@ def _layout() -> Any:
 
     series = (("joints", SIGNALS[0]), ("policy", SIGNALS[1]), ("guard", SIGNALS[2]), ("latency [ms]", ARRAYS[2]))
     lanes = rrb.StateTimelineView(name="states", contents=["/safety/state", "/bridge/fault", "/guard/verdict"])
-    plots = [rrb.TimeSeriesView(name=name, origin=origin) for name, origin in series]
+    contents = ["+ $origin/**", "- $origin/measured_ms"]  # a time, no latency
+    plots = [rrb.TimeSeriesView(name=name, origin=origin, contents=contents) for name, origin in series]
     left = rrb.Vertical(rrb.Spatial3DView(name="robot"), lanes, row_shares=[2, 1])
     return rrb.Blueprint(rrb.Horizontal(left, rrb.Vertical(*plots)), collapse_panels=True)
 

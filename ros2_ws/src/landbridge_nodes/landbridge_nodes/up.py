@@ -23,6 +23,9 @@ from landbridge_nodes.processes import Processes
 if TYPE_CHECKING:
     from landbridge_nodes.neighbours import Neighbours
 
+RUNNING = ("bundle", "record", "require-signature", "episodes")
+TAKEN = {"deploy": (*RUNNING, "hardware", "port", "black-box"), "hil": RUNNING, "twin": ()}  # options, by mode of `up`
+
 
 def record(
     out: Path,
@@ -94,33 +97,22 @@ def up(
         black_box: Folder that gets a bag of the last seconds before every fault, named after it (deploy).
         black_box_seconds: How far back such a bag reaches.
     """
-    if mode == "hil" and (hardware or port or black_box):
-        problem = "has a board of its own and takes no --hardware, --port or --black-box"
-        raise InputError("up hil", problem, "use `up deploy`")
-    if mode == "twin" and (bundle or record or require_signature or episodes or hardware or port or black_box):
-        raise InputError(
-            "up twin",
-            "takes no --bundle, --record, --require-signature, --episodes, --hardware, --port or --black-box",
-            "use `up deploy`",
-        )
+    paths = {"bundle": bundle, "record": record, "require-signature": require_signature, "black-box": black_box}
+    given = {**paths, "episodes": episodes, "hardware": hardware, "port": port}
+    if useless := [f"--{name}" for name, value in given.items() if value and name not in TAKEN[mode]]:
+        raise InputError(f"up {mode}", f"takes no {' or '.join(useless)}", "leave that out, or use `up deploy`")
     with _listening() as neighbours:
         loaded, on_twin = _check(robot, scenario, hardware if mode == "deploy" else "twin", port)
         if mode == "twin":
             specs = bringup.twin(_name(robot), scenario, seed)
         else:
-            if bundle is None:
-                raise InputError("--bundle", "is missing", "name the output of `landbridge export`")
-            read = read_bundle(bundle)
-            if require_signature is not None:
-                check_signature(read, require_signature)
-            read.require_robot(loaded.spec)
+            _check_bundle(bundle, loaded, require_signature)
             if record is not None:
                 _require_new(record)
             if black_box_seconds <= 0:
                 raise InputError("--black-box-seconds", f"is {black_box_seconds}", "ask for more than 0")
-            paths = record, require_signature, black_box
-            out, key, box = ("" if path is None else str(path.resolve()) for path in paths)
-            loading = _name(robot), scenario, seed, str(bundle.resolve()), out, key
+            policy, out, key, box = ("" if path is None else str(path.resolve()) for path in paths.values())
+            loading = _name(robot), scenario, seed, policy, out, key
             if mode == "hil":
                 specs = bringup.hil(*loading)
             else:
@@ -157,6 +149,15 @@ def _check(robot: str, scenario: str, hardware: str, port: str) -> tuple[Robot, 
         by_id(loaded, settings)
     open_port(settings.port, settings.baud).close()
     return loaded, False
+
+
+def _check_bundle(bundle: Path | None, robot: Robot, public_key: Path | None) -> None:
+    if bundle is None:
+        raise InputError("--bundle", "is missing", "name the output of `landbridge export`")
+    read = read_bundle(bundle)
+    if public_key is not None:
+        check_signature(read, public_key)
+    read.require_robot(robot.spec)
 
 
 def _name(robot: str) -> str:
