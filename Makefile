@@ -22,7 +22,7 @@ REAL_TIME := tests/ros tests/faults tests/hil
 
 test: setup
 	$(BIN)/pytest --durations 5 --numprocesses auto --dist loadfile $(REAL_TIME:%=--ignore %)
-	$(BIN)/pytest --durations 5 --numprocesses 2 --dist loadfile $(REAL_TIME)
+	$(BIN)/pytest --durations 5 $(REAL_TIME)
 
 # The properties on examples that no run has seen; what fails is worth a test of its own.
 explore: setup

@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -43,18 +42,6 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker hands over which tests it repeated."""
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["repeated"] = stalls.repeated
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Take what a worker hands over; one that crashed has nothing."""
-    stalls.repeated += getattr(node, "workeroutput", {}).get("repeated", [])
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which tests were repeated."""
     for line in stalls.repeated:
@@ -79,7 +66,7 @@ def new_ros_domain() -> Callable[[pytest.MonkeyPatch], None]:
     """Puts what is started next into a ROS domain of its own, on this machine only."""
 
     def enter(patch: pytest.MonkeyPatch) -> None:
-        domain = 1 + _HALF + next(_DOMAINS) % 50  # above 101 DDS would use the ports that Linux hands out to clients
+        domain = 1 + next(_DOMAINS) % 100  # above 101 DDS would use the ports that Linux hands out to clients
         patch.setenv("ROS_DOMAIN_ID", str(domain))
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
@@ -93,7 +80,6 @@ def ros_domain(new_ros_domain: Callable[[pytest.MonkeyPatch], None], monkeypatch
 
 
 _DOMAINS = itertools.count(os.getpid() * 7)
-_HALF = 50 * (os.environ.get("PYTEST_XDIST_WORKER") == "gw1")  # two workers never meet
 
 
 @pytest.fixture(scope="session")
