@@ -47,7 +47,7 @@ class Graph:
         return str(response.message)
 
     def report(self, bridge: str, fault: str = "") -> None:
-        values = {"epoch": self.supervisor.epoch, "settled": "", "bridge": bridge}
+        values = {"epoch": self.supervisor.epoch, "settled": "", "warning": "", "bridge": bridge}
         self.monitor._on_fault(topics.status_message("bridge", fault, values))
 
 
