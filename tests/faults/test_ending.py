@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from landbridge.deploy.supervisor import State
+from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge_nodes import bringup, topics
 from landbridge_nodes.operator import START_TIMEOUT, Operator
@@ -36,6 +38,12 @@ def test_an_estop_is_heard_while_the_robot_parks_at_the_end(tmp_path: Path, ros_
         operator.wait(lambda: reasons[-1] == "stopped", 5)
         assert "parked" not in reasons
 
+    def resets() -> bool:
+        with suppress(InputError):
+            operator.call("/monitor/reset")
+            return True
+        return False
+
     def keep(message: Any) -> None:
         reasons.append(message.header.frame_id)
 
@@ -47,7 +55,7 @@ def test_an_estop_is_heard_while_the_robot_parks_at_the_end(tmp_path: Path, ros_
         end("monitor", processes, signal.SIGINT)
         with Processes([specs[-1]]):
             operator.wait(lambda: (operator.state, operator.reason) == (State.FAULT, "estop"), START_TIMEOUT)
-            operator.call("/monitor/reset")
+            operator.wait(resets, 5)  # once the new monitor has heard a measurement
             operator.wait(lambda: operator.state is State.STANDBY, 5)
             end("bridge", processes, signal.SIGTERM)
         said = "".join(log.read_text() for log in (tmp_path / "ros_log").iterdir())
