@@ -92,11 +92,11 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
 
 
 def _provenance(provenance: Mapping[str, str]) -> dict[str, str]:
-    calibrations = {key.removesuffix(CALIBRATION): digest for key, digest in provenance.items() if CALIBRATION in key}
+    calibrated = [key for key in provenance if key.endswith(CALIBRATION)]
+    named = [f"{key.removesuffix(CALIBRATION)} {provenance[key][:12]}" for key in calibrated]
     return {
-        "calibration": ", ".join(f"{name} {digest[:12]}" for name, digest in calibrations.items()) or "none named",
-        "made": ", ".join(f"{key} {value}" for key, value in provenance.items() if CALIBRATION not in key)
-        or "not said",
+        "calibration": ", ".join(named) or "none named",
+        "made": ", ".join(f"{key} {value}" for key, value in provenance.items() if key not in calibrated) or "not said",
     }
 
 

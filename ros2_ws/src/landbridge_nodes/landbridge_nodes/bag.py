@@ -85,8 +85,7 @@ class Bag:
         if self.fault:
             return
         try:
-            for path in (self.file, self.path, self.path.parent):
-                _sync(path)
+            _sync(self.file, self.path, self.path.parent)
         except OSError as error:
             self._give_up(error)
 
@@ -102,11 +101,9 @@ class Bag:
                 return
             partial = self.path / "metadata.yaml.partial"
             partial.write_text(_yaml(self._metadata()))
-            for path in (self.file, partial):
-                _sync(path)
+            _sync(self.file, partial)
             partial.rename(self.path / "metadata.yaml")
-            for path in (self.path, self.path.parent):
-                _sync(path)
+            _sync(self.path, self.path.parent)
         except OSError as error:
             self._give_up(error)
 
@@ -160,13 +157,14 @@ class Bag:
         }
 
 
-def _sync(path: Path) -> None:
-    """Wait until the disk has a file's content, or the names in a folder."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+def _sync(*paths: Path) -> None:
+    """Wait until the disk has each file's content, or the names in a folder, one after the other."""
+    for path in paths:
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 class Described(NamedTuple):

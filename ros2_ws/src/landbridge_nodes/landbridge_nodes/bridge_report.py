@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
 
 from landbridge_nodes import topics
 
@@ -77,9 +75,7 @@ class BridgeReport:
         if self.latency_ms:
             p50, p99 = np.percentile(self.latency_ms, [50, 99])
             values |= {"latency_p50_ms": p50, "latency_p99_ms": p99, "latency_max_ms": max(self.latency_ms)}
-        message = DiagnosticArray(status=[topics.status_message("bridge", "", {**values, **more})])
-        message.header.stamp = topics.to_time(time.time_ns())
-        self._diagnostics.publish(message)
+        self._diagnostics.publish(topics.diagnostics_message("bridge", "", {**values, **more}))
 
     def _publish(self, news: News) -> None:
         values = {"epoch": news.epoch, "settled": news.settled, "warning": news.warning, "bridge": self._id}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 
@@ -85,9 +83,7 @@ class PolicyNode(Controller):
             values |= {f"{name}.mean": alarm.mean, f"{name}.limit": alarm.limit, f"{name}.raised": alarm.raised}
         level = b"\x02" if self.fault else b"\x01" if raised else b"\x00"
         text = self.fault or (f"drift: {', '.join(raised)}" if raised else "")
-        message = DiagnosticArray(status=[topics.status_message("policy", text, values, level)])
-        message.header.stamp = topics.to_time(time.time_ns())
-        self._diagnostics.publish(message)
+        self._diagnostics.publish(topics.diagnostics_message("policy", text, values, level))
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_srvs.srv import Trigger
@@ -104,9 +103,7 @@ class Recorder(Node):  # type: ignore[misc]
             self.get_logger().error(f"not recorded any more: {fault}")
         self._reported = fault
         level = b"\x02" if fault else b"\x00"
-        message = DiagnosticArray(status=[topics.status_message("recorder", fault, {}, level)])
-        message.header.stamp = topics.to_time(time.time_ns())
-        self._diagnostics.publish(message)
+        self._diagnostics.publish(topics.diagnostics_message("recorder", fault, {}, level))
 
 
 def _about(spec: RobotSpec, read: Mapping[str, Any]) -> dict[str, str]:

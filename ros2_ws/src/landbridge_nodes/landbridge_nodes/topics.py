@@ -7,6 +7,7 @@ values, joined by commas, beginning with `stamp_sec,stamp_nanosec`.
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -178,6 +179,15 @@ def status_message(name: str, message: str, values: Mapping[str, object], level:
     """A DiagnosticStatus; levels are OK 0, WARN 1, ERROR 2."""
     pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
     return DiagnosticStatus(name=name, message=message, level=level, hardware_id="", values=pairs)
+
+
+def diagnostics_message(
+    name: str, message: str, values: Mapping[str, object], level: bytes = b"\x00"
+) -> DiagnosticArray:
+    """The one status of a node, as of now."""
+    told = DiagnosticArray(status=[status_message(name, message, values, level)])
+    told.header.stamp = to_time(time.time_ns())
+    return told
 
 
 def status_value(status: DiagnosticStatus, key: str) -> str:
