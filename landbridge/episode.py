@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,11 +20,13 @@ import numpy as np
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from landbridge.errors import InputError
 from landbridge.robot import RobotSpec
-from landbridge.spec import Spec, require_new
+from landbridge.spec import Spec, require_new, validated
+
+SCHEMA_VERSION: Literal[1] = 1  # of `DatasetMetadata`
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class DatasetMetadata(Spec):
         commit: Git commit of the code that wrote it, `unknown` outside a checkout.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = SCHEMA_VERSION
     domain: Literal["source", "target"]
     robot: str
     robot_hash: str
@@ -151,7 +154,7 @@ def write_dataset(path: Path, episodes: Iterable[Episode], metadata: DatasetMeta
     """Write episodes to the new folder `path`; it appears complete or not at all.
 
     Raises:
-        InputError: `path` exists, or there is no episode.
+        InputError: `path` exists, there is no episode, or no space for them.
     """
     require_new(path)
     partial = path.absolute().with_name(path.name + ".partial")  # Minari doubles a relative path
@@ -164,20 +167,30 @@ def write_dataset(path: Path, episodes: Iterable[Episode], metadata: DatasetMeta
                 box = gym.spaces.Box(-np.inf, np.inf, episode.obs.shape[1:], np.float32)
                 unit = gym.spaces.Box(-1.0, 1.0, episode.actions.shape[1:], np.float32)
                 storage = MinariStorage.new(partial, observation_space=box, action_space=unit)
-            storage.update_episodes([_to_buffer(episode)])
+            with _written(path):
+                storage.update_episodes([_to_buffer(episode)])
         if storage is None:
             raise InputError(path, "there is no episode to write", "check the recording or ask for more steps")
-        storage.update_metadata(
-            {
-                "dataset_id": f"{metadata.robot}/{metadata.domain}-{metadata.scenario}-v0",
-                "minari_version": minari.__version__,
-                "landbridge": metadata.model_dump(),
-            }
-        )
-        partial.rename(path)
+        about = {
+            "dataset_id": f"{metadata.robot}/{metadata.domain}-{metadata.scenario}-v0",
+            "minari_version": minari.__version__,
+            "landbridge": metadata.model_dump(),
+        }
+        with _written(path):
+            storage.update_metadata(about)
+            partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return open_dataset(path)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # of a full disk HDF5 raises either, the reason deep inside
+        reason = str(error).partition("error message = '")[2].partition("'")[0] or str(error)
+        raise InputError(path, f"cannot be written: {reason}", "free space, or choose another --out") from error
 
 
 def open_dataset(path: Path) -> Dataset:
@@ -193,16 +206,13 @@ def open_dataset(path: Path) -> Dataset:
         raise InputError(
             path, f"not a readable Minari dataset: {error}", "make one with `landbridge collect` or `ingest`"
         ) from error
-    try:
-        metadata = DatasetMetadata.model_validate(raw.get("landbridge"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            path,
-            f"metadata landbridge.{'.'.join(map(str, first['loc']))}: {first['msg']}",
-            "import it with `landbridge ingest`",
-        ) from error
-    return Dataset(path, metadata, data)
+    if not isinstance(ours := raw.get("landbridge"), dict):
+        problem = "a Minari dataset that landbridge did not write: nothing says which robot and task it is of"
+        raise InputError(path, problem, "export it in D4RL's layout, and `landbridge ingest` that file")
+    if (version := ours.get("schema_version")) != SCHEMA_VERSION:
+        problem = f"schema_version: {version!r}, this landbridge reads {SCHEMA_VERSION}"
+        raise InputError(path, problem, "collect or ingest it again with this version")
+    return Dataset(path, validated(DatasetMetadata, ours, path / "metadata.json", "collect or ingest it again"), data)
 
 
 def _to_buffer(episode: Episode) -> EpisodeBuffer:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from minari.dataset.minari_storage import MinariStorage
 
 from landbridge.episode import DatasetMetadata, Episode, now, open_dataset, write_dataset
 from landbridge.errors import InputError
@@ -46,6 +48,34 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     for before, after in zip(episodes, open_dataset(tmp_path / "d"), strict=True):
         for field in ("obs", "actions", "rewards", "terminated", "truncated", "stamps"):
             np.testing.assert_array_equal(getattr(before, field), getattr(after, field))
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: MinariStorage, episodes: object) -> None:
+        raise RuntimeError(  # in the words of HDF5 on a full tmpfs; with a limit on file sizes HDF5 itself crashes
+            "Disable slist on flush dest failure failed (file write failed: time = Fri Nov 27 11:53:52 2026\n"
+            ", filename = 'd.partial/main_data.hdf5', file descriptor = 3, errno = 28, error message = "
+            "'No space left on device', buf = 0x55dd25ad88d8, total write size = 9048, offset = 405504)"
+        )
+
+    monkeypatch.setattr("minari.dataset._storages.hdf5_storage.HDF5Storage.update_episodes", full)
+    with pytest.raises(InputError, match=r"d: cannot be written: No space left on device\. free space"):
+        write_dataset(tmp_path / "d", [episode(3, 0)], METADATA)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_version_and_another_projects_dataset_are_told_apart(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "d", [episode(3, 0)], METADATA)
+    path = tmp_path / "d/metadata.json"
+    plain = json.loads(path.read_text())
+    for ours, message in (
+        (plain["landbridge"] | {"schema_version": 2}, "schema_version: 2, this landbridge reads 1"),
+        (plain["landbridge"] | {"engine": 7}, r"metadata.json: engine: .*\(got 7\)"),
+        (None, "a Minari dataset that landbridge did not write"),
+    ):
+        path.write_text(json.dumps(plain | {"landbridge": ours}))
+        with pytest.raises(InputError, match=message):
+            open_dataset(tmp_path / "d")
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
