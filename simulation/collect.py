@@ -17,11 +17,11 @@ from landbridge.episode import DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, load_behaviours
-from landbridge.simulation.calibrated import CALIBRATED, choose_scenario, read_calibration, recorded
+from landbridge.simulation.calibrated import CALIBRATED, Calibration, read_calibration, recorded
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.randomised import draw_between
 from landbridge.simulation.rollout import lockstep
-from landbridge.simulation.scenario import NOMINAL, Scenario
+from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
 from landbridge.spec import require_new
 from landbridge.task import Task, load_task
 
@@ -31,10 +31,21 @@ EXPLORING = {"source": 0.5, "target": 0.0}  # share of the rollouts that start f
 
 @dataclass
 class Tally:
-    """What a collection has produced so far, by behaviour."""
+    """What a collection has produced so far, by behaviour, and when it began, by wall clock and processor time [s]."""
 
     steps: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     successes: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
+    began: float = field(default_factory=time.perf_counter)
+    began_cpu: float = field(default_factory=time.process_time)
+
+    def figures(self) -> dict[str, Any]:
+        """Rates until now, and the success of each behaviour."""
+        steps = sum(self.steps.values())
+        return {
+            "steps_per_s": steps / (time.perf_counter() - self.began),
+            "steps_per_cpu_s": steps / (time.process_time() - self.began_cpu),
+            "success": {name: float(np.mean(values)) for name, values in self.successes.items()},
+        }
 
 
 def collect(
@@ -85,14 +96,14 @@ def collect(
     task, shares = load_task(machine), _shares(machine, machine.module("behaviour").SOURCE_MIX if mix is None else mix)
     explored = EXPLORING[domain] if exploring is None else exploring
     _refuse(out, steps, batch, retune, explored)
-    streams = np.random.SeedSequence(seed).spawn(batch + 1)
-    rngs = [np.random.default_rng(stream) for stream in streams[1:]]
-    rungs = _scenarios(machine, scenario, calibration, rngs if randomise else None, batch)
-    behaviours, found = _behaviours(
-        machine, shares, choose_scenario(machine, scenario, calibration), engine, retune, seed
-    )
+    first, *rngs = (np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(batch + 1))
+    calibrated = None if calibration is None else read_calibration(calibration, machine)
+    rungs = _scenarios(machine, scenario, calibrated, rngs if randomise else None, batch)
+    behaviours, tuned = load_behaviours(machine), dict[str, float]()
+    if retune:
+        behaviours, tuned = _retuned(machine, shares, _centre(machine, scenario, calibrated), engine, retune, seed)
     plants = [make_plant(machine, engine, *each) for each in zip(rungs, rngs, strict=True)]
-    tally, started, started_cpu = Tally(), time.perf_counter(), time.process_time()
+    tally = Tally()
     try:
         metadata = DatasetMetadata.of(
             machine.spec,
@@ -105,24 +116,16 @@ def collect(
             controllers=(quota := _quota(shares, steps)),  # met exactly, so it can be written before the first episode
             measured_rate_hz=machine.spec.control_rate_hz,
             seed=seed,
-            retuned=found,
+            retuned=tuned,
             **recorded(calibration, machine),
         )
-        episodes = _episodes(behaviours, task, plants, quota, np.random.default_rng(streams[0]), tally, explored)
+        episodes = _episodes(behaviours, task, plants, quota, first, tally, explored)
         dataset = write_dataset(out, _with_progress(episodes, steps), metadata)
     finally:
         for plant in plants:
             plant.close()
-    success = {name: float(np.mean(values)) for name, values in tally.successes.items()}
-    return {
-        "path": str(dataset.path),
-        "steps": dataset.transitions,
-        "episodes": len(dataset),
-        "steps_per_s": steps / (time.perf_counter() - started),
-        "steps_per_cpu_s": steps / (time.process_time() - started_cpu),
-        "success": success,
-        **({"retuned": found} if found else {}),
-    }
+    made = {"path": str(dataset.path), "steps": dataset.transitions, "episodes": len(dataset)}
+    return made | tally.figures() | ({"retuned": tuned} if tuned else {})
 
 
 def _refuse(out: Path, steps: int, batch: int, retune: int, exploring: float) -> None:
@@ -135,30 +138,31 @@ def _refuse(out: Path, steps: int, batch: int, retune: int, exploring: float) ->
         raise InputError("--exploring", f"is {exploring}", "give a share from 0 to 1")
 
 
-def _behaviours(
-    robot: Robot, shares: dict[str, float], rung: Scenario, engine: Engine, retune: int, seed: int
+def _retuned(
+    robot: Robot, shares: dict[str, float], rung: Scenario, engine: Engine, generations: int, seed: int
 ) -> tuple[dict[str, Behaviour], dict[str, float]]:
-    """The robot's behaviours, and what tuning `tuned` anew has found, if that was asked for."""
-    if not retune:
-        return load_behaviours(robot), {}
+    """The robot's behaviours with `tuned` tuned for `rung`, and what was found."""
     from landbridge.simulation.tune import require_tuned, retuned  # CMA-ES takes a second to import
 
     require_tuned(robot, list(shares))
-    tuned, found = retuned(robot, rung, engine, retune, seed)
+    tuned, found = retuned(robot, rung, engine, generations, seed)
     return load_behaviours(robot, tuned), found
 
 
+def _centre(robot: Robot, rung: str, calibration: Calibration | None) -> Scenario:
+    return load_scenario(robot, rung) if calibration is None else calibration.scenario(robot)
+
+
 def _scenarios(
-    robot: Robot, rung: str, calibration: Path | None, draws: list[np.random.Generator] | None, batch: int
+    robot: Robot, rung: str, calibration: Calibration | None, draws: list[np.random.Generator] | None, batch: int
 ) -> list[Scenario]:
     """The scenario of each of `batch` plants, one of its own for each of `draws` if there are any."""
     if calibration is not None and rung != NOMINAL:
         raise InputError("--scenario", f"is {rung!r} beside a calibration", "give one of the two")
     if draws is None:
-        return [choose_scenario(robot, rung, calibration)] * batch
+        return [_centre(robot, rung, calibration)] * batch
     if calibration is not None:
-        found = read_calibration(calibration, robot)
-        return [found.draw(robot, rng) for rng in draws]
+        return [calibration.draw(robot, rng) for rng in draws]
     if rung == NOMINAL:
         problem = "draws between the nominal robot and a scenario, or from a calibration, and neither is named"
         raise InputError("--randomise", problem, "add --scenario RUNG or --calibration FILE")
