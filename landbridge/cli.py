@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -95,6 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     ends = [number for number in ENDS if number != signal.SIGHUP or not nohup]
     before = {number: signal.signal(number, _interrupt) for number in ends}
+    formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         figures = tyro.cli(_function(name), prog=f"landbridge {name}", args=rest, console_outputs=True)
     except (InputError, OSError, ModuleNotFoundError) as error:
@@ -106,6 +108,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"landbridge {name}: interrupted", file=sys.stderr)
         return INTERRUPTED
     finally:
+        warnings.formatwarning = formatted
         for number, handler in before.items():
             signal.signal(number, handler)
     if as_json and figures != {}:  # of the ranks of a `torchrun` one speaks
@@ -124,6 +127,14 @@ def _interrupt(number: int, frame: object) -> NoReturn:
     for further in ENDS[1:]:
         signal.signal(further, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning to a user, as a line; one to a programmer also says where."""
+    where = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
+    return f"landbridge: warning: {where}{message}\n"
 
 
 def _function(name: str) -> Callable[..., Mapping[str, Any] | None]:

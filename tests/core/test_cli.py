@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,19 @@ def test_whatever_ends_a_command_lets_it_end_in_order(number: int, monkeypatch: 
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, before)
+
+
+def test_a_warning_is_one_line_without_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    def warned() -> None:
+        shown.append(warnings.formatwarning("few rows", UserWarning, "a.py", 7))
+
+    monkeypatch.setattr("landbridge.doctor.doctor", warned)
+    before = warnings.formatwarning
+    assert main(["doctor"]) == 0
+    assert shown == ["landbridge: warning: few rows\n"]
+    assert warnings.formatwarning is before
 
 
 def test_a_command_under_nohup_outlives_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
