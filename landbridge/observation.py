@@ -183,7 +183,8 @@ class Observer:
         """The actions (B, H, A) that obs (B, size) says were sent, newest first."""
         ages, joints = range(self.history), self.spec.actuated
         columns = [self.column(obs, f"action_history.{joint}.{age}") for age in ages for joint in joints]
-        return np.stack(columns, axis=-1).reshape(len(obs), self.history, self.num_actions)
+        sent = np.stack(columns, axis=-1) if columns else np.zeros((len(obs), 0))
+        return sent.reshape(len(obs), self.history, self.num_actions)
 
     @property
     def measured(self) -> NDArray[np.bool_]:

@@ -87,6 +87,8 @@ def test_state_and_actions_sent_are_read_back_from_the_observation() -> None:
     np.testing.assert_allclose(observer.sent(obs), sent, atol=1e-6)
     with pytest.raises(KeyError, match="joint_vel"):
         OBSERVER.joint_state(OBSERVER(pos, vel, sent))
+    memoryless = Observer(SPEC.model_copy(update={"observation": spec.observation[-1:]}))
+    assert memoryless.sent(memoryless(pos, vel, sent[:, :0])).shape == (5, 0, 2)
 
 
 def test_actions_become_commands_by_joint_name_and_back() -> None:

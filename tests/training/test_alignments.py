@@ -31,6 +31,7 @@ from landbridge.training.alignments.density_ratio import DensityRatioConfig
 from landbridge.training.alignments.domains import ClassifierConfig
 from landbridge.training.alignments.dynamics import Dynamics, DynamicsConfig
 from landbridge.training.alignments.igdf import IGDF, IGDFConfig
+from landbridge.training.alignments.oracle import Oracle, OracleConfig
 from landbridge.training.alignments.otdf import OTDF, OTDFConfig, sinkhorn
 from landbridge.training.alignments.tabb import TabbConfig
 from landbridge.training.alignments.vgdf import VGDF, VGDFConfig, keep_top
@@ -88,6 +89,17 @@ def made(name: str, data: Data, **changes: Any) -> tuple[Alignment, Transitions,
     alignment.fit(domains["source"], domains["target"])
     source = alignment.correct(domains["source"])
     return alignment, source, pack(source, normaliser, alignment.cache(source, domains["target"]), 0.1)
+
+
+def test_an_oracle_of_a_floating_robot_is_refused() -> None:
+    robot = load_robot("quadruped")
+    task = load_task(robot)
+    n, m = task.observer.size, task.observer.num_actions
+    context = Context(robot, task, Normaliser(np.zeros(n), np.ones(n)), 0.99, 0.1, torch.device("cpu"), 0)
+    obs = np.zeros((2, n), np.float32)
+    rows = Transitions(obs, np.zeros((2, m), np.float32), obs[:, 0], obs, np.zeros(2, bool), np.zeros(2, np.int64))
+    with pytest.raises(InputError, match="an oracle cannot put the base of quadruped where a row has it"):
+        Oracle(OracleConfig(predictor=PREDICTOR), context).predict(rows)
 
 
 def test_the_names_on_the_command_line_are_the_registries() -> None:

@@ -45,6 +45,9 @@ class Twin(Modelled):
         robot = self.context.robot
         if robot is None:
             raise InputError("--alignment", "an oracle asks a robot's twin, and there is no robot", "choose another")
+        if robot.spec.base == "floating":
+            problem = f"an oracle cannot put the base of {robot.spec.name} where a row has it: no observation tells"
+            raise InputError("--alignment", problem, "choose another")
         silent = {"joint_pos_noise": 0.0, "joint_vel_noise": 0.0}
         quiet = load_scenario(robot, self.config.scenario).model_copy(update=silent)
         plant = make_plant(robot, self.config.engine, quiet, np.random.default_rng(self.context.seed))
