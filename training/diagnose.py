@@ -43,6 +43,7 @@ PERMUTATIONS = 2000
 SOURCE_MODEL = PredictorConfig(steps=0)
 LEVEL = 0.01  # of a test
 EFFECTS = {"distributional": 0.20, "dynamical": 0.25, "structural": 0.25}  # least that matters, see `Evidence`
+HOLDOUT = 0.2  # share of the source kept from its model
 MIN_ROWS = 10 * BLOCK_ROWS  # fewer blocks cannot reach the level
 
 ADVICE: dict[Gap, str] = {
@@ -112,7 +113,7 @@ def compare(source: Transitions, target: Transitions, task: Task, seed: int, whe
     """Evidence for a distributional, a dynamical and a structural gap, in this order.
 
     Raises:
-        InputError: `target`, read from `where`, has fewer than 1000 rows.
+        InputError: `target`, read from `where`, has fewer than 1000 rows, or the source too few.
     """
     if len(target) < MIN_ROWS:
         raise InputError(where, f"only {len(target)} transitions", f"at least {MIN_ROWS} are needed: record longer")
@@ -136,8 +137,15 @@ class SourceModel:
 
 
 def fit_source_model(source: Transitions, task: Task, seed: int) -> tuple[SourceModel, Transitions]:
-    """The model, and the source rows held out from it."""
-    training, held = split_episodes(source, 0.2, seed)
+    """The model, and the source rows held out from it.
+
+    Raises:
+        InputError: Those are fewer than 1000.
+    """
+    training, held = split_episodes(source, HOLDOUT, seed)
+    if len(held) < MIN_ROWS:
+        problem = f"only {len(source)} transitions, {len(held)} of them to be held out"
+        raise InputError("--source", problem, f"collect {round(2 * MIN_ROWS / HOLDOUT)} or more")
     observer = task.observer
     normaliser = Normaliser.of([training], observer.names)
     predictor = Predictor(observer.size, observer.num_actions, int(observer.measured.sum()), SOURCE_MODEL)

@@ -116,8 +116,11 @@ def test_the_command_answers_each_question_and_gives_advice(
         diagnose(data.source, data.target)
     twin: dict[str, Any] = {"engine": "bullet", "scenario": "severe", "domain": "target", "mix": {"excite": 1.0}}
     collect(tmp_path / "target", steps=1800, batch=6, seed=3, **twin)
+    with pytest.raises(InputError, match=r"--source: only 1500 transitions, \d+ of them to be held out. collect 10000"):
+        diagnose(data.source, tmp_path / "target")
+    collect(tmp_path / "source", steps=7000, seed=1)
     monkeypatch.setattr(module, "SOURCE_MODEL", PredictorConfig(source_steps=200, steps=0))
-    found = diagnose(data.source, tmp_path / "target")
+    found = diagnose(tmp_path / "source", tmp_path / "target")
     assert [row["gap"] for row in found["evidence"]] == ["distributional", "dynamical", "structural"]
     holding = [row["gap"] for row in found["evidence"] if row["holds"]]
     assert found["gap"] == (holding or ["none"])[-1]
