@@ -30,6 +30,7 @@ from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.task import load_task
 from landbridge.training.config import BLOCK, TrainConfig
+from landbridge.training.dataset import open_domains
 from landbridge.training.statistics import bootstrap, median
 from landbridge.training.stream import read_domains
 from landbridge.training.stretches import Stretches
@@ -71,7 +72,7 @@ def main(options: Options) -> None:
     source = _make(robot, options, "source", options.rows)
     target = _make(robot, options, "target", TARGET_ROWS)
     laps.append(time.monotonic())
-    domains, stream = read_domains(robot, {"source": source, "target": target}, streamed=True)
+    domains, stream = read_domains(robot, open_domains(robot, {"source": source, "target": target}), streamed=True)
     assert stream is not None
     laps.append(time.monotonic())
     normaliser = stream.normaliser(domains, load_task(robot).observer.names)

@@ -6,9 +6,12 @@ import dataclasses
 import typing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from landbridge.errors import InputError
+from landbridge.spec import Positive
 from landbridge.training.agents.base import AgentConfig
 from landbridge.training.agents.bc import BCConfig
 from landbridge.training.agents.cql import CQLConfig
@@ -58,17 +61,17 @@ class TrainConfig:
         rows: Source rows and target rows per step (each, when both are used).
         reward_scale: Factor on every reward.
         compile: Compile the update with torch.compile: a slow start, then faster steps.
-        device: `auto` takes CUDA when present.
+        device: `auto` takes CUDA when present; else cpu, cuda or cuda:N.
     """
 
     agent: AgentName = "iql"
     alignment: AlignmentName = "tabb"
-    steps: int = 10_000
-    seed: int = 0
-    rows: int = 256
-    reward_scale: float = 0.1
+    steps: PositiveInt = 10_000
+    seed: NonNegativeInt = 0
+    rows: PositiveInt = 256
+    reward_scale: Positive = 0.1
     compile: bool = False
-    device: str = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     iql: IQLConfig = field(default_factory=IQLConfig)
     cql: CQLConfig = field(default_factory=CQLConfig)
     td3bc: TD3BCConfig = field(default_factory=TD3BCConfig)
@@ -94,6 +97,15 @@ class TrainConfig:
     def alignment_config(self) -> Any:
         """Hyperparameters of the chosen alignment, None where it has none; `shuffled` is `tabb` with other rows."""
         return getattr(self, "tabb" if self.alignment == "shuffled" else self.alignment, None)
+
+    def require_valid(self) -> None:
+        """Raise InputError that names the first option that is out of its range."""
+        try:
+            TypeAdapter(TrainConfig).validate_python(asdict(self))
+        except ValidationError as error:
+            first = error.errors()[0]
+            flag = "--" + ".".join(part for part in first["loc"] if isinstance(part, str)).replace("_", "-")
+            raise InputError(flag, f"{first['msg']} (got {first['input']!r})", "give one that is") from error
 
     def to_json(self) -> dict[str, Any]:
         """Nested plain values; of the hyperparameters, those that matter."""
@@ -141,5 +153,5 @@ def write_atomic(path: Path, content: bytes) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise InputError(
-            path, f"cannot be written: {error.strerror}", "free space; a run goes on with --resume"
+            path, f"cannot be written: {error.strerror}", "mend that; a run then goes on with --resume"
         ) from error

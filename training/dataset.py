@@ -172,15 +172,21 @@ def load_domains(robot: Robot, paths: dict[str, Path]) -> dict[str, Transitions]
         InputError: A dataset is of another domain, robot or task, has NaN or Inf, actions outside [-1, 1] or (target)
             too few transitions.
     """
-    loaded: dict[str, Transitions] = {}
-    for domain, path in paths.items():
-        whole = read_chunks(open_domain(robot, domain, path), Observer(robot.spec), sys.maxsize)
-        loaded[domain] = next(whole)
-        if domain == "target" and (rows := len(loaded[domain])) < MIN_TARGET:
-            raise InputError(
-                path, f"only {rows} target transitions, at least {MIN_TARGET} are needed", "record a longer rollout"
-            )
-    return loaded
+    return {name: read_whole(robot, name, dataset) for name, dataset in open_domains(robot, paths).items()}
+
+
+def read_whole(robot: Robot, domain: str, dataset: Dataset) -> Transitions:
+    """All transitions of a dataset that `open_domain` opened; raises InputError as `load_domains`."""
+    whole = next(read_chunks(dataset, Observer(robot.spec), sys.maxsize))
+    if domain == "target" and (rows := len(whole)) < MIN_TARGET:
+        problem = f"only {rows} target transitions, at least {MIN_TARGET} are needed"
+        raise InputError(dataset.path, problem, "record a longer rollout")
+    return whole
+
+
+def open_domains(robot: Robot, paths: dict[str, Path]) -> dict[str, Dataset]:
+    """`open_domain` of each."""
+    return {domain: open_domain(robot, domain, path) for domain, path in paths.items()}
 
 
 def open_domain(robot: Robot, domain: str, path: Path) -> Dataset:

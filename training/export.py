@@ -24,12 +24,13 @@ from landbridge.episode import commit, now
 from landbridge.errors import InputError
 from landbridge.manifest import CALIBRATION, Drift, Manifest
 from landbridge.observation import Observer
+from landbridge.robot import Robot
 from landbridge.spec import require_new
 from landbridge.task import load_task
-from landbridge.training.dataset import Transitions
+from landbridge.training.dataset import Transitions, open_domains
 from landbridge.training.monitoring import TargetModel, describe, drift, target_model
 from landbridge.training.policy import Actor, Trained, load_trained
-from landbridge.training.run import METRICS, read_run
+from landbridge.training.run import METRICS, has_reached, read_run
 from landbridge.training.stream import digests, read_domains
 
 OPSET = 18  # ONNX 1.13: within what TensorRT 8.6 (JetPack 6) and every onnxruntime since 1.14 read
@@ -58,10 +59,9 @@ def export(run: Path, out: Path) -> dict[str, Any]:
     require_new(out)
     plain, trained = read_run(run), load_trained(run)
     spec, task, config = trained.robot.spec, load_task(trained.robot), plain["train"]
-    paths = {name: Path(plain[name]) for name in ("source", "target") if plain[name]}
-    domains, stream = read_domains(trained.robot, paths, streamed=bool(plain.get("scratch")))
-    if not {*plain["dataset_hashes"].values()} <= {*digests(domains, stream).values()}:
-        raise InputError(run, "its datasets have changed since it was trained on them", "restore them or train anew")
+    if not has_reached(run, config["steps"]):
+        raise InputError(run, f"has not come to its end at step {config['steps']}", "go on with `train --resume`")
+    domains = _domains(run, plain, trained.robot)
     golden = _golden(trained.actor, np.concatenate([data.obs for data in domains.values()]))
     graph = to_onnx(trained.actor, {"obs": golden["obs"][:1]}, ["action"])
     difference = float(np.abs(_run(graph, {"obs": golden["obs"]}) - golden["action"]).max())
@@ -98,6 +98,15 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         "tensorrt": ", ".join(beyond_tensorrt(graph)) or "reads every operator of the policy",
         "live_mismatch": "alignment.onnx" if "alignment.onnx" in files else "none: no predictor or too few target data",
     }
+
+
+def _domains(run: Path, plain: dict[str, Any], robot: Robot) -> dict[str, Transitions]:
+    """The datasets that a run was given, as they were then; of a stream its sample."""
+    paths = {name: Path(plain[name]) for name in ("source", "target") if plain[name]}
+    domains, stream = read_domains(robot, open_domains(robot, paths), streamed=bool(plain.get("scratch")))
+    if not {*plain["dataset_hashes"].values()} <= {*digests(domains, stream).values()}:
+        raise InputError(run, "its datasets have changed since it was trained on them", "restore them or train anew")
+    return domains
 
 
 def to_onnx(module: nn.Module, example: dict[str, NDArray[np.float32]], outputs: list[str]) -> bytes:

@@ -71,10 +71,13 @@ def load_trained(run: Path) -> Trained:
     """Read a run folder.
 
     Raises:
-        InputError: It is no run, or its checkpoint is unreadable.
+        InputError: It is no run, its checkpoint is unreadable, or its robot is another one now.
     """
     plain, state = read_run(run), read_checkpoint(run)
     config, robot = TrainConfig.from_json(plain["train"]), load_robot(plain["robot"])
+    if plain.get("robot_hash", robot.spec.digest()) != robot.spec.digest():  # older runs name none
+        problem = f"robot {robot.spec.name!r} has changed since ({plain['robot_hash'][:12]} then)"
+        raise InputError(run, problem, "restore that robot.yaml, or train again")
     task, normaliser = load_task(robot), Normaliser(np.array(plain["obs_mean"]), np.array(plain["obs_std"]))
     agent_config, observer, cpu = config.agent_config, task.observer, torch.device("cpu")
     context = Context(robot, task, normaliser, agent_config.gamma, config.reward_scale, cpu, config.seed)
@@ -93,8 +96,13 @@ def load_actor(run: Path) -> tuple[Actor, Robot]:
 
 def load_policy(path: Path, robot: Robot) -> Behaviour:
     """The policy of a run folder or a bundle; raises InputError if it was made for another robot."""
+    if not path.exists():
+        raise InputError(path, "no such run or bundle", "name the --out of `landbridge train`, `export` or `import`")
     if (path / CONFIG).is_file():
-        actor = load_actor(path)[0]
+        actor, trained_for = load_actor(path)
+        if trained_for.spec.digest() != robot.spec.digest():
+            problem = f"was trained for robot {trained_for.spec.name!r}, this is {robot.spec.name!r}"
+            raise InputError(path, problem, f"add --robot {read_run(path)['robot']}")
         return lambda batch, rng: actor.numpy
     bundle = read_bundle(path)
     bundle.require_robot(robot.spec)

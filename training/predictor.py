@@ -8,8 +8,10 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from landbridge.spec import NonNegative, Positive
 from landbridge.task import Task
 from landbridge.training.dataset import Normaliser, Transitions
 
@@ -31,13 +33,13 @@ class PredictorConfig:
         weight_decay: Of AdamW.
     """
 
-    members: int = 3
-    hidden: int = 128
-    source_steps: int = 3000
-    steps: int = 1500
-    batch: int = 256
-    lr: float = 1e-3
-    weight_decay: float = 1e-4
+    members: PositiveInt = 3
+    hidden: PositiveInt = 128
+    source_steps: NonNegativeInt = 3000
+    steps: NonNegativeInt = 1500
+    batch: PositiveInt = 256
+    lr: Positive = 1e-3
+    weight_decay: NonNegative = 1e-4
 
 
 class Predictor(nn.Module):

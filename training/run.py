@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from landbridge.errors import InputError
+from landbridge.robot import robots
+from landbridge.training.config import TrainConfig
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
@@ -18,7 +20,7 @@ DIAGNOSTICS = "diagnostics.json"
 class Inputs:
     """What a run is made of besides its configuration: the arguments of `landbridge.training.train.train`."""
 
-    robot: str
+    robot: str = "furuta"
     source: Path | None = None
     target: Path | None = None
     scratch: Path | None = None
@@ -38,23 +40,47 @@ class Inputs:
         return replace(began, scratch=scratch or began.scratch)
 
     def to_json(self) -> dict[str, str | None]:
-        """Names, and absolute paths."""
-        return {name: str(v.resolve()) if isinstance(v, Path) else v for name, v in vars(self).items()}
+        """Names, and absolute paths: a run is gone on with from anywhere."""
+        paths = {name: str(v.resolve()) if isinstance(v, Path) else v for name, v in vars(self).items()}
+        return paths | {"robot": self.robot if self.robot in robots() else str(Path(self.robot).resolve())}
 
 
 def read_run(folder: Path) -> dict[str, Any]:
     """The `config.json` of a run folder.
 
     Raises:
-        InputError: There is none, or it is not readable.
+        InputError: There is none, it is not readable, or has other options than this version.
     """
     try:
         run: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+        TrainConfig.from_json(run["train"])
     except (OSError, ValueError) as error:
         raise InputError(
             folder / CONFIG, f"not a readable run: {error}", "name the --out of `landbridge train`"
         ) from error
+    except (KeyError, TypeError) as error:
+        raise InputError(folder / CONFIG, f"of another version of landbridge: {error}", "train again") from error
     return run
+
+
+def refuse_others(out: Path, run: dict[str, Any], config: TrainConfig, asked: Inputs) -> None:
+    """Raise InputError if an option was given that the run did not begin with; the defaults count as not given."""
+    given, default = (_flat({**asdict(c), **i.to_json()}) for c, i in ((config, asked), (TrainConfig(), Inputs())))
+    began = _flat({**run["train"], **{name: run.get(name) for name in ("robot", "source", "target", "score")}})
+    if differ := [name for name, value in began.items() if given[name] not in (value, default[name])]:
+        shown = ", ".join(f"{name.replace('_', '-')} {began[name]}, not {given[name]}" for name in differ)
+        raise InputError(out, f"began with --{shown}", "resume it as it is, or train anew with another --out")
+
+
+def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested values by dotted names, tuples as lists."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{above}{name}.")
+        else:
+            flat[above + name] = list(value) if isinstance(value, tuple) else value
+    return flat
 
 
 def has_reached(folder: Path, step: int) -> bool:

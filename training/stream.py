@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import reduce
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from landbridge.episode import Dataset
 from landbridge.observation import Observer
 from landbridge.robot import Robot
 from landbridge.training import ranks
-from landbridge.training.dataset import Moments, Normaliser, Transitions, load_domains, open_domain, read_chunks
+from landbridge.training.dataset import Moments, Normaliser, Transitions, read_chunks, read_whole
 
 CHUNK = 2**18  # transitions in memory at once; also those of the sample
 
@@ -31,8 +31,8 @@ class Stream:
         InputError: As `dataset.load_domains`.
     """
 
-    def __init__(self, robot: Robot, path: Path) -> None:
-        self.dataset, self._observer = open_domain(robot, "source", path), Observer(robot.spec)
+    def __init__(self, robot: Robot, dataset: Dataset) -> None:
+        self.dataset, self._observer = dataset, Observer(robot.spec)
         rng = np.random.default_rng(0)  # of the dataset, not of the run: every run is fitted to the same sample
         share = min(1.0, CHUNK / self.dataset.transitions)
         sha, parts, moments = hashlib.sha256(), [], []
@@ -72,13 +72,18 @@ class Stream:
                 progress.advance(bar, len(chunk))
 
 
-def read_domains(robot: Robot, paths: dict[str, Path], streamed: bool) -> tuple[dict[str, Transitions], Stream | None]:
-    """As `dataset.load_domains`; but with `streamed` a source is its sample, and all of it the stream."""
-    if not streamed or "source" not in paths:
-        return load_domains(robot, paths), None
-    others = load_domains(robot, {name: path for name, path in paths.items() if name != "source"})
-    stream = Stream(robot, paths["source"])
-    return {"source": stream.sample, **others}, stream
+def read_domains(
+    robot: Robot, datasets: dict[str, Dataset], streamed: bool
+) -> tuple[dict[str, Transitions], Stream | None]:
+    """The transitions of each of `dataset.open_domains`; with `streamed` a source is its sample, and all of it the
+    stream.
+    """
+    whole = [name for name in datasets if not (streamed and name == "source")]
+    domains = {name: read_whole(robot, name, datasets[name]) for name in whole}
+    if len(whole) == len(datasets):
+        return domains, None
+    stream = Stream(robot, datasets["source"])
+    return {"source": stream.sample, **domains}, stream
 
 
 def digests(domains: dict[str, Transitions], stream: Stream | None) -> dict[str, str]:

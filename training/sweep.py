@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from landbridge.errors import InputError
-from landbridge.robot import load_robot
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
 from landbridge.training.config import TrainConfig, write_atomic
@@ -85,13 +85,9 @@ def sweep(
         Trial(run, shown, config, inputs[config.seed], engine, scenarios, episodes)
         for run, shown, config in _runs(out, choices, seeds)
     ]
-    made = {
-        str(path): open_domain(machine, domain, path).metadata.created
-        for trial in trials
-        for domain, path in needed(trial.config.alignment, trial.inputs).items()
-    }
     fixed = {"source": source, "target": target, "robot": robot, "options": choices}
-    _claim(out, {name: {name: value} for name, value in fixed.items()} | {"datasets": made, "scenarios": rungs})
+    plan = {name: {name: value} for name, value in fixed.items()}
+    _claim(out, plan | {"datasets": _made(machine, trials), "scenarios": rungs})
     for trial in trials:
         trial.refuse_another()
     left = [trial for trial in trials if not trial.complete]
@@ -117,6 +113,13 @@ def _refuse(
             raise InputError(flag, f"{' '.join(map(str, given))} has one twice", "give each once")
     if gpus and address is None:
         raise InputError("--gpus", f"{gpus:g} without --address", "name a Ray cluster, or leave it out")
+
+
+def _made(robot: Robot, trials: list[Trial]) -> dict[str, str]:
+    """When each dataset that a trial needs was made, by its path."""
+    needs = [needed(trial.config.alignment, trial.inputs) for trial in trials]
+    paths = {(domain, path) for need in needs for domain, path in need.items()}
+    return {str(path): open_domain(robot, domain, path).metadata.created for domain, path in sorted(paths)}
 
 
 def _of_seed(path: str | None, seed: int) -> Path | None:
@@ -155,7 +158,9 @@ def _settings(choices: dict[str, list[str]]) -> Iterator[tuple[tuple[str, str], 
 def _config(setting: tuple[tuple[str, str], ...]) -> TrainConfig:
     """What `landbridge train` would make of these options; where it refuses one, this does in the same words."""
     arguments = [word for name, value in setting for word in (f"--{name.replace('_', '-')}", *value.split())]
-    return tyro.cli(tyro.conf.FlagConversionOff[TrainConfig], args=arguments, prog="landbridge train")
+    config = tyro.cli(tyro.conf.FlagConversionOff[TrainConfig], args=arguments, prog="landbridge train")
+    config.require_valid()
+    return config
 
 
 def _claim(out: Path, plan: dict[str, dict[str, Any]]) -> None:

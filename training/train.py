@@ -20,23 +20,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from landbridge.episode import commit, now, open_dataset
+from landbridge.episode import Dataset, commit, now
 from landbridge.errors import InputError
 from landbridge.manifest import CALIBRATION
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import load_scenario
+from landbridge.spec import require_new
 from landbridge.task import Task, load_task
 from landbridge.training import ranks
 from landbridge.training.agents import AGENTS
 from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.alignments.base import Context
 from landbridge.training.config import TrainConfig, write_atomic
-from landbridge.training.dataset import Normaliser, Transitions, pack
+from landbridge.training.dataset import Normaliser, Transitions, open_domains, pack
 from landbridge.training.evaluate import score as score_policy
 from landbridge.training.log import Log
 from landbridge.training.policy import Actor
-from landbridge.training.run import CONFIG, DIAGNOSTICS, Inputs, read_run
+from landbridge.training.run import CONFIG, DIAGNOSTICS, Inputs, read_run, refuse_others
 from landbridge.training.stream import Stream, digests, read_domains
 from landbridge.training.stretches import Stretches
 from landbridge.training.trainer import Trainer, read_checkpoint, restore
@@ -78,20 +79,26 @@ def train(
         resume: Continue the run in `out` with its own configuration, to the last bit as if never interrupted.
     """
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
-    inputs = Inputs(robot, source, target, scratch, score)
-    run = read_run(out) if resume else None
-    if run is not None:
+    inputs, run = Inputs(robot, source, target, scratch, score), None
+    if resume:
+        run = read_run(out)
+        refuse_others(out, run, config, inputs)
         config, inputs = TrainConfig.from_json(run["train"]), Inputs.of(run, out, scratch)
     elif out.exists():
         raise InputError(out, "already exists", "choose another --out, remove it, or add --resume")
+    else:
+        require_new(out)
+        config.require_valid()
     machine = load_robot(inputs.robot)
     if inputs.score is not None:  # an engine may refuse a robot
         make_plant(machine, "bullet", load_scenario(machine, inputs.score), np.random.default_rng()).close()
-    domains, stream, hashes = _read(machine, config.alignment, inputs)
+    datasets = open_domains(machine, needed(config.alignment, inputs))
+    calibrations = _calibrations(datasets)
+    domains, stream = read_domains(machine, datasets, streamed=inputs.scratch is not None)
+    hashes = {str(datasets[name].path): digest for name, digest in digests(domains, stream).items()}
     if run is not None and [*hashes.values()] != [*run["dataset_hashes"].values()]:  # keys are paths as first given
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
     names = load_task(machine).observer.names
-    calibrations = _calibrations(needed(config.alignment, inputs))
     normaliser = stream.normaliser(domains, names) if stream else Normaliser.of(list(domains.values()), names)
     state = read_checkpoint(out) if resume else None
     began = time.perf_counter()
@@ -99,7 +106,7 @@ def train(
     fit_seconds = time.perf_counter() - began
     ranks.wait()  # the others have seen that `out` is new
     if not resume and ranks.leads():
-        _write_config(out, inputs, hashes, calibrations, normaliser, config)
+        _write_config(out, machine, inputs, hashes, calibrations, normaliser, config)
     _train(trainer, _scorer(trainer, normaliser, machine, inputs.score))
     figures = _report(trainer, fit_seconds) if ranks.leads() else {}
     if trainer.step < config.steps:
@@ -107,16 +114,9 @@ def train(
     return figures
 
 
-def _read(robot: Robot, alignment: str, inputs: Inputs) -> tuple[dict[str, Transitions], Stream | None, dict[str, str]]:
-    """The domains that an alignment reads, the stream if one is but its sample, and the digest of every dataset."""
-    paths = needed(alignment, inputs)
-    domains, stream = read_domains(robot, paths, streamed=inputs.scratch is not None)
-    return domains, stream, {str(paths[name]): digest for name, digest in digests(domains, stream).items()}
-
-
-def _calibrations(paths: dict[str, Path]) -> dict[str, str]:
+def _calibrations(datasets: dict[str, Dataset]) -> dict[str, str]:
     """The digest of the calibration of each domain that has one; a warning if they are two."""
-    every = {name + CALIBRATION: open_dataset(path).metadata.calibration for name, path in paths.items()}
+    every = {name + CALIBRATION: dataset.metadata.calibration for name, dataset in datasets.items()}
     found = {name: digest for name, digest in every.items() if digest}
     if len({*found.values()}) > 1:
         shown = " and ".join(f"{name} {digest[:12]}" for name, digest in found.items())
@@ -126,6 +126,7 @@ def _calibrations(paths: dict[str, Path]) -> dict[str, str]:
 
 def _write_config(
     out: Path,
+    robot: Robot,
     inputs: Inputs,
     hashes: dict[str, str],
     calibrations: dict[str, str],
@@ -136,6 +137,7 @@ def _write_config(
     out.mkdir(parents=True)
     plain = {
         **inputs.to_json(),
+        "robot_hash": robot.spec.digest(),
         "dataset_hashes": hashes,
         "obs_mean": normaliser.mean.tolist(),
         "obs_std": normaliser.std.tolist(),
@@ -195,8 +197,7 @@ def assemble(
 ) -> Trainer:
     """`build` for the data of any task, which need not be a robot's."""
     torch.manual_seed(config.seed)
-    fastest = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(fastest if config.device == "auto" else config.device)
+    device = _device(config.device)
     context = Context(robot, task, normaliser, config.agent_config.gamma, config.reward_scale, device, config.seed)
     alignment = ALIGNMENTS[config.alignment](config.alignment_config, context).to(device)
     source, target = domains.get("source"), domains.get("target")
@@ -231,6 +232,15 @@ def assemble(
     if state is not None:
         trainer.load(state)
     return trainer
+
+
+def _device(name: str) -> torch.device:
+    """The device that `--device` names; raises InputError for a GPU that is not there."""
+    found = torch.cuda.device_count()
+    device = torch.device(name if name != "auto" else "cuda" if found else "cpu")
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise InputError("--device", f"{name}, and torch finds {found} CUDA devices", "leave it out")
+    return device
 
 
 Scorer = Callable[[int], dict[str, float | str]]

@@ -66,8 +66,12 @@ class Trainer:
         """Train to `config.steps`, calling `on_block(step, metrics)` after each block; end early when `stop()`.
 
         Raises:
-            InputError: A loss is NaN or Inf; the offending rows are in `nan_batch.npz`, the last checkpoint is good.
+            InputError: A loss or a parameter is NaN or Inf; the offending rows are in `nan_batch.npz`, the last
+                checkpoint is good.
         """
+        if self.step == self.config.steps:  # killed between its last checkpoint and its diagnostics
+            self._refresh()
+            return
         self.save()  # there is a good one from the first step on
         saved = time.monotonic()
         while self.step < self.config.steps and not ranks.any_of(stop()):
@@ -84,8 +88,7 @@ class Trainer:
         if self.stretches is not None:
             self.source = self.stretches.pool(self.step // BLOCK).to(self.agent.generator.device)
         aligned = -time.perf_counter()
-        if self.source is not None:
-            self.alignment.refresh(self._value, self.step / self.config.steps)
+        self._refresh()
         aligned += time.perf_counter()
         picks = [self._draw(rows, steps) for rows in (self.source, self.target)]
         shown: list[Tensor] = []
@@ -105,6 +108,10 @@ class Trainer:
         self.step += steps
         figures = dict(zip(self.agent.metrics, table.mean(0).tolist(), strict=True))
         return figures | {k: v for k, v in self.alignment.diagnostics().figures.items() if not k.startswith("heldout")}
+
+    def _refresh(self) -> None:
+        if self.source is not None or self.stretches is not None:
+            self.alignment.refresh(self._value, self.step / self.config.steps)
 
     def _draw(self, rows: Tensor | None, steps: int) -> Tensor | None:
         if rows is None:
@@ -136,6 +143,7 @@ class Trainer:
 
     def _refuse_nan(self, table: Tensor, picks: list[Tensor | None]) -> None:
         bad = ~table.isfinite().all(1)
+        bad[-1] |= not self.agent.is_finite  # what the last step made of them shows in no loss of this block
         if not bad.any():
             return
         first = int(bad.nonzero()[0])
@@ -144,7 +152,7 @@ class Trainer:
             np.savez(self.folder / "nan_batch.npz", rows=rows.numpy(), weights=weights.numpy())
         raise InputError(
             self.folder / "nan_batch.npz",
-            f"a loss became NaN or Inf at step {self.step + first}; {CHECKPOINT} is from before",
+            f"a loss or a parameter became NaN or Inf at step {self.step + first}; {CHECKPOINT} is from before",
             f"look at these rows; a smaller --{self.config.agent}.lr or --reward-scale helps if they are sound",
         )
 

@@ -149,7 +149,7 @@ def test_evaluation_is_paired_and_repeatable(run: Path, bundle: Path) -> None:
 def test_unknown_policies_are_refused() -> None:
     with pytest.raises(InputError, match="no behaviour 'moonwalk'"):
         evaluate(["behaviour:moonwalk"])
-    with pytest.raises(InputError, match="not a bundle"):
+    with pytest.raises(InputError, match="no such run or bundle"):
         load_policy(Path("/nowhere"), load_robot("furuta"))
     with pytest.raises(InputError, match="at least one of each"):
         evaluate([])

@@ -23,7 +23,7 @@ from landbridge.training import stream, stretches
 from landbridge.training.agents.iql import IQLConfig
 from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.config import TrainConfig
-from landbridge.training.dataset import Normaliser, load_domains
+from landbridge.training.dataset import Normaliser, load_domains, open_domain, open_domains
 from landbridge.training.export import export
 from landbridge.training.stream import Stream, read_domains
 from landbridge.training.stretches import Stretches
@@ -57,7 +57,7 @@ def in_order(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 def made(data: Data, folder: Path, name: str, scratch: Path | None) -> Any:
     """A trainer, its source in memory or on disk."""
     paths = {key: getattr(data, key) for key in ALIGNMENTS[name].domains}
-    domains, whole = read_domains(ROBOT, paths, streamed=scratch is not None)
+    domains, whole = read_domains(ROBOT, open_domains(ROBOT, paths), streamed=scratch is not None)
     normaliser = whole.normaliser(domains, NAMES) if whole else Normaliser.of(list(domains.values()), NAMES)
     config = dataclasses.replace(SMALL, alignment=name)  # type: ignore[arg-type]
     return build(folder, domains, normaliser, ROBOT, config, None, whole, scratch)
@@ -81,7 +81,7 @@ def test_chunks_change_neither_the_digest_of_rows_nor_the_normaliser(
 ) -> None:
     monkeypatch.setattr(stream, "CHUNK", 400)  # of 1500 rows; episodes are longer
     domains = load_domains(ROBOT, {"source": data.source, "target": data.target})
-    whole = Stream(ROBOT, data.source)
+    whole = Stream(ROBOT, open_domain(ROBOT, "source", data.source))
     plain, pooled = Normaliser.of(list(domains.values()), NAMES), whole.normaliser(domains, NAMES)
     np.testing.assert_allclose(pooled.mean, plain.mean, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(pooled.std, plain.std, rtol=1e-12)
@@ -90,14 +90,14 @@ def test_chunks_change_neither_the_digest_of_rows_nor_the_normaliser(
     assert [len(whole.sample), len(np.unique(whole.sample.episode))] == [401, len(open_dataset(data.source))]
     obs = np.concatenate([chunk.obs for chunk in chunks])
     np.testing.assert_array_equal(in_order(obs), in_order(domains["source"].obs))
-    assert whole.digest == Stream(ROBOT, data.source).digest
+    assert whole.digest == Stream(ROBOT, open_domain(ROBOT, "source", data.source)).digest
 
     def touch(episode: Episode) -> Episode:
         return dataclasses.replace(episode, rewards=episode.rewards + np.float32(1e-3))
 
     source = open_dataset(data.source)
     write_dataset(tmp_path / "other", (touch(e) for e in source), source.metadata)
-    assert Stream(ROBOT, tmp_path / "other").digest != whole.digest
+    assert Stream(ROBOT, open_domain(ROBOT, "source", tmp_path / "other")).digest != whole.digest
 
 
 def test_a_nan_in_a_later_chunk_is_named_by_its_row(
@@ -109,7 +109,7 @@ def test_a_nan_in_a_later_chunk_is_named_by_its_row(
     episodes[-1].rewards[-1] = np.nan
     write_dataset(tmp_path / "nan", episodes, source.metadata)
     with pytest.raises(InputError, match="1 transitions have NaN or Inf, first at rows 1499"):
-        Stream(ROBOT, tmp_path / "nan")
+        Stream(ROBOT, open_domain(ROBOT, "source", tmp_path / "nan"))
 
 
 def test_every_row_is_drawn_as_often_as_every_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_a_block_sees_the_whole_dataset_whatever_its_order(
         )
 
     write_dataset(tmp_path / "sorted", map(episode, values), open_dataset(data.source).metadata)
-    whole = Stream(ROBOT, tmp_path / "sorted")
+    whole = Stream(ROBOT, open_domain(ROBOT, "source", tmp_path / "sorted"))
     parts = (torch.from_numpy(chunk.obs[:, :1]) for chunk in whole.shuffled(0))
     disk = Stretches(tmp_path, parts, (len(whole), 1), seed=0)
     means = np.array([disk.pool(block).mean().item() for block in range(200)])

@@ -6,12 +6,14 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from landbridge.spec import Positive, Share
 from landbridge.training import ranks
 from landbridge.training.dataset import Batch, unpack
 
@@ -29,12 +31,12 @@ class AgentConfig:
         weigh: Losses that the row weights apply to; the others see every row alike.
     """
 
-    hidden: tuple[int, ...] = (128, 128)
-    gamma: float = 0.99
-    polyak: float = 0.02
-    lr: float = 1e-3
-    averaging: float = 0.1
-    weigh: tuple[str, ...] = ("q",)
+    hidden: tuple[PositiveInt, ...] = (128, 128)
+    gamma: Share = 0.99
+    polyak: Annotated[Share, Field(gt=0)] = 0.02
+    lr: Positive = 1e-3
+    averaging: Share = 0.1
+    weigh: tuple[Literal["q", "v", "pi"], ...] = ("q",)
 
 
 class Agent(nn.Module, ABC):
@@ -160,6 +162,11 @@ class Agent(nn.Module, ABC):
         horizon = min(step + 1.0, self.config.averaging * self._steps)  # the plain mean at first
         self._follow("policy_average", 1 / max(1.0, horizon))
         return shown
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every trained parameter is a number."""
+        return all(bool(flat.isfinite().all()) for flat, _ in self._groups)
 
     @torch.no_grad()
     def _follow(self, target: str, rate: float) -> None:

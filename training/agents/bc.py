@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,9 +15,9 @@ from landbridge.training.networks import Policy
 
 @dataclass(frozen=True)
 class BCConfig(AgentConfig):
-    """Only `hidden`, `lr` and `weigh` matter; the one loss is the policy's, so that is what the weights apply to."""
+    """`gamma` and `polyak` do not matter; the one loss is the policy's, so that is what the weights apply to."""
 
-    weigh: tuple[str, ...] = ("pi",)
+    weigh: tuple[Literal["pi"], ...] = ("pi",)
 
 
 class BC(Agent):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from landbridge.spec import NonNegative, Positive
 from landbridge.training.agents.base import Agent, AgentConfig
 from landbridge.training.dataset import Batch
 from landbridge.training.networks import MLP, SquashedPolicy, least
@@ -23,9 +26,10 @@ class CQLConfig(AgentConfig):
         num_actions: Actions drawn per row and proposal for the log-sum-exp.
     """
 
-    lr: float = 3e-4
-    alpha: float = 0.02
-    num_actions: int = 4
+    lr: Positive = 3e-4
+    weigh: tuple[Literal["q", "pi"], ...] = ("q",)
+    alpha: NonNegative = 0.02
+    num_actions: PositiveInt = 4
 
 
 class CQL(Agent):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from landbridge.spec import NonNegative, Share
 from landbridge.training.agents.base import Agent, AgentConfig
 from landbridge.training.dataset import Batch
 from landbridge.training.networks import MLP, Policy, least
@@ -23,8 +26,8 @@ class IQLConfig(AgentConfig):
         weight_temp: beta of the policy weight exp(beta A).
     """
 
-    expectile: float = 0.7
-    weight_temp: float = 3.0
+    expectile: Annotated[Share, Field(gt=0, lt=1)] = 0.7
+    weight_temp: NonNegative = 3.0
 
 
 class IQL(Agent):

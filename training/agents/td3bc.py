@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from landbridge.spec import NonNegative
 from landbridge.training.agents.base import Agent, AgentConfig
 from landbridge.training.dataset import Batch
 from landbridge.training.networks import MLP, Policy, least
@@ -23,10 +26,11 @@ class TD3BCConfig(AgentConfig):
         policy_freq: Critic updates per policy update.
     """
 
-    alpha: float = 2.5
-    policy_noise: float = 0.2
-    noise_clip: float = 0.5
-    policy_freq: int = 2
+    weigh: tuple[Literal["q", "pi"], ...] = ("q",)
+    alpha: NonNegative = 2.5
+    policy_noise: NonNegative = 0.2
+    noise_clip: NonNegative = 0.5
+    policy_freq: PositiveInt = 2
 
 
 class TD3BC(Agent):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from landbridge.spec import NonNegative, Positive
 from landbridge.training.alignments.base import Alignment, Context, Diagnostics
 from landbridge.training.alignments.domains import ClassifierConfig, DomainClassifiers
 from landbridge.training.dataset import Transitions
@@ -22,8 +23,8 @@ class DARAConfig:
         classifiers: The domain classifiers.
     """
 
-    eta: float = 0.1
-    clip: float = 10.0
+    eta: NonNegative = 0.1
+    clip: Positive = 10.0
     classifiers: ClassifierConfig = field(default_factory=ClassifierConfig)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from landbridge.spec import Positive
 from landbridge.training.alignments.base import Context, FixedWeights
 from landbridge.training.alignments.domains import ClassifierConfig, DomainClassifiers
 from landbridge.training.dataset import Transitions
@@ -21,7 +22,7 @@ class DensityRatioConfig:
         classifiers: The domain classifiers. Less input noise than DARA's: the ratio is used as it is, not as a hint.
     """
 
-    clip: float = 10.0
+    clip: Positive = 10.0
     classifiers: ClassifierConfig = field(default_factory=lambda: ClassifierConfig(noise=0.1))
 
 

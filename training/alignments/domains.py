@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from landbridge.spec import NonNegative, Positive
 from landbridge.training.dataset import Normaliser, Transitions, triples
 from landbridge.training.networks import MLP
 
@@ -19,11 +21,11 @@ CHUNK = 65_536  # rows evaluated at once
 class ClassifierConfig:
     """Attributes: hidden width, Adam steps, rows of each domain per step, learning rate, std of the input noise."""
 
-    hidden: int = 256
-    steps: int = 3000
-    batch: int = 128
-    lr: float = 3e-4
-    noise: float = 1.0
+    hidden: PositiveInt = 256
+    steps: PositiveInt = 3000
+    batch: PositiveInt = 128
+    lr: Positive = 3e-4
+    noise: NonNegative = 1.0
 
 
 class DomainClassifiers(nn.Module):

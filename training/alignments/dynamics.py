@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landbridge.spec import Share
 from landbridge.training.alignments.base import Value
 from landbridge.training.alignments.predictive import Predictive, PredictiveConfig
 from landbridge.training.dataset import Batch, Transitions
@@ -17,7 +18,7 @@ from landbridge.training.dataset import Batch, Transitions
 class DynamicsConfig(PredictiveConfig):
     """Hyperparameters; one default for all robots."""
 
-    warmup: float = 0.0  # the weight does not depend on V, so there is nothing to wait for
+    warmup: Share = 0.0  # the weight does not depend on V, so there is nothing to wait for
 
 
 class Dynamics(Predictive):

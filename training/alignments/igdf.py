@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from landbridge.spec import Finite, Positive, Share
 from landbridge.training.alignments.base import Alignment, Context, Diagnostics, Value, weight_figures
 from landbridge.training.alignments.vgdf import keep_top
 from landbridge.training.dataset import Batch, Transitions
@@ -30,13 +33,13 @@ class IGDFConfig:
         lr: Adam's learning rate.
     """
 
-    xi: float = 0.25
-    alpha: float = 1.0
-    hidden: int = 256
-    embedding: int = 64
-    steps: int = 7000
-    batch: int = 128
-    lr: float = 3e-4
+    xi: Annotated[Share, Field(gt=0)] = 0.25
+    alpha: Finite = 1.0
+    hidden: PositiveInt = 256
+    embedding: PositiveInt = 64
+    steps: PositiveInt = 7000
+    batch: Annotated[int, Field(ge=2)] = 128
+    lr: Positive = 3e-4
 
 
 class IGDF(Alignment):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
+from landbridge.spec import Share
 from landbridge.training.alignments.base import Alignment, Context
 from landbridge.training.dataset import Transitions
 from landbridge.training.predictor import Predictor, PredictorConfig, split_episodes
@@ -27,7 +29,7 @@ class ModelledConfig:
         predictor: The ensemble.
     """
 
-    holdout: float = 0.2
+    holdout: Annotated[Share, Field(gt=0, lt=1)] = 0.2
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
 
 

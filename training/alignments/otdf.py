@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from landbridge.spec import Share
 from landbridge.training.alignments.base import FixedWeights
 from landbridge.training.dataset import Transitions, triples
 
@@ -19,17 +22,17 @@ class OTDFConfig:
 
     Attributes:
         keep: Share of the source rows that are kept.
-        epsilon: Entropic regularisation of the transport.
+        epsilon: Entropic regularisation of the transport; see `sinkhorn` for its bound.
         iterations: Sinkhorn iterations.
         chunk: Source rows transported at once, as in the paper's code.
         max_target: Target rows used; more are drawn at random, since the cost matrix has chunk x target entries.
     """
 
-    keep: float = 0.8
-    epsilon: float = 0.05
-    iterations: int = 50
-    chunk: int = 10_000
-    max_target: int = 3_000
+    keep: Annotated[Share, Field(gt=0)] = 0.8
+    epsilon: Annotated[float, Field(ge=0.03, allow_inf_nan=False)] = 0.05
+    iterations: PositiveInt = 50
+    chunk: PositiveInt = 10_000
+    max_target: PositiveInt = 3_000
 
 
 class OTDF(FixedWeights):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
+from landbridge.spec import Positive, Share
 from landbridge.training.alignments.base import (
     Context,
     Diagnostics,
@@ -35,9 +37,9 @@ class PredictiveConfig(ModelledConfig):
         warmup: Share of the run over which the weights are blended in from 1.
     """
 
-    temperature: float = 1.0
-    ess_floor: float = 0.2
-    warmup: float = 0.2
+    temperature: Positive = 1.0
+    ess_floor: Annotated[Share, Field(le=0.99)] = 0.2
+    warmup: Share = 0.2
 
 
 class Predictive(Modelled, ABC):

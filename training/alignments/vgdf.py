@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from landbridge.training.alignments.base import Value
+from landbridge.errors import InputError
+from landbridge.spec import Share
+from landbridge.training.alignments.base import Context, Value
 from landbridge.training.alignments.tabb import Tabb, TabbConfig
 from landbridge.training.dataset import Batch
 
@@ -20,8 +24,8 @@ class VGDFConfig(TabbConfig):
         xi: Share of the source rows weighed at once that is kept.
     """
 
-    warmup: float = 0.0
-    xi: float = 0.25
+    warmup: Share = 0.0
+    xi: Annotated[Share, Field(gt=0)] = 0.25
 
 
 class VGDF(Tabb):
@@ -34,6 +38,11 @@ class VGDF(Tabb):
     """
 
     config: VGDFConfig
+
+    def __init__(self, config: VGDFConfig, context: Context) -> None:
+        if config.predictor.members < 2:
+            raise InputError("--vgdf.predictor.members", "one member has no deviation", "give at least 2")
+        super().__init__(config, context)
 
     def weights(self, batch: Batch, value: Value) -> Tensor:
         """1 / xi or 0, (N,): a mean of 1."""

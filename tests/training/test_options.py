@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from landbridge.errors import InputError
+from landbridge.robot import load_robot
+from landbridge.training.agents.base import Agent
+from landbridge.training.agents.bc import BCConfig
+from landbridge.training.agents.cql import CQLConfig
+from landbridge.training.agents.iql import IQLConfig
+from landbridge.training.alignments.otdf import OTDFConfig
+from landbridge.training.alignments.tabb import TabbConfig
+from landbridge.training.alignments.vgdf import VGDFConfig
+from landbridge.training.config import TrainConfig
+from landbridge.training.export import export
+from landbridge.training.policy import load_policy
+from landbridge.training.predictor import PredictorConfig
+from landbridge.training.run import read_run
+from landbridge.training.train import train
+from landbridge.training.trainer import Trainer, read_checkpoint
+
+from .conftest import BLOCK, Data
+
+pytestmark = pytest.mark.usefixtures("short_blocks")
+PREDICTOR = PredictorConfig(members=2, hidden=8, source_steps=5, steps=10)
+SMALL = TrainConfig(
+    steps=BLOCK, rows=16, iql=IQLConfig(hidden=(8,)), tabb=TabbConfig(predictor=PREDICTOR), device="cpu"
+)
+PLAIN = dataclasses.replace(SMALL, alignment="none")
+
+OUT_OF_RANGE: list[tuple[str, dict[str, Any]]] = [
+    ("--steps", {"steps": 0}),
+    ("--seed", {"seed": -1}),
+    ("--rows", {"rows": 0}),
+    ("--reward-scale", {"reward_scale": float("nan")}),
+    ("--device", {"device": "tpu"}),
+    ("--iql.lr", {"iql": IQLConfig(lr=-1.0)}),
+    ("--iql.gamma", {"iql": IQLConfig(gamma=1.5)}),
+    ("--iql.hidden", {"iql": IQLConfig(hidden=(128, 0))}),
+    ("--iql.expectile", {"iql": IQLConfig(expectile=1.0)}),
+    ("--iql.weigh", {"iql": IQLConfig(weigh=("Q",))}),  # type: ignore[arg-type]
+    ("--cql.weigh", {"cql": CQLConfig(weigh=("v",))}),  # type: ignore[arg-type]
+    ("--bc.weigh", {"bc": BCConfig(weigh=("q",))}),  # type: ignore[arg-type]
+    ("--cql.num-actions", {"cql": CQLConfig(num_actions=0)}),
+    ("--tabb.temperature", {"tabb": TabbConfig(temperature=0.0)}),
+    ("--tabb.ess-floor", {"tabb": TabbConfig(ess_floor=1.5)}),  # no temperature would keep it
+    ("--tabb.holdout", {"tabb": TabbConfig(holdout=1.0)}),
+    ("--tabb.predictor.members", {"tabb": TabbConfig(predictor=PredictorConfig(members=0))}),
+    ("--otdf.epsilon", {"otdf": OTDFConfig(epsilon=1e-4)}),  # the kernel of float32 underflows
+]
+
+
+@pytest.mark.parametrize(("flag", "changes"), OUT_OF_RANGE)
+def test_an_option_out_of_range_is_named_before_anything_is_written(
+    tmp_path: Path, data: Data, flag: str, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=f"^{flag}: "):
+        train(tmp_path / "run", data.source, data.target, config=dataclasses.replace(PLAIN, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_defaults_are_in_range() -> None:
+    TrainConfig().require_valid()
+
+
+def test_what_only_the_machine_or_the_alignment_can_tell_is_refused_too(tmp_path: Path, data: Data) -> None:
+    (tmp_path / "file").touch()
+    one = VGDFConfig(predictor=dataclasses.replace(PREDICTOR, members=1))
+    for name, message, changes in (
+        ("run", "cuda:99, and torch finds", {"device": "cuda:99"}),
+        ("run", "one member has no deviation", {"alignment": "vgdf", "vgdf": one}),
+        ("file/run", "cannot be written", {}),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(tmp_path / name, data.source, data.target, config=dataclasses.replace(PLAIN, **changes))
+        assert not (tmp_path / name).exists()
+
+
+def test_a_finished_run_may_be_resumed_and_keeps_its_figures(tmp_path: Path, data: Data) -> None:
+    before = train(tmp_path / "run", data.source, data.target, config=SMALL)
+    after = train(tmp_path / "run", data.source, data.target, config=SMALL, resume=True)
+    assert before.keys() == after.keys()
+    assert json.loads((tmp_path / "run/diagnostics.json").read_text()).keys() >= {"ess", "noise_floor", "trust"}
+
+
+def test_what_a_run_did_not_begin_with_is_refused_on_resume(tmp_path: Path, data: Data) -> None:
+    run = tmp_path / "run"
+    train(run, data.source, data.target, config=PLAIN)
+    for message, arguments in (
+        ("began with --steps 32, not 64", {"config": dataclasses.replace(PLAIN, steps=2 * BLOCK)}),
+        ("began with --iql.lr 0.001, not 0.1", {"config": dataclasses.replace(PLAIN, iql=IQLConfig((8,), lr=0.1))}),
+        (f"began with --target {data.target}, not {data.source}", {"target": data.source}),
+        ("began with --score None, not severe", {"score": "severe"}),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(run, resume=True, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_parameter_that_the_last_step_spoils_reaches_no_checkpoint(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = Agent.update
+
+    def spoiling(self: Agent, rows: torch.Tensor, weights: torch.Tensor, step: int) -> torch.Tensor:
+        shown = update(self, rows, weights, step)
+        if step == BLOCK - 1:
+            self._groups[0][0].data[0] = float("inf")
+        return shown
+
+    monkeypatch.setattr(Agent, "update", spoiling)
+    with pytest.raises(InputError, match=f"a parameter became NaN or Inf at step {BLOCK - 1}"):
+        train(tmp_path / "run", data.source, data.target, config=PLAIN)
+    state = read_checkpoint(tmp_path / "run")
+    assert all(bool(value.isfinite().all()) for value in state["agent"].values())
+
+
+def test_an_unfinished_run_is_not_exported(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, block = dataclasses.replace(PLAIN, steps=2 * BLOCK), Trainer.block
+
+    def once(self: Trainer, steps: int) -> dict[str, float]:
+        if self.step:
+            raise KeyboardInterrupt
+        return block(self, steps)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "block", once)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "run", data.source, data.target, config=config)
+    with pytest.raises(InputError, match=r"has not come to its end at step 64\. go on with `train --resume`"):
+        export(tmp_path / "run", tmp_path / "policy.bundle")
+
+
+def test_a_run_plays_on_its_own_robot_only(tmp_path: Path, data: Data) -> None:
+    run = tmp_path / "run"
+    train(run, data.source, data.target, config=PLAIN)
+    with pytest.raises(InputError, match="was trained for robot 'furuta', this is 'quadruped'"):
+        load_policy(run, load_robot("quadruped"))
+    plain = read_run(run)
+    (run / "config.json").write_text(json.dumps(plain | {"robot_hash": "0" * 64}))
+    with pytest.raises(InputError, match="robot 'furuta' has changed since"):
+        load_policy(run, load_robot("furuta"))
+    with pytest.raises(InputError, match="no such run or bundle"):
+        load_policy(tmp_path / "absent", load_robot("furuta"))
+
+
+def test_a_run_of_another_version_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"train": TrainConfig().to_json() | {"momentum": 0.9}}))
+    with pytest.raises(InputError, match=r"of another version of landbridge: .*momentum"):
+        read_run(tmp_path)
