@@ -39,6 +39,8 @@ def inspect(path: str, /) -> dict[str, Any]:
         return {"dataset": path, "episodes": len(dataset), "transitions": dataset.transitions} | (
             dataset.metadata.model_dump()
         )
+    if not folder.exists():
+        raise InputError(path, "no such file or folder, nor a robot that ships", f"those are {', '.join(robots())}")
     remedy = f"name a bundle, a dataset, a robot folder or one of {robots()}"
     raise InputError(path, "neither a bundle, a dataset nor a robot", remedy)
 

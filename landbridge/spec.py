@@ -30,7 +30,7 @@ def read_model(model: type[Model], path: Path) -> Model:
     """Parse a YAML file into `model`; raises InputError that names the first bad field and its value."""
     try:
         plain = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(path, f"not YAML: {' '.join(str(error).split())}", "correct the file's syntax") from error
     return validated(model, plain, path, f"correct that field; see robots/furuta/{path.name}")
 
@@ -42,6 +42,12 @@ def require_new(path: Path) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(path, f"cannot be written: nothing can be made in {folder}", "choose another --out")
+
+
+def require_seed(*seeds: int) -> None:
+    """Raise InputError if a seed is negative: numpy takes none that is."""
+    if negative := [seed for seed in seeds if seed < 0]:
+        raise InputError("--seed", f"is {negative[0]}", "give 0 or more")
 
 
 def validated(model: type[Model], plain: Any, path: Path, remedy: str) -> Model:

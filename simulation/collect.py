@@ -22,7 +22,7 @@ from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.randomised import draw_between
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
-from landbridge.spec import require_new
+from landbridge.spec import require_new, require_seed
 from landbridge.task import Task, load_task
 
 RANDOMISED = "-randomised"  # after the scenario, in a dataset's metadata
@@ -95,6 +95,7 @@ def collect(
     machine = load_robot(robot)
     task, shares = load_task(machine), _shares(machine, machine.module("behaviour").SOURCE_MIX if mix is None else mix)
     explored = EXPLORING[domain] if exploring is None else exploring
+    require_seed(seed)
     _refuse(out, steps, batch, retune, explored)
     first, *rngs = (np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(batch + 1))
     calibrated = None if calibration is None else read_calibration(calibration, machine)

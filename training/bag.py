@@ -185,6 +185,8 @@ def _segment(raw: _Raw, spec: RobotSpec, stamps: list[int]) -> Segment:
 
 
 def _mcap_file(path: Path) -> Path:
+    if not path.exists():
+        raise InputError(path, "no such file or folder", "name the --out of `landbridge record`")
     files = [path] if path.is_file() else sorted(path.glob("*.mcap"))
     if len(files) != 1:
         raise InputError(path, f"holds {len(files)} .mcap files, expected one", "name the --out of `landbridge record`")

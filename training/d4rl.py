@@ -91,8 +91,10 @@ def _read(path: Path) -> dict[str, NDArray[np.float64]]:
             if missing := [name for name in REQUIRED if name not in file]:
                 raise InputError(path, f"has no {missing}, only {sorted(file)}", "it is not in D4RL's layout")
             names = [*REQUIRED, *(n for n in ("next_observations", "timeouts") if n in file)]
-            if groups := [name for name in names if not isinstance(file[name], h5py.Dataset)]:
-                raise InputError(path, f"{groups} are groups, not arrays", "it is not in D4RL's layout")
+            if others := [n for n in names if not isinstance(file[n], h5py.Dataset) or not file[n].shape]:
+                raise InputError(
+                    path, f"{others} are groups or single values, not arrays", "it is not in D4RL's layout"
+                )
             data = {name: np.asarray(file[name], np.float64) for name in names}
     except OSError as error:
         raise InputError(path, f"not a readable HDF5 file: {error}", "check the path, or copy it again") from error

@@ -25,6 +25,7 @@ from scipy.spatial import cKDTree
 
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
+from landbridge.spec import require_seed
 from landbridge.task import Task, load_task
 from landbridge.training.dataset import Normaliser, Transitions, load_domains
 from landbridge.training.predictor import Predictor, PredictorConfig, split_episodes
@@ -96,6 +97,7 @@ def diagnose(source: Path, target: Path, robot: str = "furuta", seed: int = 0) -
     Raises:
         InputError: The datasets do not fit the robot, or the target is too short to tell.
     """
+    require_seed(seed)
     torch.set_num_threads(1)  # see train
     machine = load_robot(robot)
     domains = load_domains(machine, {"source": source, "target": target})

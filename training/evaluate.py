@@ -19,6 +19,7 @@ from landbridge.simulation.calibrated import CALIBRATED, choose_scenario
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario
+from landbridge.spec import require_seed
 from landbridge.task import load_task
 from landbridge.training.config import write_atomic
 from landbridge.training.policy import load_policy
@@ -63,6 +64,7 @@ def evaluate(
     """
     if episodes < 1 or not policies:
         raise InputError("evaluate", f"{episodes} episodes of {len(policies)} policies", "give at least one of each")
+    require_seed(seed)
     machine = load_robot(robot)
     rung = choose_scenario(machine, scenario, calibration)
     period_ms = 1000 * machine.spec.control_dt

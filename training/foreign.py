@@ -97,6 +97,8 @@ def read_foreign(path: Path, robot: Robot) -> tuple[bytes, dict[str, tuple[int, 
     Raises:
         InputError: It is no ONNX file, its observation or action does not fit the robot, or a state has no partner.
     """
+    if not path.is_file():
+        raise InputError(path, "no such file", "name the ONNX file that the trainer exported")
     try:
         model = onnx.load(path)  # with the weights that torch's exporter puts beside it, in path.data
         _rename_output(model.graph, "actions", "action")

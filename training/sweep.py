@@ -21,6 +21,7 @@ from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
+from landbridge.spec import require_seed
 from landbridge.training.config import TrainConfig, write_atomic
 from landbridge.training.dataset import open_domain
 from landbridge.training.evaluate import summary
@@ -108,6 +109,7 @@ def _refuse(
 ) -> None:
     if not seeds or not scenarios or episodes < 1:
         raise InputError("sweep", f"{seeds=} {scenarios=} {episodes=}", "give at least one of each")
+    require_seed(*seeds)
     for flag, given in (("--seeds", seeds), ("--scenarios", scenarios)):
         if len(set(given)) < len(given):
             raise InputError(flag, f"{' '.join(map(str, given))} has one twice", "give each once")

@@ -77,7 +77,7 @@ def test_files_of_another_layout_or_robot_are_refused(tmp_path: Path) -> None:
         read_d4rl(save(tmp_path / "f.hdf5", rows() | {"rewards": np.zeros((7, 1))}), 2, 1, 0.02)
     grouped = rows()
     grouped["rewards/x"] = grouped.pop("rewards")
-    with pytest.raises(InputError, match=r"\['rewards'\] are groups, not arrays"):
+    with pytest.raises(InputError, match=r"\['rewards'\] are groups or single values"):
         read_d4rl(save(tmp_path / "g.hdf5", grouped), 2, 1, 0.02)
     (tmp_path / "e.hdf5").write_bytes(b"not hdf5")
     with pytest.raises(InputError, match="not a readable HDF5 file"):

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
+from landbridge.cli import main
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge.training.agents.base import Agent
@@ -63,6 +67,34 @@ def test_an_option_out_of_range_is_named_before_anything_is_written(
     with pytest.raises(InputError, match=f"^{flag}: "):
         train(tmp_path / "run", data.source, data.target, config=dataclasses.replace(PLAIN, **changes))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("collect --out {0}/out --steps 9 --seed -1", "--seed: is -1. give 0 or more"),
+        ("evaluate --policies behaviour:tuned --seed -1", "--seed: is -1"),
+        ("diagnose --source {0}/a --target {0}/b --seed -1", "--seed: is -1"),
+        ("sweep --out {0}/out --options alignment=none --seeds 0 -2", "--seed: is -2"),
+        ("sweep --out {0}/out --options alignment=none iql.lr=-1", "--iql.lr: Input should be greater than 0"),
+        ("collect --out {0}/out --steps 9 --calibration {0}/bytes", "bytes: not YAML"),
+        ("ingest {0}/absent --out {0}/out", "absent: no such file or folder"),
+        ("ingest {0}/single.hdf5 --out {0}/out", r"\['rewards'\] are groups or single values"),
+        ("import {0}/absent.onnx --robot furuta --out {0}/out", "absent.onnx: no such file"),
+        ("inspect {0}/absent", "absent: no such file or folder, nor a robot that ships"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_told_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, message: str
+) -> None:
+    (tmp_path / "bytes").write_bytes(bytes(range(256)))
+    with h5py.File(tmp_path / "single.hdf5", "w") as file:
+        for name, value in (("observations", np.zeros((5, 8))), ("actions", np.zeros((5, 1))), ("rewards", 1.0)):
+            file[name] = value
+        file["terminals"] = np.zeros(5)
+    assert main(command.format(tmp_path).split()) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_defaults_are_in_range() -> None:
