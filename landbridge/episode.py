@@ -73,7 +73,7 @@ class DatasetMetadata(Spec):
         domain: `source` (simulator) or `target` (robot or its twin).
         robot_hash: `RobotSpec.digest()` of the robot that produced it.
         task_hash: `Task.digest()` of the function that labelled it.
-        engine: `mujoco`, `bullet`, `ros2` or `d4rl`.
+        engine: `mujoco`, `bullet` or `ros2`, whose labels are the task's; `d4rl` and others bring their own.
         scenario: Name of the severity rung, or `real`.
         controllers: Behaviour policies and the number of transitions of each.
         measured_rate_hz: Median rate of the stamps; equals `control_rate_hz` in simulation.

@@ -59,7 +59,11 @@ class Task(ABC):
         return self.initial_state(rng, batch)
 
     def digest(self) -> str:
-        """SHA-256 of the task's source text: two datasets with one digest carry rewards of one function."""
+        """SHA-256 of the class's source text: data of another digest carry rewards of another function.
+
+        What the class reads of its module or of the robot is not in it; so training holds labels to the function itself
+        (`landbridge.training.dataset`).
+        """
         return hashlib.sha256(inspect.getsource(type(self)).encode()).hexdigest()
 
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from landbridge.episode import Dataset, Episode, open_dataset
 from landbridge.errors import InputError
-from landbridge.observation import Observer
 from landbridge.robot import Robot
-from landbridge.task import load_task
+from landbridge.task import Task, load_task
 
 STD_FLOOR = 1e-3  # a column that never moves divides by this, not by zero
+LABELLED = ("mujoco", "bullet", "ros2")  # engines whose rollouts the robot's task labels; other data bring their own
 MIN_TARGET = 64  # transitions; fewer cannot be split into training and held-out rows
 
 
@@ -177,7 +177,7 @@ def load_domains(robot: Robot, paths: dict[str, Path]) -> dict[str, Transitions]
 
 def read_whole(robot: Robot, domain: str, dataset: Dataset) -> Transitions:
     """All transitions of a dataset that `open_domain` opened; raises InputError as `load_domains`."""
-    whole = next(read_chunks(dataset, Observer(robot.spec), sys.maxsize))
+    whole = next(read_chunks(dataset, load_task(robot), sys.maxsize))
     if domain == "target" and (rows := len(whole)) < MIN_TARGET:
         problem = f"only {rows} target transitions, at least {MIN_TARGET} are needed"
         raise InputError(dataset.path, problem, "record a longer rollout")
@@ -217,19 +217,18 @@ def open_domain(robot: Robot, domain: str, path: Path) -> Dataset:
     return dataset
 
 
-def read_chunks(
-    dataset: Dataset, observer: Observer, rows: int, order: Iterable[int] | None = None
-) -> Iterator[Transitions]:
+def read_chunks(dataset: Dataset, task: Task, rows: int, order: Iterable[int] | None = None) -> Iterator[Transitions]:
     """The transitions of a dataset, `rows` at a time and at last what is left, checked.
 
     Args:
         dataset: What to read.
-        observer: Of the robot.
+        task: Of the robot.
         rows: Of a chunk. An episode is read whole.
         order: Numbers of the episodes; by default all, as they were written.
 
     Raises:
-        InputError: Wrong sizes, NaN or Inf, or an action outside [-1, 1]; names the first rows.
+        InputError: Wrong sizes, NaN or Inf, an action outside [-1, 1], or labels that are not the task's; names the
+            first rows.
     """
     parts: list[Transitions] = []
     held = read = 0
@@ -238,14 +237,15 @@ def read_chunks(
         held += len(e)
         while held >= rows:
             joined = Transitions.joined(parts)
-            yield _checked(joined[:rows], dataset.path, observer, read)
+            yield _checked(joined[:rows], dataset, task, read)
             parts, held, read = [joined[rows:]], held - rows, read + rows
     if held:
-        yield _checked(Transitions.joined(parts), dataset.path, observer, read)
+        yield _checked(Transitions.joined(parts), dataset, task, read)
 
 
-def _checked(data: Transitions, path: Path, observer: Observer, first: int) -> Transitions:
+def _checked(data: Transitions, dataset: Dataset, task: Task, first: int) -> Transitions:
     """The rows themselves, of which the first has the number `first`."""
+    path, observer = dataset.path, task.observer
     sizes = (data.obs.shape[1], data.action.shape[1])
     if sizes != (observer.size, observer.num_actions):
         raise InputError(
@@ -256,11 +256,19 @@ def _checked(data: Transitions, path: Path, observer: Observer, first: int) -> T
     numbers = np.concatenate([data.obs, data.next_obs, data.action, data.reward[:, None]], axis=1)
     _refuse_rows(path, ~np.isfinite(numbers), "NaN or Inf", first)
     _refuse_rows(path, np.abs(data.action) > 1 + 1e-5, "actions outside [-1, 1]", first)
+    if dataset.metadata.engine in LABELLED:
+        row = data.obs, data.action, data.next_obs
+        other = ~np.isclose(data.reward, task.reward(*row), rtol=1e-4, atol=1e-4)
+        other |= data.terminated != task.terminated(*row)
+        remedy = "a number that task.py reads has changed since: restore it, or collect or ingest again"
+        _refuse_rows(path, other[:, None], "a reward or an end that the robot's task does not give", first, remedy)
     return data
 
 
-def _refuse_rows(path: Path, bad: NDArray[np.bool_], what: str, first: int) -> None:
+def _refuse_rows(
+    path: Path, bad: NDArray[np.bool_], what: str, first: int, remedy: str = "remove those episodes"
+) -> None:
     if bad.any():
         rows = first + np.flatnonzero(bad.any(1))
         shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-        raise InputError(path, f"{len(rows)} transitions have {what}, first at rows {shown}", "remove those episodes")
+        raise InputError(path, f"{len(rows)} transitions have {what}, first at rows {shown}", remedy)

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from landbridge.episode import Dataset
-from landbridge.observation import Observer
 from landbridge.robot import Robot
+from landbridge.task import load_task
 from landbridge.training import ranks
 from landbridge.training.dataset import Moments, Normaliser, Transitions, read_chunks, read_whole
 
@@ -32,11 +32,11 @@ class Stream:
     """
 
     def __init__(self, robot: Robot, dataset: Dataset) -> None:
-        self.dataset, self._observer = dataset, Observer(robot.spec)
+        self.dataset, self._task = dataset, load_task(robot)
         rng = np.random.default_rng(0)  # of the dataset, not of the run: every run is fitted to the same sample
         share = min(1.0, CHUNK / self.dataset.transitions)
         sha, parts, moments = hashlib.sha256(), [], []
-        for chunk in self._shown("read", read_chunks(self.dataset, self._observer, CHUNK)):
+        for chunk in self._shown("read", read_chunks(self.dataset, self._task, CHUNK)):
             sha.update(bytes.fromhex(chunk.digest()))
             moments.append(Moments.of(chunk.obs))
             parts.append(chunk[np.sort(rng.choice(len(chunk), round(share * len(chunk)), replace=False))])
@@ -59,7 +59,7 @@ class Stream:
         A stretch of rows is then one of transitions drawn from all over the dataset, whatever its order was.
         """
         rng = np.random.default_rng(seed)
-        chunks = read_chunks(self.dataset, self._observer, CHUNK, rng.permutation(len(self.dataset)))
+        chunks = read_chunks(self.dataset, self._task, CHUNK, rng.permutation(len(self.dataset)))
         for chunk in self._shown("pack", chunks):
             yield chunk[rng.permutation(len(chunk))]
 

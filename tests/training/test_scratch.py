@@ -96,7 +96,8 @@ def test_chunks_change_neither_the_digest_of_rows_nor_the_normaliser(
         return dataclasses.replace(episode, rewards=episode.rewards + np.float32(1e-3))
 
     source = open_dataset(data.source)
-    write_dataset(tmp_path / "other", (touch(e) for e in source), source.metadata)
+    made_up = source.metadata.model_copy(update={"engine": "synthetic"})
+    write_dataset(tmp_path / "other", (touch(e) for e in source), made_up)
     assert Stream(ROBOT, open_domain(ROBOT, "source", tmp_path / "other")).digest != whole.digest
 
 
@@ -147,7 +148,8 @@ def test_a_block_sees_the_whole_dataset_whatever_its_order(
             obs, np.zeros((steps, 1), np.float32), plain.astype(np.float32), plain, plain, np.arange(steps + 1.0)
         )
 
-    write_dataset(tmp_path / "sorted", map(episode, values), open_dataset(data.source).metadata)
+    made_up = open_dataset(data.source).metadata.model_copy(update={"engine": "synthetic"})
+    write_dataset(tmp_path / "sorted", map(episode, values), made_up)
     whole = Stream(ROBOT, open_domain(ROBOT, "source", tmp_path / "sorted"))
     parts = (torch.from_numpy(chunk.obs[:, :1]) for chunk in whole.shuffled(0))
     disk = Stretches(tmp_path, parts, (len(whole), 1), seed=0)

@@ -146,7 +146,7 @@ def rewrite(path: Path, out: Path, change: Any, count: int | None = None, **meta
     return out
 
 
-def test_damaged_and_foreign_datasets_are_refused(tmp_path: Path, data: Data) -> None:
+def test_damaged_and_foreign_datasets_are_refused(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     def poison(episode: Episode) -> Episode:
         obs = episode.obs.copy()
         obs[7, 0] = np.nan
@@ -159,6 +159,13 @@ def test_damaged_and_foreign_datasets_are_refused(tmp_path: Path, data: Data) ->
     other = rewrite(data.target, tmp_path / "other", lambda e: e, robot_hash="0" * 64)
     with pytest.raises(InputError, match="training is for 'furuta'"):
         load_domains(robot, {"target": other})
+    easier = vars(robot.module("task"))
+    with monkeypatch.context() as patched:  # a number beside the class: the digest does not tell
+        patched.setitem(easier, "UPRIGHT", 2.0)
+        with pytest.raises(
+            InputError, match=r"transitions have a reward or an end that the robot's task does not give"
+        ):
+            load_domains(robot, {"target": data.target})
     stale = rewrite(data.target, tmp_path / "stale", lambda e: e, task_hash="0" * 64)
     with pytest.raises(InputError, match="the robot's task now is"):
         load_domains(robot, {"target": stale})
