@@ -96,7 +96,9 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         "golden_rows": len(golden["obs"]),
         "golden_difference": difference,
         "tensorrt": ", ".join(beyond_tensorrt(graph)) or "reads every operator of the policy",
-        "live_mismatch": "alignment.onnx" if "alignment.onnx" in files else "none: no predictor or too few target data",
+        "live_mismatch": "alignment.onnx"
+        if "alignment.onnx" in files
+        else "none: no predictor, no value, or too few target data",
     }
 
 

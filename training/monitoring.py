@@ -102,7 +102,10 @@ def describe(domains: dict[str, Transitions]) -> dict[str, NDArray[np.float64]]:
 def drift(
     target: Transitions, model: TargetModel | None, alignment: Alignment, rate_hz: float, seed: int
 ) -> Drift | None:
-    """Limits from target rollouts that neither predictor nor envelope saw; None if those hold too few windows."""
+    """Limits from target rollouts that neither predictor nor envelope saw; None if those hold too few windows.
+
+    `mismatch` is None too where it would be 0 whatever happens, and so could raise no alarm.
+    """
     share = alignment.config.holdout if isinstance(alignment, Modelled) else HOLDOUT
     seen, held = split_episodes(target, share, seed)
     window = round(WINDOW_SECONDS * rate_hz)
@@ -111,7 +114,7 @@ def drift(
     def limit(score: Callable[[Transitions], NDArray[np.floating]]) -> Threshold | None:
         values = score(held)
         means = np.concatenate([window_means(values[held.episode == e], window) for e in np.unique(held.episode)])
-        if len(means) < MIN_WINDOWS:
+        if len(means) < MIN_WINDOWS or not values.any():  # an agent without a value, as `bc`, sees no mismatch at all
             return None
         return Threshold(floor=float(np.median(values)), limit=float(MARGIN * np.quantile(means, QUANTILE)))
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from landbridge.demo.report import ARMS, FRAMES_PER_SECOND, write_report
 from landbridge.demo.stages import Stages, console
 from landbridge.episode import commit
+from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.render import render
 from landbridge.simulation.scenario import load_scenario
-from landbridge.spec import require_new
+from landbridge.spec import require_new, require_seed
 from landbridge.training.bag import Bag, read_bag
 from landbridge.training.statistics import success_interval
 
@@ -58,6 +59,11 @@ def demo(
         episodes: Closed-loop episodes over ROS 2.
         seed: Of everything random.
     """
+    sizes = {"--source-steps": source_steps, "--target-seconds": target_seconds, "--train-steps": train_steps}
+    for flag, value in (sizes | {"--episodes": episodes}).items():
+        if not value > 0:
+            raise InputError(flag, f"is {value}", "give a positive number")
+    require_seed(seed)
     require_new(out)
     machine = load_robot(robot)
     rung = load_scenario(machine, scenario)

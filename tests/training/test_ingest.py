@@ -244,8 +244,11 @@ def test_bags_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:1500])
     with pytest.raises(InputError, match=r"no two consecutive control ticks in ACTIVE \(cut off: \d+ bytes"):
         ingest(file.parent, tmp_path / "data")
-    with pytest.raises(InputError, match=r"holds 0 \.mcap files"):
+    with pytest.raises(InputError, match="absent: no such file or folder"):
         ingest(tmp_path / "absent", tmp_path / "data")
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InputError, match=r"holds 0 \.mcap files"):
+        ingest(tmp_path / "nothing", tmp_path / "data")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/empty_0.mcap").touch()
     with pytest.raises(InputError, match="not an MCAP file, or an empty one"):

@@ -20,6 +20,8 @@ from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.task import load_task
+from landbridge.training import monitoring
+from landbridge.training.agents.bc import BC, BCConfig
 from landbridge.training.agents.iql import IQLConfig
 from landbridge.training.alignments.tabb import TabbConfig
 from landbridge.training.config import TrainConfig
@@ -101,6 +103,15 @@ def test_a_perfect_prediction_has_no_mismatch_and_history_is_not_predicted(bundl
     np.testing.assert_array_equal(mismatch.predicted[:, known], np.repeat(row.next_obs[:, known], 3, axis=0))
     shifted = row.next_obs[0] + np.where(known, 0, 0.5)
     assert mismatch(row.obs[0], row.action[0], shifted) > mismatch(row.obs[0], row.action[0], row.next_obs[0])
+
+
+def test_an_agent_without_a_value_has_no_mismatch_monitor(trained: Trained, target: Transitions) -> None:
+    """It would be 0 on any robot, and never alarm."""
+    observer = load_task(ROBOT).observer
+    cloned = BC(observer.size, observer.num_actions, BCConfig(hidden=(8,)), steps=1)
+    model = target_model(cloned, trained.alignment, trained.normaliser, observer)
+    found = monitoring.drift(target, model, trained.alignment, ROBOT.spec.control_rate_hz, trained.config.seed)
+    assert found is not None and found.mismatch is None and found.envelope.limit > 0
 
 
 def test_limits_are_quantiles_of_heldout_windows_and_hold_there(

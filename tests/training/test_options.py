@@ -74,6 +74,7 @@ def test_an_option_out_of_range_is_named_before_anything_is_written(
     [
         ("collect --out {0}/out --steps 9 --seed -1", "--seed: is -1. give 0 or more"),
         ("evaluate --policies behaviour:tuned --seed -1", "--seed: is -1"),
+        ("demo --out {0}/out --train-steps 0", "--train-steps: is 0. give a positive number"),
         ("diagnose --source {0}/a --target {0}/b --seed -1", "--seed: is -1"),
         ("sweep --out {0}/out --options alignment=none --seeds 0 -2", "--seed: is -2"),
         ("sweep --out {0}/out --options alignment=none iql.lr=-1", "--iql.lr: Input should be greater than 0"),
