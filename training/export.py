@@ -89,6 +89,7 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         drift=limits,
     )
     bundle = write_bundle(out, manifest, spec, {**files, "golden.npz": npz(**golden)})
+    watched = "alignment.onnx" if "alignment.onnx" in files else "none: no predictor, no value, or too few target data"
     return {
         "bundle": str(out),
         "digest": bundle.digest,
@@ -96,9 +97,7 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         "golden_rows": len(golden["obs"]),
         "golden_difference": difference,
         "tensorrt": ", ".join(beyond_tensorrt(graph)) or "reads every operator of the policy",
-        "live_mismatch": "alignment.onnx"
-        if "alignment.onnx" in files
-        else "none: no predictor, no value, or too few target data",
+        "live_mismatch": watched,
     }
 
 

@@ -38,7 +38,8 @@ class TD3BC(Agent):
 
         L_Q  = mean_i mean w (Q_i(s, a) - r - gamma (1 - terminated) min_j Qbar_j(s', a'))^2,
                a' = clip(pibar(s') + clip(eps, -c, c), -1, 1),  eps ~ N(0, policy_noise^2)
-        L_pi = mean w [ -lambda Q_1(s, pi(s)) + |pi(s) - a|^2 ],  lambda = alpha / mean |Q_1(s, pi(s))|     (eq. 5)
+        L_pi = mean w [ -lambda Q_1(s, pi(s)) + mean_j (pi_j(s) - a_j)^2 ],                                 (eq. 5)
+               lambda = alpha / mean |Q_1(s, pi(s))|, rows weighted by w
 
     The policy and the targets move every `policy_freq` steps. L_pi reads Q_1 as it was before this step's critic
     update, not after it as in the authors' code: one gradient pass for both.
