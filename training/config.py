@@ -152,6 +152,9 @@ def write_atomic(path: Path, content: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise InputError(
-            path, f"cannot be written: {error.strerror}", "mend that; a run then goes on with --resume"
-        ) from error
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path, error: OSError) -> InputError:
+    """What to tell of a file of a run that cannot be written."""
+    return InputError(path, f"cannot be written: {error.strerror}", "mend that; a run then goes on with --resume")

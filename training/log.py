@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import Self
 
-from landbridge.training.config import write_atomic
+from landbridge.training.config import not_written, write_atomic
 from landbridge.training.run import METRICS
 
 
@@ -30,11 +31,20 @@ class Log:
         self._events = SummaryWriter(str(folder), purge_step=step or None)
 
     def write(self, step: int, row: Mapping[str, float | str]) -> None:
-        """Append a row; an empty value stands for nothing measured at this step."""
+        """Append a row; an empty value stands for nothing measured at this step.
+
+        Raises:
+            InputError: The disk is full, or the like.
+        """
         writer = csv.DictWriter(self._file, ("step", *row))
-        if self._file.tell() == 0:
-            writer.writeheader()
-        writer.writerow({"step": step, **row})
+        try:
+            if self._file.tell() == 0:
+                writer.writeheader()
+            writer.writerow({"step": step, **row})
+        except OSError as error:
+            with suppress(OSError):  # what could not be written it would try again
+                self._file.close()
+            raise not_written(Path(self._file.name), error) from error
         for key, value in row.items():
             if value != "":
                 self._events.add_scalar(key, value, step)

@@ -60,6 +60,15 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_full_disk_is_named_by_the_log(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").symlink_to("/dev/full")
+    with (
+        pytest.raises(InputError, match=r"metrics.csv: cannot be written: No space left on device.*--resume"),
+        Log(tmp_path, 0) as log,
+    ):
+        log.write(256, {"loss": 1.0})
+
+
 def test_the_log_drops_what_came_after_the_checkpoint_and_a_half_written_row(tmp_path: Path) -> None:
     with Log(tmp_path, 0) as log:
         for step in (256, 512, 768):
