@@ -74,7 +74,7 @@ def evaluate(
     rows, groups = [], defaultdict(list)
     for name, policy in track(found.items(), "evaluate", console=Console(stderr=True)):
         success, returns = score(policy, machine, engine, rung, episodes, seed, write_ms / 1000)
-        rows.append({"policy": Path(name).name, **summary(success[None], returns[None])})
+        rows.append({"policy": shown_name(name, policies), **summary(success[None], returns[None])})
         if (Path(name) / CONFIG).is_file():
             config = read_run(Path(name))["train"]
             groups[config["agent"], config["alignment"]].append((success, returns))
@@ -91,6 +91,12 @@ def evaluate(
     place = scenario if calibration is None else CALIBRATED
     facts = {"engine": engine, "scenario": place, "episodes": episodes, "write_ms": write_ms}
     return {**facts, "policies": rows, "groups": pooled}
+
+
+def shown_name(name: str, policies: list[str]) -> str:
+    """The last part of a policy's path, or all of it where another one ends alike."""
+    last = Path(name).name
+    return last if [Path(other).name for other in {*policies}].count(last) == 1 else name
 
 
 def resolve(name: str, robot: Robot) -> Behaviour:

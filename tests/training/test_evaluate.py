@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import Behaviour, Policy
 from landbridge.simulation.scenario import load_scenario
-from landbridge.training.evaluate import score, summary
+from landbridge.training.evaluate import score, shown_name, summary
 
 ROBOT = load_robot("furuta")
 
@@ -59,3 +59,8 @@ def test_one_run_that_always_succeeds_is_not_certain_to() -> None:
     assert figures["success_high"] == pytest.approx(1.0)
     half = summary(np.array([[0.0, 1.0] * 50]), np.zeros((1, 100)))
     assert (half["success_low"], half["success_high"]) == pytest.approx((0.404, 0.596), abs=1e-3)
+
+
+def test_policies_of_one_name_are_told_apart() -> None:
+    names = ["a/first", "b/first", "b/other", "b/other", "behaviour:tuned"]
+    assert [shown_name(name, names) for name in names] == ["a/first", "b/first", "other", "other", "behaviour:tuned"]
