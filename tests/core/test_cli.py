@@ -30,6 +30,24 @@ def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[s
     assert "no command 'fly'; known: demo, collect" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("trian", "train"), ("servo scna /dev/ttyUSB0", "servo scan"), ("hil", "hil run")]
+)
+def test_a_slip_names_what_was_meant(typed: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(typed.split()) == 2
+    shown = "".join(capsys.readouterr())
+    assert meant in shown
+    assert "collect" not in shown
+
+
+def test_a_group_of_commands_has_a_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["servo", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "servo scan" in shown
+    assert "servo setup" in shown
+    assert "hil run" not in shown
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_whatever_ends_a_command_lets_it_end_in_order(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGHUP is a terminal that was closed, or an ssh session that dropped, with a robot in motion."""
