@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     before = {number: signal.signal(number, _interrupt) for number in ends}
     try:
         figures = tyro.cli(_function(name), prog=f"landbridge {name}", args=rest, console_outputs=True)
-    except (InputError, OSError, ModuleNotFoundError) as error:
+    except (InputError, OSError, ModuleNotFoundError, EOFError) as error:
         if not isinstance(error, InputError):
             error = _environment(error)
         print(f"landbridge {name}: {error}", file=sys.stderr)
@@ -132,8 +132,12 @@ def _function(name: str) -> Callable[..., Mapping[str, Any] | None]:
     return found
 
 
-def _environment(error: OSError | ModuleNotFoundError) -> InputError:
+def _environment(error: OSError | ModuleNotFoundError | EOFError) -> InputError:
     """What no command foresaw of the machine that it runs on; raises `error` again if that is not what it says."""
+    if isinstance(error, EOFError):
+        if str(error) != "EOF when reading a line":  # `input`'s words
+            raise error
+        return InputError("standard input", "has ended, and nobody has answered", "run it on a terminal")
     if isinstance(error, ModuleNotFoundError):
         if not error.name or error.name.split(".")[0] == "landbridge":
             raise error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import errno
 import inspect
 import os
@@ -46,6 +47,16 @@ def test_a_group_of_commands_has_a_help_of_its_own(capsys: pytest.CaptureFixture
     assert "servo scan" in shown
     assert "servo setup" in shown
     assert "hil run" not in shown
+
+
+def test_a_question_that_nobody_answers_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A robot's command asks a person; in a service or a pipe there is none."""
+    monkeypatch.setattr("landbridge.doctor.doctor", lambda: input("ready? "))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert main(["doctor"]) == 2
+    assert "nobody has answered. run it on a terminal" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
