@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import io
 import errno
 import inspect
+import io
 import os
 import re
 import signal
