@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import tyro
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one subcommand. Exit codes: 0, 1 if its figures name what `failed`, 2 for bad input, 130 for Ctrl-C."""
     args = list(sys.argv[1:] if argv is None else argv)
     if args in ([], ["-h"], ["--help"]):
-        _print_help()
+        _print_help(COMMANDS)
         return 0
     if args == ["--version"]:
         print(__version__)
@@ -91,15 +92,14 @@ def main(argv: list[str] | None = None) -> int:
     words = 2 if " ".join(args[:2]) in COMMANDS else 1
     name, rest = " ".join(args[:words]), args[words:]
     if name not in COMMANDS:
-        print(f"landbridge: no command {name!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
-        return INPUT_ERROR
+        return _help_with(args)
     nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     ends = [number for number in ENDS if number != signal.SIGHUP or not nohup]
     before = {number: signal.signal(number, _interrupt) for number in ends}
     formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         figures = tyro.cli(_function(name), prog=f"landbridge {name}", args=rest, console_outputs=True)
-    except (InputError, OSError, ModuleNotFoundError) as error:
+    except (InputError, OSError, ModuleNotFoundError, EOFError) as error:
         if not isinstance(error, InputError):
             error = _environment(error)
         print(f"landbridge {name}: {error}", file=sys.stderr)
@@ -143,8 +143,12 @@ def _function(name: str) -> Callable[..., Mapping[str, Any] | None]:
     return found
 
 
-def _environment(error: OSError | ModuleNotFoundError) -> InputError:
+def _environment(error: OSError | ModuleNotFoundError | EOFError) -> InputError:
     """What no command foresaw of the machine that it runs on; raises `error` again if that is not what it says."""
+    if isinstance(error, EOFError):
+        if str(error) != "EOF when reading a line":  # `input`'s words
+            raise error
+        return InputError("standard input", "has ended, and nobody has answered", "run it on a terminal")
     if isinstance(error, ModuleNotFoundError):
         if not error.name or error.name.split(".")[0] == "landbridge":
             raise error
@@ -156,10 +160,22 @@ def _environment(error: OSError | ModuleNotFoundError) -> InputError:
     return InputError(str(where), error.strerror, REMEDIES.get(error.errno or 0, "check the path and who may use it"))
 
 
-def _print_help() -> None:
+def _help_with(args: list[str]) -> int:
+    """What there is of a group of commands, such as `servo`, or what is like the name of no command."""
+    if (group := [name for name in COMMANDS if name.split()[0] == args[0]]) and args[1:] in ([], ["-h"], ["--help"]):
+        _print_help(group)
+        return 0 if args[1:] else INPUT_ERROR
+    name = " ".join(args[: 2 if group else 1])
+    near = get_close_matches(name, COMMANDS) or group
+    remedy = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(COMMANDS)}"
+    print(f"landbridge: no command {name!r}; {remedy}", file=sys.stderr)
+    return INPUT_ERROR
+
+
+def _print_help(names: Iterable[str]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2))
-    for name, (_, about) in COMMANDS.items():
-        table.add_row(f"[bold]{name}", about)
+    for name in names:
+        table.add_row(f"[bold]{name}", COMMANDS[name][1])
     console = Console()
     console.print(f"landbridge {__version__}: carry a policy from simulator logs to a physical robot\n")
     console.print("usage: landbridge COMMAND [--help] [--json] ...\n")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import io
 import os
 import re
 import signal
@@ -29,6 +30,34 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fly"]) == 2
     assert "no command 'fly'; known: demo, collect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("trian", "train"), ("servo scna /dev/ttyUSB0", "servo scan"), ("hil", "hil run")]
+)
+def test_a_slip_names_what_was_meant(typed: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(typed.split()) == 2
+    shown = "".join(capsys.readouterr())
+    assert meant in shown
+    assert "collect" not in shown
+
+
+def test_a_group_of_commands_has_a_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["servo", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "servo scan" in shown
+    assert "servo setup" in shown
+    assert "hil run" not in shown
+
+
+def test_a_question_that_nobody_answers_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A robot's command asks a person; in a service or a pipe there is none."""
+    monkeypatch.setattr("landbridge.doctor.doctor", lambda: input("ready? "))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert main(["doctor"]) == 2
+    assert "nobody has answered. run it on a terminal" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

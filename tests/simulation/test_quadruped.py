@@ -241,8 +241,8 @@ def test_a_mix_of_behaviours_shows_success_and_failure() -> None:
     assert fallen <= 0.6
 
 
-def test_excitation_mostly_stays_up_on_severe() -> None:
-    assert success("excite", "bullet", "severe", 8)[1] <= 0.6
+def test_excitation_mostly_stays_up_on_moderate() -> None:
+    assert success("excite", "bullet", "moderate", 8)[1] <= 0.6
 
 
 def test_every_rung_loads_in_both_engines() -> None:

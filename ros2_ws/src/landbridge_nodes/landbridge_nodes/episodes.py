@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,9 @@ def run_episodes(
     outcomes: list[Outcome] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
     with (
-        Processes(specs) as processes,
-        Operator(robot, processes.check, ask_a_person if by_hand else None) as operator,
         Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
+        Processes(specs) as processes,
+        Operator(robot, processes.check, partial(_ask_without_bar, progress) if by_hand else None) as operator,
     ):
         bar = progress.add_task("starting", total=episodes or seconds)
         operator.wait_ready(recorded=any(spec.executable == "recorder" for spec in specs))
@@ -53,6 +54,13 @@ def run_episodes(
 def ask_a_person(words: str) -> None:
     """Say what to do on the terminal, and wait for Enter."""
     Console(stderr=True).input(f"\n{words} ", markup=False)
+
+
+def _ask_without_bar(progress: Progress, words: str) -> None:
+    """The same; no bar is drawn over it."""
+    progress.stop()
+    ask_a_person(words)
+    progress.start()
 
 
 def _ticks_left(robot: Robot, seconds: float, outcomes: list[Outcome]) -> int:
