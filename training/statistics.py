@@ -1,6 +1,6 @@
 """Intervals for scores of several runs by several episodes.
 
-scipy.stats is imported where it is used: that takes as long as a third of torch, at every start of a training.
+scipy.stats is imported where it is used: that takes half as long as torch, at every start of a training.
 """
 
 from __future__ import annotations

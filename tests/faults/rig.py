@@ -58,7 +58,7 @@ class Rig:
         self.operator = Operator(FURUTA, lambda: None)
         self._folder, self._numbers = folder, itertools.count()
         self._running: dict[str, Processes] = {}
-        self._shipped: dict[str, bool] = {}  # whether it is the node itself that runs
+        self._sound: set[str] = set()  # nodes that run as they are shipped, and that no test has struck
 
     def __enter__(self) -> Self:
         for name in self.specs:
@@ -89,11 +89,12 @@ class Rig:
             spec = replace(spec, package="replaced")
         environment = {"PYTHONPATH": os.pathsep.join(path), "ROS_LOG_DIR": str(self._folder / "ros_log")}
         self._running[name] = Processes([spec], environment).__enter__()
-        self._shipped[name] = not source
+        if not source:
+            self._sound.add(name)
 
     def renew(self, **programs: str) -> None:
-        """Start what a test has ended, stopped or replaced, and sources in place of the nodes named; STANDBY."""
-        started = [name for name in self.specs if name in programs or not self._sound(name)]
+        """Start what a test has struck or replaced, and sources in place of the nodes named; STANDBY."""
+        started = [name for name in self.specs if name in programs or name not in self._sound]
         for name in started:
             self.start(name, programs.get(name, ""))
         self.operator.state = State.UNCONFIGURED  # until it is heard
@@ -123,6 +124,7 @@ class Rig:
         assert self.operator.state is State.ACTIVE
 
     def strike(self, name: str, number: signal.Signals) -> int:
+        self._sound.discard(name)
         os.kill(self.pid(name), number)
         return time.time_ns()
 
@@ -162,15 +164,12 @@ class Rig:
         stamp = topics.to_ns(message.header.stamp)
         self.verdicts.append(Verdict(stamp, time.time_ns(), message.header.frame_id, message.effort[0]))
 
-    def _sound(self, name: str) -> bool:
-        status = psutil.Process(self.pid(name)).status()
-        return self._shipped[name] and status not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
-
     def _end(self, name: str) -> None:
         if name in self._running:
             if psutil.Process(self.pid(name)).status() == psutil.STATUS_STOPPED:
                 self.strike(name, signal.SIGKILL)  # it would not hear SIGTERM
             self._running.pop(name).end()
+            self._sound.discard(name)
 
 
 def report(what: str, stopped_ms: float, last_ms: float) -> None:
