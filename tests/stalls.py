@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -20,45 +19,46 @@ ATTEMPTS = 3
 SLEEPER = """
 import select, sys, time
 worst, began = 0.0, time.monotonic()
-print(flush=True)
-while not select.select([sys.stdin], [], [], 0)[0]:  # until it is closed
+while True:
     time.sleep(0.002)
     now = time.monotonic()
     worst, began = max(worst, now - began), now
-print(worst * 1000)
+    if select.select([sys.stdin], [], [], 0)[0]:
+        if not sys.stdin.readline():  # who asked has ended
+            break
+        print(worst * 1000, flush=True)
+        worst = 0.0
 """
 repeated: list[str] = []  # what the summary says
 
 
-@contextmanager
-def watched() -> Iterator[list[float]]:
-    """Holds afterwards the longest time [ms] in which this machine did not wake up a process that asked for 2 ms."""
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", SLEEPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdout.readline()
-    worst: list[float] = []
-    try:
-        yield worst
-    finally:
-        process.stdin.close()
-        worst.append(float(process.stdout.readline()))
-        process.stdout.close()
-        process.wait()
+@cache
+def sleeper() -> subprocess.Popen[str]:
+    """One for all tests; it ends with this process."""
+    command = [sys.executable, "-I", "-S", "-c", SLEEPER]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+
+def longest_stall_ms() -> float:
+    """The longest time since the last call in which this machine did not wake up a process that asked for 2 ms."""
+    asked, answers = sleeper().stdin, sleeper().stdout
+    assert asked is not None
+    assert answers is not None
+    asked.write("\n")
+    return float(answers.readline())
 
 
 def run(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Run one test, again if it failed while the machine stalled, its fixtures anew; report the last attempt."""
     for attempt in range(1, ATTEMPTS + 1):
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        with watched() as worst:
-            reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        longest_stall_ms()
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        worst = longest_stall_ms()
         failed = any(report.failed for report in reports)
-        if not failed or worst[0] < STALL_MS or attempt == ATTEMPTS:
+        if not failed or worst < STALL_MS or attempt == ATTEMPTS:
             break
-        repeated.append(f"{item.nodeid}: failed while the machine stood still for {worst[0]:.0f} ms, attempt {attempt}")
+        repeated.append(f"{item.nodeid}: failed while the machine stood still for {worst:.0f} ms, attempt {attempt}")
         item.session._setupstate.teardown_exact(None)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)

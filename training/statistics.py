@@ -1,4 +1,7 @@
-"""Intervals for scores of several runs by several episodes."""
+"""Intervals for scores of several runs by several episodes.
+
+scipy.stats is imported where it is used: that takes half as long as torch, at every start of a training.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, trim_mean
 
 Scores = NDArray[np.float64]  # (runs, episodes)
 RESAMPLES = 2000
@@ -24,6 +26,8 @@ def median(scores: Scores) -> float:
 
 def interquartile_mean(scores: Scores) -> float:
     """Mean of the middle half of the runs' means (Agarwal et al. 2021, arXiv:2108.13264)."""
+    from scipy.stats import trim_mean
+
     return float(trim_mean(scores.mean(1), 0.25))
 
 
@@ -48,6 +52,8 @@ def success_interval(success: Scores) -> tuple[float, float]:
     """95 % interval of the success of one run by Wilson, else of several by bootstrap: episodes may all end alike."""
     if len(success) > 1:
         return bootstrap(success)
+    from scipy.stats import binomtest
+
     interval = binomtest(int(success.sum()), success.size).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 

@@ -37,6 +37,7 @@ def test_a_bundle_is_switched_to_only_when_it_holds_there_and_back_again(
     figures = target.push(first)
     assert (figures["digest"], figures["previous"]) == (read_bundle(first).digest, "none")
     assert figures["robot"] == "furuta, unknown"
+    quick(target)
     assert target.link("current") == release[first]
     assert read_bundle(target.root / "current" / "bundle").files == read_bundle(first).files
     assert (target.root / "current" / "systemd" / "landbridge@.service").is_file()

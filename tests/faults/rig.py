@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
+from typing_extensions import Self
 
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
-from landbridge_nodes import bringup
+from landbridge_nodes import bringup, topics
 from landbridge_nodes.operator import START_TIMEOUT, Operator
 from landbridge_nodes.processes import Processes
 
@@ -35,14 +40,82 @@ class Verdict(NamedTuple):
     effort: float
 
 
-class Rig(NamedTuple):
-    processes: Processes
-    operator: Operator
-    verdicts: list[Verdict]
-    bag: Path
-    black_box: Path
-    bundle: Path
-    specs: dict[str, bringup.NodeSpec]
+class Rig:
+    """A bring-up that the tests of a module share; a context manager. It is in order after `renew`.
+
+    Attributes:
+        verdicts: Those of the bridge's guard, since `activate`.
+        bag: What the recorder writes, and `black_box` the folder of its others.
+    """
+
+    def __init__(self, folder: Path, bundle: Path) -> None:
+        self.bundle = bundle
+        self.verdicts: list[Verdict] = []
+        self.bag = self.black_box = folder
+        self.specs = {spec.name: spec for spec in bringup.deploy("furuta", "none", 0, str(bundle), "bag")}
+        self.replaced = folder / "replaced"  # programs that tests start in place of the nodes'
+        self.replaced.mkdir()
+        self.operator = Operator(FURUTA, lambda: None)
+        self._folder, self._numbers = folder, itertools.count()
+        self._running: dict[str, Processes] = {}
+        self._sound: set[str] = set()  # nodes that run as they are shipped, and that no test has struck
+
+    def __enter__(self) -> Self:
+        for name in self.specs:
+            self.start(name)
+        self.operator.__enter__()
+        topics.subscribe(self.operator.node, topics.GUARD_COMMAND, self._keep)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.operator.__exit__(kind, error, trace)
+        for name in reversed(self.specs):
+            self._end(name)
+
+    def start(self, name: str, source: str = "") -> None:
+        """Start a node in place of the one that is there, or a program `source`; a recorder writes into new folders."""
+        self._end(name)
+        spec, path = self.specs[name], [str(self._folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        if name == "recorder":
+            folder = self._folder / str(next(self._numbers))
+            folder.mkdir()
+            self.bag, self.black_box = folder / "bag", folder / "black_box"
+            written = {"out": str(self.bag), "black_box": str(self.black_box)}
+            spec = replace(spec, parameters={**spec.parameters, **written})
+        if source:
+            (self.replaced / f"{name}.py").write_text(source)
+            spec = replace(spec, package="replaced")
+        environment = {"PYTHONPATH": os.pathsep.join(path), "ROS_LOG_DIR": str(self._folder / "ros_log")}
+        self._running[name] = Processes([spec], environment).__enter__()
+        if not source:
+            self._sound.add(name)
+
+    def renew(self, **programs: str) -> None:
+        """Start what a test has struck or replaced, and sources in place of the nodes named; STANDBY."""
+        started = [name for name in self.specs if name in programs or name not in self._sound]
+        for name in started:
+            self.start(name, programs.get(name, ""))
+        self.operator.state = State.UNCONFIGURED  # until it is heard
+        self.operator.wait(lambda: self.operator.state is not State.UNCONFIGURED, START_TIMEOUT)
+        if started or self.operator.state is not State.STANDBY:
+            self.operator.call("/monitor/estop")  # a reset then leads bridge and policy to where they should be
+            self.reset()
+        self.operator.wait_ready(recorded=True)
+
+    def pid(self, name: str) -> int:
+        return self._running[name].pid(name)
+
+    def check(self) -> None:
+        """As `landbridge up` does: whatever ends it has not happened."""
+        for processes in self._running.values():
+            processes.check()
+
+    def log(self, name: str) -> str:
+        """What the node that was started last has said."""
+        (log,) = (self._folder / "ros_log").glob(f"*_{self.pid(name)}_*.log")
+        return log.read_text()
 
     def activate(self) -> None:
         self.verdicts.clear()
@@ -51,15 +124,16 @@ class Rig(NamedTuple):
         assert self.operator.state is State.ACTIVE
 
     def strike(self, name: str, number: signal.Signals) -> int:
-        os.kill(self.processes.pid(name), number)
+        self._sound.discard(name)
+        os.kill(self.pid(name), number)
         return time.time_ns()
 
     def reset(self) -> None:
         """As an operator does who has started a process anew; a busy machine may need long to start it."""
-        self.operator.wait(self._is_reset, START_TIMEOUT)
+        self.operator.wait(self.is_reset, START_TIMEOUT)
         self.operator.wait(lambda: self.operator.state is State.STANDBY, START_TIMEOUT)
 
-    def _is_reset(self) -> bool:
+    def is_reset(self) -> bool:
         try:
             self.operator.call("/monitor/reset")
         except InputError:
@@ -85,6 +159,17 @@ class Rig(NamedTuple):
         admitted = [v for v in self.verdicts if v.reason in ("ok", "limited")]
         assert admitted[-1].stamp <= self.verdicts[at].stamp, "a command was admitted after the stop"
         return (self.verdicts[at].seen - struck) / 1e6, (admitted[-1].seen - struck) / 1e6
+
+    def _keep(self, message: Any) -> None:
+        stamp = topics.to_ns(message.header.stamp)
+        self.verdicts.append(Verdict(stamp, time.time_ns(), message.header.frame_id, message.effort[0]))
+
+    def _end(self, name: str) -> None:
+        if name in self._running:
+            if psutil.Process(self.pid(name)).status() == psutil.STATUS_STOPPED:
+                self.strike(name, signal.SIGKILL)  # it would not hear SIGTERM
+            self._running.pop(name).end()
+            self._sound.discard(name)
 
 
 def report(what: str, stopped_ms: float, last_ms: float) -> None:

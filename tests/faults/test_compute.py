@@ -42,9 +42,9 @@ sys.exit(run(Failing, CONTROLLER_PRIORITY))
 """
 
 
-@pytest.mark.parametrize("rig", [("policy", FAILING)], indirect=True)
 def test_inference_that_raises_and_inference_that_is_slow(rig: Rig) -> None:
     """One exception is a fault, and the past after reset and arm; so is five times the latency budget, each time."""
+    rig.renew(policy=FAILING)
     said: list[tuple[bytes, str]] = []
 
     def hear(message: Any) -> None:
@@ -76,8 +76,9 @@ sys.exit(run(Alternating, CONTROLLER_PRIORITY))
 """
 
 
-@pytest.mark.parametrize("rig", [("policy", ALTERNATING)], indirect=True)
 def test_a_policy_every_other_command_of_which_is_no_good_never_becomes_active(rig: Rig) -> None:
+    rig.renew(policy=ALTERNATING)
+    rig.verdicts.clear()
     rig.operator.call("/monitor/arm")
     judged = {"armed": 10, "not_finite": 10}
     rig.operator.wait(lambda: all(sum(v.reason == k for v in rig.verdicts) >= n for k, n in judged.items()), 5)
@@ -156,10 +157,10 @@ main()
 """
 
 
-@pytest.mark.parametrize("rig", [("bridge", LYING)], indirect=True)
-def test_encoders_that_lie(rig: Rig, tmp_path: Path) -> None:
+def test_encoders_that_lie(rig: Rig) -> None:
     """Each is named, stopped for, latched, and after a reset the robot works as before."""
-    lie = tmp_path / "replaced" / "lie"
+    rig.renew(bridge=LYING)
+    lie = rig.replaced / "lie"
     for fault in ("measurement_not_finite", "position_jump", "measurement_incomplete", "frozen_encoder"):
         lie.write_text("")
         rig.operator.episode(5)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import signal
 import time
-from pathlib import Path
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psutil
@@ -19,7 +20,7 @@ from mcap.stream_reader import StreamReader
 
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
-from landbridge_nodes import bringup, topics
+from landbridge_nodes import topics
 from landbridge_nodes.operator import START_TIMEOUT
 from landbridge_nodes.process import LOOP_SECONDS
 from landbridge_nodes.processes import Processes
@@ -93,11 +94,11 @@ def test_a_restarted_monitor_neither_resets_nor_moves(rig: Rig) -> None:
     rig.activate()
     rig.strike("monitor", signal.SIGKILL)
     rig.operator.wait(lambda: any(v.reason == "monitor_lost" for v in rig.verdicts), 5)
-    with Processes([bringup.deploy("furuta", "none", 0, "")[-1]]):
-        rig.operator.wait(lambda: rig.operator.state is State.FAULT and rig.operator.reason == "monitor_lost", 15)
-        assert rig.verdicts[-1].reason in ("monitor_lost", "latched")
-        outcome = rig.operator.episode(30)
-        assert (outcome.ended, outcome.ticks) == ("STANDBY", 30)
+    rig.start("monitor")
+    rig.operator.wait(lambda: rig.operator.state is State.FAULT and rig.operator.reason == "monitor_lost", 15)
+    assert rig.verdicts[-1].reason in ("monitor_lost", "latched")
+    outcome = rig.operator.episode(30)
+    assert (outcome.ended, outcome.ticks) == ("STANDBY", 30)
 
 
 def test_an_estop_outlives_the_monitor_and_the_bridge_that_heard_it(rig: Rig) -> None:
@@ -108,16 +109,16 @@ def test_an_estop_outlives_the_monitor_and_the_bridge_that_heard_it(rig: Rig) ->
     rig.operator.call("/monitor/estop")
     rig.operator.wait(lambda: rig.verdicts[-1].reason == "stopped", 5)
     rig.strike("monitor", signal.SIGKILL)
-    with Processes([rig.specs["monitor"]]):
-        rig.operator.wait(lambda: rig.operator.state is State.FAULT and rig.operator.reason == "estop", 15)
-        with pytest.raises(InputError, match="arm refused in FAULT"):
-            rig.operator.call("/monitor/arm")
-        rig.strike("bridge", signal.SIGKILL)
-        told.clear()
-        with Processes([rig.specs["bridge"]]):
-            rig.operator.wait(lambda: any(status.message == "estop" for status in told), 15)
-            rig.reset()
-            assert rig.operator.episode(20).ended == "STANDBY"
+    rig.start("monitor")
+    rig.operator.wait(lambda: rig.operator.state is State.FAULT and rig.operator.reason == "estop", 15)
+    with pytest.raises(InputError, match="arm refused in FAULT"):
+        rig.operator.call("/monitor/arm")
+    rig.strike("bridge", signal.SIGKILL)
+    told.clear()
+    rig.start("bridge")
+    rig.operator.wait(lambda: any(status.message == "estop" for status in told), 15)
+    rig.reset()
+    assert rig.operator.episode(20).ended == "STANDBY"
 
 
 BUSY = """
@@ -136,14 +137,15 @@ sys.exit(run(Busy, CONTROLLER_PRIORITY))
 """
 
 
-@pytest.mark.parametrize("rig", [("policy", BUSY)], indirect=True)
 def test_a_policy_whose_thread_hangs_while_its_middleware_lives(rig: Rig) -> None:
     """Liveliness that the middleware asserts by itself would be satisfied by this one."""
+    rig.renew(policy=BUSY)
     rig.activate()
     at, periods = rig.await_silence()
     print(f"policy hangs: stop {periods:.1f} periods after the last measurement that it answered")
     assert periods <= SILENCE + BUSY_MS / DT_MS
     assert not any(v.reason in ("ok", "limited") for v in rig.verdicts[at:])
+    rig.strike("policy", signal.SIGKILL)  # it does not hear SIGTERM
 
 
 WARPED = """
@@ -158,8 +160,8 @@ main()
 """
 
 
-@pytest.mark.parametrize("rig", [("bridge", WARPED)], indirect=True)
 def test_a_wall_clock_that_steps_back_an_hour_changes_nothing(rig: Rig) -> None:
+    rig.renew(bridge=WARPED, recorder="")
     rig.activate()
     stepped = rig.strike("bridge", signal.SIGUSR1) - 1_800_000_000_000
     rig.operator.wait(lambda: sum(v.stamp < stepped and v.reason == "ok" for v in rig.verdicts) > 25, 5)
@@ -188,14 +190,24 @@ def test_a_foreign_publisher_of_commands_is_a_fault(rig: Rig) -> None:
 
 
 def test_two_policies_at_once_are_a_fault(rig: Rig) -> None:
+    def publishers() -> set[tuple[int, ...]]:
+        """One that was killed in an earlier test outlives it here by seconds."""
+        return {tuple(info.endpoint_gid) for info in node.get_publishers_info_by_topic(topics.COMMAND.name)}
+
+    def answered(step: int) -> bool:
+        """By the second, once it hears this client; the first refuses, for it is active already, and says nothing."""
+        asked = change.call_async(ChangeState.Request(transition=Transition(id=step)))
+        with suppress(InputError):
+            rig.operator.wait(asked.done, 2)
+        return bool(asked.done())
+
     rig.activate()
-    publishers = rig.operator.node.count_publishers
+    node = rig.operator.node
+    change, before = node.create_client(ChangeState, "/policy/change_state"), publishers()
     with Processes([rig.specs["policy"]]):
-        rig.operator.wait(lambda: publishers(topics.COMMAND.name) == 2, 15)
-        change = rig.operator.node.create_client(ChangeState, "/policy/change_state")
+        rig.operator.wait(lambda: bool(publishers() - before), 15)
         for step in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            asked = change.call_async(ChangeState.Request(transition=Transition(id=step)))
-            rig.operator.wait(asked.done, 5)  # both hear it; the first refuses, for it is active already
+            rig.operator.wait(partial(answered, step), 10)
         rig.await_fault("foreign_publisher")
     assert rig.operator.episode(20).ended == "STANDBY"
 
@@ -208,13 +220,13 @@ def test_a_policy_that_somebody_shuts_down_is_named(rig: Rig) -> None:
     rig.operator.wait(change.service_is_ready, 5)
     change.call_async(ChangeState.Request(transition=shutdown))
     rig.await_fault("silent")
-    rig.operator.wait(rig._is_reset, 5)
+    rig.operator.wait(rig.is_reset, 5)
     why = "policy (shut down, end its process and start it anew)"
     rig.operator.wait(lambda: rig.operator.reason == f"reset, waiting for {why}", 5)
     assert rig.operator.state is State.UNCONFIGURED
     rig.strike("policy", signal.SIGKILL)
-    with Processes([rig.specs["policy"]]):
-        rig.operator.wait(lambda: rig.operator.state is State.STANDBY, START_TIMEOUT)
+    rig.start("policy")
+    rig.operator.wait(lambda: rig.operator.state is State.STANDBY, START_TIMEOUT)
 
 
 def test_a_second_bridge_is_a_fault_and_so_is_one_in_the_place_of_the_first(rig: Rig) -> None:
@@ -235,30 +247,29 @@ def test_policy_and_bridge_are_restarted_while_active(rig: Rig) -> None:
     rig.activate()
     rig.strike("policy", signal.SIGKILL)
     rig.await_fault("silent")
-    with Processes([rig.specs["policy"]]):
-        rig.reset()
-        rig.activate()
-        rig.strike("bridge", signal.SIGTERM)
-        rig.operator.wait(lambda: rig.verdicts[-1].reason == "parked", 5)
-        rig.await_fault("bridge_lost")
-        with Processes([rig.specs["bridge"]]):
-            rig.reset()
-            seen = len(rig.verdicts)
-            outcome = rig.operator.episode(20)
-            assert (outcome.ended, outcome.reason) == ("STANDBY", "disarm")
-            assert rig.verdicts[seen].reason in ("not_active", "armed")
+    rig.start("policy")
+    rig.reset()
+    rig.activate()
+    rig.strike("bridge", signal.SIGTERM)
+    rig.operator.wait(lambda: rig.verdicts[-1].reason == "parked", 5)
+    rig.await_fault("bridge_lost")
+    rig.start("bridge")
+    rig.reset()
+    seen = len(rig.verdicts)
+    outcome = rig.operator.episode(20)
+    assert (outcome.ended, outcome.reason) == ("STANDBY", "disarm")
+    assert rig.verdicts[seen].reason in ("not_active", "armed")
 
 
-def test_a_bridge_that_is_ended_after_an_estop_moves_nothing(rig: Rig, tmp_path: Path) -> None:
+def test_a_bridge_that_is_ended_after_an_estop_moves_nothing(rig: Rig) -> None:
     """Whether anything may be moved is for a reset to say; and torque that holds is for a person to take off."""
     rig.activate()
     rig.operator.call("/monitor/estop")
     rig.operator.wait(lambda: rig.verdicts[-1].reason == "stopped", 5)
-    bridge = psutil.Process(rig.processes.pid("bridge"))
+    bridge = psutil.Process(rig.pid("bridge"))
     rig.strike("bridge", signal.SIGTERM)
     rig.operator.wait(lambda: bridge.status() == psutil.STATUS_ZOMBIE, 10)
-    said = "".join(log.read_text() for log in (tmp_path / "ros_log").iterdir())
-    assert "torque is left on (estop): support the robot and cut its power" in said
+    assert "torque is left on (estop): support the robot and cut its power" in rig.log("bridge")
     assert "parked" not in {v.reason for v in rig.verdicts}
     assert rig.operator.state is State.ESTOP
 

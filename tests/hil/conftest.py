@@ -8,8 +8,10 @@ from contextlib import contextmanager
 import pytest
 
 from landbridge.deploy.hardware.mcu import Mcu
+from landbridge.deploy.hardware.servos import Servos
 from landbridge.robot import Robot
 
+from . import arm
 from .rig import FURUTA, PATIENT_MS, Emulated, Rig, real_time, recover, until
 
 
@@ -98,3 +100,20 @@ def arm_bus(bus: tuple[str, Emulated]) -> Emulated:
     for words in ("plug", "clear", "reset"):
         bus[1].order(words)
     return bus[1]
+
+
+@pytest.fixture
+def servos(kind: str, arm_bus: Emulated) -> Iterator[Servos]:
+    """A driver in order, patient; afterwards there must be no fault left, and no torque."""
+    with real_time():
+        driver = arm.connect_patiently(kind, arm_bus)
+        try:
+            yield driver
+            arm_bus.order("plug")
+            arm_bus.order("clear")
+            arm.recover(driver)
+            driver.disable()
+            arm.until(driver, lambda: not any(arm_bus.order("status")["torque"]))
+            assert driver.fault == ""
+        finally:
+            driver.close()

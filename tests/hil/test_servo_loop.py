@@ -11,13 +11,11 @@ import pytest
 from landbridge.deploy.hardware.servos import Servos
 from landbridge.deploy.hil.loop import Failed, Loop
 from landbridge.deploy.supervisor import Event, State
-from landbridge.robot import Robot, load_robot
+from landbridge.robot import Robot
 
+from .arm import ARM, PATIENT_MS, SETTINGS
 from .rig import Emulated, real_time
-from .test_servos import SETTINGS
 
-ARM = load_robot("arm")
-PATIENT_MS = 400.0  # where time is not what is tested: a busy machine may be this late
 SECONDS = 10.0
 
 

@@ -123,32 +123,31 @@ def test_nothing_moves_while_two_monitors_share_a_domain(running: tuple[Processe
 
 
 def test_a_person_reaches_into_a_robot_only_after_it_is_parked(
-    tmp_path: Path, ros_domain: None, linear_bundle: Make
+    running: tuple[Processes, Operator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ask(words: str) -> None:
         asked.append((words, operator.state, operator.reason))
 
     asked: list[tuple[str, State, str]] = []
-    specs = bringup.deploy("furuta", "none", 0, str(linear_bundle(tmp_path / "bundle", STILL)))
-    with Processes(specs) as processes, Operator(FURUTA, processes.check, ask) as operator:
-        operator.wait_ready(recorded=False)
-        assert operator.episode(5).ended == "STANDBY"
-        operator.call("/monitor/arm")
-        operator.wait(lambda: operator.state is State.ACTIVE, 5)
-        os.kill(processes.pid("policy"), signal.SIGSTOP)
-        operator.wait(lambda: operator.state is State.FAULT, 5)
-        why = operator.reason
-        os.kill(processes.pid("policy"), signal.SIGCONT)
-        assert operator.episode(5).ended == "STANDBY"
-        operator.call("/monitor/arm")
-        operator.wait(lambda: operator.state is State.ACTIVE, 5)
-        operator.call("/monitor/estop")
-        operator.wait(lambda: operator.state is State.ESTOP, 5)
-        with pytest.raises(InputError, match="/monitor/estop: was called"):
-            operator.episode(5)
-        operator.wait(lambda: accepted(operator, "/monitor/reset"), 5)
-        operator.wait(lambda: operator.state is State.STANDBY, 5)  # it holds
-        assert operator.episode(5).ended == "STANDBY"
+    processes, operator = running
+    monkeypatch.setattr(operator, "_ask", ask)  # as of hardware
+    assert operator.episode(5).ended == "STANDBY"
+    operator.call("/monitor/arm")
+    operator.wait(lambda: operator.state is State.ACTIVE, 5)
+    os.kill(processes.pid("policy"), signal.SIGSTOP)
+    operator.wait(lambda: operator.state is State.FAULT, 5)
+    why = operator.reason
+    os.kill(processes.pid("policy"), signal.SIGCONT)
+    assert operator.episode(5).ended == "STANDBY"
+    operator.call("/monitor/arm")
+    operator.wait(lambda: operator.state is State.ACTIVE, 5)
+    operator.call("/monitor/estop")
+    operator.wait(lambda: operator.state is State.ESTOP, 5)
+    with pytest.raises(InputError, match="/monitor/estop: was called"):
+        operator.episode(5)
+    operator.wait(lambda: accepted(operator, "/monitor/reset"), 5)
+    operator.wait(lambda: operator.state is State.STANDBY, 5)  # it holds
+    assert operator.episode(5).ended == "STANDBY"
     first, parking, placing, *held = asked
     step_back = "torque may be on: support what could fall, step back, then press Enter: it will park"
     assert held == [(step_back, State.STANDBY, "configured"), (PLACE, State.STANDBY, "park")]

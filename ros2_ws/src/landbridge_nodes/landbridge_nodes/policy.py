@@ -13,7 +13,6 @@ from landbridge.bundle import read_bundle
 from landbridge.deploy.drift import watch_of
 from landbridge.deploy.graph import CPU
 from landbridge.deploy.runtime import load_policy
-from landbridge.signature import require_signature
 from landbridge_nodes import topics
 from landbridge_nodes.controller import Controller
 from landbridge_nodes.process import CONTROLLER_PRIORITY, run
@@ -37,6 +36,8 @@ class PolicyNode(Controller):
         super().__init__("policy")
         bundle = read_bundle(Path(self.declare_parameter("bundle", "").value))
         if public_key := self.declare_parameter("require_signature", "").value:
+            from landbridge.signature import require_signature  # only now: it imports the command line's parser
+
             require_signature(bundle, Path(public_key))
         bundle.require_robot(self.spec)
         provider, strict, precision = (

@@ -1,0 +1,185 @@
+"""The motions that the guard makes by itself: to the default pose, to a stop, to the parking pose."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from landbridge.deploy.guard import Guard
+from landbridge.deploy.supervisor import State
+from landbridge.deploy.verdict import Reason
+
+from .guarded import DT, MS, ZEROS, Bench, spec
+
+
+def test_arming_leads_a_powered_robot_slowly_from_its_target_to_the_default_pose() -> None:
+    bench = Bench("position", state=State.ARMED, position=(0.5, 0.0, 0.5), parking_speed=0.5)
+    for bench.state, bench.epoch in ((State.HOLD, 0), (State.STANDBY, 1)):  # held there after some stop
+        bench.measure((0.5, 0.0, 0.5))
+        for _ in range(50):
+            bench.measure((0.5, 0.0, 0.5))
+            bench.guard.tick(bench.now)
+        assert bench.guard.written == pytest.approx((0.5, 0.5))
+    bench.state = State.ARMED
+    begun = bench.now + DT
+    duration = 15 / 8 * 0.5 / 0.5
+    while bench.now < begun + duration:
+        bench.measure((0.5, 0.0, 0.5))
+        bench.guard.tick(bench.now)
+        ready = bench.now + 0.002 >= begun + duration
+        assert bench.answer(0.0, 0.0).reason is (Reason.ARMED if ready else Reason.NOT_READY)
+    assert ready
+    assert bench.guard.written == pytest.approx((0.0, 0.0), abs=1e-3)
+
+
+@pytest.mark.parametrize("state", [State.HOLD, State.FAULT, State.ESTOP, State.STANDBY])
+def test_a_stop_starts_from_where_the_joints_are(state: State) -> None:
+    bench = Bench("position")
+    bench.answer(0.1, 0.1)
+    bench.measure((0.05, 0.0, 0.05))
+    bench.state = state
+    bench.measure((0.05, 0.0, 0.05))
+    stop = bench.guard.tick(bench.now + DT)
+    assert stop is not None
+    assert stop.command == pytest.approx((0.05, 0.05))
+
+
+def test_a_stop_after_a_fault_starts_from_where_the_joints_are_and_goes_on_when_the_supervisor_follows() -> None:
+    bench = Bench("position")
+    bench.answer(0.1, 0.1)
+    bench.measure((0.05, 0.0, 0.05), (0.0, 61.0, 0.0))
+    for state in (State.ACTIVE, State.HOLD, State.FAULT):
+        stop = bench.guard.tick(bench.now)
+        assert stop is not None
+        assert stop.command == pytest.approx((0.05, 0.05)), state
+        bench.state = state
+        bench.measure((0.04, 0.0, 0.04))  # what the joints do meanwhile does not matter
+
+
+def test_a_moving_joint_is_stopped_within_its_acceleration_and_jerk() -> None:
+    bench = Bench("position")
+    bench.measure((0.04, 0.0, 0.0), (2.0, 0.0, 0.0))
+    bench.state = State.HOLD
+    targets = []
+    for _ in range(5):
+        bench.measure((0.08, 0.0, 0.0), (2.0, 0.0, 0.0))
+        stop = bench.guard.tick(bench.now)
+        assert stop is not None
+        targets.append(stop.command[0])
+    # T = max(1.5 * 2 / 100, sqrt(6 * 2 / 4000)) = 0.0548 s; the way is 2 * T / 2
+    assert targets == pytest.approx([0.08, 0.11564, 0.13291, 0.13477, 0.13477], abs=1e-5)
+
+
+def test_a_stop_damps_by_the_smaller_of_the_two_speeds() -> None:
+    def damped(way: float, speed: float) -> float:
+        bench = Bench(state=State.ARMED)
+        bench.measure((way, 0.0, 0.0), (speed, 0.0, 0.0))
+        stop = bench.guard.tick(bench.now)
+        assert stop is not None
+        return stop.command[0]
+
+    assert damped(0.04, 3.0) == pytest.approx(-0.2)  # 2 rad/s of the positions
+    assert damped(0.04, 1.0) == pytest.approx(-0.1)
+    assert damped(-0.04, -1.0) == pytest.approx(0.1)
+    assert damped(-0.04, 1.0) == 0.0
+    assert damped(0.0, 1.0) == 0.0
+    assert damped(0.04, 0.0) == 0.0
+
+
+@pytest.mark.parametrize(("kind", "state"), [("effort", State.DAMP), ("velocity", State.HOLD)])
+def test_a_stop_is_settled_when_it_has_come_to_rest_and_keeps_its_torque(kind: str, state: State) -> None:
+    bench = Bench(kind)
+    bench.answer(0.0, 0.0)
+    bench.measure((0.05, 0.0, 0.0), (2.5, 0.0, 0.0))
+    bench.state = state
+    for count in range(6):
+        assert bench.guard.settled(bench.now) == (count > 3)  # 3 measurements at rest, after one in motion
+        bench.measure((0.1, 0.0, 0.0), (2.5 if count == 0 else 0.0, 0.0, 0.0))
+        bench.guard.tick(bench.now)
+    assert bench.guard.powered
+
+
+def test_a_measurement_that_is_no_good_does_not_count_as_rest() -> None:
+    bench = Bench(state=State.ARMED)
+    bench.state = State.DAMP
+    for _ in range(4):
+        bench.measure()
+        bench.guard.tick(bench.now)
+    assert bench.guard.settled(bench.now)
+    bench.measure((math.nan, 0.0, 0.0))
+    assert not bench.guard.settled(bench.now)
+
+
+def test_a_stop_is_not_settled_before_its_way_has_ended() -> None:
+    bench = Bench("position")
+    bench.measure((0.2, 0.0, 0.0), (9.0, 0.0, 0.0))
+    bench.state = State.HOLD
+    bench.guard.supervise(State.HOLD, 0, bench.now)
+    assert bench.guard.tick(bench.now) is not None
+    ends = bench.now + 1.5 * 9 / 100
+    for _ in range(12):
+        bench.measure((0.2, 0.0, 0.0))
+        bench.guard.tick(bench.now)
+        assert bench.guard.settled(bench.now) == (bench.now >= ends)
+
+
+def test_park_goes_on_from_the_last_target() -> None:
+    bench = Bench("position")
+    bench.answer(0.1, 0.1)
+    bench.state = State.PARK
+    bench.measure((0.05, 0.0, 0.05))
+    stop = bench.guard.tick(bench.now)
+    assert stop is not None
+    assert (stop.reason, stop.command) == (Reason.NOT_ACTIVE, pytest.approx((0.1, 0.1)))
+
+
+@pytest.mark.parametrize("kind", ["effort", "velocity"])
+def test_park_ends_with_torque_off_once_every_actuated_joint_rests(kind: str) -> None:
+    bench = Bench(kind)
+    bench.answer(0.0, 0.0)
+    bench.state = State.PARK
+    for velocity in ((0.61, 0, 0), (0, 0, 0.21), (0.6, 60, 0.2), (-0.6, -60, -0.2)):
+        bench.measure((0.001 * bench.stamp / MS, 0.0, 0.0), velocity)
+        stop = bench.guard.tick(bench.now)
+        assert stop is not None
+        assert (stop.reason, stop.write, stop.release) == (Reason.NOT_ACTIVE, True, False)
+        assert bench.guard.powered
+        assert not bench.guard.settled(bench.now)
+    bench.measure((0.0, 0.0, 0.0), (0.0, 0.0, 0.2))
+    end = bench.guard.tick(bench.now)
+    assert end is not None
+    assert (end.reason, end.write, end.release) == (Reason.PARKED, False, True)
+    assert not bench.guard.powered
+    assert bench.guard.settled(bench.now)
+    assert bench.guard.tick(bench.now + DT) == end  # what has not been heard is said again
+
+
+@pytest.mark.parametrize("kind", ["effort", "position"])
+def test_park_takes_torque_off_drives_that_this_guard_never_commanded(kind: str) -> None:
+    """A bridge restarted over powered drives; drives that hold beside one that has lost its torque."""
+    guard = Guard(spec(kind))
+    guard.supervise(State.STANDBY, 0, 0.0)
+    assert guard.tick(0.0) is None
+    guard.supervise(State.PARK, 0, 0.0)
+    for count in range(2):  # before any measurement, and after one
+        off = guard.tick(0.0)
+        assert off is not None
+        assert (off.command, off.reason, off.write, off.release) == ((0.0, 0.0), Reason.PARKED, False, True)
+        guard.measure(count, 0.0, ZEROS, ZEROS)
+    guard.measure(2, DT, ZEROS, (31.0, 0.0, 0.0))
+    assert guard.fault is Reason.VELOCITY_LIMIT
+    assert guard.tick(DT) is None
+
+
+def test_park_ends_no_sooner_than_its_way_does() -> None:
+    bench = Bench("position", parking_pose={"left": 0.5}, parking_speed=1.0)
+    bench.answer(0.0, 0.0)
+    bench.state = State.PARK
+    begun = bench.now + DT
+    while bench.guard.powered:
+        bench.measure()
+        stop = bench.guard.tick(bench.now)
+        assert stop is not None
+        assert stop.release == (bench.now >= begun + 15 / 8 * 0.5)
+    assert stop.command == pytest.approx((0.5, 0.0))

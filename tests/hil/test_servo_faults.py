@@ -1,0 +1,185 @@
+"""The drivers of servo buses against emulated ones: every fault named, the arm safe."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from landbridge.deploy.guard import Guard
+from landbridge.deploy.hardware.servo_bus import Block, NoAnswerError
+from landbridge.deploy.hardware.servo_poll import Poll
+from landbridge.deploy.hardware.servos import Servos
+from landbridge.deploy.supervisor import State
+
+from .arm import ARM, AWAY, DT, HOME, at, connect, connect_patiently, recover, until
+from .rig import Emulated, real_time
+
+pytestmark = pytest.mark.filterwarnings("ignore:feetech")
+
+FAULTS = {  # order: the faults that it may be named
+    "gone elbow": {"servo_silent:elbow"},
+    "wrong_id elbow 77": {"servo_silent:elbow"},
+    "torque_lost elbow": {"torque_lost:elbow"},
+    "overload elbow": {"servo_overload:elbow"},
+    "temperature elbow 75": {"servo_overheated:elbow"},
+    "voltage elbow 5.5": {"servo_voltage:elbow"},
+    "lost to_host": {f"servo_silent:{joint}" for joint in ARM.spec.joint_names},
+    "flip to_host": {f"servo_silent:{joint}" for joint in ARM.spec.joint_names},
+    "length to_host": {f"servo_silent:{joint}" for joint in ARM.spec.joint_names},
+    "unplug": {"port_lost"},
+}
+
+
+@pytest.mark.parametrize("order", FAULTS)
+def test_a_fault_is_named_and_left_by_a_reset(servos: Servos, arm_bus: Emulated, order: str) -> None:
+    until(servos, lambda: at(AWAY, arm_bus), AWAY)
+    struck = time.monotonic()
+    arm_bus.order(order)
+    until(servos, lambda: bool(servos.fault), AWAY)
+    print(f"{order}: {servos.fault} after {1000 * (time.monotonic() - struck):.0f} ms")
+    assert servos.fault in FAULTS[order]
+    assert all(map(math.isnan, servos.read()[0]))
+    arm_bus.order("plug" if order == "unplug" else "clear")
+    recover(servos)
+    until(servos, lambda: at(HOME, arm_bus), HOME)
+
+
+@pytest.mark.parametrize("order", ["gone elbow", "temperature elbow 75"])
+def test_a_reset_does_not_help_while_the_cause_lasts(servos: Servos, arm_bus: Emulated, order: str) -> None:
+    arm_bus.order(order)
+    until(servos, lambda: bool(servos.fault), HOME)
+    servos.recover()
+    until(servos, lambda: bool(servos.fault), HOME)
+    assert servos.fault in FAULTS[order] | {"servo_silent:elbow"}  # while it restarts
+
+
+@pytest.mark.parametrize("direction", ["to_board", "to_host"])
+def test_one_damaged_packet_is_no_fault(servos: Servos, arm_bus: Emulated, direction: str) -> None:
+    for i, damage in enumerate(["flip", "drop", "insert", "half", "length", "lost", "noise", "garbled"]):
+        arm_bus.order(f"{damage} {direction} 1")
+        pose = AWAY if i % 2 else HOME
+        until(servos, lambda pose=pose: at(pose, arm_bus), pose)
+        assert servos.fault == "", damage
+
+
+def test_one_damaged_answer_is_asked_for_again_in_the_same_period(servos: Servos, arm_bus: Emulated) -> None:
+    until(servos, lambda: at(HOME, arm_bus), HOME)
+    servos._spec = servos._spec.model_copy(update={"control_dt": 0.1})  # a busy machine finds time to ask again
+    before, told = servos.counters["bad_answers"], servos.told_at
+    arm_bus.order("flip to_host 1")
+    servos.read()
+    assert servos.counters["bad_answers"] > before
+    assert servos.told_at > told
+
+
+def test_a_lost_answer_or_an_old_firmware_does_not_cost_the_packed_answers(
+    servos: Servos, kind: str, arm_bus: Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert servos.readings["packed"] == (kind == "dynamixel")
+    if kind == "feetech":
+        pytest.skip("feetech servos do not pack")
+    bus = servos._bus
+    assert bus is not None
+    bus.port.deadline = math.inf
+    arm_bus.order("lost to_host 1")
+    assert Poll(bus, list(servos._joints), time.monotonic, servos.counters).packed
+    read = bus.sync_read
+
+    def without_fast(block: Block, ids: Sequence[int], fast: bool = False) -> dict[int, dict[str, int]]:
+        if fast:  # older than 45
+            raise NoAnswerError(ids[0])
+        return read(block, ids)
+
+    monkeypatch.setattr(bus, "sync_read", without_fast)
+    assert Poll(bus, list(servos._joints), time.monotonic, servos.counters).packed
+
+
+def test_a_servo_that_jams_under_load_reports_its_overload(servos: Servos, arm_bus: Emulated) -> None:
+    arm_bus.order("stuck gripper")
+    until(servos, lambda: bool(servos.fault), [*HOME[:5], 1.4])
+    assert servos.fault == "servo_overload:gripper"
+
+
+def test_a_write_while_the_port_vanishes(servos: Servos, arm_bus: Emulated) -> None:
+    until(servos, lambda: at(HOME, arm_bus), HOME)
+    arm_bus.order("unplug")
+    servos.write(HOME)
+    servos.read()
+    assert servos.fault == "port_lost"
+    servos.write(HOME)
+    servos.disable()
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("frozen shoulder_pan", {"frozen_encoder", "tracking_error"}),
+        ("jump shoulder_pan 90", {"position_jump", "velocity_limit"}),
+        ("wrap shoulder_pan", {"position_jump"}),
+        ("stuck shoulder_pan", {"tracking_error"}),
+    ],
+)
+def test_what_only_the_guard_can_see(servos: Servos, arm_bus: Emulated, order: str, expected: set[str]) -> None:
+    """Read and written as the bridge does it, while a policy swings the joint."""
+    until(servos, lambda: max(map(abs, servos.read()[1])) < 0.3, HOME)  # it has begun to fall
+    guard, stamp = Guard(servos._spec), 0  # as patient
+    for state in (State.STANDBY, State.ARMED):
+        guard.supervise(state, 1, time.monotonic())
+    started = time.monotonic()
+    next_tick = started
+    while guard.fault is None and (age := time.monotonic() - started) < 8:
+        stamp, told, measured = stamp + 1, servos.told_at, servos.read()
+        if servos.told_at > told:  # a busy machine may have no news in a period
+            guard.measure(stamp, time.monotonic(), *measured)
+        if age > 0.6:
+            guard.supervise(State.ACTIVE, 1, time.monotonic())
+            if age > 1.2 and order:
+                arm_bus.order(order)
+                order = ""
+            swing = [1.2 * math.sin(2 * (age - 0.6)), *HOME[1:]]
+            guard.admit(stamp, ARM.spec.actuated, swing, time.monotonic())
+            servos.write(guard.written)
+        else:
+            guard.supervise(State.ARMED, 1, time.monotonic())
+        if (stop := guard.tick(time.monotonic())) is not None and stop.write:
+            servos.write(stop.command)
+        next_tick += DT
+        time.sleep(max(0.0, next_tick - time.monotonic()))
+    assert order == "", f"{guard.fault} before anything was broken; {servos.fault} {servos.read()} {age}"
+    assert guard.fault is not None and guard.fault.value in expected, servos.fault
+
+
+def test_a_silent_host(bus: tuple[str, Emulated]) -> None:
+    """Dynamixel stops by its bus watchdog until a reset; Feetech has none, and goes on to its goal."""
+    kind, arm_bus = bus
+    for words in ("plug", "clear", "reset"):
+        arm_bus.order(words)
+    with real_time():
+        servos = connect(kind, arm_bus, **({"watchdog_ms": 40} if kind == "dynamixel" else {}))
+        recover(servos)
+        servos.write([1.8, *HOME[1:]])  # the last that it says for a while
+        silent = time.monotonic()
+        seen = [0.0, 1.0]
+        while len(seen) < 100 or abs(seen[-1] - seen[-100]) > 0.001:
+            assert time.monotonic() < silent + 3
+            seen.append(arm_bus.order("status")["position"][0])
+        position = arm_bus.order("status")["position"][0]
+        print(f"{kind}: a silent host's joint rests at {position:.2f} rad on the way to 1.8 rad")
+        if kind == "feetech":
+            assert position == pytest.approx(1.8, abs=0.1)
+        else:
+            assert arm_bus.order("status")["watchdog"] == [-1] * 6
+            assert position < 1.7
+            servos.write([1.8, *HOME[1:]])  # is refused
+            until(servos, lambda: len(servos.stopped) == 6)
+            assert at([position], arm_bus, within=0.02)
+        servos.close()
+        servos = connect_patiently(kind, arm_bus)
+        recover(servos)
+        until(servos, lambda: at(HOME, arm_bus), HOME)
+        servos.disable()
+        until(servos, lambda: not any(arm_bus.order("status")["torque"]))
+        servos.close()
