@@ -62,7 +62,7 @@ class Arm:
         agent: Of the training.
         fixed_base: Whether only robots with a fixed base can have it: calibration and the twin's own dynamics need the
             whole state.
-        rows: Source rows, and target rows, per step.
+        rows: Source rows per step.
         pace: Its steps, in those of the study: who needs more of them gets fewer rows in each.
     """
 

@@ -159,7 +159,9 @@ def _ours(source: Transitions, target: Transitions, compiled: bool) -> Steps:
     agent.build_optimiser(torch.device("cpu"), 0)
     rows = [torch.from_numpy(_packed(data)) for data in (source, target)]
     mix: Any = Alignment(None, None)  # type: ignore[arg-type]  # the naive mix asks nothing of its context
-    trainer = Trainer(TrainConfig(rows=ROWS, steps=STEPS, iql=config), agent, mix, rows[0], rows[1], Path())
+    trainer = Trainer(
+        TrainConfig(rows=ROWS, target_share=1.0, steps=STEPS, iql=config), agent, mix, rows[0], rows[1], Path()
+    )
     return trainer.block
 
 

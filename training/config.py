@@ -58,7 +58,10 @@ class TrainConfig:
         alignment: How source rows are used.
         steps: Gradient steps.
         seed: Of networks, batches and held-out rows.
-        rows: Source rows and target rows per step (each, when both are used).
+        rows: Source rows per step; target rows where the alignment uses no source.
+        target_share: Target rows per source row, in each step. The few rows of the robot are seen so often that Q and V
+            know each by heart, and the policy then imitates them, good or bad: 1, as in the literature's 128 + 128,
+            is too many for a robot that was recorded failing (docs/RESULTS.md).
         reward_scale: Factor on every reward.
         compile: Compile the update with torch.compile: a slow start, then faster steps.
         device: `auto` takes CUDA when present; else cpu, cuda or cuda:N.
@@ -69,6 +72,7 @@ class TrainConfig:
     steps: PositiveInt = 10_000
     seed: NonNegativeInt = 0
     rows: PositiveInt = 256
+    target_share: Annotated[float, Field(gt=0, le=1)] = 0.125
     reward_scale: Positive = 0.1
     compile: bool = False
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
@@ -97,6 +101,11 @@ class TrainConfig:
     def alignment_config(self) -> Any:
         """Hyperparameters of the chosen alignment, None where it has none; `shuffled` is `tabb` with other rows."""
         return getattr(self, "tabb" if self.alignment == "shuffled" else self.alignment, None)
+
+    @property
+    def target_rows(self) -> int:
+        """Target rows per step beside the source's."""
+        return max(1, round(self.rows * self.target_share))
 
     def require_valid(self) -> None:
         """Raise InputError that names the first option that is out of its range."""

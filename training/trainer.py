@@ -58,8 +58,11 @@ class Trainer:
         self.step = 0
         self.seconds = {"agent": 0.0, "alignment": 0.0}
         self._generator = torch.Generator().manual_seed(config.seed)
-        if config.rows % ranks.count():
-            raise InputError("--rows", f"{config.rows} do not divide by {ranks.count()} ranks", "take a multiple")
+        both = source is not None and target is not None
+        self._drawn = (config.rows, config.target_rows if both else config.rows)  # per step, of source and target
+        if any(rows % ranks.count() for rows in self._drawn):
+            problem = f"{self._drawn[0]} and {self._drawn[1]} of the target do not divide by {ranks.count()} ranks"
+            raise InputError("--rows", problem, "take a multiple, of --target-share too")
         self._width = 2 * agent.obs_size + agent.action_size + 2
 
     def run(self, on_block: Callable[[int, dict[str, float]], None], stop: Callable[[], bool]) -> None:
@@ -90,7 +93,10 @@ class Trainer:
         aligned = -time.perf_counter()
         self._refresh()
         aligned += time.perf_counter()
-        picks = [self._draw(rows, steps) for rows in (self.source, self.target)]
+        domains = zip((self.source, self.target), self._drawn, strict=True)
+        picks = [
+            None if rows is None else self._draw(len(rows), (steps, drawn)).to(rows.device) for rows, drawn in domains
+        ]
         shown: list[Tensor] = []
         mine = [None if pick is None else ranks.share(pick, 1) for pick in picks]
         for first in range(0, steps, CHUNK):
@@ -113,10 +119,8 @@ class Trainer:
         if self.source is not None or self.stretches is not None:
             self.alignment.refresh(self._value, self.step / self.config.steps)
 
-    def _draw(self, rows: Tensor | None, steps: int) -> Tensor | None:
-        if rows is None:
-            return None
-        return torch.randint(len(rows), (steps, self.config.rows), generator=self._generator).to(rows.device)
+    def _draw(self, rows: int, shape: tuple[int, int]) -> Tensor:
+        return torch.randint(rows, shape, generator=self._generator)
 
     def _gather(self, picks: list[Tensor | None], first: int) -> tuple[Tensor, Tensor]:
         """Packed rows (k, N, width) of up to CHUNK steps of the block, source first, and their weights (k, N)."""
