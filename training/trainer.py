@@ -60,9 +60,9 @@ class Trainer:
         self._generator = torch.Generator().manual_seed(config.seed)
         both = source is not None and target is not None
         self._drawn = (config.rows, config.target_rows if both else config.rows)  # per step, of source and target
-        if any(rows % ranks.count() for rows in self._drawn):
-            problem = f"{self._drawn[0]} and {self._drawn[1]} of the target do not divide by {ranks.count()} ranks"
-            raise InputError("--rows", problem, "take a multiple, of --target-share too")
+        if odd := [rows for rows in self._drawn if rows % ranks.count()]:
+            remedy = "take a multiple; --target-share decides how many of them are the target's"
+            raise InputError("--rows", f"{odd[0]} do not divide by {ranks.count()} ranks", remedy)
         self._width = 2 * agent.obs_size + agent.action_size + 2
 
     def run(self, on_block: Callable[[int, dict[str, float]], None], stop: Callable[[], bool]) -> None:

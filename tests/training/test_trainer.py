@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from landbridge.errors import InputError
-from landbridge.training.agents.iql import IQLConfig
+from landbridge.training.agents.iql import IQL, IQLConfig
 from landbridge.training.config import TrainConfig
+from landbridge.training.run import read_run
 from landbridge.training.train import train
 from landbridge.training.trainer import CHECKPOINT, Trainer, read_checkpoint
 
@@ -45,9 +47,9 @@ def test_nan_rewards_leave_a_good_checkpoint(
     assert state["step"] == at_step
     assert all(bool(value.isfinite().all()) for value in state["agent"].values())
     with np.load(tmp_path / "run/nan_batch.npz") as saved:
-        assert saved["rows"].shape == (32, 19)  # 16 of each domain; 8 + 1 + 8 + reward + not_terminated
-        assert np.isnan(saved["rows"]).any(1).tolist() == [True] * 16 + [False] * 16
-        assert saved["weights"].tolist() == [1.0] * 32
+        assert saved["rows"].shape == (18, 19)  # 16 of the source, 2 of the target; 8 + 1 + 8 + reward + not_terminated
+        assert np.isnan(saved["rows"]).any(1).tolist() == [True] * 16 + [False] * 2
+        assert saved["weights"].tolist() == [1.0] * 18
     train(tmp_path / "whole", data.source, data.target, config=CONFIG)
     train(tmp_path / "run", resume=True)
     resumed, whole = read_checkpoint(tmp_path / "run"), read_checkpoint(tmp_path / "whole")
@@ -77,3 +79,30 @@ def test_a_checkpoint_of_an_older_optimiser_is_refused(tmp_path: Path, data: Any
     torch.save(state, tmp_path / "run" / CHECKPOINT)
     with pytest.raises(InputError, match=r"checkpoint.pt: of another version of landbridge: .*parameter group"):
         train(tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(("alignment", "rows"), [("none", 16 + 4), ("source_only", 16), ("target_only", 16)])
+def test_the_share_of_the_target_in_a_step(
+    tmp_path: Path, data: Any, monkeypatch: pytest.MonkeyPatch, alignment: str, rows: int
+) -> None:
+    seen: list[int] = []
+    update = IQL.update
+
+    def watched(self: IQL, batch: torch.Tensor, weights: torch.Tensor, step: int) -> torch.Tensor:
+        seen.append(len(batch))
+        return update(self, batch, weights, step)
+
+    monkeypatch.setattr(IQL, "update", watched)
+    config = dataclasses.replace(CONFIG, steps=3, alignment=alignment, target_share=0.25)
+    train(tmp_path / "run", data.source, data.target, config=config)
+    assert seen == [rows] * 3
+
+
+def test_a_run_from_before_the_share_goes_on_with_all_target_rows(tmp_path: Path, data: Any) -> None:
+    config = dataclasses.replace(CONFIG, steps=10, target_share=1.0)
+    train(tmp_path / "run", data.source, data.target, config=config)
+    path = tmp_path / "run" / "config.json"
+    run = json.loads(path.read_text())
+    assert run["train"].pop("target_share") == 1.0
+    path.write_text(json.dumps(run))
+    assert TrainConfig.from_json(read_run(tmp_path / "run")["train"]) == config
