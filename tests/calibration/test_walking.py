@@ -99,7 +99,7 @@ def test_windows_with_a_push_are_left_out(walked: list[Episode]) -> None:
 
 def test_a_walking_twins_parameters_are_approached_and_predict_what_was_not_fitted(walked: list[Episode]) -> None:
     windows = cut(walked, ROBOT, HORIZON, "twin")
-    turn = np.arange(len(windows)) % 3
+    turn = np.arange(len(windows)) % 5
     fitted, held = windows.where(turn == 0), windows.where(turn == 1)
     truth = to_values(ROBOT, SEVERE)
     sought = ("actuator_gain", "ground_friction", "latency_ms")
