@@ -44,7 +44,7 @@ def identify(
     curve only where the data support one (`landbridge calibrate friction`), and elsewhere intervals that allow for one
     that was not found; from 20 s or less its speed may end in a wrong minimum, which its interval does not show.
 
-    Of a robot that walks, the ground's friction, a payload on the trunk and a friction for joints that are alike take the
+    Of a robot that walks, ground friction, a payload on the trunk and one friction for joints that are alike take the
     place of masses and lengths. Intervals do not know how its feet strike the ground otherwise than in MuJoCo.
 
     Example: landbridge calibrate identify data/target --known link_mass_scale.arm_link
