@@ -2,6 +2,7 @@
 
     python benchmarks/calibration.py --work /tmp/calibration --rungs moderate
     python benchmarks/calibration.py --work /tmp/calibration --robot arm
+    python benchmarks/calibration.py --work /tmp/calibration --robot quadruped --draws 4 --delays 0
 
 Each draw hides gain, masses, lengths, friction and latency in a Bullet twin (`HIDDEN`), every other one with 20 ms of
 latency, two of three with Stribeck friction in one joint; episodes of the behaviour `excite` with the sensor noise of
@@ -43,8 +44,6 @@ RESULTS = Path(__file__).parent / "results"
 SEED = 6000  # of the draws [SEED, number]; 1000, 5000 and 7000 were seen while formulas and thresholds were chosen
 DELAYS_FROM = 100  # number of the first draw that is only asked for its delay
 EXCESS = (0.1, 0.5)  # of the Coulomb torque, in the joint that has a Stribeck curve
-LATENCY_MS = (0.0, 40.0)
-HORIZON = 25
 
 
 @dataclass(frozen=True)
@@ -52,16 +51,20 @@ class Hidden:
     """What is hidden in a robot.
 
     Attributes:
-        known: Parameter that is not.
+        known: Parameter that is not, if any.
         ranges: Of the others that are drawn; uniform, in their units.
-        curve: Joint with a Stribeck curve.
+        curve: Joint with a Stribeck curve, if any has one.
         episodes: Of 6 s.
+        latency_ms: Drawn in every other draw; half of the highest in the rest.
+        horizon: Of the windows, in control periods.
     """
 
-    known: str
+    known: str | None
     ranges: Mapping[str, tuple[float, float]]
-    curve: str
+    curve: str | None
     episodes: int
+    latency_ms: tuple[float, float] = (0.0, 40.0)
+    horizon: int = 25
 
 
 ARM_LINKS = ("pan_link", "upper_arm", "forearm", "wrist", "hand", "jaw")
@@ -73,7 +76,24 @@ ARM_COULOMB = {  # N m, about those of robot.yaml
     "wrist_roll": 0.01,
     "gripper": 0.01,
 }
+LEGS = ("hip_joint", "thigh_joint", "calf_joint")  # as friction is shared
 HIDDEN = {
+    "quadruped": Hidden(
+        known=None,
+        ranges={
+            "actuator_gain": (0.75, 1.05),
+            "ground_friction": (0.5, 0.9),
+            "payload.trunk.mass": (0.5, 3.0),
+            "payload.trunk.x": (-0.15, 0.15),
+            "payload.trunk.z": (0.06, 0.1),
+            **{f"friction.{joint}.frictionloss": (0.2, 1.2) for joint in LEGS},
+            **{f"friction.{joint}.viscous": (0.01, 0.05) for joint in LEGS},
+        },
+        curve=None,
+        latency_ms=(0.0, 15.0),
+        horizon=10,
+        episodes=10,
+    ),
     "furuta": Hidden(
         known="link_mass_scale.arm_link",
         ranges={
@@ -123,7 +143,7 @@ class Study:
     """
 
     work: Path
-    robot: Literal["furuta", "arm"] = "furuta"
+    robot: Literal["furuta", "arm", "quadruped"] = "furuta"
     draws: int = 20
     delays: int = 20
     rungs: tuple[str, ...] = ()
@@ -177,8 +197,9 @@ def _once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def _identified(robot: Robot, number: int) -> dict[str, Any]:
     hidden, drawn, episodes = _twin(robot, number)
     began = time.process_time()
-    windows = cut(episodes, robot, HORIZON, "the twin")
-    free = free_parameters(robot, [HIDDEN[robot.spec.name].known])
+    of = HIDDEN[robot.spec.name]
+    windows = cut(episodes, robot, of.horizon, "the twin")
+    free = free_parameters(robot, [] if of.known is None else [of.known])
     found = calibration(robot, free, windows, np.random.default_rng(0), "the twin", "")
     cpu = time.process_time() - began
     rows = [
@@ -194,7 +215,7 @@ def _identified(robot: Robot, number: int) -> dict[str, Any]:
         "cpu_s": cpu,
         "seconds": sum(map(len, episodes)) * robot.spec.control_dt,
         "inflation": found.inflation,
-        "excess": hidden[f"friction.{HIDDEN[robot.spec.name].curve}.excess"],
+        "excess": 0.0 if of.curve is None else hidden[f"friction.{of.curve}.excess"],
         "coulomb": found.coulomb,
         "friction": {joint: choice.model_dump() for joint, choice in found.friction.items()},
         "undetermined": found.undetermined,
@@ -225,17 +246,20 @@ def _twin(robot: Robot, number: int) -> tuple[dict[str, float], float, list[Epis
 def _draw(robot: Robot, rng: np.random.Generator, number: int) -> dict[str, float]:
     of = HIDDEN[robot.spec.name]
     values = to_values(robot, Scenario()) | {name: rng.uniform(*bounds) for name, bounds in of.ranges.items()}
-    excess, latency = rng.uniform(*EXCESS), rng.uniform(*LATENCY_MS)
-    values[f"friction.{of.curve}.excess"] = values[f"friction.{of.curve}.frictionloss"] * excess * (number % 3 != 2)
-    return values | {"latency_ms": latency if number % 2 else 20.0}
+    excess, latency = rng.uniform(*EXCESS), rng.uniform(*of.latency_ms)
+    if of.curve is not None:
+        values[f"friction.{of.curve}.excess"] = values[f"friction.{of.curve}.frictionloss"] * excess * (number % 3 != 2)
+    return values | {"latency_ms": latency if number % 2 else of.latency_ms[1] / 2}
 
 
 def _latency(draw: Mapping[str, Any]) -> dict[str, Any]:
     return next(row for row in draw["found"] if row["parameter"] == "latency_ms")
 
 
-def _friction(draws: Sequence[Mapping[str, Any]], curve: str) -> dict[str, Any]:
+def _friction(draws: Sequence[Mapping[str, Any]], curve: str | None) -> dict[str, Any]:
     """How often the model of a joint was chosen as it is, and the largest Stribeck excess that was overlooked."""
+    if curve is None:
+        return {}
     right = [(curve in draw["coulomb"]) == (draw["excess"] == 0) for draw in draws]
     others = [joint in draw["coulomb"] for draw in draws for joint in draw["friction"] if joint != curve]
     overlooked = [draw["excess"] for draw in draws if draw["excess"] > 0 and curve in draw["coulomb"]]

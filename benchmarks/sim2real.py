@@ -60,8 +60,7 @@ class Arm:
         alignment: Of the training.
         source: Which source data, a key of `_sources`.
         agent: Of the training.
-        fixed_base: Whether only robots with a fixed base can have it: calibration and the twin's own dynamics need the
-            whole state.
+        fixed_base: Whether only robots with a fixed base can have it: the twin's own dynamics need the whole state.
         rows: Source rows per step.
         pace: Its steps, in those of the study: who needs more of them gets fewer rows in each.
     """
@@ -84,10 +83,10 @@ ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.sta
     "oracle_corrected": Arm("corrected by the twin's own dynamics", "#252525", "oracle_corrected", fixed_base=True),
     "cql": Arm("CQL, naive mix", "#e7298a", "none", agent="cql", rows=64, pace=2),
     "bc": Arm("BC, robot data only", "#a6761d", "target_only", agent="bc"),
-    "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated", fixed_base=True),
-    "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated", fixed_base=True),
-    "calibrated_corrected": Arm("calibrated, corrected", "#005a32", "corrected", "calibrated", fixed_base=True),
-    "calibrated_tabb": Arm("calibrated, tabb", "#a1d99b", "tabb", "calibrated", fixed_base=True),
+    "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated"),
+    "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated"),
+    "calibrated_corrected": Arm("calibrated, corrected", "#005a32", "corrected", "calibrated"),
+    "calibrated_tabb": Arm("calibrated, tabb", "#a1d99b", "tabb", "calibrated"),
     "randomised": Arm("randomised simulator only", "#41b6c4", "source_only", "randomised"),
     "randomised_mix": Arm("randomised, naive mix", "#1d91c0", "none", "randomised"),
     "randomised_corrected": Arm("randomised, corrected", "#0c2c84", "corrected", "randomised"),

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from landbridge.calibration.fit import Problem, first_guess, fit, linearise
 from landbridge.calibration.posterior import estimates, inflation, resample
-from landbridge.calibration.windows import MIN_PERIODS, Windows, cut, open_recording, require_fixed_base
+from landbridge.calibration.windows import MIN_PERIODS, Windows, cut, open_rollouts, require_fixed_base
 from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.observation import Observer
@@ -58,7 +58,7 @@ def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any
         method's own error of up to 2 ms. Stiffness and damping of servos may be off by 20 % each.
     """
     machine = load_robot(robot)
-    dataset = open_recording(data, machine)
+    dataset = open_rollouts(data, machine)
     rows = joint_delays(machine, list(dataset), np.random.default_rng(seed))
     return {"dataset": str(data), "episodes": len(dataset), "delays": rows}
 
@@ -66,7 +66,7 @@ def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any
 def joint_delays(robot: Robot, episodes: Sequence[Episode], rng: np.random.Generator) -> list[dict[str, Any]]:
     """Delay [ms] of each actuated joint, servos in one row, with its 95 % interval; InputError if none is told."""
     if robot.spec.action.kind != "effort":
-        require_fixed_base(robot)
+        require_fixed_base(robot, "its servos' delay")
         return [_of_servos(robot, cut(episodes, robot, MIN_PERIODS, "the rollouts"), rng)]
     observer, rows = Observer(robot.spec), []
     if not observer.history:

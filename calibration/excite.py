@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.calibration.design import Design, middle, run_episodes
-from landbridge.calibration.windows import require_fixed_base
 from landbridge.episode import Episode, commit, now
 from landbridge.errors import InputError
 from landbridge.observation import Observer
@@ -62,7 +61,9 @@ def excite(
         behaviours; their geometric mean over the behaviours'; and the preview.
     """
     machine = load_robot(robot)
-    require_fixed_base(machine)
+    if machine.spec.base != "fixed":
+        problem = "has a floating base, and a motion without feedback would topple it"
+        raise InputError(robot, problem, "record its behaviour excite, with `landbridge record`")
     require_new(out)
     _require(reach, preview, generations)
     frequencies = _frequencies(machine, band_hz)

@@ -4,6 +4,11 @@ Start states belong to one window each and are eliminated from every step (conde
 number of parameters. scipy's `least_squares` cannot do that: with thousands of start states among its unknowns its
 iterative step converges slowly, and its interior-point treatment of bounds stalls where a latency or a friction begins
 at zero. Hence a Levenberg-Marquardt loop of our own, with the bounds as an active set.
+
+Where feet strike the ground a bit earlier or later a state jumps, and a derivative there says nothing of the way ahead.
+So slopes of a floating robot are secants, over a third of the prior's width to both sides and with the farthest cut;
+with derivatives, or without the cut, the fit stays near where it began. Its start states are held at the measured
+ones: joints that a servo drives forget them within a few control periods.
 """
 
 from __future__ import annotations
@@ -23,8 +28,12 @@ from landbridge.simulation.scenario import Scenario
 Array = NDArray[np.float64]
 
 STEP = 1e-6  # of finite differences, in prior or noise standard deviations
+SECANT = 0.3  # prior standard deviations to both sides, of a floating robot's
+RIDGED = 3e-3  # of its cost: where a floating robot's fit ends, since the cost is no smoother than that
+CUT = 4.0  # secants beyond as many sigma of those of their state are cut there
 SOFT = 2.0  # residuals beyond as many sigma count linearly (soft L1)
 NOISE = (0.003, 0.05)  # rad, rad/s: of measured states, a first guess
+BASE_NOISE = (0.003, *[0.01] * 3, *[0.1] * 3, *[0.05] * 3)  # m, of unit gravity, rad/s, m/s: likewise of a base
 FLOOR = 1e-5  # rad and rad/s; measured states are float32
 MAD = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 FIRST = 40  # windows that the first round, from far away, makes do with
@@ -36,7 +45,7 @@ STALLED = 1e8  # damping at which a step is no step
 
 @dataclass(frozen=True)
 class Problem:
-    """P parameters to fit to W windows of H control periods, S = 2 J states.
+    """P parameters to fit to W windows of H control periods, S states (`landbridge.calibration.state`).
 
     Attributes:
         robot: Whose simulator.
@@ -51,6 +60,11 @@ class Problem:
     windows: Windows
     noise: Array
     base: Scenario = field(default_factory=Scenario)
+
+    @property
+    def loose(self) -> NDArray[np.intp]:
+        """Which states (L,) of a window's start are estimated; the others are as measured."""
+        return np.arange(len(self.noise) if self.robot.spec.base == "fixed" else 0)
 
     def point(self, z: Array, starts: Array) -> Point:
         """The problem at coordinates z (P,) and start states (W, S)."""
@@ -105,8 +119,8 @@ class Linear:
         error: (W, N).
         slopes: (W, N, P) its change with z at fixed start states.
         reduced: (W, N, P) the same at the best start states.
-        basis: (W, N, S) orthonormal: what start states can change.
-        upper: (W, S, S) triangular: basis @ upper is the change with the scaled start states.
+        basis: (W, N, L) orthonormal: what start states can change.
+        upper: (W, L, L) triangular: basis @ upper is the change with the scaled start states.
     """
 
     error: Array
@@ -131,23 +145,43 @@ class Linear:
 
 
 def linearise(problem: Problem, here: Point) -> Linear:
-    """By forward differences, each of one simulation of all windows."""
+    """By differences, each of one simulation of all windows."""
+    slope = _derivative if problem.robot.spec.base == "fixed" else _secant
     root = np.sqrt(here.weights)
-    slopes, of_starts = [], []
-    for i, parameter in enumerate(problem.free):
-        step = STEP if parameter.value(here.z[i] + STEP) < parameter.high else -STEP
-        moved = problem.point(here.z + step * (np.arange(len(here.z)) == i), here.starts)
-        slopes.append(root * (moved.error - here.error) / step)
-    for move in STEP * problem.noise * np.eye(len(problem.noise)):
-        of_starts.append(root * (problem.point(here.z, here.starts + move).error - here.error) / STEP)
-    basis, upper = np.linalg.qr(np.stack(of_starts, -1))
-    whole = np.stack(slopes, -1) if slopes else np.empty((*here.error.shape, 0))
+    slopes = [root * slope(problem, here, i) for i in range(len(problem.free))]
+    of_starts = [
+        root * (problem.point(here.z, here.starts + move).error - here.error) / STEP
+        for move in STEP * problem.noise * np.eye(len(problem.noise))[problem.loose]
+    ]
+    none = np.empty((*here.error.shape, 0))
+    basis, upper = np.linalg.qr(np.stack(of_starts, -1) if of_starts else none)
+    whole = np.stack(slopes, -1) if slopes else none
     return Linear(root * here.error, whole, whole - basis @ (np.swapaxes(basis, 1, 2) @ whole), basis, upper)
+
+
+def _derivative(problem: Problem, here: Point, i: int) -> Array:
+    """Change of the errors (W, N) with the i-th parameter."""
+    parameter = problem.free[i]
+    step = STEP if parameter.value(here.z[i] + STEP) < parameter.high else -STEP
+    moved = problem.point(here.z + step * (np.arange(len(here.z)) == i), here.starts)
+    return (moved.error - here.error) / step
+
+
+def _secant(problem: Problem, here: Point, i: int) -> Array:
+    """The same over a wide step to both sides, inside the bounds."""
+    low, high = _bounds(problem)
+    ends = np.clip(here.z[i] + SECANT * np.array([-1, 1]), low[i], high[i])
+    below, above = (problem.point(np.where(np.arange(len(low)) == i, end, here.z), here.starts).error for end in ends)
+    slope = ((above - below) / (ends[1] - ends[0])).reshape(*problem.windows.states.shape)
+    spread = MAD * np.median(np.abs(slope[:, 1:]), axis=(0, 1))
+    cut: Array = np.clip(slope, -CUT * spread, CUT * spread)
+    return cut.reshape(here.error.shape)
 
 
 def first_guess(robot: Robot) -> Array:
     """Noise (S,) of measured states, before anything is known of it."""
-    return np.repeat(NOISE, len(robot.spec.joints))
+    joints = np.repeat(NOISE, len(robot.spec.joints))
+    return joints if robot.spec.base == "fixed" else np.concatenate([joints, BASE_NOISE])
 
 
 def fit(problem: Problem, z: Array | None = None) -> tuple[Problem, Point]:
@@ -157,7 +191,11 @@ def fit(problem: Problem, z: Array | None = None) -> tuple[Problem, Point]:
     """
     few = np.arange(len(problem.windows)) % max(1, len(problem.windows) // FIRST) == 0
     part = replace(problem, windows=problem.windows.where(few))
-    rough = _solve(part, _start(part, z), CLOSE)
+    start = _start(part, z)
+    if problem.robot.spec.base == "floating":  # model error is most of its noise, and large until the fit is near
+        part = replace(part, noise=_noise(part, start))
+        start = part.point(start.z, start.starts)
+    rough = _solve(part, start, CLOSE)
     problem = replace(problem, noise=_noise(part, rough))
     return problem, solve(problem, rough.z, problem.windows.states[:, 0])
 
@@ -221,7 +259,7 @@ def _solve(problem: Problem, here: Point, tolerance: float) -> Point:
         else:
             return here
         gain, here, damping = here.cost - there.cost, there, damping / 10
-        if gain < tolerance:
+        if gain < (tolerance if problem.robot.spec.base == "fixed" else RIDGED * here.cost):
             break
     return here
 
@@ -254,5 +292,6 @@ def _starts(problem: Problem, here: Point, linear: Linear, z: Array) -> Array:
     """The start states (W, S) that are best at z, to first order."""
     error = linear.error + linear.slopes @ (z - here.z)
     wanted = np.swapaxes(linear.basis, 1, 2) @ error[..., None]
-    best: Array = here.starts - np.linalg.solve(linear.upper, wanted)[..., 0] * problem.noise
+    best, loose = here.starts.copy(), problem.loose
+    best[:, loose] -= np.linalg.solve(linear.upper, wanted)[..., 0] * problem.noise[loose]
     return best

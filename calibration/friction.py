@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from landbridge.calibration.bend import Bend, bends
 from landbridge.calibration.fit import Linear, Point, Problem, first_guess, fit, linearise, solve, unseen
-from landbridge.calibration.windows import Windows, open_windows, split
+from landbridge.calibration.windows import Windows, open_windows, require_fixed_base, split
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import FrictionChoice
 from landbridge.simulation.parameters import (
@@ -58,6 +58,7 @@ def friction(data: Path, /, robot: str = "furuta", known: tuple[str, ...] = (), 
         log likelihood the curve gains there, with its standard error.
     """
     machine = load_robot(robot)
+    require_fixed_base(machine, "a Stribeck curve")
     fitted, _ = split(open_windows(data, machine, horizon)[1])
     found = choose(machine, free_parameters(machine, known), fitted)
     return {"dataset": str(data), "windows": len(fitted), "friction": found.rows()}

@@ -13,13 +13,14 @@ from landbridge.calibration.fit import settle
 from landbridge.calibration.friction import Model, choose, overlooked
 from landbridge.calibration.posterior import WEAK, estimates, inflation, resample, undetermined
 from landbridge.calibration.shooting import simulate
-from landbridge.calibration.windows import Windows, digest, open_windows, split
+from landbridge.calibration.state import columns
+from landbridge.calibration.windows import Windows, digest, open_windows, require_fixed_base, split
 from landbridge.episode import commit, now
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import Calibration, Error
 from landbridge.simulation.mjcf import to_mjcf
-from landbridge.simulation.parameters import Parameter, at, free_parameters, parameters, to_scenario
+from landbridge.simulation.parameters import Parameter, at, free_parameters, friction_groups, parameters, to_scenario
 from landbridge.simulation.scenario import Scenario
 from landbridge.spec import require_new
 
@@ -33,7 +34,7 @@ def identify(
     robot: str = "furuta",
     known: tuple[str, ...] = (),
     friction: Model = "auto",
-    horizon: float = 0.5,
+    horizon: float | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Identify gain, masses, lengths, friction and latency from rollouts, into calibration.yaml and an MJCF beside it.
@@ -43,22 +44,27 @@ def identify(
     curve only where the data support one (`landbridge calibrate friction`), and elsewhere intervals that allow for one
     that was not found; from 20 s or less its speed may end in a wrong minimum, which its interval does not show.
 
+    Of a robot that walks, ground friction, a payload on the trunk and one friction for joints that are alike take the
+    place of masses and lengths. Intervals do not know how its feet strike the ground otherwise than in MuJoCo.
+
     Example: landbridge calibrate identify data/target --known link_mass_scale.arm_link
 
     Args:
-        data: A dataset folder: 30 to 60 s of a robot with a fixed base, excited in all joints.
+        data: A dataset folder: 30 to 60 s of a robot, excited in all joints or walking; pushes and falls are left out.
         out: File to write; must not exist. `<robot>.calibrated.xml` beside it is the calibrated robot for any program
             that uses MuJoCo.
         robot: Name of a robot, or a folder with robot.yaml.
         known: Parameters that are as robot.yaml and the URDF say.
         friction: A Stribeck curve in no joint, in every joint, or where the data support one (auto).
-        horizon: Length of the windows that are simulated [s].
+        horizon: Length of the windows that are simulated [s]; by default 0.5, or 0.2 with a floating base.
         seed: Of the bootstrap.
 
     Returns:
         Parameters with 95 % intervals, what the data leave undetermined, and errors on held-out rollouts.
     """
     machine = load_robot(robot)
+    if friction == "stribeck":
+        require_fixed_base(machine, "a Stribeck curve")
     free = free_parameters(machine, known)
     model = out.parent / f"{machine.spec.name}.calibrated.xml"
     for file in (out, model):
@@ -108,7 +114,7 @@ def calibration(
         undetermined=tuple(undetermined(problem.free, samples)),
         inflation=widening,
         joint_pos_noise=float(np.median(problem.noise[:joints])),
-        joint_vel_noise=float(np.median(problem.noise[joints:])),
+        joint_vel_noise=float(np.median(problem.noise[joints : 2 * joints])),
         windows=len(fitted),
         horizon_s=(windows.states.shape[1] - 1) * robot.spec.control_dt,
         nominal_error=summary(robot, prediction_error(robot, Scenario(), held)),
@@ -129,6 +135,11 @@ def figures(found: Calibration) -> dict[str, Any]:
         "friction": [{"joint": name} | choice.model_dump() for name, choice in found.friction.items()],
         "parameters": [{"parameter": name} | estimate.model_dump() for name, estimate in found.estimates.items()],
         "held_out": error_rows(found.nominal_error, found.calibrated_error),
+        **(
+            {"held_out_base": base_rows(found.nominal_error, found.calibrated_error)}
+            if found.nominal_error.base
+            else {}
+        ),
     }
 
 
@@ -146,22 +157,33 @@ def error_rows(before: Error, after: Error) -> list[dict[str, Any]]:
     ]
 
 
+def base_rows(before: Error, after: Error) -> list[dict[str, Any]]:
+    """The same of a floating base, one row a column of the observation."""
+    return [{"base": name, "nominal": before.base[name], "calibrated": error} for name, error in after.base.items()]
+
+
 def prediction_error(robot: Robot, scenario: Scenario, windows: Windows) -> Array:
-    """Predicted minus measured states (W, H + 1, 2 J) from the measured start states, in SI units."""
+    """Predicted minus measured states (W, H + 1, S) from the measured start states, in SI units."""
     return simulate(robot, scenario, windows, windows.states[:, 0]) - windows.states
 
 
 def summary(robot: Robot, error: Array) -> Error:
-    """Root mean squares at the end of windows of errors (W, H + 1, 2 J), see `Error`."""
-    rms = np.sqrt(np.square(error[:, -1]).mean(0)).reshape(2, -1)
-    pos, vel = (dict(zip(robot.spec.joint_names, row.tolist(), strict=True)) for row in rms)
-    return Error(joint_pos=pos, joint_vel=vel)
+    """Root mean squares at the end of windows of errors (W, H + 1, S), see `Error`."""
+    rms, joints = np.sqrt(np.square(error[:, -1]).mean(0)), len(robot.spec.joints)
+    pos, vel = (
+        dict(zip(robot.spec.joint_names, row.tolist(), strict=True)) for row in rms[: 2 * joints].reshape(2, -1)
+    )
+    return Error(
+        joint_pos=pos,
+        joint_vel=vel,
+        base=dict(zip(columns(robot.spec)[2 * joints :], rms[2 * joints :].tolist(), strict=True)),
+    )
 
 
 def _require_excitation(robot: Robot, free: Sequence[Parameter], z: Array, samples: Array, name: str) -> None:
     places = {p.name: i for i, p in enumerate(free)}
     relative = samples / [p.grain(float(own)) for p, own in zip(free, z, strict=True)]
-    for joint in robot.spec.joint_names:
+    for joint in friction_groups(robot):
         own = [i for field in ("frictionloss", "viscous") if (i := places.get(f"friction.{joint}.{field}")) is not None]
         if own and np.linalg.eigvalsh(np.cov(relative[:, own].T).reshape(len(own), -1)).min() > WEAK**2:
             raise InputError(name, f"joint {joint} moves too little to tell its friction", "excite it more")

@@ -10,7 +10,10 @@ from landbridge.calibration.identify import identify
 from landbridge.calibration.report import report
 from landbridge.calibration.zero import zero
 from landbridge.errors import InputError
+from landbridge.robot import load_robot
 from landbridge.spec import require_new
+
+LEFT_OUT = ["delay, for which see latency_ms", "zero: check the encoders on a stand, with a fixed base"]
 
 
 def everything(
@@ -18,7 +21,8 @@ def everything(
 ) -> dict[str, Any]:
     """Every step in turn: delay, encoders, friction models, parameters, the page.
 
-    An encoder that is wrong ends it: whatever is identified through it would be wrong too.
+    An encoder that is wrong ends it: whatever is identified through it would be wrong too. From the walking of a
+    floating base only parameters, its latency among them, are identified; what was left out is named.
 
     Example: landbridge calibrate all data/target --out calibration --known link_mass_scale.arm_link
 
@@ -30,6 +34,10 @@ def everything(
         seed: Of the bootstraps.
     """
     require_new(out)
+    if load_robot(robot).spec.base == "floating":
+        found = identify(data, out / "calibration.yaml", robot, known, seed=seed)
+        page = report(data, out / "calibration.yaml", out / "calibration.html", robot)
+        return found | {"report": page["report"], "left_out": LEFT_OUT}
     delay = delays(data, robot=robot, seed=seed)["delays"]
     encoders = zero(data, robot=robot, known=known, seed=seed)
     if wrong := encoders["robot.yaml"]:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from landbridge.calibration.identify import error_rows, figures, summary
+from landbridge.calibration.identify import base_rows, error_rows, figures, summary
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows, cut, digest, open_rollouts, split
 from landbridge.page import chart, table, write_page
@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 
 COLOURS = {"measured": "#1c2026", "nominal": "#d1653a", "calibrated": "#2166ac"}
 UNSURE = "#b5b9bf"
+MANY = 6  # joints, more than which one chart cannot tell apart
 EXAMPLES = 4  # windows drawn
 
 
@@ -87,6 +88,7 @@ def _parts(robot: Robot, found: Calibration, source: str, shown: Windows, predic
             f"Root mean square error of {len(shown)} windows of {source}, from their measured start states.",
         ),
         table(error_rows(nominal_error, calibrated_error)),
+        *([table(base_rows(nominal_error, calibrated_error))] if nominal_error.base else ()),
         "</div><h2>Parameters</h2><div class=row>",
         chart(_intervals(found, nominal), "Estimates with 95 % intervals, over nominal; grey where not identified."),
         table(rows),
@@ -126,7 +128,11 @@ def _growth(robot: Robot, shown: Windows, predicted: Mapping[str, Array]) -> Fig
     figure = Figure((4.6, 3.0), layout="constrained")
     axes = figure.subplots()
     for label, states in predicted.items():
-        rms = np.sqrt(np.square(states - shown.states).mean(0))
+        square = np.square(states - shown.states).mean(0)[:, : len(robot.spec.joints)]
+        if len(names) > MANY:
+            axes.plot(time[1:], np.sqrt(square.mean(1))[1:], color=COLOURS[label], label=f"{label}, all joints")
+            continue
+        rms = np.sqrt(square)
         for i, (name, line) in enumerate(zip(names, ("-", "--", ":", "-.") * len(names), strict=False)):
             axes.plot(time[1:], rms[1:, i], line, color=COLOURS[label], label=f"{label}, {name}")
     axes.set(yscale="log", xlabel="time ahead [s]", ylabel="position error [rad]")

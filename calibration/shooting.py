@@ -11,6 +11,7 @@ import numpy as np
 from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
+from landbridge.calibration.state import from_physics, to_physics
 from landbridge.calibration.windows import Windows, lags
 from landbridge.robot import Robot
 from landbridge.simulation.drive import ArrayDrive
@@ -23,7 +24,7 @@ EDGE = 1e-9  # of a control period; a command that falls on a physics step belon
 
 
 def simulate(robot: Robot, scenario: Scenario, windows: Windows, starts: Array) -> Array:
-    """States (W, H + 1, 2 J) that follow from start states (W, 2 J) under the logged commands.
+    """States (W, H + 1, S) that follow from start states (W, S) under the logged commands.
 
     As the plant does it, in MuJoCo, all windows at once; but a command that takes effect within a physics step acts in
     proportion, so that the outcome is a continuous function of the latency.
@@ -31,18 +32,18 @@ def simulate(robot: Robot, scenario: Scenario, windows: Windows, starts: Array) 
     spec, joints = robot.spec, len(robot.spec.joints)
     model, drive = compile_model(robot, scenario), ArrayDrive(spec, scenario)
     periods = windows.states.shape[1] - 1
-    states = np.empty((len(starts), periods + 1, 2 * joints))
+    states = np.empty((len(starts), periods + 1, starts.shape[1]))
     states[:, 0] = starts
-    current = np.concatenate([np.zeros((len(starts), 1)), starts], 1)[:, None]  # (W, 1, time + 2 J)
-    applied = int(mujoco.mjtState.mjSTATE_QFRC_APPLIED)
+    current = np.concatenate([np.zeros((len(starts), 1)), to_physics(spec, starts)], 1)  # (W, time + nq + nv)
+    position, velocity = slice(1 + model.nq - joints, 1 + model.nq), slice(1 + model.nq + model.nv - joints, None)
+    applied, force = int(mujoco.mjtState.mjSTATE_QFRC_APPLIED), np.zeros((len(starts), 1, model.nv))
     with Rollout(nthread=0) as engine:
         data = [mujoco.MjData(model)]
         for i, command in enumerate(_in_effect(robot, scenario.latency_ms, windows.commands)):
-            position, velocity = current[:, 0, 1 : 1 + joints], current[:, 0, 1 + joints :]
-            torque = drive(position, velocity, command)
-            current, _ = engine.rollout(model, data, current[:, 0], torque[:, None], control_spec=applied, nstep=1)
+            force[:, 0, model.nv - joints :] = drive(current[:, position], current[:, velocity], command)
+            current = engine.rollout(model, data, current, force, control_spec=applied, nstep=1)[0][:, 0]
             if (i + 1) % spec.decimation == 0:
-                states[:, (i + 1) // spec.decimation] = current[:, 0, 1:]
+                states[:, (i + 1) // spec.decimation] = from_physics(spec, current[:, 1:])
     return states
 
 

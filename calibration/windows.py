@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from landbridge.calibration.state import base_state, columns
 from landbridge.episode import Dataset, Episode, open_dataset
 from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command
-from landbridge.robot import Robot, RobotSpec
+from landbridge.robot import BASE_KINDS, Robot, RobotSpec
 from landbridge.simulation.parameters import MAX_LATENCY_MS
 
 Array = NDArray[np.float64]
@@ -24,6 +25,9 @@ MIN_PERIODS = 5  # of a window: it must tell more than its own start state
 RATE_TOLERANCE = 0.01  # a rate that is wrong by as much makes an inertia wrong by twice that
 JITTER = 0.5  # control periods: a window with a larger step between stamps is left out
 TURNING, STUCK = 0.5, 0.02  # rad/s: faster is no noise; share of the rows in which a turning joint may stand still
+PUSHED = 12.5  # m/s^2: what feet of friction 0.8 give under 1.6 times the weight; they hardly ever give more
+WALKING = 0.05  # m/s, a tenth of a slow walk
+HORIZON_S = {"fixed": 0.5, "floating": 0.2}  # of windows; at 0.2 s half of a trot's steps lie ahead, and not yet chaos
 STILL = 1e-3  # rad or units of action: a joint or an action that varies less was not excited
 
 
@@ -32,7 +36,8 @@ class Windows:
     """W windows of H control periods each, J joints, A commands.
 
     Attributes:
-        states: (W, H + 1, 2 J) measured positions [rad], unwrapped, then velocities [rad/s].
+        states: (W, H + 1, S) measured positions [rad], unwrapped, velocities [rad/s], and of a floating base what
+            `landbridge.calibration.state` names.
         commands: (W, L + H, A), of which the first L were sent before the window began; SI units.
         episode: (W,) number of the episode that each window was cut from.
     """
@@ -56,8 +61,9 @@ def split(windows: Windows) -> tuple[Windows, Windows]:
     return windows.where(~last), windows.where(last)
 
 
-def open_windows(path: Path, robot: Robot, horizon: float) -> tuple[Dataset, Windows]:
-    """The dataset at `path` and its windows of `horizon` seconds; raises InputError if there are too few."""
+def open_windows(path: Path, robot: Robot, horizon: float | None) -> tuple[Dataset, Windows]:
+    """The dataset at `path` and its windows of `horizon` seconds, by default HORIZON_S; InputError if too few."""
+    horizon = HORIZON_S[robot.spec.base] if horizon is None else horizon
     if not 0 < horizon < np.inf:
         raise InputError("--horizon", f"{horizon:g} s", "give a positive time, such as 0.5")
     dataset = open_rollouts(path, robot)
@@ -69,12 +75,6 @@ def open_windows(path: Path, robot: Robot, horizon: float) -> tuple[Dataset, Win
 
 def open_rollouts(path: Path, robot: Robot) -> Dataset:
     """The dataset at `path`, checked to be of this robot at its rate."""
-    require_fixed_base(robot)
-    return open_recording(path, robot)
-
-
-def open_recording(path: Path, robot: Robot) -> Dataset:
-    """The same, whatever the base."""
     dataset, spec = open_dataset(path), robot.spec
     found = dataset.metadata
     if found.domain != "target":
@@ -88,11 +88,12 @@ def open_recording(path: Path, robot: Robot) -> Dataset:
     return dataset
 
 
-def require_fixed_base(robot: Robot) -> None:
-    """Raise InputError for a robot whose state the observation does not hold."""
+def require_fixed_base(robot: Robot, what: str) -> None:
+    """Raise InputError for a robot that walks; `what` is what its walking cannot tell."""
     if robot.spec.base != "fixed":
-        problem = "has a floating base, whose height no observation holds"
-        raise InputError(robot.spec.name, problem, "hang it from a stand: a robot folder of its own, with a fixed base")
+        problem = f"has a floating base, and walking does not tell {what} apart from the rest"
+        remedy = "use `calibrate identify`, or hang it from a stand: a robot folder of its own, with a fixed base"
+        raise InputError(robot.spec.name, problem, remedy)
 
 
 def digest(dataset: Dataset) -> str:
@@ -112,7 +113,8 @@ def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Pa
     """Consecutive windows of `horizon` control periods from every episode of `where`.
 
     The first `lags` periods of an episode are left out, since what was sent before it is unknown, and so are windows
-    with a lost tick, in them or just before, or a position or velocity at its clip.
+    with a lost tick, in them or just before, or a value at its clip; of a floating base also those in which it is
+    pushed or falls.
 
     Raises:
         InputError: A value is not finite, a joint's state is not in the observation, nothing moved, or nothing is left.
@@ -120,9 +122,12 @@ def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Pa
     observer, before = Observer(robot.spec), lags(robot)
     states, commands, numbers = [], [], []
     for number, episode in enumerate(episodes):
-        state = measured_state(observer, episode, f"{where}: episode {number}")
+        state = measured_state(robot, observer, episode, f"{where}: episode {number}")
         command = action_to_command(robot.spec, episode.actions)
         steady, inside = _steady(robot.spec, np.diff(episode.stamps)), _unclipped(observer, episode)
+        if robot.spec.base == "floating":
+            inside &= _on_its_feet(robot.spec, state)
+            steady &= ~_pushed(robot.spec, state)
         for start in range(before, len(episode) - horizon + 1, horizon):
             if steady[start - before : start + horizon].all() and inside[start : start + horizon + 1].all():
                 states.append(state[start : start + horizon + 1])
@@ -132,15 +137,15 @@ def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Pa
         raise InputError(
             where,
             f"no episode holds {before + horizon} steady control periods",
-            "record longer episodes, without lost ticks",
+            "record longer episodes, without lost ticks" + (" or falls" if robot.spec.base == "floating" else ""),
         )
     found = Windows(np.array(states), np.array(commands), np.array(numbers))
     _require_motion(where, robot, found)
     return found
 
 
-def measured_state(observer: Observer, episode: Episode, where: str) -> Array:
-    """Positions, unwrapped, and velocities (T + 1, 2 J) of an episode."""
+def measured_state(robot: Robot, observer: Observer, episode: Episode, where: str) -> Array:
+    """States (T + 1, S) of an episode, positions unwrapped."""
     for name, values in (("observation", episode.obs), ("action", episode.actions)):
         if not np.isfinite(values).all():
             row, column = np.argwhere(~np.isfinite(values))[0]
@@ -159,7 +164,10 @@ def measured_state(observer: Observer, episode: Episode, where: str) -> Array:
         worst = int(np.argmax(stuck))
         problem = f"joint {joints[worst]} reads the same position while it turns, in {stuck[worst]:.0%} of the rows"
         raise InputError(where, problem, "its encoder is saturated or frozen: mend it and record again")
-    return np.concatenate([_unwrapped(observer, episode, positions, velocities), velocities], axis=-1)
+    parts = [_unwrapped(observer, episode, positions, velocities), velocities]
+    if observer.spec.base == "floating":
+        parts.append(base_state(robot, observer, episode.obs, positions))
+    return np.concatenate(parts, axis=-1)
 
 
 def _unwrapped(observer: Observer, episode: Episode, positions: Array, velocities: Array) -> Array:
@@ -193,9 +201,25 @@ def _steady(spec: RobotSpec, steps: Array) -> NDArray[np.bool_]:
 
 def _unclipped(observer: Observer, episode: Episode) -> NDArray[np.bool_]:
     """Whether each measurement (T + 1,) is inside its clips."""
-    limits = np.array([c.clip if c.kind in ("joint_pos", "joint_vel") else np.inf for c in observer.columns])
+    kinds = {"joint_pos", "joint_vel", *BASE_KINDS}
+    limits = np.array([c.clip if c.kind in kinds else np.inf for c in observer.columns])
     inside: NDArray[np.bool_] = np.all(np.abs(episode.obs) < limits, axis=-1)
     return inside
+
+
+def _on_its_feet(spec: RobotSpec, state: Array) -> NDArray[np.bool_]:
+    """Whether the base is tilted by less than `max_tilt`, at each measurement (T + 1,)."""
+    down = -state[:, columns(spec).index("projected_gravity.z")]
+    upright: NDArray[np.bool_] = down > np.cos(spec.safety.max_tilt or np.pi / 2)
+    return upright
+
+
+def _pushed(spec: RobotSpec, state: Array) -> NDArray[np.bool_]:
+    """Whether the base is pushed in each period (T,): faster along the ground than its own feet could make it."""
+    first = columns(spec).index("base_lin_vel.x")
+    gained = np.linalg.norm(np.diff(state[:, first : first + 2], axis=0), axis=1)
+    pushed: NDArray[np.bool_] = gained > PUSHED * spec.control_dt
+    return pushed
 
 
 def _require_motion(where: str | Path, robot: Robot, windows: Windows) -> None:
@@ -203,6 +227,12 @@ def _require_motion(where: str | Path, robot: Robot, windows: Windows) -> None:
     moved = np.ptp(windows.states[:, :, : len(joints)], axis=1).max(0)
     if still := [joint for joint, span in zip(joints, moved, strict=True) if span < STILL]:
         raise InputError(where, f"joints {still} never move", "record with the behaviour excite")
+    if robot.spec.base == "floating":
+        first = columns(robot.spec).index("base_lin_vel.x")
+        speed = float(np.median(np.linalg.norm(windows.states[:, 0, first : first + 2], axis=1)))
+        if speed < WALKING:
+            problem = f"hardly walks: its base moves at {speed:.2g} m/s"
+            raise InputError(where, problem, "record it walking, with the behaviour excite")
     spans = np.ptp(windows.commands, axis=(0, 1)) / [robot.spec.action.scale[name] for name in actuated]
     if still := [joint for joint, span in zip(actuated, spans, strict=True) if span < STILL]:
         raise InputError(where, f"the commands of joints {still} never vary", "record with the behaviour excite")

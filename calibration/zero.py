@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from landbridge.calibration.fit import Point, Problem, first_guess, fit, linearise, refined
 from landbridge.calibration.posterior import inflation, resample
 from landbridge.calibration.shooting import simulate
-from landbridge.calibration.windows import Windows, open_windows
+from landbridge.calibration.windows import Windows, open_windows, require_fixed_base
 from landbridge.joint import Encoder
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.parameters import (
@@ -68,6 +68,7 @@ def zero(
         By joint sign, offset [rad] and gear with 95 % intervals; what is untold; and the lines of robot.yaml to change.
     """
     machine = load_robot(robot)
+    require_fixed_base(machine, "its encoders")
     windows = open_windows(data, machine, horizon)[1]
     found = encoders(machine, known, windows, np.random.default_rng(seed))
     return {

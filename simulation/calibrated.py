@@ -14,7 +14,7 @@ from pydantic import Field
 from landbridge.errors import InputError
 from landbridge.robot import Robot
 from landbridge.simulation.parameters import at, parameters, to_scenario, without_stribeck
-from landbridge.simulation.scenario import Scenario, load_scenario
+from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
 from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
 
 ROUNDING = 1e-9
@@ -62,10 +62,12 @@ class Error(Spec):
     Attributes:
         joint_pos: By joint [rad].
         joint_vel: By joint [rad/s].
+        base: Of a floating base by column of the observation: height [m], gravity, rad/s, m/s.
     """
 
     joint_pos: dict[str, NonNegative]
     joint_vel: dict[str, NonNegative]
+    base: dict[str, NonNegative] = Field(default_factory=dict)
 
 
 class Calibration(Spec):
@@ -82,7 +84,7 @@ class Calibration(Spec):
             friction models chosen, while the intervals of `estimates` allow for a curve that was not found.
         undetermined: Directions in which the data say less than the prior: z by parameter, of unit length.
         inflation: Factor on the standard deviations for model error.
-        joint_pos_noise: Standard deviation of measured positions [rad].
+        joint_pos_noise: Standard deviation of measured positions [rad]; of a floating robot what the fit leaves.
         joint_vel_noise: And velocities [rad/s].
         windows: Number of windows fitted.
         horizon_s: Their length [s].
@@ -127,11 +129,13 @@ class Calibration(Spec):
         return self._with(robot, at(chosen, rng.multivariate_normal(mean, np.array(self.covariance), method="eigh")))
 
     def _with(self, robot: Robot, values: dict[str, float]) -> Scenario:
-        noise = {"joint_pos_noise": self.joint_pos_noise, "joint_vel_noise": self.joint_vel_noise}
+        fixed: dict[str, Any] = {"joint_pos_noise": self.joint_pos_noise, "joint_vel_noise": self.joint_vel_noise}
+        if robot.spec.base == "floating":  # what a fit from measured states leaves is no sensor's noise; pushes stay
+            fixed = {"push": load_scenario(robot, NOMINAL).push}
         if "latency_ms" in values:  # a plant waits whole physics steps, and one more for what is barely above
             step_ms = 1000 * robot.spec.control_dt / robot.spec.decimation
             values = values | {"latency_ms": step_ms * round(values["latency_ms"] / step_ms)}
-        return to_scenario(robot, values, without_stribeck(robot, self.coulomb).model_copy(update=noise))
+        return to_scenario(robot, values, without_stribeck(robot, self.coulomb).model_copy(update=fixed))
 
     def write(self, path: Path) -> None:
         """As YAML, numbers in full precision."""

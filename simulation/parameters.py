@@ -2,13 +2,19 @@
 
 A parameter is one number of a `Scenario`, named by its place there. Its coordinate z counts prior standard deviations
 from nominal: factors in the logarithm, torques and times themselves, since they may be zero.
+
+What walks is less told of than what hangs or stands: the links of a floating base are as the URDF says, its trunk
+carries a payload, and joints that are alike share their friction, without a Stribeck curve.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +22,7 @@ from numpy.typing import NDArray
 from landbridge.errors import InputError
 from landbridge.joint import Friction
 from landbridge.robot import Robot
-from landbridge.simulation.scenario import Scenario
+from landbridge.simulation.scenario import Payload, Scenario
 
 Array = NDArray[np.float64]
 
@@ -30,10 +36,13 @@ DRIVEN_SD = (
 )  # or, if more: of the drive's largest effort, of its damping; gears rub more than their load weighs
 TORQUE_BOUND = 3.0  # sigma; the explicit integration of stiff friction bears as much
 STRIBECK_SD = 0.5  # of a logarithm
+PAYLOAD_SD, PAYLOAD_SD_M = 0.2, 0.1  # of the robot's mass; m from the root link's frame
+PAYLOAD_BOUND = 3.0  # sigma
 LATENCY_SD_MS = 50.0
 MAX_LATENCY_MS = 100.0
 
 FRICTION = ("frictionloss", "excess", "stribeck_velocity", "viscous")
+PAYLOAD = ("mass", "x", "y", "z")
 STRIBECK = ("excess", "stribeck_velocity")  # what distinguishes a Stribeck curve from Coulomb and viscous friction
 
 
@@ -81,28 +90,57 @@ class Parameter:
 
 
 def parameters(robot: Robot) -> list[Parameter]:
-    """Every parameter of a robot with a fixed base: gain, mass and length of the links that move, friction, latency."""
-    links = moving_links(robot)
-    found = [_factor("actuator_gain")]
-    found += [_factor(f"link_mass_scale.{link}") for link in links.values()]
-    found += [_factor(f"link_length_scale.{link}") for link in links.values()]
+    """Every parameter: gain, masses and lengths or what a floating base meets, friction, latency."""
+    links, fixed = moving_links(robot), robot.spec.base == "fixed"
     root = ET.parse(robot.urdf).getroot()
-    for joint in robot.spec.joints:
+    found = [_factor("actuator_gain")]
+    if fixed:
+        found += [_factor(f"link_mass_scale.{link}") for link in links.values()]
+        found += [_factor(f"link_length_scale.{link}") for link in links.values()]
+    else:
+        found += [_factor("ground_friction", Scenario().ground_friction), *_payload_parameters(root, root_link(robot))]
+    for name, alike in friction_groups(robot).items():
+        joint = robot.spec.joint(alike[0])
         inertia, nominal = _inertia(root, links[joint.name]), joint.friction
         excess = (nominal.stiction or nominal.frictionloss) - nominal.frictionloss
         speed, spread = nominal.stribeck_velocity, float(np.exp(4 * STRIBECK_SD))
         dry = DRY_SD * inertia, DRIVEN_SD[0] * joint.effort_limit
         viscous = VISCOUS_SD * inertia, DRIVEN_SD[1] * joint.damping
-        prefix = f"friction.{joint.name}"
-        found += [
-            _torque(f"{prefix}.frictionloss", "N m", nominal.frictionloss, *dry),
+        prefix = f"friction.{name}"
+        curve = [
             _torque(f"{prefix}.excess", "N m", excess, *dry),
             Parameter(
                 f"{prefix}.stribeck_velocity", "rad/s", speed, STRIBECK_SD, speed / spread, speed * spread, log=True
             ),
+        ]
+        found += [
+            _torque(f"{prefix}.frictionloss", "N m", nominal.frictionloss, *dry),
+            *(curve if fixed else ()),
             _torque(f"{prefix}.viscous", "N m s/rad", nominal.viscous, *viscous),
         ]
     return [*found, Parameter("latency_ms", "ms", 0.0, LATENCY_SD_MS, 0.0, MAX_LATENCY_MS, log=False)]
+
+
+def friction_groups(robot: Robot) -> dict[str, tuple[str, ...]]:
+    """The joints that share a friction, by the name it goes by.
+
+    With a fixed base every joint has its own. With a floating one, those that `robot.yaml` tells apart by name and
+    encoder only share one, under the end that their names have in common (`hip_joint`).
+    """
+    if robot.spec.base == "fixed":
+        return {joint: (joint,) for joint in robot.spec.joint_names}
+    alike = defaultdict(list)
+    for joint in robot.spec.joints:
+        alike[joint.model_dump_json(exclude={"name", "encoder"})].append(joint.name)
+    ends = [_common_end(names) for names in alike.values()]
+    unique = len(set(ends)) == len(ends) and all(ends)
+    return {(end if unique else names[0]): tuple(names) for end, names in zip(ends, alike.values(), strict=True)}
+
+
+def _common_end(names: Sequence[str]) -> str:
+    """`hip_joint` of `FR_hip_joint` and `FL_hip_joint`."""
+    letters = takewhile(lambda each: len(set(each)) == 1, zip(*(name[::-1] for name in names), strict=False))
+    return "".join(each[0] for each in letters)[::-1].lstrip("_")
 
 
 def free_parameters(robot: Robot, known: Sequence[str]) -> list[Parameter]:
@@ -125,6 +163,13 @@ def moving_links(robot: Robot) -> dict[str, str]:
     return {name: child.attrib["link"] for name in robot.spec.joint_names if (child := children[name]) is not None}
 
 
+def root_link(robot: Robot) -> str:
+    """The link that no joint moves."""
+    root = ET.parse(robot.urdf).getroot()
+    moved = {child.attrib["link"] for child in root.iter("child")}
+    return next(link.attrib["name"] for link in root.iter("link") if link.attrib["name"] not in moved)
+
+
 def to_scenario(robot: Robot, values: Mapping[str, float], base: Scenario | None = None) -> Scenario:
     """`base` (nominal by default) with the parameters in `values` set; the others stay."""
     start = Scenario() if base is None else base
@@ -134,26 +179,43 @@ def to_scenario(robot: Robot, values: Mapping[str, float], base: Scenario | None
         | {link: every[f"{field}.{link}"] for link in moving_links(robot).values() if f"{field}.{link}" in values}
         for field in ("link_mass_scale", "link_length_scale")
     }
-    friction = {}
-    for joint in robot.spec.joint_names:
-        loss, excess, speed, viscous = (every[f"friction.{joint}.{field}"] for field in FRICTION)
+    friction: dict[str, Friction] = {}
+    for name, alike in friction_groups(robot).items():
+        loss, excess, speed, viscous = (every[f"friction.{name}.{field}"] for field in FRICTION)
         stiction = loss + excess if excess > 0 else None
-        friction[joint] = Friction(frictionloss=loss, stiction=stiction, stribeck_velocity=speed, viscous=viscous)
-    changed = {"actuator_gain": every["actuator_gain"], "latency_ms": every["latency_ms"], "friction": friction}
-    return start.model_copy(update=changed | scales)
+        law = Friction(frictionloss=loss, stiction=stiction, stribeck_velocity=speed, viscous=viscous)
+        friction |= dict.fromkeys(alike, law)
+    changed: dict[str, Any] = {name: every[name] for name in ("actuator_gain", "latency_ms")}
+    if robot.spec.base == "floating":
+        changed |= {"ground_friction": every["ground_friction"], "payload": _loaded(robot, every, start)}
+    return start.model_copy(update=changed | scales | {"friction": friction})
+
+
+def _loaded(robot: Robot, values: Mapping[str, float], base: Scenario) -> dict[str, Payload]:
+    """What the links carry: the root link as in `values`, the others as in `base`."""
+    link = root_link(robot)
+    mass, x, y, z = (values[f"payload.{link}.{field}"] for field in PAYLOAD)
+    others = {name: payload for name, payload in base.payload.items() if name != link}
+    return others | ({link: Payload(mass=mass, position=(x, y, z))} if mass > 0 else {})
 
 
 def to_values(robot: Robot, scenario: Scenario) -> dict[str, float]:
-    """The parameters of `scenario` by name: the inverse of `to_scenario`."""
+    """The parameters of `scenario` by name: the inverse of `to_scenario`; of joints alike the first one speaks."""
     values = {"actuator_gain": scenario.actuator_gain, "latency_ms": scenario.latency_ms}
+    if robot.spec.base == "floating":
+        link = root_link(robot)
+        payload = scenario.payload.get(link)
+        carried = (0.0, 0.0, 0.0, 0.0) if payload is None else (payload.mass, *payload.position)
+        values["ground_friction"] = scenario.ground_friction
+        values |= {f"payload.{link}.{field}": v for field, v in zip(PAYLOAD, carried, strict=True)}
     for link in moving_links(robot).values():
         values[f"link_mass_scale.{link}"] = scenario.link_mass_scale.get(link, 1.0)
         values[f"link_length_scale.{link}"] = scenario.link_length_scale.get(link, 1.0)
-    for joint in robot.spec.joints:
-        friction = scenario.friction.get(joint.name, joint.friction)
+    for name, alike in friction_groups(robot).items():
+        friction = scenario.friction.get(alike[0], robot.spec.joint(alike[0]).friction)
         excess = 0.0 if friction.stiction is None else friction.stiction - friction.frictionloss
         of_joint = friction.frictionloss, excess, friction.stribeck_velocity, friction.viscous
-        values |= {f"friction.{joint.name}.{field}": v for field, v in zip(FRICTION, of_joint, strict=True)}
+        values |= {f"friction.{name}.{field}": v for field, v in zip(FRICTION, of_joint, strict=True)}
     return values
 
 
@@ -162,8 +224,18 @@ def at(chosen: Sequence[Parameter], coordinates: Array) -> dict[str, float]:
     return {p.name: p.value(float(z)) for p, z in zip(chosen, coordinates, strict=True)}
 
 
-def _factor(name: str) -> Parameter:
-    return Parameter(name, "", 1.0, FACTOR_SD, 1 / FACTOR_BOUND, FACTOR_BOUND, log=True)
+def _factor(name: str, nominal: float = 1.0) -> Parameter:
+    return Parameter(name, "", nominal, FACTOR_SD, nominal / FACTOR_BOUND, nominal * FACTOR_BOUND, log=True)
+
+
+def _payload_parameters(root: ET.Element, link: str) -> list[Parameter]:
+    sd = PAYLOAD_SD * sum(float(mass.attrib["value"]) for mass in root.iter("mass"))
+    reach = PAYLOAD_BOUND * PAYLOAD_SD_M
+    mass, *place = (f"payload.{link}.{field}" for field in PAYLOAD)
+    return [
+        Parameter(mass, "kg", 0.0, sd, 0.0, PAYLOAD_BOUND * sd, log=False),
+        *(Parameter(axis, "m", 0.0, PAYLOAD_SD_M, -reach, reach, log=False) for axis in place),
+    ]
 
 
 def _torque(name: str, unit: str, nominal: float, bare_sd: float, driven_sd: float) -> Parameter:

@@ -28,7 +28,7 @@ CALIBRATION = "calibration/calibration.yaml"
 RECORDED, FLOWN = "bags/record", "bags/deploy"
 RUNS, BUNDLE = "runs", "policy.bundle"
 RETUNED = "20"  # generations of CMA-ES
-CALIBRATED = "calibrated_"  # begins the names of arms with data of the calibrated simulator, for fixed bases
+CALIBRATED = "calibrated_"  # begins the names of arms with data of the calibrated simulator
 
 
 def demo(
@@ -44,7 +44,7 @@ def demo(
     """Simulator logs to a policy running on the (twin) robot over ROS 2, with a report.
 
     Collects source data in MuJoCo, records the twin over ROS 2, ingests the bag, calibrates the simulator and collects
-    in it again (robots with a fixed base), trains with and without both and alignment, exports a bundle, runs it in
+    in it again, trains with and without both and alignment, exports a bundle, runs it in
     closed loop over ROS 2 and writes report.html. About a quarter of an hour on two cores.
 
     Example: landbridge demo --out demo
@@ -108,11 +108,11 @@ class Way:
     @property
     def arms(self) -> list[str]:
         """Ways to a policy; the last one is deployed."""
-        return [arm for arm in ARMS if self.machine.spec.base == "fixed" or not arm.startswith(CALIBRATED)]
+        return list(ARMS)
 
     def go(self) -> dict[str, Any]:
         """Every stage in turn; its figures by name, and `stages`."""
-        figures = self._record() | (self._calibrate() if self.machine.spec.base == "fixed" else {})
+        figures = self._record() | self._calibrate()
         figures |= {"train": self.stages.train("train", self._trainings(), self.train_steps)} | self._fly(figures)
         return figures | {"stages": self.stages.rows}
 

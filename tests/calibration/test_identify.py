@@ -331,8 +331,8 @@ def test_windows_at_the_clip_of_a_position_or_behind_a_lost_tick_are_left_out() 
     assert len(cut([replace(episode, stamps=stamps)], ROBOT, 10, "lost")) == whole - 2
 
 
-def test_a_floating_base_and_an_unknown_parameter_are_refused(recorded: Path) -> None:
-    with pytest.raises(InputError, match="has a floating base"):
+def test_data_of_another_robot_and_an_unknown_parameter_are_refused(recorded: Path) -> None:
+    with pytest.raises(InputError, match="was recorded on another 'furuta' than 'quadruped'"):
         open_rollouts(recorded, load_robot("quadruped"))
     with pytest.raises(InputError, match=r"\['wind'\] are no parameters. name some of \['actuator_gain'"):
         free_parameters(ROBOT, ("wind",))
