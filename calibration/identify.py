@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from landbridge.simulation.scenario import Scenario
 from landbridge.spec import require_new
 
 Array = NDArray[np.float64]
+
+TOO_NARROW = "intervals of a floating robot do not allow for feet that strike the ground otherwise than MuJoCo's"
 
 
 def identify(
@@ -65,6 +68,8 @@ def identify(
     machine = load_robot(robot)
     if friction == "stribeck":
         require_fixed_base(machine, "a Stribeck curve")
+    if machine.spec.base == "floating":
+        warnings.warn(TOO_NARROW, stacklevel=2)
     free = free_parameters(machine, known)
     model = out.parent / f"{machine.spec.name}.calibrated.xml"
     for file in (out, model):
