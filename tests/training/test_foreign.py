@@ -140,7 +140,7 @@ def test_ends_that_do_not_pair_are_refused_by_name(
 
 def test_what_is_no_policy_of_this_robot_is_refused(tmp_path: Path, linear_graph: Callable[..., bytes]) -> None:
     path = tmp_path / "p.onnx"
-    with pytest.raises(InputError, match=r"p\.onnx: not an ONNX file"):
+    with pytest.raises(InputError, match=r"p\.onnx: no such file"):
         import_policy(path, "furuta", tmp_path / "b")
     path.write_bytes(b"not a graph")
     with pytest.raises(InputError, match=r"p\.onnx: not an ONNX file"):
