@@ -31,7 +31,8 @@ from landbridge.episode import commit, now
 from landbridge_nodes import topics
 from landbridge_nodes.bringup import deploy
 from landbridge_nodes.episodes import run_episodes
-from landbridge_nodes.process import BRIDGE_PRIORITY, CONTROLLER_PRIORITY, run, stay_on_this_machine
+from landbridge_nodes.process import BRIDGE_PRIORITY, CONTROLLER_PRIORITY, run
+from landbridge_nodes.transport import stay_on_this_machine
 
 RESULTS = Path(__file__).parent / "results" / "echo.json"
 THERE = topics.Topic("/echo/measurement", topics.JOINT_STATES.message)

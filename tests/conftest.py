@@ -19,6 +19,7 @@ from untrained import write_untrained
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge.simulation.calibrated import Calibration, Error, Estimate
+from landbridge_nodes.transport import stay_on_this_machine
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -68,7 +69,10 @@ def new_ros_domain() -> Callable[[pytest.MonkeyPatch], None]:
     def enter(patch: pytest.MonkeyPatch) -> None:
         domain = 1 + next(_DOMAINS) % 100  # above 101 DDS would use the ports that Linux hands out to clients
         patch.setenv("ROS_DOMAIN_ID", str(domain))
-        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        stay_on_this_machine(environment)
+        for name, value in environment.items() - os.environ.items():
+            patch.setenv(name, value)
 
     return enter
 

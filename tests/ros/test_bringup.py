@@ -26,8 +26,6 @@ from landbridge_nodes import bringup
 from landbridge_nodes import up as up_module
 from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.neighbours import Neighbours
-from landbridge_nodes.operator import Operator
-from landbridge_nodes.process import stay_on_this_machine
 from landbridge_nodes.processes import Processes, arguments, parameters_yaml
 
 HAS_LAUNCH_ROS = importlib.util.find_spec("launch_ros") is not None
@@ -166,37 +164,6 @@ def test_the_recorder_starts_first_and_the_monitor_last() -> None:
     for specs in (bringup.record("furuta", "s", 0, "o"), bringup.deploy("furuta", "s", 0, "b", "o")):
         assert (specs[0].name, specs[-1].name) == ("recorder", "monitor")
     assert "recorder" not in [spec.name for spec in bringup.deploy("furuta", "s", 0, "b")]
-
-
-@pytest.mark.parametrize(
-    ("said", "becomes"),
-    [
-        ({}, {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}),
-        ({"ROS_DISTRO": "jazzy"}, {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}),
-        ({"ROS_DISTRO": "humble"}, {"ROS_LOCALHOST_ONLY": "1"}),
-        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}, {}),
-        ({"ROS_DISTRO": "humble", "ROS_LOCALHOST_ONLY": "0"}, {}),
-    ],
-)
-def test_a_graph_stays_on_this_machine_unless_the_user_says_otherwise(
-    said: dict[str, str], becomes: dict[str, str]
-) -> None:
-    environment = dict(said)
-    stay_on_this_machine(environment)
-    assert environment == said | becomes
-
-
-@pytest.mark.ros
-def test_whatever_is_started_stays_on_this_machine(ros_domain: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY"):
-        monkeypatch.delenv(name, raising=False)
-    for chosen, range_ in (({}, "LOCALHOST"), ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}, "SUBNET")):
-        with Processes(bringup.twin("furuta", "none", 0)[1:], {"ROS_DISTRO": "jazzy", **chosen}) as processes:
-            environment = Path(f"/proc/{processes.pid('monitor')}/environ").read_bytes().split(b"\0")
-        assert f"ROS_AUTOMATIC_DISCOVERY_RANGE={range_}".encode() in environment
-    monkeypatch.setenv("ROS_DISTRO", "jazzy")
-    with Operator(load_robot("furuta"), lambda: None):
-        assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
 
 
 def test_hil_stands_on_an_emulated_board() -> None:

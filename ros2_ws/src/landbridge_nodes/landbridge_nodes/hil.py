@@ -26,8 +26,9 @@ from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge_nodes import bringup
 from landbridge_nodes.bringup import NodeSpec
-from landbridge_nodes.process import BRIDGE_PRIORITY, require_one_ros, stay_on_this_machine
+from landbridge_nodes.process import BRIDGE_PRIORITY, require_one_ros
 from landbridge_nodes.processes import Processes
+from landbridge_nodes.transport import stay_on_this_machine
 
 COLOURS = {"pass": "green", "fail": "red", "skipped": "yellow", "not run": "bright_black"}
 

@@ -18,7 +18,8 @@ from typing_extensions import Self
 
 from landbridge.deploy.supervisor import Event
 from landbridge_nodes import topics
-from landbridge_nodes.process import LOOP_SECONDS, OPERATOR, make_executor, stay_on_this_machine
+from landbridge_nodes.process import LOOP_SECONDS, OPERATOR, make_executor
+from landbridge_nodes.transport import stay_on_this_machine
 
 ANSWER_SECONDS = 1.0
 DEPTH = 100  # messages that may wait here: who looks on counts them, and is slower than the robot

@@ -9,11 +9,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from landbridge.errors import InputError
+from landbridge_nodes.transport import avoid_shared_memory
 
 # SCHED_FIFO, the shorter the period, the higher: the monitor, at 25 Hz, takes no core from the tick that it watches. A
 # controller that starved it would be stopped by the bridge, which is above both and needs the monitor's heartbeat.
@@ -48,17 +49,6 @@ def require_one_ros(environment: Mapping[str, str] = os.environ) -> None:
         )
 
 
-def stay_on_this_machine(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Have ROS look for others on this machine only, unless the environment says otherwise already.
-
-    Humble does not know the discovery range; from Iron on, ROS_LOCALHOST_ONLY=1 would override a range that was chosen.
-    """
-    if environment.get("ROS_DISTRO") == "humble":
-        environment.setdefault("ROS_LOCALHOST_ONLY", "1")
-    else:
-        environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-
-
 def run(make: Callable[[], Any], priority: int = 0) -> int:
     """Run the node that `make` returns until SIGINT or SIGTERM, then call its `close`. Returns 0, or 2 for bad input.
 
@@ -76,6 +66,7 @@ def run(make: Callable[[], Any], priority: int = 0) -> int:
     node: Any = None
     try:
         require_one_ros()
+        avoid_shared_memory()
         real_time = _set_priority(priority)  # before rclpy.init: DDS threads inherit it
         locked = _lock_memory()
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)

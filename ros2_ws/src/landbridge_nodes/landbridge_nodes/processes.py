@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from landbridge.errors import InputError
 from landbridge_nodes.bringup import NodeSpec
-from landbridge_nodes.process import stay_on_this_machine
+from landbridge_nodes.transport import stay_on_this_machine
 
 GRACE_SECONDS = 5.0  # from SIGTERM to SIGKILL: the recorder completes its bag, the bridge writes its stop
 BAD_INPUT = 2  # exit code of a node that refuses what it was given, before anything moves

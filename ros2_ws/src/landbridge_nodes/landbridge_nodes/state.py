@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from landbridge_nodes.process import OPERATOR, require_one_ros, stay_on_this_machine
+from landbridge_nodes.process import OPERATOR, require_one_ros
+from landbridge_nodes.transport import stay_on_this_machine
 
 
 def state(seconds: float = 5.0) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from landbridge.robot import Robot, load_robot
 from landbridge.signature import require_signature as check_signature
 from landbridge_nodes import bringup
 from landbridge_nodes.bringup import NodeSpec
-from landbridge_nodes.process import require_one_ros, stay_on_this_machine
+from landbridge_nodes.process import require_one_ros
 from landbridge_nodes.processes import Processes
+from landbridge_nodes.transport import stay_on_this_machine
 
 if TYPE_CHECKING:
     from landbridge_nodes.neighbours import Neighbours
