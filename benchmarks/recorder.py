@@ -33,8 +33,8 @@ from std_srvs.srv import Trigger
 from landbridge.episode import commit, now
 from landbridge_nodes import topics
 from landbridge_nodes.bringup import NodeSpec
-from landbridge_nodes.process import stay_on_this_machine
 from landbridge_nodes.processes import Processes
+from landbridge_nodes.transport import stay_on_this_machine
 
 RESULTS = Path(__file__).parent / "results" / "recorder.json"
 FILLED = (topics.JOINT_STATES, topics.OBSERVATION, topics.ACTION, topics.COMMAND, topics.GUARD_COMMAND)

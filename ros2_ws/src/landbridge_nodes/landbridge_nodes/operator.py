@@ -25,7 +25,6 @@ from landbridge_nodes import topics
 from landbridge_nodes.process import OPERATOR
 from landbridge_nodes.transport import stay_on_this_machine
 
-QUEUE_SECONDS = 2.0  # of messages kept for a process that a busy machine holds up: an episode needs each of them
 START_TIMEOUT = 60.0  # s for all processes to be up, on a machine that is busy with other things
 ANSWER_TIMEOUT = 5.0  # s
 TORQUE_TIMEOUT = 2.5  # s for the bridge, which reports once a second, to say that torque is off
@@ -71,7 +70,6 @@ class Operator:
 
     def __init__(self, robot: Robot, check: Callable[[], None], ask: Callable[[str], None] | None = None) -> None:
         self.task = load_task(robot)
-        self._queue = round(QUEUE_SECONDS * robot.spec.control_rate_hz)
         self._check = check
         self._ask = ask
         self._observations: dict[int, list[float]] = {}
@@ -96,7 +94,7 @@ class Operator:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         for topic, callback in self._subscribed.items():
-            topics.subscribe(self.node, topic, callback, depth=self._queue)
+            topics.subscribe(self.node, topic, callback, depth=topics.HISTORY)
         self._clients = {name: self.node.create_client(Trigger, name) for name in SERVICES}
         return self
 

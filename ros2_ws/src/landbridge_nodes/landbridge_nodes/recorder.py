@@ -28,7 +28,6 @@ from landbridge_nodes.process import run
 
 FLUSH_PERIOD = 0.2  # s
 DIAGNOSTICS_PERIOD = 1.0  # s
-DEPTH = 1000  # messages of a topic that may wait while the disk is slow
 
 
 class Recorder(Node):  # type: ignore[misc]
@@ -61,9 +60,9 @@ class Recorder(Node):  # type: ignore[misc]
             self._sinks.append(box)
             # The bridge, too, names faults: the monitor cannot say that it is lost.
             for topic, fault_in in ((topics.SAFETY_STATE, _stop_reason), (topics.BRIDGE_FAULT, _fault)):
-                topics.subscribe(self, topic, self._hear(box, topic.name, fault_in), depth=DEPTH)
+                topics.subscribe(self, topic, self._hear(box, topic.name, fault_in), depth=topics.HISTORY)
         for topic in self._topics:
-            topics.subscribe(self, topic, self._keep(topic.name), raw=True, depth=DEPTH)
+            topics.subscribe(self, topic, self._keep(topic.name), raw=True, depth=topics.HISTORY)
         self._reported = ""
         self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
         self.create_service(Trigger, "~/ready", self._on_ready)

@@ -27,6 +27,8 @@ from landbridge.observation import Base
 from landbridge.robot import RobotSpec
 
 BASE_FRAME = "base_link"  # REP 105
+HISTORY = 5000  # messages of a topic kept for a reader that a busy machine holds up: 10 s at 500 Hz
+NEWEST = 10  # kept by a reader that acts on what is new
 STAMP = ("stamp_sec", "stamp_nanosec")
 INFERENCE = ("inference_start_ms", "inference_end_ms")  # after receipt of the measurement by the controller
 TICK = "tick"  # measurements answered in this episode before: at 0 the controller has no past
@@ -86,17 +88,17 @@ def publish(node: Any, topic: Topic) -> Any:
 
 
 def subscribe(node: Any, topic: Topic, callback: Callable[[Any], None], raw: bool = False, depth: int = 0) -> Any:
-    """A subscription of `node` to `topic`; `raw` hands over the serialised bytes, `depth` keeps more than `qos`."""
+    """A subscription of `node` to `topic`; `raw` hands over serialised bytes, `depth` keeps more than the newest."""
     profile = qos(topic)
-    profile.depth = max(profile.depth, depth)
+    profile.depth = depth or min(profile.depth, NEWEST)
     return node.create_subscription(topic.message, topic.name, callback, profile, raw=raw)
 
 
 def qos(topic: Topic) -> QoSProfile:
-    """Reliable; depth 1 where only the newest message matters after a restart, 10 elsewhere."""
+    """What a publisher offers: reliable, sent again to who has missed it; of a latched topic only the newest."""
     if topic.latched:
         return QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    return QoSProfile(depth=10)
+    return QoSProfile(depth=HISTORY)
 
 
 def command_qos(lease_seconds: float) -> QoSProfile:
