@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from landbridge.episode import DatasetMetadata, Episode, write_dataset
+from landbridge.episode import Dataset, DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
 from landbridge.observation import command_to_action
 from landbridge.robot import RobotSpec, load_robot
@@ -18,6 +18,8 @@ from landbridge.spec import require_new
 from landbridge.task import Task, load_task
 from landbridge.training.bag import Bag, Segment, read_bag
 from landbridge.training.d4rl import read_d4rl
+from landbridge.training.dataset import Transitions
+from landbridge.training.outcome import Outcome, warn_of_failures
 
 RATE_TOLERANCE = 0.05
 HISTOGRAM_MS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, np.inf)
@@ -62,7 +64,7 @@ def ingest(
             measured_rate_hz=spec.control_rate_hz,
         )
         dataset = write_dataset(out, found.episodes, metadata)
-        return {"path": str(out), "episodes": len(dataset), "transitions": dataset.transitions, **found.repairs}
+        return _outcome(dataset, task) | found.repairs
     bag = read_bag(path, spec)
     _require_rate(path, bag, spec)
     episodes = [_episode(spec, task, segment) for segment in bag.segments]
@@ -72,9 +74,21 @@ def ingest(
         scenario=bag.about["scenario"],
         controllers={bag.about["controller"]: sum(map(len, episodes))},
         measured_rate_hz=bag.rate_hz,
+        stopped=sum(s.failed and not e.terminated[-1] for s, e in zip(bag.segments, episodes, strict=True)),
     )
     dataset = write_dataset(out, episodes, metadata)
-    return {"path": str(out), "episodes": len(dataset), "transitions": dataset.transitions, **_timing(bag, spec)}
+    return _outcome(dataset, task) | _timing(bag, spec)
+
+
+def _outcome(dataset: Dataset, task: Task) -> dict[str, Any]:
+    """What was written, and of the robot's episodes how they ended; a warning if mostly badly."""
+    written = {"path": str(dataset.path), "episodes": len(dataset), "transitions": dataset.transitions}
+    if dataset.metadata.domain == "source":
+        return written
+    rows = Transitions.joined([Transitions.of(episode, i) for i, episode in enumerate(dataset)])
+    outcome = Outcome.of(dataset, rows, task)
+    warn_of_failures({"target": dataset}, {"target": rows}, task)
+    return written | {"failed": outcome.failed, "mean_episode_s": outcome.length}
 
 
 def _require_rate(path: Path, bag: Bag, spec: RobotSpec) -> None:

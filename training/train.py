@@ -36,6 +36,7 @@ from landbridge.training.config import TrainConfig, write_atomic
 from landbridge.training.dataset import Normaliser, Transitions, open_domains, pack
 from landbridge.training.evaluate import score as score_policy
 from landbridge.training.log import Log
+from landbridge.training.outcome import warn_of_failures
 from landbridge.training.policy import Actor
 from landbridge.training.run import CONFIG, DIAGNOSTICS, Inputs, read_run, refuse_others
 from landbridge.training.stream import Stream, digests, read_domains
@@ -98,7 +99,9 @@ def train(
     hashes = {str(datasets[name].path): digest for name, digest in digests(domains, stream).items()}
     if run is not None and [*hashes.values()] != [*run["dataset_hashes"].values()]:  # keys are paths as first given
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
-    names = load_task(machine).observer.names
+    task = load_task(machine)
+    warn_of_failures(datasets, domains, task)
+    names = task.observer.names
     normaliser = stream.normaliser(domains, names) if stream else Normaliser.of(list(domains.values()), names)
     state = read_checkpoint(out) if resume else None
     began = time.perf_counter()
