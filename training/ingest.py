@@ -12,7 +12,7 @@ from landbridge.episode import Dataset, DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
 from landbridge.observation import command_to_action
 from landbridge.robot import RobotSpec, load_robot
-from landbridge.simulation.calibrated import recorded
+from landbridge.simulation.calibrated import read_calibration, recorded
 from landbridge.simulation.rollout import label
 from landbridge.spec import require_new
 from landbridge.task import Task, load_task
@@ -52,8 +52,9 @@ def ingest(
     machine = load_robot(robot)
     spec, task = machine.spec, load_task(machine)
     require_new(out)
-    facts = {"task": task.name, "task_hash": task.digest(), **recorded(calibration, machine)}
-    about = partial(DatasetMetadata.of, spec, engine_version="", seed=None, **facts)
+    facts = {} if calibration is None else recorded(calibration, read_calibration(calibration, machine))
+    labels = {"task": task.name, "task_hash": task.digest()}
+    about = partial(DatasetMetadata.of, spec, engine_version="", seed=None, **labels, **facts)
     if path.suffix in HDF5:
         found = read_d4rl(path, task.observer.size, task.observer.num_actions, spec.control_dt)
         metadata = about(
