@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import functools
+import inspect
 import json
 import signal
 import threading
@@ -29,7 +32,7 @@ from landbridge.spec import require_new
 from landbridge.task import load_task
 from landbridge.training import ranks
 from landbridge.training.assembly import build
-from landbridge.training.config import TrainConfig, write_atomic
+from landbridge.training.config import TrainConfig, only_used, write_atomic
 from landbridge.training.dataset import Normaliser, Transitions, open_domains
 from landbridge.training.evaluate import score as score_policy
 from landbridge.training.log import Log
@@ -57,6 +60,9 @@ def train(
     """Train an agent on source data aligned to the target.
 
     Example: landbridge train --source data/source --target data/target --out runs/first --seed 0
+
+    --help shows the hyperparameters of one agent and one alignment: the default ones, or those that --agent and
+    --alignment name beside it.
 
     On several cores or GPUs: torchrun --nproc-per-node 2 -m landbridge train ... with the same arguments. --rows is
     then divided among the ranks, and the result is that of one process but for rounding (`td3bc` scales its value, and
@@ -106,6 +112,24 @@ def train(
     if trainer.step < config.steps:
         raise KeyboardInterrupt
     return figures
+
+
+def helped(arguments: list[str]) -> Callable[..., dict[str, Any]]:
+    """`train` as its --help shows it: of the hyperparameters only those that these arguments ask for."""
+    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--agent", default=TrainConfig.agent)
+    chosen.add_argument("--alignment", default=TrainConfig.alignment)
+    kind = only_used(**vars(chosen.parse_known_args(arguments)[0]))
+
+    @functools.wraps(train)
+    def shown(*args: Any, **others: Any) -> dict[str, Any]:
+        return train(*args, **others)
+
+    given = inspect.signature(train)
+    config = given.parameters["config"].replace(default=kind())
+    shown.__annotations__ = {**train.__annotations__, "config": Annotated[kind, tyro.conf.arg(name="")]}
+    vars(shown)["__signature__"] = given.replace(parameters=[*({**given.parameters, "config": config}).values()])
+    return shown
 
 
 @dataclass(frozen=True)
