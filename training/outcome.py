@@ -13,7 +13,7 @@ from landbridge.episode import Dataset
 from landbridge.task import Task
 from landbridge.training.dataset import Transitions
 
-FAR_BELOW = 0.5  # of the source's reward
+FAR_BELOW = 0.5  # of the source's reward, below it
 REMEDY = (
     "Record more with a better behaviour, calibrate and collect again, or train with a smaller --target-share or "
     "--alignment source_only"
@@ -65,8 +65,8 @@ class Outcome:
         return self.rate * self.whole > math.log(2)
 
     def worse_than(self, source: Outcome) -> bool:
-        """Whether the simulator's logs, half of which may begin anywhere, fail less often or earn far more."""
-        return self.rate > source.rate or self.reward < FAR_BELOW * source.reward
+        """Whether the simulator's logs, of which half begin anywhere by default, fail less often or earn far more."""
+        return self.rate > source.rate or self.reward < source.reward - FAR_BELOW * abs(source.reward)
 
     def __str__(self) -> str:
         ended = f"{self.failed} of {self.episodes} episodes ended in a failure"

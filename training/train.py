@@ -96,9 +96,8 @@ def train(
     if inputs.score is not None:  # an engine may refuse a robot
         make_plant(machine, "bullet", load_scenario(machine, inputs.score), np.random.default_rng()).close()
     data = _read(machine, inputs, config.alignment)
-    if run is not None and [*data.hashes.values()] != [
-        *run["dataset_hashes"].values()
-    ]:  # keys are paths as first given
+    before = None if run is None else [*run["dataset_hashes"].values()]  # keys are paths as first given
+    if before not in (None, [*data.hashes.values()]):
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
     state = read_checkpoint(out) if resume else None
     began = time.perf_counter()
@@ -116,7 +115,7 @@ def train(
 
 def helped(arguments: list[str]) -> Callable[..., dict[str, Any]]:
     """`train` as its --help shows it: of the hyperparameters only those that these arguments ask for."""
-    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen = argparse.ArgumentParser("landbridge train", add_help=False, allow_abbrev=False)
     chosen.add_argument("--agent", default=TrainConfig.agent)
     chosen.add_argument("--alignment", default=TrainConfig.alignment)
     kind = only_used(**vars(chosen.parse_known_args(arguments)[0]))

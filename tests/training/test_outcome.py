@@ -43,7 +43,7 @@ def outcomes(robot: str, data: Data | Falling) -> dict[str, Outcome]:
     machine = load_robot(robot)
     datasets = open_domains(machine, data._asdict())
     rows = {name: read_whole(machine, name, dataset) for name, dataset in datasets.items()}
-    return {name: Outcome.of(datasets[name], data, load_task(machine)) for name, data in rows.items()}
+    return {name: Outcome.of(datasets[name], found, load_task(machine)) for name, found in rows.items()}
 
 
 def test_failures_are_counted_by_time_and_not_by_where_a_recording_was_cut() -> None:
@@ -59,7 +59,10 @@ def test_worse_than_the_simulator_is_who_fails_more_often_or_earns_far_less() ->
     robot = Outcome(episodes=10, failed=4, seconds=30.0, reward=10.0, whole=6.0)
     assert robot.worse_than(dataclasses.replace(robot, failed=3))
     assert robot.worse_than(dataclasses.replace(robot, failed=8, reward=21.0))
-    assert not robot.worse_than(dataclasses.replace(robot, failed=4, reward=19.0))
+    assert not robot.worse_than(dataclasses.replace(robot, reward=19.0))
+    costs = dataclasses.replace(robot, reward=-10.0)
+    assert costs.worse_than(dataclasses.replace(robot, reward=-6.0))
+    assert not costs.worse_than(dataclasses.replace(robot, reward=-9.0))
 
 
 def test_a_robot_that_falls_is_told_of_before_training(
