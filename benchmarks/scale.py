@@ -29,12 +29,12 @@ from landbridge.episode import DatasetMetadata, Episode, commit, write_dataset
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.task import load_task
+from landbridge.training.assembly import build
 from landbridge.training.config import BLOCK, TrainConfig
 from landbridge.training.dataset import open_domains
 from landbridge.training.statistics import bootstrap, median
 from landbridge.training.stream import read_domains
 from landbridge.training.stretches import Stretches
-from landbridge.training.train import build
 from landbridge.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"

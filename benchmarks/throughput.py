@@ -38,10 +38,10 @@ from landbridge.robot import load_robot
 from landbridge.task import load_task
 from landbridge.training.agents.iql import IQL, IQLConfig
 from landbridge.training.alignments.base import Alignment
+from landbridge.training.assembly import build
 from landbridge.training.config import BLOCK, TrainConfig
 from landbridge.training.dataset import Normaliser, Transitions
 from landbridge.training.statistics import bootstrap, median
-from landbridge.training.train import build
 from landbridge.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"

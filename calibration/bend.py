@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import truncnorm
 
-from landbridge.calibration.fit import STEP, Linear, Point, Problem, pressing
+from landbridge.calibration.descent import STEP
+from landbridge.calibration.fit import Linear, Point, Problem, pressing
 from landbridge.simulation.parameters import STRIBECK
 
 Array = NDArray[np.float64]

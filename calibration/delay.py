@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.calibration.fit import Problem, first_guess, fit, linearise
+from landbridge.calibration.descent import first_guess
+from landbridge.calibration.fit import Problem, fit, linearise
 from landbridge.calibration.posterior import estimates, inflation, resample
 from landbridge.calibration.windows import MIN_PERIODS, Windows, cut, open_rollouts, require_fixed_base
 from landbridge.episode import Episode

@@ -5,10 +5,7 @@ number of parameters. scipy's `least_squares` cannot do that: with thousands of 
 iterative step converges slowly, and its interior-point treatment of bounds stalls where a latency or a friction begins
 at zero. Hence a Levenberg-Marquardt loop of our own, with the bounds as an active set.
 
-Where feet strike the ground a bit earlier or later a state jumps, and a derivative there says nothing of the way ahead.
-So slopes of a floating robot are secants, over a third of the prior's width to both sides and with the farthest cut;
-with derivatives, or without the cut, the fit stays near where it began. Its start states are held at the measured
-ones: joints that a servo drives forget them within a few control periods.
+What a floating base needs otherwise is in `landbridge.calibration.descent`.
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from landbridge.calibration.descent import MAD, STEP, Smooth, descent
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows
 from landbridge.robot import Robot
@@ -27,15 +25,8 @@ from landbridge.simulation.scenario import Scenario
 
 Array = NDArray[np.float64]
 
-STEP = 1e-6  # of finite differences, in prior or noise standard deviations
-SECANT = 0.3  # prior standard deviations to both sides, of a floating robot's
-RIDGED = 3e-3  # of its cost: where a floating robot's fit ends, since the cost is no smoother than that
-CUT = 4.0  # secants beyond as many sigma of those of their state are cut there
 SOFT = 2.0  # residuals beyond as many sigma count linearly (soft L1)
-NOISE = (0.003, 0.05)  # rad, rad/s: of measured states, a first guess
-BASE_NOISE = (0.003, *[0.01] * 3, *[0.1] * 3, *[0.05] * 3)  # m, of unit gravity, rad/s, m/s: likewise of a base
 FLOOR = 1e-5  # rad and rad/s; measured states are float32
-MAD = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 FIRST = 40  # windows that the first round, from far away, makes do with
 CLOSE = 10.0  # of cost: where that round ends
 CONVERGED = 0.5  # of cost: one standard deviation; the last steps shrink thirtyfold, so what remains is far less
@@ -64,7 +55,18 @@ class Problem:
     @property
     def loose(self) -> NDArray[np.intp]:
         """Which states (L,) of a window's start are estimated; the others are as measured."""
-        return np.arange(len(self.noise) if self.robot.spec.base == "fixed" else 0)
+        return np.arange(len(self.noise) if self.descent.estimates_starts else 0)
+
+    @property
+    def descent(self) -> Smooth:
+        """How the fit goes."""
+        return descent(self.robot.spec)
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """Lowest and highest z (P,)."""
+        low, high = (np.array([p.coordinate(getattr(p, bound)) for p in self.free]) for bound in ("low", "high"))
+        return low, high
 
     def point(self, z: Array, starts: Array) -> Point:
         """The problem at coordinates z (P,) and start states (W, S)."""
@@ -146,9 +148,8 @@ class Linear:
 
 def linearise(problem: Problem, here: Point) -> Linear:
     """By differences, each of one simulation of all windows."""
-    slope = _derivative if problem.robot.spec.base == "fixed" else _secant
     root = np.sqrt(here.weights)
-    slopes = [root * slope(problem, here, i) for i in range(len(problem.free))]
+    slopes = [root * problem.descent.slope(problem, here, i) for i in range(len(problem.free))]
     of_starts = [
         root * (problem.point(here.z, here.starts + move).error - here.error) / STEP
         for move in STEP * problem.noise * np.eye(len(problem.noise))[problem.loose]
@@ -159,31 +160,6 @@ def linearise(problem: Problem, here: Point) -> Linear:
     return Linear(root * here.error, whole, whole - basis @ (np.swapaxes(basis, 1, 2) @ whole), basis, upper)
 
 
-def _derivative(problem: Problem, here: Point, i: int) -> Array:
-    """Change of the errors (W, N) with the i-th parameter."""
-    parameter = problem.free[i]
-    step = STEP if parameter.value(here.z[i] + STEP) < parameter.high else -STEP
-    moved = problem.point(here.z + step * (np.arange(len(here.z)) == i), here.starts)
-    return (moved.error - here.error) / step
-
-
-def _secant(problem: Problem, here: Point, i: int) -> Array:
-    """The same over a wide step to both sides, inside the bounds."""
-    low, high = _bounds(problem)
-    ends = np.clip(here.z[i] + SECANT * np.array([-1, 1]), low[i], high[i])
-    below, above = (problem.point(np.where(np.arange(len(low)) == i, end, here.z), here.starts).error for end in ends)
-    slope = ((above - below) / (ends[1] - ends[0])).reshape(*problem.windows.states.shape)
-    spread = MAD * np.median(np.abs(slope[:, 1:]), axis=(0, 1))
-    cut: Array = np.clip(slope, -CUT * spread, CUT * spread)
-    return cut.reshape(here.error.shape)
-
-
-def first_guess(robot: Robot) -> Array:
-    """Noise (S,) of measured states, before anything is known of it."""
-    joints = np.repeat(NOISE, len(robot.spec.joints))
-    return joints if robot.spec.base == "fixed" else np.concatenate([joints, BASE_NOISE])
-
-
 def fit(problem: Problem, z: Array | None = None) -> tuple[Problem, Point]:
     """Estimate the parameters from z (P,), by default nominal.
 
@@ -192,7 +168,7 @@ def fit(problem: Problem, z: Array | None = None) -> tuple[Problem, Point]:
     few = np.arange(len(problem.windows)) % max(1, len(problem.windows) // FIRST) == 0
     part = replace(problem, windows=problem.windows.where(few))
     start = _start(part, z)
-    if problem.robot.spec.base == "floating":  # model error is most of its noise, and large until the fit is near
+    if problem.descent.noise_is_model_error:
         part = replace(part, noise=_noise(part, start))
         start = part.point(start.z, start.starts)
     rough = _solve(part, start, CLOSE)
@@ -259,14 +235,14 @@ def _solve(problem: Problem, here: Point, tolerance: float) -> Point:
         else:
             return here
         gain, here, damping = here.cost - there.cost, there, damping / 10
-        if gain < (tolerance if problem.robot.spec.base == "fixed" else RIDGED * here.cost):
+        if problem.descent.ended(gain, here.cost, tolerance):
             break
     return here
 
 
 def _parameters(problem: Problem, here: Point, linear: Linear, damping: float) -> Array:
     """Where one damped step leads z (P,); one that presses against its bound stays there."""
-    low, high = _bounds(problem)
+    low, high = problem.bounds
     information = np.eye(len(here.z)) + linear.information.sum(0)
     gradient = here.z + linear.gradient.sum(0)
     free = ~pressing(problem, here, linear)
@@ -278,14 +254,9 @@ def _parameters(problem: Problem, here: Point, linear: Linear, damping: float) -
 
 def pressing(problem: Problem, here: Point, linear: Linear) -> NDArray[np.bool_]:
     """Which parameters (P,) are at a bound that the cost would have them cross."""
-    low, high = _bounds(problem)
+    low, high = problem.bounds
     gradient = here.z + linear.gradient.sum(0)
     return (here.z <= low) & (gradient > 0) | (here.z >= high) & (gradient < 0)
-
-
-def _bounds(problem: Problem) -> tuple[Array, Array]:
-    low, high = (np.array([p.coordinate(getattr(p, bound)) for p in problem.free]) for bound in ("low", "high"))
-    return low, high
 
 
 def _starts(problem: Problem, here: Point, linear: Linear, z: Array) -> Array:

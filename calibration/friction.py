@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.calibration.bend import Bend, bends
-from landbridge.calibration.fit import Linear, Point, Problem, first_guess, fit, linearise, solve, unseen
+from landbridge.calibration.descent import first_guess
+from landbridge.calibration.fit import Linear, Point, Problem, fit, linearise, solve, unseen
 from landbridge.calibration.windows import Windows, open_windows, require_fixed_base, split
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import FrictionChoice

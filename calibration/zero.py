@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.calibration.fit import Point, Problem, first_guess, fit, linearise, refined
+from landbridge.calibration.descent import first_guess
+from landbridge.calibration.fit import Point, Problem, fit, linearise, refined
 from landbridge.calibration.posterior import inflation, resample
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows, open_windows, require_fixed_base

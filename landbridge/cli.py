@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     before = {number: signal.signal(number, _interrupt) for number in ends}
     formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
-        figures = tyro.cli(_function(name), prog=f"landbridge {name}", args=rest, console_outputs=True)
+        figures = tyro.cli(_function(name, rest), prog=f"landbridge {name}", args=rest, console_outputs=True)
     except (InputError, OSError, ModuleNotFoundError, EOFError) as error:
         if not isinstance(error, InputError):
             error = _environment(error)
@@ -137,9 +137,13 @@ def _warning(
     return f"landbridge: warning: {where}{message}\n"
 
 
-def _function(name: str) -> Callable[..., Mapping[str, Any] | None]:
-    module, _, attribute = COMMANDS[name][0].partition(":")
-    found: Callable[..., Mapping[str, Any] | None] = getattr(importlib.import_module(module), attribute)
+def _function(name: str, args: list[str]) -> Callable[..., Mapping[str, Any] | None]:
+    """That of a command; where its module has a `helped`, what that makes of it for --help."""
+    place, _, attribute = COMMANDS[name][0].partition(":")
+    module = importlib.import_module(place)
+    found: Callable[..., Mapping[str, Any] | None] = getattr(module, attribute)
+    if {"-h", "--help"} & {*args} and hasattr(module, "helped"):
+        found = module.helped(args)
     return found
 
 

@@ -76,6 +76,7 @@ class DatasetMetadata(Spec):
         engine: `mujoco`, `bullet` or `ros2`, whose labels are the task's; `d4rl` and others bring their own.
         scenario: Name of the severity rung, or `real`.
         controllers: Behaviour policies and the number of transitions of each.
+        stopped: Recorded episodes that the guard ended for what the robot did (a tilt, a limit) before the task would.
         measured_rate_hz: Median rate of the stamps; equals `control_rate_hz` in simulation.
         retuned: Where the behaviour `tuned` was tuned for this simulator first: the generations it took, its
             success, its return and its parameters.
@@ -97,6 +98,7 @@ class DatasetMetadata(Spec):
     controllers: dict[str, int]
     control_rate_hz: float
     measured_rate_hz: float
+    stopped: int = 0
     seed: int | None
     retuned: dict[str, float] = Field(default_factory=dict)
     calibration: str = ""

@@ -178,12 +178,10 @@ def _require_spread(path: Path, covariance: NDArray[np.float64]) -> None:
         raise InputError(path, "its covariance is not symmetric, or has a negative spread", "calibrate again")
 
 
-def recorded(calibration: Path | None, robot: Robot) -> dict[str, Any]:
-    """What a dataset's metadata says of its calibration, by field; nothing without one."""
-    if calibration is None:
-        return {}
-    latency = read_calibration(calibration, robot).estimates.get("latency_ms")
-    digest = hashlib.sha256(calibration.read_bytes()).hexdigest()
+def recorded(path: Path, calibration: Calibration) -> dict[str, Any]:
+    """What a dataset's metadata says of its calibration, which was read from `path`, by field."""
+    latency = calibration.estimates.get("latency_ms")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return {"calibration": digest, "latency_ms": None if latency is None else latency.value}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from landbridge.episode import DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, load_behaviours
-from landbridge.simulation.calibrated import CALIBRATED, Calibration, read_calibration, recorded
+from landbridge.simulation.calibrated import CALIBRATED, read_calibration, recorded
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.randomised import draw_between
 from landbridge.simulation.rollout import lockstep
@@ -46,6 +47,40 @@ class Tally:
             "steps_per_cpu_s": steps / (time.process_time() - self.began_cpu),
             "success": {name: float(np.mean(values)) for name, values in self.successes.items()},
         }
+
+
+class Simulated:
+    """The robot that is simulated: as a rung of its ladder has it, or as a calibration found it.
+
+    Attributes:
+        name: The scenario, in a dataset's metadata.
+        facts: Of the calibration, likewise.
+        centre: Its simulator.
+
+    Raises:
+        InputError: There is no such rung, no such calibration, or both are named.
+    """
+
+    def __init__(self, robot: Robot, rung: str, calibration: Path | None) -> None:
+        self._robot, self._calibration = robot, None
+        self.name, self.facts = rung, dict[str, Any]()
+        if calibration is None:
+            self.centre = load_scenario(robot, rung)
+            return
+        self._calibration = read_calibration(calibration, robot)
+        if rung != NOMINAL:
+            raise InputError("--scenario", f"is {rung!r} beside a calibration", "give one of the two")
+        self.name, self.facts = CALIBRATED, recorded(calibration, self._calibration)
+        self.centre = self._calibration.scenario(robot)
+
+    def draws(self, rngs: list[np.random.Generator]) -> list[Scenario]:
+        """One simulator each, from the calibration's posterior or between the nominal robot's and the rung's."""
+        if self._calibration is not None:
+            return [self._calibration.draw(self._robot, rng) for rng in rngs]
+        if self.name == NOMINAL:
+            problem = "draws between the nominal robot and a scenario, or from a calibration, and neither is named"
+            raise InputError("--randomise", problem, "add --scenario RUNG or --calibration FILE")
+        return [draw_between(self._robot, self.name, rng) for rng in rngs]
 
 
 def collect(
@@ -98,14 +133,17 @@ def collect(
     require_seed(seed)
     _refuse(out, steps, batch, retune, explored)
     first, *rngs = (np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(batch + 1))
-    calibrated = None if calibration is None else read_calibration(calibration, machine)
-    rungs = _scenarios(machine, scenario, calibrated, rngs if randomise else None, batch)
+    simulated = Simulated(machine, scenario, calibration)
+    rungs = simulated.draws(rngs) if randomise else [simulated.centre] * batch
     behaviours, tuned = load_behaviours(machine), dict[str, float]()
     if retune:
-        behaviours, tuned = _retuned(machine, shares, _centre(machine, scenario, calibrated), engine, retune, seed)
-    plants = [make_plant(machine, engine, *each) for each in zip(rungs, rngs, strict=True)]
-    tally = Tally()
-    try:
+        behaviours, tuned = _retuned(machine, shares, simulated.centre, engine, retune, seed)
+    quota = _quota(shares, steps)
+    with ExitStack() as opened:
+        plants = [
+            opened.enter_context(closing(make_plant(machine, engine, *of))) for of in zip(rungs, rngs, strict=True)
+        ]
+        tally = Tally()
         metadata = DatasetMetadata.of(
             machine.spec,
             task=task.name,
@@ -113,18 +151,15 @@ def collect(
             domain=domain,
             engine=engine,
             engine_version=plants[0].engine_version,
-            scenario=(scenario if calibration is None else CALIBRATED) + (RANDOMISED if randomise else ""),
-            controllers=(quota := _quota(shares, steps)),  # met exactly, so it can be written before the first episode
+            scenario=simulated.name + (RANDOMISED if randomise else ""),
+            controllers=quota,  # met exactly, so it can be written before the first episode
             measured_rate_hz=machine.spec.control_rate_hz,
             seed=seed,
             retuned=tuned,
-            **recorded(calibration, machine),
+            **simulated.facts,
         )
         episodes = _episodes(behaviours, task, plants, quota, first, tally, explored)
         dataset = write_dataset(out, _with_progress(episodes, steps), metadata)
-    finally:
-        for plant in plants:
-            plant.close()
     made = {"path": str(dataset.path), "steps": dataset.transitions, "episodes": len(dataset)}
     return made | tally.figures() | ({"retuned": tuned} if tuned else {})
 
@@ -148,26 +183,6 @@ def _retuned(
     require_tuned(robot, list(shares))
     tuned, found = retuned(robot, rung, engine, generations, seed)
     return load_behaviours(robot, tuned), found
-
-
-def _centre(robot: Robot, rung: str, calibration: Calibration | None) -> Scenario:
-    return load_scenario(robot, rung) if calibration is None else calibration.scenario(robot)
-
-
-def _scenarios(
-    robot: Robot, rung: str, calibration: Calibration | None, draws: list[np.random.Generator] | None, batch: int
-) -> list[Scenario]:
-    """The scenario of each of `batch` plants, one of its own for each of `draws` if there are any."""
-    if calibration is not None and rung != NOMINAL:
-        raise InputError("--scenario", f"is {rung!r} beside a calibration", "give one of the two")
-    if draws is None:
-        return [_centre(robot, rung, calibration)] * batch
-    if calibration is not None:
-        return [calibration.draw(robot, rng) for rng in draws]
-    if rung == NOMINAL:
-        problem = "draws between the nominal robot and a scenario, or from a calibration, and neither is named"
-        raise InputError("--randomise", problem, "add --scenario RUNG or --calibration FILE")
-    return [draw_between(robot, rung, rng) for rng in draws]
 
 
 def _shares(robot: Robot, mix: dict[str, float]) -> dict[str, float]:

@@ -30,6 +30,7 @@ from landbridge.robot import RobotSpec
 
 ADMITTED = ("ok", "limited")  # verdicts of the guard with which a command is written
 STOPPED = ("not_active", "stopped")  # verdicts of the stops that the bridge writes on its own outside ACTIVE
+FAILED = ("tilt", "tracking_error", "position_limit", "velocity_limit")  # those of stops for what the robot does
 GAP_PERIODS = 1.5  # control periods between two measurements beyond which one was lost
 ABOUT = "landbridge"  # name of the recorder's metadata record
 REQUIRED = ("robot", "robot_hash", "scenario", "controller")
@@ -50,12 +51,14 @@ class Segment:
         joint_pos: (T, J) [rad] in `spec.joint_names` order.
         obs: (T, n) what the controller saw.
         commands: (T - 1, A) what the guard wrote in answer, in `spec.actuated` order.
+        failed: Whether the guard stopped the robot for what it did by the last measurement.
     """
 
     stamps: NDArray[np.float64]
     joint_pos: NDArray[np.float64]
     obs: NDArray[np.float32]
     commands: NDArray[np.float64]
+    failed: bool
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class _Raw:
     written_ms: dict[int, float] = field(default_factory=dict)
     stretches: list[list[int]] = field(default_factory=list)  # stamps of admitted commands, by stretch of ACTIVE
     stops: set[int] = field(default_factory=set)  # measurements after which a stop was written
+    failures: set[int] = field(default_factory=set)  # measurements for which the guard stopped the robot
     stopped: bool = True
 
 
@@ -181,6 +185,7 @@ def _segment(raw: _Raw, spec: RobotSpec, stamps: list[int]) -> Segment:
         joint_pos=np.stack([by_name(spec.joint_names, raw.joint_pos[stamp]) for stamp in stamps]),
         obs=np.stack([by_name(columns, raw.obs[stamp]) for stamp in stamps]).astype(np.float32),
         commands=np.stack([by_name(spec.actuated, raw.commands[stamp]) for stamp in stamps[:-1]]),
+        failed=stamps[-1] in raw.failures,
     )
 
 
@@ -292,6 +297,8 @@ def _take_command(raw: _Raw, message: Any) -> None:
     elif message.header.frame_id in STOPPED:
         raw.stopped = True
         raw.stops.add(stamp)
+    elif message.header.frame_id in FAILED:
+        raw.failures.add(stamp)
 
 
 _TAKE = {

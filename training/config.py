@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tyro
 from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from landbridge.errors import InputError
@@ -100,7 +101,16 @@ class TrainConfig:
     @property
     def alignment_config(self) -> Any:
         """Hyperparameters of the chosen alignment, None where it has none; `shuffled` is `tabb` with other rows."""
-        return getattr(self, "tabb" if self.alignment == "shuffled" else self.alignment, None)
+        return getattr(self, self._aligned, None)
+
+    @property
+    def used(self) -> set[str]:
+        """The names of those of the hyperparameters that matter."""
+        return {self.agent, self._aligned} & _hyperparameters().keys()
+
+    @property
+    def _aligned(self) -> str:
+        return "tabb" if self.alignment == "shuffled" else self.alignment
 
     @property
     def target_rows(self) -> int:
@@ -118,17 +128,30 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Nested plain values; of the hyperparameters, those that matter."""
-        used: set[str] = {self.agent, "tabb" if self.alignment == "shuffled" else self.alignment}
-        return {
-            name: value
-            for name, value in _plain(asdict(self)).items()
-            if name in used or not dataclasses.is_dataclass(getattr(self, name))
-        }
+        left_out = _hyperparameters().keys() - self.used
+        return {name: value for name, value in _plain(asdict(self)).items() if name not in left_out}
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> TrainConfig:
         """The inverse of `to_json`; raises TypeError on an unknown key."""
         return _from_plain(cls, plain)
+
+
+def only_used(agent: str, alignment: str) -> type[TrainConfig]:
+    """A `TrainConfig` of which a command line shows no other agent's or alignment's hyperparameters."""
+    used = TrainConfig(agent, alignment).used  # type: ignore[arg-type]
+    hidden = [
+        (name, tyro.conf.Suppress[kind], field(default_factory=kind))  # type: ignore[misc, valid-type]
+        for name, kind in _hyperparameters().items()
+        if name not in used
+    ]
+    return dataclasses.make_dataclass("TrainConfig", hidden, bases=(TrainConfig,), frozen=True)
+
+
+def _hyperparameters() -> dict[str, Any]:
+    """Classes of the agents' and alignments' hyperparameters, by field."""
+    types = typing.get_type_hints(TrainConfig)
+    return {name: kind for name, kind in types.items() if dataclasses.is_dataclass(kind)}
 
 
 def _plain(value: Any) -> Any:

@@ -27,7 +27,8 @@ from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge.spec import require_seed
 from landbridge.task import Task, load_task
-from landbridge.training.dataset import Normaliser, Transitions, load_domains
+from landbridge.training.dataset import Normaliser, Transitions, open_domains, read_whole
+from landbridge.training.outcome import warn_of_failures
 from landbridge.training.predictor import Predictor, PredictorConfig, split_episodes
 
 Array = NDArray[np.float64]
@@ -100,8 +101,10 @@ def diagnose(source: Path, target: Path, robot: str = "furuta", seed: int = 0) -
     require_seed(seed)
     torch.set_num_threads(1)  # see train
     machine = load_robot(robot)
-    domains = load_domains(machine, {"source": source, "target": target})
-    found = compare(domains["source"], domains["target"], load_task(machine), seed, target)
+    task, datasets = load_task(machine), open_domains(machine, {"source": source, "target": target})
+    domains = {name: read_whole(machine, name, dataset) for name, dataset in datasets.items()}
+    found = compare(domains["source"], domains["target"], task, seed, target)
+    warn_of_failures(datasets, domains, task)
     gaps: list[Gap] = [evidence.gap for evidence in found if evidence.holds]
     gap = gaps[-1] if gaps else "none"
     rows = [

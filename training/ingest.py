@@ -8,16 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from landbridge.episode import DatasetMetadata, Episode, write_dataset
+from landbridge.episode import Dataset, DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
 from landbridge.observation import command_to_action
 from landbridge.robot import RobotSpec, load_robot
-from landbridge.simulation.calibrated import recorded
+from landbridge.simulation.calibrated import read_calibration, recorded
 from landbridge.simulation.rollout import label
 from landbridge.spec import require_new
 from landbridge.task import Task, load_task
 from landbridge.training.bag import Bag, Segment, read_bag
 from landbridge.training.d4rl import read_d4rl
+from landbridge.training.dataset import Transitions
+from landbridge.training.outcome import Outcome, warn_of_failures
 
 RATE_TOLERANCE = 0.05
 HISTOGRAM_MS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, np.inf)
@@ -50,8 +52,9 @@ def ingest(
     machine = load_robot(robot)
     spec, task = machine.spec, load_task(machine)
     require_new(out)
-    facts = {"task": task.name, "task_hash": task.digest(), **recorded(calibration, machine)}
-    about = partial(DatasetMetadata.of, spec, engine_version="", seed=None, **facts)
+    facts = {} if calibration is None else recorded(calibration, read_calibration(calibration, machine))
+    labels = {"task": task.name, "task_hash": task.digest()}
+    about = partial(DatasetMetadata.of, spec, engine_version="", seed=None, **labels, **facts)
     if path.suffix in HDF5:
         found = read_d4rl(path, task.observer.size, task.observer.num_actions, spec.control_dt)
         metadata = about(
@@ -62,7 +65,7 @@ def ingest(
             measured_rate_hz=spec.control_rate_hz,
         )
         dataset = write_dataset(out, found.episodes, metadata)
-        return {"path": str(out), "episodes": len(dataset), "transitions": dataset.transitions, **found.repairs}
+        return _outcome(dataset, task) | found.repairs
     bag = read_bag(path, spec)
     _require_rate(path, bag, spec)
     episodes = [_episode(spec, task, segment) for segment in bag.segments]
@@ -72,9 +75,21 @@ def ingest(
         scenario=bag.about["scenario"],
         controllers={bag.about["controller"]: sum(map(len, episodes))},
         measured_rate_hz=bag.rate_hz,
+        stopped=sum(s.failed and not e.terminated[-1] for s, e in zip(bag.segments, episodes, strict=True)),
     )
     dataset = write_dataset(out, episodes, metadata)
-    return {"path": str(out), "episodes": len(dataset), "transitions": dataset.transitions, **_timing(bag, spec)}
+    return _outcome(dataset, task) | _timing(bag, spec)
+
+
+def _outcome(dataset: Dataset, task: Task) -> dict[str, Any]:
+    """What was written, and of the robot's episodes how they ended; a warning if mostly badly."""
+    written = {"path": str(dataset.path), "episodes": len(dataset), "transitions": dataset.transitions}
+    if dataset.metadata.domain == "source":
+        return written
+    rows = Transitions.joined([Transitions.of(episode, i) for i, episode in enumerate(dataset)])
+    outcome = Outcome.of(dataset, rows, task)
+    warn_of_failures({"target": dataset}, {"target": rows}, task)
+    return written | {"failed": outcome.failed, "mean_episode_s": outcome.length}
 
 
 def _require_rate(path: Path, bag: Bag, spec: RobotSpec) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from landbridge.errors import InputError
 from landbridge.robot import robots
+from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.config import TrainConfig
 
 CONFIG = "config.json"
@@ -38,6 +39,25 @@ class Inputs:
         if scratch is not None and began.scratch is None:
             raise InputError("--scratch", f"{out} began with its rows in memory", "resume it without, or train anew")
         return replace(began, scratch=scratch or began.scratch)
+
+    def needed(self, alignment: str) -> dict[str, Path]:
+        """The datasets that an alignment reads, by domain.
+
+        Raises:
+            InputError: One is not given, or the source may not go to `scratch`.
+        """
+        paths: dict[str, Path] = {}
+        for name in ALIGNMENTS[alignment].domains:
+            path = {"source": self.source, "target": self.target}[name]
+            if path is None:
+                raise InputError(f"--{name}", f"alignment {alignment!r} needs a {name} dataset", f"add --{name} PATH")
+            paths[name] = path
+        if self.scratch is not None and not self.scratch.is_dir():
+            raise InputError("--scratch", f"{self.scratch} is not a folder", "name an existing one, on a disk")
+        if self.scratch is not None and ALIGNMENTS[alignment].whole_source:
+            problem = f"alignment {alignment!r} weighs every source row against all others at once"
+            raise InputError("--scratch", problem, "keep the source in memory, or choose another alignment")
+        return paths
 
     def to_json(self) -> dict[str, str | None]:
         """Names, and absolute paths: a run is gone on with from anywhere."""

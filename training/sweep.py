@@ -27,7 +27,6 @@ from landbridge.training.dataset import open_domain
 from landbridge.training.evaluate import summary
 from landbridge.training.log import last_step
 from landbridge.training.run import Inputs
-from landbridge.training.train import needed
 from landbridge.training.trial import Trial
 from landbridge.training.workers import here, on_ray
 
@@ -119,7 +118,7 @@ def _refuse(
 
 def _made(robot: Robot, trials: list[Trial]) -> dict[str, str]:
     """When each dataset that a trial needs was made, by its path."""
-    needs = [needed(trial.config.alignment, trial.inputs) for trial in trials]
+    needs = [trial.inputs.needed(trial.config.alignment) for trial in trials]
     paths = {(domain, path) for need in needs for domain, path in need.items()}
     return {str(path): open_domain(robot, domain, path).metadata.created for domain, path in sorted(paths)}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import functools
+import inspect
 import json
 import signal
 import threading
@@ -9,16 +12,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import tyro
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from landbridge.episode import Dataset, commit, now
 from landbridge.errors import InputError
@@ -27,20 +29,18 @@ from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import load_scenario
 from landbridge.spec import require_new
-from landbridge.task import Task, load_task
+from landbridge.task import load_task
 from landbridge.training import ranks
-from landbridge.training.agents import AGENTS
-from landbridge.training.alignments import ALIGNMENTS
-from landbridge.training.alignments.base import Context
-from landbridge.training.config import TrainConfig, write_atomic
-from landbridge.training.dataset import Normaliser, Transitions, open_domains, pack
+from landbridge.training.assembly import build
+from landbridge.training.config import TrainConfig, only_used, write_atomic
+from landbridge.training.dataset import Normaliser, Transitions, open_domains
 from landbridge.training.evaluate import score as score_policy
 from landbridge.training.log import Log
+from landbridge.training.outcome import warn_of_failures
 from landbridge.training.policy import Actor
 from landbridge.training.run import CONFIG, DIAGNOSTICS, Inputs, read_run, refuse_others
 from landbridge.training.stream import Stream, digests, read_domains
-from landbridge.training.stretches import Stretches
-from landbridge.training.trainer import Trainer, read_checkpoint, restore
+from landbridge.training.trainer import Trainer, read_checkpoint
 
 SCORES = 10  # points of the learning curve
 SCORE_EPISODES = 10
@@ -60,6 +60,9 @@ def train(
     """Train an agent on source data aligned to the target.
 
     Example: landbridge train --source data/source --target data/target --out runs/first --seed 0
+
+    --help shows the hyperparameters of one agent and one alignment: the default ones, or those that --agent and
+    --alignment name beside it.
 
     On several cores or GPUs: torchrun --nproc-per-node 2 -m landbridge train ... with the same arguments. --rows is
     then divided among the ranks, and the result is that of one process but for rounding (`td3bc` scales its value, and
@@ -92,26 +95,71 @@ def train(
     machine = load_robot(inputs.robot)
     if inputs.score is not None:  # an engine may refuse a robot
         make_plant(machine, "bullet", load_scenario(machine, inputs.score), np.random.default_rng()).close()
-    datasets = open_domains(machine, needed(config.alignment, inputs))
-    calibrations = _calibrations(datasets)
-    domains, stream = read_domains(machine, datasets, streamed=inputs.scratch is not None)
-    hashes = {str(datasets[name].path): digest for name, digest in digests(domains, stream).items()}
-    if run is not None and [*hashes.values()] != [*run["dataset_hashes"].values()]:  # keys are paths as first given
+    data = _read(machine, inputs, config.alignment)
+    before = None if run is None else [*run["dataset_hashes"].values()]  # keys are paths as first given
+    if before not in (None, [*data.hashes.values()]):
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
-    names = load_task(machine).observer.names
-    normaliser = stream.normaliser(domains, names) if stream else Normaliser.of(list(domains.values()), names)
     state = read_checkpoint(out) if resume else None
     began = time.perf_counter()
-    trainer = build(out, domains, normaliser, machine, config, state, stream, inputs.scratch)
+    trainer = build(out, data.domains, data.normaliser, machine, config, state, data.stream, inputs.scratch)
     fit_seconds = time.perf_counter() - began
     ranks.wait()  # the others have seen that `out` is new
     if not resume and ranks.leads():
-        _write_config(out, machine, inputs, hashes, calibrations, normaliser, config)
-    _train(trainer, _scorer(trainer, normaliser, machine, inputs.score))
+        _write_config(out, machine, inputs, data, config)
+    _train(trainer, _scorer(trainer, data.normaliser, machine, inputs.score))
     figures = _report(trainer, fit_seconds) if ranks.leads() else {}
     if trainer.step < config.steps:
         raise KeyboardInterrupt
     return figures
+
+
+def helped(arguments: list[str]) -> Callable[..., dict[str, Any]]:
+    """`train` as its --help shows it: of the hyperparameters only those that these arguments ask for."""
+    chosen = argparse.ArgumentParser("landbridge train", add_help=False, allow_abbrev=False)
+    chosen.add_argument("--agent", default=TrainConfig.agent)
+    chosen.add_argument("--alignment", default=TrainConfig.alignment)
+    kind = only_used(**vars(chosen.parse_known_args(arguments)[0]))
+
+    @functools.wraps(train)
+    def shown(*args: Any, **others: Any) -> dict[str, Any]:
+        return train(*args, **others)
+
+    given = inspect.signature(train)
+    config = given.parameters["config"].replace(default=kind())
+    shown.__annotations__ = {**train.__annotations__, "config": Annotated[kind, tyro.conf.arg(name="")]}
+    vars(shown)["__signature__"] = given.replace(parameters=[*({**given.parameters, "config": config}).values()])
+    return shown
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run is trained on.
+
+    Attributes:
+        domains: The transitions of each; of a stream its sample.
+        stream: The source, where it is not in memory.
+        normaliser: Of all rows of all domains.
+        hashes: Of all rows of each domain, by the path of its dataset.
+        calibrations: The digest of the calibration of each domain that has one.
+    """
+
+    domains: dict[str, Transitions]
+    stream: Stream | None
+    normaliser: Normaliser
+    hashes: dict[str, str]
+    calibrations: dict[str, str]
+
+
+def _read(robot: Robot, inputs: Inputs, alignment: str) -> Data:
+    """Read what the alignment needs, and warn of what is odd about it."""
+    task, datasets = load_task(robot), open_domains(robot, inputs.needed(alignment))
+    calibrations = _calibrations(datasets)
+    domains, stream = read_domains(robot, datasets, streamed=inputs.scratch is not None)
+    warn_of_failures(datasets, domains, task)
+    names = task.observer.names
+    normaliser = stream.normaliser(domains, names) if stream else Normaliser.of(list(domains.values()), names)
+    hashes = {str(datasets[name].path): digest for name, digest in digests(domains, stream).items()}
+    return Data(domains, stream, normaliser, hashes, calibrations)
 
 
 def _calibrations(datasets: dict[str, Dataset]) -> dict[str, str]:
@@ -124,123 +172,19 @@ def _calibrations(datasets: dict[str, Dataset]) -> dict[str, str]:
     return found
 
 
-def _write_config(
-    out: Path,
-    robot: Robot,
-    inputs: Inputs,
-    hashes: dict[str, str],
-    calibrations: dict[str, str],
-    normaliser: Normaliser,
-    config: TrainConfig,
-) -> None:
+def _write_config(out: Path, robot: Robot, inputs: Inputs, data: Data, config: TrainConfig) -> None:
     """Make the run's folder, and in it what the run is resumed and exported from."""
     out.mkdir(parents=True)
     plain = {
         **inputs.to_json(),
         "robot_hash": robot.spec.digest(),
-        "dataset_hashes": hashes,
-        "obs_mean": normaliser.mean.tolist(),
-        "obs_std": normaliser.std.tolist(),
+        "dataset_hashes": data.hashes,
+        "obs_mean": data.normaliser.mean.tolist(),
+        "obs_std": data.normaliser.std.tolist(),
         "train": config.to_json(),
-        "provenance": {"commit": commit(), "created": now(), "torch": torch.__version__, **calibrations},
+        "provenance": {"commit": commit(), "created": now(), "torch": torch.__version__, **data.calibrations},
     }
     write_atomic(out / CONFIG, (json.dumps(plain, indent=2) + "\n").encode())
-
-
-def needed(alignment: str, inputs: Inputs) -> dict[str, Path]:
-    """The datasets that an alignment reads, by domain.
-
-    Raises:
-        InputError: One is not given, or the source may not go to `scratch`.
-    """
-    paths: dict[str, Path] = {}
-    for name in ALIGNMENTS[alignment].domains:
-        path = {"source": inputs.source, "target": inputs.target}[name]
-        if path is None:
-            raise InputError(f"--{name}", f"alignment {alignment!r} needs a {name} dataset", f"add --{name} PATH")
-        paths[name] = path
-    if inputs.scratch is not None and not inputs.scratch.is_dir():
-        raise InputError("--scratch", f"{inputs.scratch} is not a folder", "name an existing one, on a disk")
-    if inputs.scratch is not None and ALIGNMENTS[alignment].whole_source:
-        problem = f"alignment {alignment!r} weighs every source row against all others at once"
-        raise InputError("--scratch", problem, "keep the source in memory, or choose another alignment")
-    return paths
-
-
-def build(
-    folder: Path,
-    domains: dict[str, Transitions],
-    normaliser: Normaliser,
-    robot: Robot,
-    config: TrainConfig,
-    state: dict[str, Any] | None,
-    stream: Stream | None = None,
-    scratch: Path | None = None,
-) -> Trainer:
-    """The trainer of a run, fresh (`state` None) or as of a checkpoint; fits the alignment if fresh.
-
-    Of a `stream`, `domains` has the sample; its rows go to the folder `scratch`.
-    """
-    return assemble(folder, domains, normaliser, load_task(robot), robot, config, state, stream, scratch)
-
-
-def assemble(
-    folder: Path,
-    domains: dict[str, Transitions],
-    normaliser: Normaliser,
-    task: Task,
-    robot: Robot | None,
-    config: TrainConfig,
-    state: dict[str, Any] | None = None,
-    stream: Stream | None = None,
-    scratch: Path | None = None,
-) -> Trainer:
-    """`build` for the data of any task, which need not be a robot's."""
-    torch.manual_seed(config.seed)
-    device = _device(config.device)
-    context = Context(robot, task, normaliser, config.agent_config.gamma, config.reward_scale, device, config.seed)
-    alignment = ALIGNMENTS[config.alignment](config.alignment_config, context).to(device)
-    source, target = domains.get("source"), domains.get("target")
-    if state is not None:
-        restore(alignment, state["alignment"], folder)
-    elif source is not None and target is not None:
-        alignment.fit(source, target)
-    agent = AGENTS[config.agent](
-        task.observer.size, task.observer.num_actions, config.agent_config, config.steps, config.compile
-    ).to(device)
-    agent.build_optimiser(device, config.seed)
-    extra: dict[str, NDArray[np.float32]] = {}
-    if source is not None and target is not None:
-        source = alignment.correct(source)
-        domains = {**domains, "source": source}
-        extra["source"] = alignment.cache(source, target)
-    packed = {
-        name: pack(data, normaliser, extra.get(name, np.zeros((len(data), 0), np.float32)), config.reward_scale)
-        for name, data in domains.items()
-    }
-    on_device: dict[str, Any] = {name: rows.to(device) for name, rows in packed.items()}
-    if stream is not None and scratch is not None:
-
-        def further(chunk: Transitions) -> Tensor:
-            corrected = alignment.correct(chunk)
-            return pack(corrected, normaliser, alignment.extend(corrected), config.reward_scale)
-
-        shape = (len(stream), packed["source"].shape[1])
-        parts = map(further, stream.shuffled(config.seed))
-        on_device["source"] = Stretches(scratch, parts, shape, config.seed)
-    trainer = Trainer(config, agent, alignment, on_device.get("source"), on_device.get("target"), folder)
-    if state is not None:
-        trainer.load(state)
-    return trainer
-
-
-def _device(name: str) -> torch.device:
-    """The device that `--device` names; raises InputError for a GPU that is not there."""
-    found = torch.cuda.device_count()
-    device = torch.device(name if name != "auto" else "cuda" if found else "cpu")
-    if device.type == "cuda" and (device.index or 0) >= found:
-        raise InputError("--device", f"{name}, and torch finds {found} CUDA devices", "leave it out")
-    return device
 
 
 Scorer = Callable[[int], dict[str, float | str]]

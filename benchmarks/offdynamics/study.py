@@ -32,11 +32,11 @@ from landbridge.episode import commit
 from landbridge.errors import InputError
 from landbridge.training.agents.iql import IQLConfig
 from landbridge.training.alignments import ALIGNMENTS
+from landbridge.training.assembly import assemble
 from landbridge.training.config import AgentName, AlignmentName, TrainConfig
 from landbridge.training.dataset import Normaliser, Transitions
 from landbridge.training.policy import Actor
 from landbridge.training.statistics import bootstrap, paired_difference
-from landbridge.training.train import assemble
 
 RESULTS = Path(__file__).parent.parent / "results"
 REFERENCES = Path(__file__).parent / "references.json"

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
+from landbridge.calibration.descent import first_guess
 from landbridge.calibration.design import Design, run_episodes
-from landbridge.calibration.fit import Problem, first_guess, fit
+from landbridge.calibration.fit import Problem, fit
 from landbridge.calibration.windows import cut
 from landbridge.robot import BASE_KINDS, Robot, load_robot
 from landbridge.simulation.parameters import at, parameters

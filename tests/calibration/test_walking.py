@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from landbridge.calibration.descent import first_guess
 from landbridge.calibration.design import run_episodes
-from landbridge.calibration.fit import Problem, first_guess, fit
+from landbridge.calibration.fit import Problem, fit
 from landbridge.calibration.friction import friction
 from landbridge.calibration.identify import prediction_error
 from landbridge.calibration.shooting import simulate

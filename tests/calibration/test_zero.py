@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landbridge.calibration import pipeline
+from landbridge.calibration.descent import first_guess
 from landbridge.calibration.design import run_episodes
-from landbridge.calibration.fit import first_guess
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows, cut, lags, unwrapped
 from landbridge.calibration.zero import EncoderProblem, Found, _parameters, encoders

@@ -178,7 +178,7 @@ def test_the_doctor_where_users_have_no_names(monkeypatch: pytest.MonkeyPatch, t
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"landbridge {name}" in (inspect.getdoc(_function(name)) or "")
+    assert f"landbridge {name}" in (inspect.getdoc(_function(name, [])) or "")
     with pytest.raises(SystemExit) as ended:
         main([*name.split(), "--help"])
     assert ended.value.code == 0

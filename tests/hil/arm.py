@@ -1,14 +1,15 @@
-"""The arm on an emulated bus of servos: its driver, and the control loop that drives it."""
+"""The arm on an emulated bus of servos: and its driver."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from landbridge.deploy.hardware.servos import Servos
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Robot, load_robot
 
+from . import rig
 from .rig import Emulated
 
 ARM = load_robot("arm")
@@ -19,6 +20,7 @@ SETTINGS: dict[str, type[DynamixelHardware | FeetechHardware]] = {
     "dynamixel": DynamixelHardware,
     "feetech": FeetechHardware,
 }
+until = partial(rig.until, seconds=4.0)  # an arm takes longer from pose to pose
 PATIENT_MS = 400.0  # where time is not what is tested: a busy machine may be this late
 
 
@@ -30,20 +32,6 @@ def connect_patiently(kind: str, arm_bus: Emulated) -> Servos:
     safety = ARM.spec.safety.model_copy(update={"max_command_age_ms": PATIENT_MS})
     patient = Robot(ARM.spec.model_copy(update={"safety": safety}), ARM.folder)
     return connect(kind, arm_bus, patient, **({"watchdog_ms": PATIENT_MS} if kind == "dynamixel" else {}))
-
-
-def until(
-    servos: Servos, condition: Callable[[], bool], command: Sequence[float] | None = None, seconds: float = 4.0
-) -> None:
-    """A control loop, commanding positions, until `condition` holds."""
-    deadline, next_tick = time.monotonic() + seconds, time.monotonic()
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s; fault {servos.fault!r}, {dict(servos.counters)}"
-        servos.read()
-        if command is not None:
-            servos.write(command)
-        next_tick += DT
-        time.sleep(max(0.0, next_tick - time.monotonic()))
 
 
 def recover(servos: Servos) -> None:

@@ -8,12 +8,13 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from landbridge.deploy.hardware.mcu import Mcu
+from landbridge.deploy.hardware.servos import Servos
 from landbridge.hardware_spec import McuHardware
 from landbridge.robot import Robot, load_robot
 from landbridge_nodes.process import BRIDGE_PRIORITY
@@ -79,15 +80,18 @@ def real_time() -> Iterator[None]:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
-def until(link: Mcu, condition: Callable[[], bool], effort: float | None = None, seconds: float = 3.0) -> None:
-    """A control loop on `link`, commanding `effort`, until `condition` holds."""
+def until(
+    driver: Mcu | Servos, condition: Callable[[], bool], command: Sequence[float] | None = None, seconds: float = 3.0
+) -> None:
+    """A control loop, writing `command`, until `condition` holds."""
     deadline, next_tick = time.monotonic() + seconds, time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"the condition did not come true; fault {link.fault!r}, {link.telemetry}"
-        link.read()
-        if effort is not None:
-            link.write([effort])
-        next_tick += DT
+        about = driver.telemetry if isinstance(driver, Mcu) else dict(driver.counters)
+        assert time.monotonic() < deadline, f"not within {seconds} s; fault {driver.fault!r}, {about}"
+        driver.read()
+        if command is not None:
+            driver.write(command)
+        next_tick += driver._spec.control_dt
         time.sleep(max(0.0, next_tick - time.monotonic()))
 
 

@@ -54,7 +54,7 @@ def move(link: Mcu) -> None:
             link.recover()
         return not link.fault and link.telemetry["velocity"][0] > 0.2
 
-    until(link, moving, EFFORT)
+    until(link, moving, [EFFORT])
 
 
 def stopped_after_ms(switchboard: Emulated, struck: float) -> float:
@@ -73,9 +73,9 @@ def test_a_lasting_wire_fault_is_named_stops_the_robot_and_is_left_by_a_reset(
     link.write([EFFORT])  # the longest reaction is that to a blow right after a command
     struck = time.monotonic()
     switchboard.order(order)
-    until(link, lambda: bool(link.fault), EFFORT)
+    until(link, lambda: bool(link.fault), [EFFORT])
     named = 1000 * (time.monotonic() - struck)
-    until(link, lambda: time.monotonic() > struck + 0.12, EFFORT)  # the guard goes on writing its stop
+    until(link, lambda: time.monotonic() > struck + 0.12, [EFFORT])  # the guard goes on writing its stop
     assert link.fault in LASTING[order]
     assert all(map(math.isnan, link.read()[0]))
     stopped = stopped_after_ms(switchboard, struck)
@@ -95,7 +95,7 @@ def test_one_damaged_frame_is_counted_and_control_goes_on(
     before = link.counters.total()
     switchboard.order(f"{fault} {direction} 1")
     answered, ticks = link.telemetry["answered"], 5
-    until(link, lambda: (link.telemetry["answered"] - answered) % 2**16 >= ticks, EFFORT)
+    until(link, lambda: (link.telemetry["answered"] - answered) % 2**16 >= ticks, [EFFORT])
     assert link.fault == ""
     noticed = link.counters.total() - before
     unseen = fault in ("lost", "joined") or (fault, direction) == ("duplicate", "to_host")
@@ -106,9 +106,9 @@ def test_one_damaged_frame_is_counted_and_control_goes_on(
 def test_a_reset_does_not_help_while_the_cause_lasts(prompt_link: Mcu, switchboard: Emulated, order: str) -> None:
     link = prompt_link
     switchboard.order(order)
-    until(link, lambda: bool(link.fault), EFFORT)
+    until(link, lambda: bool(link.fault), [EFFORT])
     link.recover()
-    until(link, lambda: bool(link.fault), EFFORT)
+    until(link, lambda: bool(link.fault), [EFFORT])
     assert link.fault in LASTING[order] | {"board_deaf", "telemetry_stale"}
 
 
@@ -117,17 +117,17 @@ def test_names_and_units_round_trip(link: Mcu, switchboard: Emulated) -> None:
     seen = switchboard.order("status")
     assert position == pytest.approx(seen["position"], abs=0.01)
     assert velocity == pytest.approx(seen["velocity"], abs=0.2)
-    until(link, lambda: switchboard.order("status")["command"] == [pytest.approx(0.0123)], 0.0123)
-    until(link, lambda: link.counters["board_limited"] > 0, 7.0)
+    until(link, lambda: switchboard.order("status")["command"] == [pytest.approx(0.0123)], [0.0123])
+    until(link, lambda: link.counters["board_limited"] > 0, [7.0])
     assert switchboard.order("status")["command"] == [pytest.approx(0.12)]
 
 
 def test_measure_move_a_little_and_read_what_is_in_effect(link: Mcu) -> None:
     assert all(map(math.isfinite, [*link.read()[0], *link.read()[1]]))
-    until(link, lambda: link.telemetry["state"] == State.RUNNING, EFFORT)
+    until(link, lambda: link.telemetry["state"] == State.RUNNING, [EFFORT])
     assert link.telemetry["torque"] == 1
     stamp = link.telemetry["command_us"]
-    until(link, lambda: link.telemetry["command_us"] != stamp, EFFORT)
+    until(link, lambda: link.telemetry["command_us"] != stamp, [EFFORT])
     assert (link.telemetry["command_us"] - stamp) % 2**32 == pytest.approx(1e6 * DT, rel=0.9)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -93,6 +94,7 @@ def write(
 def test_transitions_carry_what_was_seen_and_what_was_written(tmp_path: Path) -> None:
     figures = ingest(write(tmp_path / "bag", range(50)), tmp_path / "data")
     assert (figures["episodes"], figures["transitions"], figures["lost_ticks"]) == (1, 49, 0)
+    assert (figures["failed"], figures["mean_episode_s"]) == (0, pytest.approx(0.98))
     assert figures["measured_rate_hz"] == pytest.approx(50)
     assert figures["latency_p50_ms"] == figures["latency_max_ms"] == 1.5
     assert {row["latency_ms"]: row["ticks"] for row in figures["latency"]}["1 .. 2"] == 50
@@ -172,6 +174,18 @@ def test_the_measurement_that_stopped_the_robot_is_the_terminal_one(tmp_path: Pa
     (episode,) = open_dataset(tmp_path / "data")
     assert episode.terminated.tolist() == [False] * 39 + [True]
     assert not episode.truncated.any()
+
+
+def test_a_recording_in_which_the_guard_mostly_had_to_stop_the_robot_is_told_of(tmp_path: Path) -> None:
+    """Two stretches of 0.4 s end in a stop for what the robot did, and one in which the command came too late."""
+    stops = {20: "tracking_error", 41: "velocity_limit", 62: "stale"}
+    path = write(tmp_path / "bag", range(63), active_at=(0, 21, 42), verdicts=stops)
+    with pytest.warns(UserWarning, match=r"2 of 3 episodes ended in a failure, mean length 0.4 s of 6 s"):
+        figures = ingest(path, tmp_path / "data")
+    assert (figures["failed"], figures["mean_episode_s"]) == (2, pytest.approx(0.4))
+    assert open_dataset(tmp_path / "data").metadata.stopped == 2
+    with warnings.catch_warnings(action="error"):  # a simulator's may start anywhere
+        assert "failed" not in ingest(path, tmp_path / "source", domain="source")
 
 
 def test_a_stop_written_before_the_next_measurement_spoils_the_transition(tmp_path: Path) -> None:

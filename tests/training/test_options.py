@@ -186,3 +186,29 @@ def test_a_run_of_another_version_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"train": TrainConfig().to_json() | {"momentum": 0.9}}))
     with pytest.raises(InputError, match=r"of another version of landbridge: .*momentum"):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ("", {"iql", "tabb"}),
+        ("--agent cql --alignment=shuffled", {"cql", "tabb"}),
+        ("--alignment none", {"iql"}),
+        ("--agent bc --alignment dara", {"bc", "dara"}),
+    ],
+)
+def test_help_shows_the_hyperparameters_of_what_is_chosen(
+    arguments: str, shown: set[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", *arguments.split(), "--help"])
+    text = capsys.readouterr().out
+    assert set(re.findall(r"--([a-z_0-9-]+)\.", text)) == shown
+    assert {"--source", "--target-share", "--resume"} <= {*re.findall(r"--[a-z-]+", text)}
+    assert text.count("\n") < 100
+
+
+def test_what_help_does_not_show_is_an_option_as_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--out", str(tmp_path / "run"), "--cql.num-actions", "0"]) == 2
+    assert "--cql.num-actions" in capsys.readouterr().err

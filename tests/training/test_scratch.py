@@ -22,12 +22,13 @@ from landbridge.robot import load_robot
 from landbridge.training import stream, stretches
 from landbridge.training.agents.iql import IQLConfig
 from landbridge.training.alignments import ALIGNMENTS
+from landbridge.training.assembly import build
 from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import Normaliser, load_domains, open_domain, open_domains
 from landbridge.training.export import export
 from landbridge.training.stream import Stream, read_domains
 from landbridge.training.stretches import Stretches
-from landbridge.training.train import build, train
+from landbridge.training.train import train
 from landbridge.training.trainer import CHECKPOINT, read_checkpoint
 
 from .conftest import BLOCK, Data, kill_when
