@@ -14,7 +14,7 @@ from landbridge.calibration.fit import settle
 from landbridge.calibration.friction import Model, choose, overlooked
 from landbridge.calibration.posterior import WEAK, estimates, inflation, resample, undetermined
 from landbridge.calibration.shooting import simulate
-from landbridge.calibration.state import columns
+from landbridge.calibration.state import BASE, columns
 from landbridge.calibration.windows import Windows, digest, open_windows, require_fixed_base, split
 from landbridge.episode import commit, now
 from landbridge.errors import InputError
@@ -164,7 +164,10 @@ def error_rows(before: Error, after: Error) -> list[dict[str, Any]]:
 
 def base_rows(before: Error, after: Error) -> list[dict[str, Any]]:
     """The same of a floating base, one row a column of the observation."""
-    return [{"base": name, "nominal": before.base[name], "calibrated": error} for name, error in after.base.items()]
+    return [
+        {"base": name, "nominal": before.base[name], "calibrated": error, "unit": BASE[name]}
+        for name, error in after.base.items()
+    ]
 
 
 def prediction_error(robot: Robot, scenario: Scenario, windows: Windows) -> Array:
