@@ -272,25 +272,31 @@ def _friction(draws: Sequence[Mapping[str, Any]], curve: str | None) -> dict[str
 
 
 def _summary(fits: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """By parameter: share of intervals that hold the truth, share identified, largest relative error of those."""
+    """By parameter: share of intervals that hold the truth, share identified, relative errors of those, all errors."""
     everything = [row for fit in fits for row in fit]
     rows = {}
     for name in dict.fromkeys(row["parameter"] for row in everything):
         same = [row for row in everything if row["parameter"] == name]
         identified = [row for row in same if row["identifiable"]]
         errors = [abs(row["value"] / row["hidden"] - 1) for row in identified if row["hidden"] > 0]
+        missed = [row["value"] - row["hidden"] for row in same]
         rows[name] = {
             "fits": len(same),
             "coverage": float(np.mean([row["covered"] for row in same])),
             "identified": len(identified) / len(same),
             "largest_error": max(errors, default=None),
             "typical_error": float(np.median(errors)) if errors else None,
+            "bias": float(np.mean(missed)),  # this and the next two of all fits, in the parameter's unit
+            "rms_error": float(np.sqrt(np.mean(np.square(missed)))),
+            "half_width": float(np.median([row["high"] - row["low"] for row in same])) / 2,
         }
     sure = [row for row in everything if row["identifiable"]]
     return {
         "coverage": float(np.mean([row["covered"] for row in everything])),
-        "coverage_identified": float(np.mean([row["covered"] for row in sure])),
-        "within_5_percent": float(np.mean([abs(r["value"] - r["hidden"]) <= 0.05 * r["hidden"] for r in sure])),
+        "coverage_identified": float(np.mean([row["covered"] for row in sure])) if sure else None,
+        "within_5_percent": float(np.mean([abs(r["value"] - r["hidden"]) <= 0.05 * r["hidden"] for r in sure]))
+        if sure
+        else None,
         "parameters": rows,
     }
 

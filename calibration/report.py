@@ -123,9 +123,10 @@ def _friction(rows: list[dict[str, Any]]) -> list[str]:
 def _lead(found: Calibration) -> str:
     seconds = found.windows * found.horizon_s
     sure = sum(estimate.identifiable for estimate in found.estimates.values())
+    walks = "; as contacts err alike in every stride, the data count as one" if found.nominal_error.base else ""
     return (
         f"{seconds:.0f} s of rollouts in windows of {found.horizon_s:g} s; {sure} of {len(found.estimates)} parameters "
-        f"identified. Intervals are widened {found.inflation:.2f} times for model error."
+        f"identified. Intervals are widened {found.inflation:.2f} times for model error{walks}."
     )
 
 
@@ -134,7 +135,7 @@ def _limits(undetermined: list[str], known: tuple[str, ...]) -> str:
         text = "<p>Nothing: every direction of the parameters is determined."
     else:
         each = "".join(f"<li>{html.escape(direction)}" for direction in undetermined)
-        text = f"<p>The motion is the same, to within the noise, when these change together:<ul>{each}</ul>"
+        text = f"<p>The motion is the same, to within noise and model error, when these change together:<ul>{each}</ul>"
         text += "<p>One of them known, as a link's mass is by weighing it, the others of its line follow (--known)."
     return text + (f"<p>Held at nominal by request: {html.escape(', '.join(known))}." if known else "")
 
