@@ -2,7 +2,7 @@
 
     python benchmarks/calibration.py --work /tmp/calibration --rungs moderate
     python benchmarks/calibration.py --work /tmp/calibration --robot arm
-    python benchmarks/calibration.py --work /tmp/calibration --robot quadruped --draws 4 --delays 0
+    python benchmarks/calibration.py --work /tmp/calibration --robot quadruped --draws 4 --delays 0 [--noise 0.3]
 
 Each draw hides gain, masses, lengths, friction and latency in a Bullet twin (`HIDDEN`), every other one with 20 ms of
 latency, two of three with Stribeck friction in one joint; episodes of the behaviour `excite` with the sensor noise of
@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from landbridge.calibration.design import run_episodes
 from landbridge.calibration.identify import calibration, identify
 from landbridge.calibration.windows import cut
 from landbridge.episode import Episode, commit
+from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Tuned, load_behaviours, read_behaviours
 from landbridge.simulation.calibrated import read_calibration
@@ -44,6 +45,8 @@ RESULTS = Path(__file__).parent / "results"
 SEED = 6000  # of the draws [SEED, number]; 1000, 5000 and 7000 were seen while formulas and thresholds were chosen
 DELAYS_FROM = 100  # number of the first draw that is only asked for its delay
 EXCESS = (0.1, 0.5)  # of the Coulomb torque, in the joint that has a Stribeck curve
+# rad, rad/s, m/s, rad/s, of unit gravity: half widths of uniform noise in training (legged_gym, legged_robot_config.py)
+SENSORS = {"joint_pos": 0.01, "joint_vel": 1.5, "base_lin_vel": 0.1, "base_ang_vel": 0.2, "projected_gravity": 0.05}
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ class Study:
         rungs: Where the retuned controller is tried.
         episodes: Evaluation episodes per rung.
         generations: Of the tuning.
+        noise: Share of `SENSORS` that is added to what joints, IMU and odometry of a walking robot measured.
     """
 
     work: Path
@@ -149,14 +153,19 @@ class Study:
     rungs: tuple[str, ...] = ()
     episodes: int = 50
     generations: int = 20
+    noise: float = 0.0
 
 
 def main(study: Study) -> None:
     """Identify every draw, retune on every rung, write the figures."""
-    robot, folder = load_robot(study.robot), study.work / study.robot
+    name = study.robot + (f"_noise{study.noise:g}" if study.noise else "")
+    robot, folder = load_robot(study.robot), study.work / name
     numbers = range(DELAYS_FROM, DELAYS_FROM + study.delays)
     delays = [_once(folder / f"{number}.json", partial(_delayed, robot, number)) for number in numbers]
-    draws = [_once(folder / f"{number}.json", partial(_identified, robot, number)) for number in range(study.draws)]
+    draws = [
+        _once(folder / f"{number}.json", partial(_identified, robot, number, study.noise))
+        for number in range(study.draws)
+    ]
     retuned = {rung: _once(folder / f"{rung}.json", partial(_retuned, robot, rung, study)) for rung in study.rungs}
     missed = [abs(each - d["effective_ms"]) for d in delays for each in d["delays_ms"].values()]
     latency = {
@@ -178,7 +187,7 @@ def main(study: Study) -> None:
         "delays": delays,
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"calibration_{study.robot}.json").write_text(json.dumps(results, indent=1) + "\n")
+    (RESULTS / f"calibration_{name}.json").write_text(json.dumps(results, indent=1) + "\n")
     console.print_json(
         json.dumps({key: value for key, value in results.items() if key not in ("draws", "delays", "seeds")})
     )
@@ -194,8 +203,10 @@ def _once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _identified(robot: Robot, number: int) -> dict[str, Any]:
+def _identified(robot: Robot, number: int, noise: float) -> dict[str, Any]:
     hidden, drawn, episodes = _twin(robot, number)
+    if noise:
+        episodes = _noisy(robot, episodes, noise, np.random.default_rng([SEED, number, 1]))
     began = time.process_time()
     of = HIDDEN[robot.spec.name]
     windows = cut(episodes, robot, of.horizon, "the twin")
@@ -221,6 +232,11 @@ def _identified(robot: Robot, number: int) -> dict[str, Any]:
         "undetermined": found.undetermined,
         "found": rows,
     }
+
+
+def _noisy(robot: Robot, episodes: Sequence[Episode], share: float, rng: np.random.Generator) -> list[Episode]:
+    widths = np.array([share * SENSORS.get(c.kind, 0.0) * c.scale for c in Observer(robot.spec).columns])
+    return [replace(e, obs=(e.obs + rng.uniform(-widths, widths, e.obs.shape)).astype(e.obs.dtype)) for e in episodes]
 
 
 def _delayed(robot: Robot, number: int) -> dict[str, Any]:
