@@ -123,7 +123,7 @@ def _friction(rows: list[dict[str, Any]]) -> list[str]:
 def _lead(found: Calibration) -> str:
     seconds = found.windows * found.horizon_s
     sure = sum(estimate.identifiable for estimate in found.estimates.values())
-    walks = "; as contacts err alike in every stride, the data count as one" if found.nominal_error.base else ""
+    walks = ", as if the data were of one stride: contacts err alike in each" if found.nominal_error.base else ""
     return (
         f"{seconds:.0f} s of rollouts in windows of {found.horizon_s:g} s; {sure} of {len(found.estimates)} parameters "
         f"identified. Intervals are widened {found.inflation:.2f} times for model error{walks}."
