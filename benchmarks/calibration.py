@@ -2,7 +2,7 @@
 
     python benchmarks/calibration.py --work /tmp/calibration --rungs moderate
     python benchmarks/calibration.py --work /tmp/calibration --robot arm
-    python benchmarks/calibration.py --work /tmp/calibration --robot quadruped --draws 4 --delays 0 [--noise 0.3]
+    python benchmarks/calibration.py --work /tmp/calibration --robot quadruped --draws 6 --delays 0 [--noise 1]
 
 Each draw hides gain, masses, lengths, friction and latency in a Bullet twin (`HIDDEN`), every other one with 20 ms of
 latency, two of three with Stribeck friction in one joint; episodes of the behaviour `excite` with the sensor noise of
