@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 
 from landbridge.calibration.fit import settle
 from landbridge.calibration.friction import Model, choose, overlooked
-from landbridge.calibration.posterior import WEAK, estimates, inflation, resample, undetermined
+from landbridge.calibration.posterior import WEAK, estimates, inflation, resample, stride_inflation, undetermined
 from landbridge.calibration.shooting import simulate
-from landbridge.calibration.state import columns
+from landbridge.calibration.state import BASE, columns
 from landbridge.calibration.windows import Windows, digest, open_windows, require_fixed_base, split
 from landbridge.episode import commit, now
 from landbridge.errors import InputError
@@ -26,8 +25,6 @@ from landbridge.simulation.scenario import Scenario
 from landbridge.spec import require_new
 
 Array = NDArray[np.float64]
-
-TOO_NARROW = "intervals of a floating robot do not allow for feet that strike the ground otherwise than MuJoCo's"
 
 
 def identify(
@@ -48,7 +45,8 @@ def identify(
     that was not found; from 20 s or less its speed may end in a wrong minimum, which its interval does not show.
 
     Of a robot that walks, ground friction, a payload on the trunk and one friction for joints that are alike take the
-    place of masses and lengths. Intervals do not know how its feet strike the ground otherwise than in MuJoCo.
+    place of masses and lengths. Its feet strike the ground otherwise than in MuJoCo, stride after stride: its intervals
+    are as wide as if it had made one stride, and a longer recording hardly narrows them.
 
     Example: landbridge calibrate identify data/target --known link_mass_scale.arm_link
 
@@ -68,8 +66,6 @@ def identify(
     machine = load_robot(robot)
     if friction == "stribeck":
         require_fixed_base(machine, "a Stribeck curve")
-    if machine.spec.base == "floating":
-        warnings.warn(TOO_NARROW, stacklevel=2)
     free = free_parameters(machine, known)
     model = out.parent / f"{machine.spec.name}.calibrated.xml"
     for file in (out, model):
@@ -103,9 +99,12 @@ def calibration(
     ratio = settle(problem, here.z, held).power / here.power
     widening = inflation(here.error.reshape(fitted.states.shape), ratio)
     samples = resample(here, chosen.linear, widening, rng)
+    _require_excitation(robot, problem.free, here.z, samples, name)
+    if robot.spec.base == "floating":
+        widening *= stride_inflation(robot, fitted)
+        samples = resample(here, chosen.linear, widening, rng, worth=widening**-2)
     # Curves that may hide shift all to one side: they widen the intervals, and are no spread about the estimate.
     hidden = overlooked(chosen, free, widening, len(samples), rng) if friction == "auto" else 0.0
-    _require_excitation(robot, problem.free, here.z, samples, name)
     return Calibration(
         robot=robot.spec.name,
         robot_hash=robot.spec.digest(),
@@ -164,7 +163,10 @@ def error_rows(before: Error, after: Error) -> list[dict[str, Any]]:
 
 def base_rows(before: Error, after: Error) -> list[dict[str, Any]]:
     """The same of a floating base, one row a column of the observation."""
-    return [{"base": name, "nominal": before.base[name], "calibrated": error} for name, error in after.base.items()]
+    return [
+        {"base": name, "nominal": before.base[name], "calibrated": error, "unit": BASE[name]}
+        for name, error in after.base.items()
+    ]
 
 
 def prediction_error(robot: Robot, scenario: Scenario, windows: Windows) -> Array:

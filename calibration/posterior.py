@@ -1,4 +1,8 @@
-"""How well the data determine the parameters: block bootstrap over windows, widened for model error."""
+"""How well the data determine the parameters: block bootstrap over windows, widened for model error.
+
+A robot that walks repeats itself, and so does what MuJoCo's contacts have wrong: it is no chance that evens out over
+strides. However long it walks, its data are therefore worth one stride.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from numpy.typing import NDArray
 from scipy.linalg import qr
 
 from landbridge.calibration.fit import Linear, Point
+from landbridge.calibration.windows import Windows
+from landbridge.robot import Robot
 from landbridge.simulation.calibrated import Estimate
 from landbridge.simulation.parameters import Parameter
 
@@ -22,18 +28,37 @@ NAMED = 0.3  # of a direction of unit length: parameters with a smaller share ar
 CORRELATED = 0.05  # an autocorrelation below it counts as none
 
 
-def resample(here: Point, linear: Linear, inflation: float, rng: np.random.Generator) -> Array:
+def resample(here: Point, linear: Linear, inflation: float, rng: np.random.Generator, worth: float = 1.0) -> Array:
     """Coordinates (R, P): where the fit would have gone on windows, and a prior mean, drawn anew.
 
     One Gauss-Newton step from the fit for each draw; the blocks of the bootstrap are whole windows, so that errors may
     be correlated inside them. The prior's mean is drawn too: what only the prior determines is as uncertain as it.
+
+    Args:
+        here: The fit.
+        linear: The problem about it.
+        inflation: Factor on the standard deviation of what the data say.
+        rng: Of the draws.
+        worth: Power of the likelihood, which says how much the data weigh against the prior; under model error less
+            than 1 (Miller and Dunson, Journal of the American Statistical Association 114(527), 2019).
     """
     windows, size = linear.gradient.shape
     counts = rng.multinomial(windows, np.full(windows, 1 / windows), RESAMPLES)
     # The spread of an M-estimator: its score over the true curvature of its cost (Huber, Robust Statistics, 1981, 6.3).
-    information = np.eye(size) + here.curvature * np.einsum("rw,wij->rij", counts, linear.information)
-    score = inflation * (counts - 1) @ linear.gradient + rng.standard_normal((RESAMPLES, size))
+    information = np.eye(size) + worth * here.curvature * np.einsum("rw,wij->rij", counts, linear.information)
+    score = worth * inflation * (counts - 1) @ linear.gradient + rng.standard_normal((RESAMPLES, size))
     return here.z - np.linalg.solve(information, score[..., None])[..., 0]
+
+
+def stride_inflation(robot: Robot, windows: Windows) -> float:
+    """Factor on standard deviations, at least 1, under errors that are the same in every stride.
+
+    As if the data were one stride long: the root of the number of strides. A robot without a clock of its gait
+    (`gait_phase`) may repeat itself in every window.
+    """
+    window_s = (windows.states.shape[1] - 1) * robot.spec.control_dt
+    stride_s = max((term.period_s for term in robot.spec.observation if term.period_s is not None), default=window_s)
+    return float(np.sqrt(max(1.0, len(windows) * window_s / stride_s)))
 
 
 def inflation(error: Array, held_ratio: float) -> float:

@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from landbridge.calibration.identify import base_rows, error_rows, figures, summary
+from landbridge.calibration.posterior import IDENTIFIED, IDENTIFIED_MS
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows, cut, digest, open_rollouts, split
 from landbridge.page import chart, table, write_page
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import Calibration, read_calibration
-from landbridge.simulation.parameters import parameters
+from landbridge.simulation.parameters import Parameter, parameters
 from landbridge.simulation.scenario import Scenario
 
 Array = NDArray[np.float64]
@@ -65,16 +66,15 @@ def report(
 def _parts(robot: Robot, found: Calibration, source: str, shown: Windows, predicted: Mapping[str, Array]) -> list[str]:
     printed = figures(found)
     nominal_error, calibrated_error = (summary(robot, states - shown.states) for states in predicted.values())
-    unit = {p.name: p.unit for p in parameters(robot)}
-    nominal = {p.name: p.nominal for p in parameters(robot)}
+    every = {p.name: p for p in parameters(robot)}
     rows = [
         {
             "parameter": name,
-            "nominal": nominal[name],
+            "nominal": every[name].nominal,
             "estimate": estimate.value,
             "95 % from": estimate.low,
             "to": estimate.high,
-            "unit": unit[name],
+            "unit": every[name].unit,
             "": "" if estimate.identifiable else "not identified",
         }
         for name, estimate in found.estimates.items()
@@ -87,14 +87,17 @@ def _parts(robot: Robot, found: Calibration, source: str, shown: Windows, predic
             _growth(robot, shown, predicted),
             f"Root mean square error of {len(shown)} windows of {source}, from their measured start states.",
         ),
-        table(error_rows(nominal_error, calibrated_error)),
+        table([_headed(row) for row in error_rows(nominal_error, calibrated_error)]),
         *([table(base_rows(nominal_error, calibrated_error))] if nominal_error.base else ()),
         "</div><h2>Parameters</h2><div class=row>",
-        chart(_intervals(found, nominal), "Estimates with 95 % intervals, over nominal; grey where not identified."),
+        chart(
+            _intervals(found, every),
+            f"Estimates with 95 % intervals; shaded, what was known beforehand. Grey: not identified, the interval "
+            f"reaches farther than {IDENTIFIED:.0%} of the value, or {IDENTIFIED_MS:g} ms.",
+        ),
         table(rows),
-        "</div><h2>Friction models</h2>",
-        table(printed["friction"]),
-        "<p>A Stribeck curve stays where it predicts windows that were not fitted better (gain, in log likelihood).",
+        "</div>",
+        *(_friction(printed["friction"]) if found.friction else ()),
         "<h2>What these rollouts cannot tell</h2>",
         _limits(printed["undetermined"], found.known),
         "<h2>Examples</h2>",
@@ -104,12 +107,26 @@ def _parts(robot: Robot, found: Calibration, source: str, shown: Windows, predic
     ]
 
 
+def _headed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `error_rows` with its units as a page writes them."""
+    return {key.replace("_rad_s", " [rad/s]").replace("_rad", " [rad]"): value for key, value in row.items()}
+
+
+def _friction(rows: list[dict[str, Any]]) -> list[str]:
+    return [
+        "<h2>Friction models</h2>",
+        table(rows),
+        "<p>A Stribeck curve stays where it predicts windows that were not fitted better (gain, in log likelihood).",
+    ]
+
+
 def _lead(found: Calibration) -> str:
     seconds = found.windows * found.horizon_s
     sure = sum(estimate.identifiable for estimate in found.estimates.values())
+    walks = ", as if the data were of one stride: contacts err alike in each" if found.nominal_error.base else ""
     return (
         f"{seconds:.0f} s of rollouts in windows of {found.horizon_s:g} s; {sure} of {len(found.estimates)} parameters "
-        f"identified. Intervals are widened {found.inflation:.2f} times for model error."
+        f"identified. Intervals are widened {found.inflation:.2f} times for model error{walks}."
     )
 
 
@@ -118,7 +135,7 @@ def _limits(undetermined: list[str], known: tuple[str, ...]) -> str:
         text = "<p>Nothing: every direction of the parameters is determined."
     else:
         each = "".join(f"<li>{html.escape(direction)}" for direction in undetermined)
-        text = f"<p>The motion is the same, to within the noise, when these change together:<ul>{each}</ul>"
+        text = f"<p>The motion is the same, to within noise and model error, when these change together:<ul>{each}</ul>"
         text += "<p>One of them known, as a link's mass is by weighing it, the others of its line follow (--known)."
     return text + (f"<p>Held at nominal by request: {html.escape(', '.join(known))}." if known else "")
 
@@ -140,18 +157,18 @@ def _growth(robot: Robot, shown: Windows, predicted: Mapping[str, Array]) -> Fig
     return figure
 
 
-def _intervals(found: Calibration, nominal: Mapping[str, float]) -> Figure:
-    rows = [(name, estimate) for name, estimate in found.estimates.items() if nominal[name] > 0]
-    figure = Figure((4.6, 0.8 + 0.28 * len(rows)), layout="constrained")
+def _intervals(found: Calibration, every: Mapping[str, Parameter]) -> Figure:
+    figure = Figure((4.6, 0.8 + 0.28 * len(found.estimates)), layout="constrained")
     axes = figure.subplots()
-    for i, (name, estimate) in enumerate(rows):
-        low, value, high = (x / nominal[name] for x in (estimate.low, estimate.value, estimate.high))
+    axes.axvspan(-1, 1, color="#f0f0f0")
+    axes.axvline(0, color=COLOURS["nominal"], linewidth=1)
+    for i, (name, estimate) in enumerate(found.estimates.items()):
+        low, value, high = map(every[name].coordinate, (estimate.low, estimate.value, estimate.high))
         colour = COLOURS["calibrated"] if estimate.identifiable else UNSURE
         axes.errorbar(value, i, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3)
-    axes.axvline(1.0, color=COLOURS["nominal"], linewidth=1)
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+    axes.set_yticks(range(len(found.estimates)), list(found.estimates), fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("estimate / nominal")
+    axes.set_xlabel("from nominal [prior standard deviations]")
     return figure
 
 
@@ -172,5 +189,5 @@ def _examples(robot: Robot, shown: Windows, predicted: Mapping[str, Array]) -> F
                 axes.set_ylabel(f"{name} [rad]")
             if row == len(names) - 1:
                 axes.set_xlabel("time [s]")
-    grid[0, 0].legend(fontsize=7)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure

@@ -19,10 +19,8 @@ from landbridge.simulation.scenario import Scenario
 
 Array = NDArray[np.float64]
 
-BASE = (
-    "height",
-    *(f"{kind}.{axis}" for kind in ("projected_gravity", "base_ang_vel", "base_lin_vel") for axis in AXES),
-)
+MEASURED = {"projected_gravity": "", "base_ang_vel": "rad/s", "base_lin_vel": "m/s"}  # of a base, and their units
+BASE = {"height": "m"} | {f"{kind}.{axis}": unit for kind, unit in MEASURED.items() for axis in AXES}
 
 
 def columns(spec: RobotSpec) -> list[str]:
@@ -40,7 +38,7 @@ def base_state(robot: Robot, observer: Observer, obs: NDArray[np.floating], join
     seen = {term.kind for term in robot.spec.observation}
     if missing := sorted(BASE_KINDS - seen):
         raise InputError(robot.spec.name, f"its observation lacks {missing}", "add it")
-    measured = np.stack([observer.column(obs, name) for name in BASE[1:]], -1)
+    measured = np.stack([observer.column(obs, name) for name in BASE if name != "height"], -1)
     model = compile_model(robot, Scenario())
     data = mujoco.MjData(model)
     bodies = [i for i in range(model.ngeom) if model.geom_conaffinity[i] == 0]

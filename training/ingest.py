@@ -89,7 +89,7 @@ def _outcome(dataset: Dataset, task: Task) -> dict[str, Any]:
     rows = Transitions.joined([Transitions.of(episode, i) for i, episode in enumerate(dataset)])
     outcome = Outcome.of(dataset, rows, task)
     warn_of_failures({"target": dataset}, {"target": rows}, task)
-    return written | {"failed": outcome.failed, "mean_episode_s": outcome.length}
+    return written | {"ended_in_failure": outcome.failed, "mean_episode_s": outcome.length}
 
 
 def _require_rate(path: Path, bag: Bag, spec: RobotSpec) -> None:

@@ -217,7 +217,8 @@ def test_the_page_shows_all_and_needs_nothing_else(written: Path, found: Calibra
     page = out.read_text()
     assert figures["windows"] > 20
     assert all(name in page for name in found.estimates)
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 3 and "calibrated [rad/s]" in page
+    assert page.count(">latency_ms<") == 2  # nominally zero, and in the chart as in the table
     assert "src=" not in page.replace("src='data:", "") and "<link" not in page and "<script" not in page
     assert "friction.pendulum.stribeck_velocity" in page and f"Held at nominal by request: {WEIGHED}" in page
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from landbridge.calibration.fit import Linear, Point
-from landbridge.calibration.posterior import estimates, inflation, resample, undetermined
+from landbridge.calibration.posterior import estimates, inflation, resample, stride_inflation, undetermined
+from landbridge.calibration.windows import Windows
 from landbridge.robot import load_robot
 from landbridge.simulation.parameters import Parameter, parameters
 
@@ -43,6 +44,27 @@ def test_what_the_data_do_not_touch_is_as_wide_as_the_prior() -> None:
     error = rng.normal(size=(WINDOWS, ROWS))
     samples = resample(Point(np.zeros(2), np.zeros((WINDOWS, 0)), error), linear(reduced, error), 3.0, rng)
     assert samples[:, 1].std() == pytest.approx(1.0, rel=0.1)  # inflation is of what the data say
+
+
+def test_data_of_little_worth_leave_the_prior_where_they_say_little() -> None:
+    rng = np.random.default_rng(0)
+    much, little = 1e4, 5.0  # information of all windows
+    reduced = rng.normal(size=(WINDOWS, ROWS, 2)) * np.sqrt(np.array([much, little]) / (WINDOWS * ROWS))
+    error, z = rng.normal(size=(WINDOWS, ROWS)), np.array([1.0, -1.0])
+    here, problem = Point(z, np.zeros((WINDOWS, 0)), error), linear(reduced, error)
+    whole, tempered = (resample(here, problem, 10.0, rng, worth).std(0) for worth in (1.0, 1e-2))
+    assert tempered[0] == pytest.approx(whole[0], rel=0.15) == pytest.approx(0.1 / here.curvature, rel=0.15)
+    # Weakly told: sqrt(score's variance + prior's) / (information + prior's), as data stand and as powers of 1/100.
+    assert whole[1] == pytest.approx(np.sqrt(100 * little + 1) / (here.curvature * little + 1), rel=0.15)
+    assert tempered[1] == pytest.approx(1.0, rel=0.1)
+
+
+def test_a_walk_is_worth_one_stride() -> None:
+    walker, pendulum = load_robot("quadruped"), load_robot("furuta")
+    windows = Windows(np.zeros((80, 11, 34)), np.zeros((80, 15, 12)), np.zeros(80, np.intp))
+    assert stride_inflation(walker, windows) == pytest.approx(np.sqrt(80 * 10 / 50 / 0.4))  # of 0.2 s; a trot of 0.4 s
+    assert stride_inflation(walker, windows.where(np.arange(80) == 0)) == 1.0  # half a stride
+    assert stride_inflation(pendulum, windows) == pytest.approx(np.sqrt(80))  # no clock: each may be like the next
 
 
 def test_inflation_of_white_and_of_correlated_errors() -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from landbridge.calibration.descent import first_guess
 from landbridge.calibration.design import run_episodes
-from landbridge.calibration.fit import Problem, fit
+from landbridge.calibration.fit import Problem, fit, linearise
 from landbridge.calibration.friction import friction
 from landbridge.calibration.identify import prediction_error
+from landbridge.calibration.posterior import estimates, inflation, resample, stride_inflation
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.state import base_state, columns, from_physics, to_physics
 from landbridge.calibration.windows import Windows, cut, lags
@@ -111,6 +112,10 @@ def test_a_walking_twins_parameters_are_approached_and_predict_what_was_not_fitt
     assert found["actuator_gain"] == pytest.approx(truth["actuator_gain"], rel=0.1)  # from 1.0
     assert found["latency_ms"] == pytest.approx(truth["latency_ms"], abs=2.5)  # from 0
     assert found["ground_friction"] < 0.65  # 0.5, from 0.8
+    widening = inflation(here.error.reshape(fitted.states.shape), 1.0) * stride_inflation(ROBOT, fitted)
+    samples = resample(here, linearise(problem, here), widening, np.random.default_rng(0), worth=widening**-2)
+    for name, estimate in estimates(problem.free, here.z, samples).items():
+        assert estimate.low < truth[name] < estimate.high, name
     before = prediction_error(ROBOT, others, held)
     after = prediction_error(ROBOT, to_scenario(ROBOT, found, others), held)
     typical = [np.median(np.abs(error[:, -1]), axis=0) for error in (before, after)]

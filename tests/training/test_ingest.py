@@ -18,6 +18,7 @@ pytest.importorskip("rclpy", reason="bags are written with the recorder's own co
 from rclpy.serialization import serialize_message
 from rosbags.typesys import Stores, get_typestore
 
+from landbridge.cli import main
 from landbridge.episode import open_dataset
 from landbridge.errors import InputError
 from landbridge.inspection import inspect
@@ -94,7 +95,7 @@ def write(
 def test_transitions_carry_what_was_seen_and_what_was_written(tmp_path: Path) -> None:
     figures = ingest(write(tmp_path / "bag", range(50)), tmp_path / "data")
     assert (figures["episodes"], figures["transitions"], figures["lost_ticks"]) == (1, 49, 0)
-    assert (figures["failed"], figures["mean_episode_s"]) == (0, pytest.approx(0.98))
+    assert (figures["ended_in_failure"], figures["mean_episode_s"]) == (0, pytest.approx(0.98))
     assert figures["measured_rate_hz"] == pytest.approx(50)
     assert figures["latency_p50_ms"] == figures["latency_max_ms"] == 1.5
     assert {row["latency_ms"]: row["ticks"] for row in figures["latency"]}["1 .. 2"] == 50
@@ -182,10 +183,13 @@ def test_a_recording_in_which_the_guard_mostly_had_to_stop_the_robot_is_told_of(
     path = write(tmp_path / "bag", range(63), active_at=(0, 21, 42), verdicts=stops)
     with pytest.warns(UserWarning, match=r"2 of 3 episodes ended in a failure, mean length 0.4 s of 6 s"):
         figures = ingest(path, tmp_path / "data")
-    assert (figures["failed"], figures["mean_episode_s"]) == (2, pytest.approx(0.4))
+    assert (figures["ended_in_failure"], figures["mean_episode_s"]) == (2, pytest.approx(0.4))
     assert open_dataset(tmp_path / "data").metadata.stopped == 2
+    assert (
+        main(["ingest", str(path), "--out", str(tmp_path / "again")]) == 0
+    )  # the recording has failed, not the command
     with warnings.catch_warnings(action="error"):  # a simulator's may start anywhere
-        assert "failed" not in ingest(path, tmp_path / "source", domain="source")
+        assert "ended_in_failure" not in ingest(path, tmp_path / "source", domain="source")
 
 
 def test_a_stop_written_before_the_next_measurement_spoils_the_transition(tmp_path: Path) -> None:
