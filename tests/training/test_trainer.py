@@ -47,9 +47,9 @@ def test_nan_rewards_leave_a_good_checkpoint(
     assert state["step"] == at_step
     assert all(bool(value.isfinite().all()) for value in state["agent"].values())
     with np.load(tmp_path / "run/nan_batch.npz") as saved:
-        assert saved["rows"].shape == (18, 19)  # 16 of the source, 2 of the target; 8 + 1 + 8 + reward + not_terminated
-        assert np.isnan(saved["rows"]).any(1).tolist() == [True] * 16 + [False] * 2
-        assert saved["weights"].tolist() == [1.0] * 18
+        assert saved["rows"].shape == (32, 19)  # 16 of the source, 16 of the target; 8 + 1 + 8 + reward + not_terminated
+        assert np.isnan(saved["rows"]).any(1).tolist() == [True] * 16 + [False] * 16
+        assert saved["weights"].tolist() == [1.0] * 32
     train(tmp_path / "whole", data.source, data.target, config=CONFIG)
     train(tmp_path / "run", resume=True)
     resumed, whole = read_checkpoint(tmp_path / "run"), read_checkpoint(tmp_path / "whole")
@@ -98,11 +98,27 @@ def test_the_share_of_the_target_in_a_step(
     assert seen == [rows] * 3
 
 
-def test_a_run_from_before_the_share_goes_on_with_all_target_rows(tmp_path: Path, data: Any) -> None:
-    config = dataclasses.replace(CONFIG, steps=10, target_share=1.0)
+@pytest.mark.parametrize(
+    ("alignment", "share", "weights"),
+    [("none", 0.125, [1 / 0.825] * 16 + [0.125 / 0.825] * 4), ("none", 1.0, None), ("target_only", 0.125, None)],
+)
+def test_the_share_of_the_target_in_the_loss_of_the_policy(
+    tmp_path: Path, data: Any, monkeypatch: pytest.MonkeyPatch, alignment: str, share: float, weights: list[float]
+) -> None:
+    agents: list[IQL] = []
+    run = Trainer.run
+    monkeypatch.setattr(Trainer, "run", lambda self, *args: agents.append(self.agent) or run(self, *args))
+    config = dataclasses.replace(CONFIG, steps=3, alignment=alignment, target_share=0.25, policy_share=share)
+    train(tmp_path / "run", data.source, data.target, config=config)
+    found = agents[0].policy_weights
+    assert (found if found is None else found.tolist()) == (weights and pytest.approx(weights))
+
+
+def test_a_run_from_before_the_shares_goes_on_with_all_target_rows(tmp_path: Path, data: Any) -> None:
+    config = dataclasses.replace(CONFIG, steps=10, target_share=1.0, policy_share=1.0)
     train(tmp_path / "run", data.source, data.target, config=config)
     path = tmp_path / "run" / "config.json"
     run = json.loads(path.read_text())
-    assert run["train"].pop("target_share") == 1.0
+    assert (run["train"].pop("target_share"), run["train"].pop("policy_share")) == (1.0, 1.0)
     path.write_text(json.dumps(run))
     assert TrainConfig.from_json(read_run(tmp_path / "run")["train"]) == config
