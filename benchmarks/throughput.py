@@ -160,7 +160,7 @@ def _ours(source: Transitions, target: Transitions, compiled: bool) -> Steps:
     rows = [torch.from_numpy(_packed(data)) for data in (source, target)]
     mix: Any = Alignment(None, None)  # type: ignore[arg-type]  # the naive mix asks nothing of its context
     trainer = Trainer(
-        TrainConfig(rows=ROWS, policy_share=1.0, steps=STEPS, iql=config), agent, mix, rows[0], rows[1], Path()
+        TrainConfig(rows=ROWS, target_share=1.0, steps=STEPS, iql=config), agent, mix, rows[0], rows[1], Path()
     )
     return trainer.block
 

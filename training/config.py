@@ -60,10 +60,10 @@ class TrainConfig:
         steps: Gradient steps.
         seed: Of networks, batches and held-out rows.
         rows: Source rows per step; target rows where the alignment uses no source.
-        target_share: Target rows per source row, in each step: 1, as in the literature's 128 + 128.
-        policy_share: Weight of a target row in the policy's loss, where a source row has one of 1. The few rows of the
-            robot are seen so often that Q and V know each by heart; with as much weight the policy imitates them, good
-            or bad (docs/RESULTS.md).
+        target_share: Target rows per source row, in each step. The few rows of the robot are seen so often that Q and V
+            know each by heart, and the policy then imitates them, good or bad: 1, as in the literature's 128 + 128,
+            is too many for a robot that was recorded failing (docs/RESULTS.md).
+        policy_share: Weight of a target row in the policy's loss, where a source row has one of 1.
         reward_scale: Factor on every reward.
         compile: Compile the update with torch.compile: a slow start, then faster steps.
         device: `auto` takes CUDA when present; else cpu, cuda or cuda:N.
@@ -74,8 +74,8 @@ class TrainConfig:
     steps: PositiveInt = 10_000
     seed: NonNegativeInt = 0
     rows: PositiveInt = 256
-    target_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    policy_share: Share = 0.125
+    target_share: Annotated[float, Field(gt=0, le=1)] = 0.125
+    policy_share: Share = 1.0
     reward_scale: Positive = 0.1
     compile: bool = False
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"

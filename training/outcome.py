@@ -15,7 +15,7 @@ from landbridge.training.dataset import Transitions
 
 FAR_BELOW = 0.5  # of the source's reward, below it
 REMEDY = (
-    "Record more with a better behaviour, calibrate and collect again, or train with a smaller --policy-share or "
+    "Record more with a better behaviour, calibrate and collect again, or train with a smaller --target-share or "
     "--alignment source_only"
 )
 

@@ -45,7 +45,7 @@ SETTINGS = {
     # Kostrikov et al. 2021 and ODRL's config/mujoco/iql: 2 x 256, 128 rows of either domain, rewards as they are.
     "literature": TrainConfig(
         rows=128,
-        policy_share=1.0,
+        target_share=1.0,
         reward_scale=1.0,
         iql=IQLConfig(hidden=(256, 256), gamma=0.99, polyak=0.005, lr=3e-4, expectile=0.7, weight_temp=3.0),
     ),

@@ -73,7 +73,7 @@ def test_a_robot_that_falls_is_told_of_before_training(
     assert (found["target"].failed, found["target"].episodes) == (sum(falls), len(falls))
     assert not found["source"].mostly_failed
     config = TrainConfig(alignment="none", steps=1, rows=8)
-    with pytest.warns(UserWarning, match=WARNING + r" \(simulator: 0 of 2, 6.0 s\).*--policy-share"):
+    with pytest.warns(UserWarning, match=WARNING + r" \(simulator: 0 of 2, 6.0 s\).*--target-share"):
         train(tmp_path / "run", falling.source, falling.target, "quadruped", config)
     monkeypatch.setattr(diagnosis, "compare", lambda *others: [])
     with pytest.warns(UserWarning, match=WARNING):

@@ -47,9 +47,9 @@ def test_nan_rewards_leave_a_good_checkpoint(
     assert state["step"] == at_step
     assert all(bool(value.isfinite().all()) for value in state["agent"].values())
     with np.load(tmp_path / "run/nan_batch.npz") as saved:
-        assert saved["rows"].shape == (32, 19)  # 16 of either domain; 8 + 1 + 8 + reward + not_terminated
-        assert np.isnan(saved["rows"]).any(1).tolist() == [True] * 16 + [False] * 16
-        assert saved["weights"].tolist() == [1.0] * 32
+        assert saved["rows"].shape == (18, 19)  # 16 of the source, 2 of the target; 8 + 1 + 8 + reward + not_terminated
+        assert np.isnan(saved["rows"]).any(1).tolist() == [True] * 16 + [False] * 2
+        assert saved["weights"].tolist() == [1.0] * 18
     train(tmp_path / "whole", data.source, data.target, config=CONFIG)
     train(tmp_path / "run", resume=True)
     resumed, whole = read_checkpoint(tmp_path / "run"), read_checkpoint(tmp_path / "whole")
