@@ -28,7 +28,6 @@ from rich.table import Table
 
 from landbridge.deploy.supervisor import State
 from landbridge.episode import commit, now
-from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge_nodes import bringup, topics
 from landbridge_nodes.operator import START_TIMEOUT, Operator
@@ -84,16 +83,9 @@ class Graph:
             os.kill(policy, signal.SIGKILL)
         self._running["policy"].__exit__(None, None, None)
         self._running["policy"] = self._stack.enter_context(Processes([self._specs["policy"]]))
-        operator.wait(self._is_reset, START_TIMEOUT)
+        operator.wait(lambda: operator.accepted("/monitor/reset"), START_TIMEOUT)
         operator.wait(lambda: operator.state is State.STANDBY, START_TIMEOUT)
         return stopped
-
-    def _is_reset(self) -> bool:
-        try:
-            self._operator.call("/monitor/reset")
-        except InputError:
-            return False
-        return True
 
 
 def measure(transport: str, restarts: int) -> dict[str, Any]:

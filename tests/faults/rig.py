@@ -16,7 +16,6 @@ import psutil
 from typing_extensions import Self
 
 from landbridge.deploy.supervisor import State
-from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge_nodes import bringup, topics
@@ -134,11 +133,7 @@ class Rig:
         self.operator.wait(lambda: self.operator.state is State.STANDBY, START_TIMEOUT)
 
     def is_reset(self) -> bool:
-        try:
-            self.operator.call("/monitor/reset")
-        except InputError:
-            return False
-        return True
+        return self.operator.accepted("/monitor/reset")
 
     def await_fault(self, reason: str) -> None:
         self.operator.wait(lambda: self.operator.state is State.FAULT, 5)

@@ -65,14 +65,6 @@ def refused(operator: Operator, service: str) -> str:
     return caught.value.problem
 
 
-def accepted(operator: Operator, service: str) -> bool:
-    try:
-        operator.call(service)
-    except InputError:
-        return False
-    return True
-
-
 def test_the_operators_way_through_the_states(running: tuple[Processes, Operator]) -> None:
     _, operator = running
     assert "refused in STANDBY" in refused(operator, "/monitor/disarm")
@@ -85,7 +77,7 @@ def test_the_operators_way_through_the_states(running: tuple[Processes, Operator
     operator.wait(lambda: operator.state is State.ESTOP, 1)
     assert "refused in ESTOP" in refused(operator, "/monitor/arm")
     operator.call("/monitor/estop")
-    operator.wait(lambda: accepted(operator, "/monitor/reset"), 5)  # once the robot rests
+    operator.wait(lambda: operator.accepted("/monitor/reset"), 5)  # once the robot rests
     operator.wait(lambda: operator.state is State.STANDBY, 5)
     outcome = operator.episode(20)
     assert (outcome.ended, outcome.ticks, outcome.success) == ("STANDBY", 20, False)
@@ -117,7 +109,7 @@ def test_nothing_moves_while_two_monitors_share_a_domain(running: tuple[Processe
         for service in ("/monitor/arm", "/monitor/reset"):  # either monitor answers, and each has to hear the other
             operator.wait(lambda service=service: shared in refused(operator, service), 5)
         operator.call("/monitor/estop")
-    operator.wait(lambda: accepted(operator, "/monitor/reset"), 5)
+    operator.wait(lambda: operator.accepted("/monitor/reset"), 5)
     operator.wait(lambda: operator.state is State.STANDBY, 5)
     assert operator.episode(20).ended == "STANDBY"
 
@@ -145,7 +137,7 @@ def test_a_person_reaches_into_a_robot_only_after_it_is_parked(
     operator.wait(lambda: operator.state is State.ESTOP, 5)
     with pytest.raises(InputError, match="/monitor/estop: was called"):
         operator.episode(5)
-    operator.wait(lambda: accepted(operator, "/monitor/reset"), 5)
+    operator.wait(lambda: operator.accepted("/monitor/reset"), 5)
     operator.wait(lambda: operator.state is State.STANDBY, 5)  # it holds
     assert operator.episode(5).ended == "STANDBY"
     first, parking, placing, *held = asked

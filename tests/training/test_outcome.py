@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -24,22 +23,17 @@ from .conftest import Data
 WARNING = r"(\d+) of (\d+) episodes ended in a failure, mean length [\d.]+ s of 6 s"
 
 
-class Falling(NamedTuple):
-    source: Path
-    target: Path
-
-
 @pytest.fixture(scope="module")
-def falling(tmp_path_factory: pytest.TempPathFactory) -> Falling:
+def falling(tmp_path_factory: pytest.TempPathFactory) -> Data:
     """A quadruped that trots in the simulator, and mostly falls on the twin."""
     folder = tmp_path_factory.mktemp("falling")
     trot = {"robot": "quadruped", "batch": 1, "exploring": 0.0, "mix": {"excite": 1.0}}
     collect(folder / "source", steps=600, **trot)  # type: ignore[arg-type]
     collect(folder / "target", steps=300, engine="bullet", scenario="extreme", domain="target", **trot)  # type: ignore[arg-type]
-    return Falling(folder / "source", folder / "target")
+    return Data(folder / "source", folder / "target")
 
 
-def outcomes(robot: str, data: Data | Falling) -> dict[str, Outcome]:
+def outcomes(robot: str, data: Data) -> dict[str, Outcome]:
     machine = load_robot(robot)
     datasets = open_domains(machine, data._asdict())
     rows = {name: read_whole(machine, name, dataset) for name, dataset in datasets.items()}
@@ -66,7 +60,7 @@ def test_worse_than_the_simulator_is_who_fails_more_often_or_earns_far_less() ->
 
 
 def test_a_robot_that_falls_is_told_of_before_training(
-    falling: Falling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    falling: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = outcomes("quadruped", falling)
     falls = [bool(episode.terminated[-1]) for episode in open_dataset(falling.target)]

@@ -115,7 +115,7 @@ class Operator:
         if recorded:
             recorder = self._clients["/recorder/ready"] = self.node.create_client(Trigger, "/recorder/ready")
             self.wait(recorder.service_is_ready, START_TIMEOUT)
-            self.wait(self._is_recording, START_TIMEOUT)
+            self.wait(lambda: self.accepted("/recorder/ready"), START_TIMEOUT)
         self.wait(lambda: self.state in (State.STANDBY, State.FAULT), START_TIMEOUT)
 
     def episode(self, ticks: int) -> Outcome:
@@ -198,6 +198,14 @@ class Operator:
         if not future.result().success:
             raise InputError(service, future.result().message, "see /safety/state and /diagnostics")
 
+    def accepted(self, service: str) -> bool:
+        """Call a Trigger service; whether it did what it was asked, for who asks until it does."""
+        try:
+            self.call(service)
+        except InputError:
+            return False
+        return True
+
     def wait(self, condition: Callable[[], bool], seconds: float) -> None:
         """Handle messages until `condition` holds; raises InputError after `seconds` without it."""
         deadline = time.monotonic() + seconds
@@ -209,13 +217,6 @@ class Operator:
                 raise InputError(
                     "ROS graph", f"nothing came of it in {seconds:g} s; {where}", "see the nodes' messages"
                 )
-
-    def _is_recording(self) -> bool:
-        try:
-            self.call("/recorder/ready")
-        except InputError:
-            return False
-        return True
 
     def _on_state(self, message: Any) -> None:
         if (heard := topics.read_state(message)) is None:
