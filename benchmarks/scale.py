@@ -32,6 +32,7 @@ from landbridge.task import load_task
 from landbridge.training.assembly import build
 from landbridge.training.config import BLOCK, TrainConfig
 from landbridge.training.dataset import open_domains
+from landbridge.training.loop import block
 from landbridge.training.statistics import bootstrap, median
 from landbridge.training.stream import read_domains
 from landbridge.training.stretches import Stretches
@@ -80,7 +81,7 @@ def main(options: Options) -> None:
     disk = build(options.work, domains, normaliser, robot, config, None, stream, options.work)
     laps.append(time.monotonic())
     for _ in range(options.slice_blocks):  # the first one compiles
-        disk.block(BLOCK)
+        _block(disk)
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert disk.stretches is not None
     rates = _race(disk, disk.stretches, options)
@@ -153,9 +154,13 @@ def _race(disk: Trainer, stretches: Stretches, options: Options) -> dict[str, ND
             _forget(stretches)
             began = time.monotonic()
             for _ in range(options.slice_blocks):
-                trainer.block(BLOCK)
+                _block(trainer)
             rates[name].append(options.slice_blocks * BLOCK / (time.monotonic() - began))
     return {name: np.array(values) for name, values in rates.items()}
+
+
+def _block(trainer: Trainer) -> None:
+    block([trainer], trainer.step + BLOCK, lambda trainer, metrics: None)
 
 
 def _forget(stretches: Stretches) -> None:
@@ -165,10 +170,10 @@ def _forget(stretches: Stretches) -> None:
 def _cold_read(stretches: Stretches) -> float:
     """Median seconds of 20 blocks' reading from the disk."""
     seconds = []
-    for block in range(20):
+    for number in range(20):
         _forget(stretches)
         began = time.monotonic()
-        stretches.pool(block)
+        stretches.pool(number)
         seconds.append(time.monotonic() - began)
     return float(np.median(seconds))
 

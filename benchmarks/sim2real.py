@@ -225,7 +225,7 @@ def _score(study: Study, seed: int) -> None:
         for place in study.places
         if not _scores_file(study, seed, arm, place).is_file()
     ]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for line in pool.map(_score_run, missing):
             console.print(line)
 

@@ -1,13 +1,15 @@
-"""Gradient steps per CPU-second of our trainer, beside peers' trainers as they are.
+"""Gradient steps per second of our trainer, beside peers' trainers as they are.
 
     python benchmarks/throughput.py --corl ~/src/CORL --odrl ~/src/off-dynamics-rl
+    python benchmarks/throughput.py --corl ~/src/CORL --odrl ~/src/off-dynamics-rl --device cuda
 
 Part one has the shapes of D4RL's walker2d (obs 17, action 6), 128 source and 128 target rows per step and two hidden
 layers of 256, with CORL's hyperparameters for everyone. Part two has our own shapes and defaults, and shows what an
-alignment costs over the plain agent. One thread; the contestants take turns, a slice each per round, so that they meet
-the same machine; ratios are taken within a round. The peers' code is not part of this repository: check out
+alignment costs over the plain agent. Part three trains several seeds at once, and counts the steps of all. One thread;
+the contestants take turns, a slice each per round, so that they meet the same machine; ratios are taken within a round.
+Seconds are the process's CPU time, and with a GPU the wall's. The peers' code is not part of this repository: check out
 https://github.com/tinkoff-ai/CORL and https://github.com/OffDynamicsRL/off-dynamics-rl and give the paths.
-Writes `results/throughput.json`.
+Writes `results/throughput.json`, or `throughput_cuda.json`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import MagicMock, patch
 
 import numpy as np
@@ -31,6 +33,7 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
 
 from landbridge.episode import commit
 from landbridge.errors import InputError
@@ -38,22 +41,39 @@ from landbridge.robot import load_robot
 from landbridge.task import load_task
 from landbridge.training.agents.iql import IQL, IQLConfig
 from landbridge.training.alignments.base import Alignment
+from landbridge.training.alignments.corrected import CorrectedConfig
+from landbridge.training.alignments.dynamics import DynamicsConfig
+from landbridge.training.alignments.igdf import IGDFConfig
+from landbridge.training.alignments.tabb import TabbConfig
 from landbridge.training.assembly import build
-from landbridge.training.config import BLOCK, TrainConfig
+from landbridge.training.config import BLOCK, AlignmentName, TrainConfig
 from landbridge.training.dataset import Normaliser, Transitions
+from landbridge.training.loop import block, join
+from landbridge.training.predictor import PredictorConfig
 from landbridge.training.statistics import bootstrap, median
 from landbridge.training.trainer import Trainer
 
-RESULTS = Path(__file__).parent / "results" / "throughput.json"
+RESULTS = Path(__file__).parent / "results"
 OBS, ACTION = 17, 6  # D4RL walker2d
 ROWS = 128
 TARGET_ROWS = 5_000
 HIDDEN = 256
 STEPS = 1_000_000  # of the cosine schedule
 UNUSED = ("d4rl", "gym", "pyrallis", "tqdm", "wandb")  # imported by the peers, not used by their updates
-ALIGNMENTS = ("none", "dynamics", "tabb", "igdf")
+ALIGNMENTS: tuple[AlignmentName, ...] = ("none", "dynamics", "tabb", "corrected", "igdf")
 
-Steps = Callable[[int], object]  # takes that many gradient steps
+PROFILED = 32  # steps
+PREDICTOR = PredictorConfig(source_steps=10, steps=10)  # what it knows does not change what a step costs
+QUICK = TrainConfig(
+    compile=True,
+    steps=STEPS,
+    dynamics=DynamicsConfig(predictor=PREDICTOR),
+    tabb=TabbConfig(predictor=PREDICTOR),
+    corrected=CorrectedConfig(predictor=PREDICTOR),
+    igdf=IGDFConfig(steps=10),
+)
+
+Contestant = tuple[Callable[[int], object], int]  # takes that many gradient steps, of that many policies at once
 
 
 @dataclass(frozen=True)
@@ -66,7 +86,9 @@ class Options:
         rounds: Slices per contestant.
         slice_steps: Gradient steps per slice.
         source_rows: Source transitions in memory in part one.
-        robot: Robot of part two.
+        robot: Robot of parts two and three.
+        device: Where everybody trains.
+        seeds: How many at once, in part three.
     """
 
     corl: Path | None = None
@@ -75,43 +97,66 @@ class Options:
     slice_steps: int = BLOCK
     source_rows: int = 1_000_000
     robot: str = "furuta"
+    device: Literal["cpu", "cuda"] = "cpu"
+    seeds: tuple[int, ...] = (1, 2, 4, 8)
 
 
 def main(options: Options) -> None:
-    """Measure both parts, print and record them."""
+    """Measure the parts, print and record them."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     console = Console()
-    peers = _race(_peers(options), options)
-    ours = _race(_alignments(options.robot), options)
     parts = [
-        ("walker2d shapes", "corl iql" if "corl iql" in peers else "ours eager", peers),
-        (f"{options.robot}, defaults, compiled", "none", ours),
+        ("walker2d shapes", "corl iql" if options.corl else "ours eager", _peers(options)),
+        (f"{options.robot}, defaults, compiled", "none", _alignments(options)),
+        (f"{options.robot}, defaults, compiled, seeds at once", f"{options.seeds[0]}", _seeds(options)),
     ]
-    found = {}
-    for title, base, rates in parts:
+    found: dict[str, Any] = {}
+    for title, base, contestants in parts:
+        rates = _race(contestants, options)
         rows = {name: _row(rate, rates[base]) for name, rate in rates.items()}
-        found[title] = rows
-        table = Table("contestant", "steps per CPU-s", f"against {base}", "95 %", title=title)
+        table = Table("contestant", "steps per s", f"against {base}", "95 %", "GPU busy", title=title)
         for name, row in rows.items():
+            if options.device == "cuda":
+                row["gpu_busy"] = _kernel_seconds(contestants[name]) * row["steps_per_s"]
             interval = f"{row['ratio_low']:.2f} .. {row['ratio_high']:.2f}"
-            table.add_row(name, f"{row['steps_per_cpu_s']:.0f}", f"{row['ratio']:.2f}", interval)
+            busy = f"{row['gpu_busy']:.0%}" if "gpu_busy" in row else ""
+            table.add_row(name, f"{row['steps_per_s']:.0f}", f"{row['ratio']:.2f}", interval, busy)
         console.print(table)
-    facts = {"commit": commit(), "machine": platform.processor() or platform.machine(), "torch": torch.__version__}
+        found[title] = rows
+    machine = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
     settings = {name: value for name, value in vars(options).items() if name not in ("corl", "odrl")}
-    RESULTS.write_text(json.dumps({**facts, "settings": settings, "parts": found}, indent=2) + "\n")
+    facts = {"commit": commit(), "machine": machine, "torch": torch.__version__, "settings": settings, "parts": found}
+    name = "throughput.json" if options.device == "cpu" else f"throughput_{options.device}.json"
+    (RESULTS / name).write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def _race(contestants: dict[str, Steps], options: Options) -> dict[str, NDArray[np.float64]]:
-    """Steps per CPU-second (rounds,) of each, after one slice of warm-up (compilation)."""
+def _race(contestants: dict[str, Contestant], options: Options) -> dict[str, NDArray[np.float64]]:
+    """Steps per second (rounds,) of each, after one slice of warm-up (compilation)."""
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(options.rounds + 1):
-        for name, step in contestants.items():
-            began = time.process_time()
+        for name, (step, each) in contestants.items():
+            began = _now(options)
             step(options.slice_steps)
             if turn > 0:
-                rates[name].append(options.slice_steps / (time.process_time() - began))
+                rates[name].append(each * options.slice_steps / (_now(options) - began))
     return {name: np.array(values) for name, values in rates.items()}
+
+
+def _kernel_seconds(contestant: Contestant) -> float:
+    """What the GPU computes in a step, each of several seeds' counted; profiled, so not in the race."""
+    step, each = contestant
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        step(PROFILED)
+        torch.cuda.synchronize()
+    return sum(event.device_time_total for event in seen.events()) / 1e6 / PROFILED / each
+
+
+def _now(options: Options) -> float:
+    if options.device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _row(rates: NDArray[np.float64], base: NDArray[np.float64]) -> dict[str, float]:
@@ -119,24 +164,24 @@ def _row(rates: NDArray[np.float64], base: NDArray[np.float64]) -> dict[str, flo
     ratios = rates / base
     low, high = bootstrap(ratios[:, None], median)
     return {
-        "steps_per_cpu_s": float(np.median(rates)),
+        "steps_per_s": float(np.median(rates)),
         "ratio": float(np.median(ratios)),
         "ratio_low": low,
         "ratio_high": high,
     }
 
 
-def _peers(options: Options) -> dict[str, Steps]:
+def _peers(options: Options) -> dict[str, Contestant]:
     rng = np.random.default_rng(0)
     source, target = (_synthetic(rng, rows, OBS, ACTION) for rows in (options.source_rows, TARGET_ROWS))
-    contestants: dict[str, Steps] = {}
+    contestants: dict[str, Contestant] = {}
     if options.corl is not None:
-        contestants["corl iql"] = _corl(options.corl, source, target)
+        contestants["corl iql"] = _corl(options.corl, options.device, source, target)
     if options.odrl is not None:
         for name in ("iql", "igdf"):
-            contestants[f"odrl {name}"] = _odrl(options.odrl, name, source, target)
+            contestants[f"odrl {name}"] = _odrl(options.odrl, options.device, name, source, target)
     for name, compiled in (("ours eager", False), ("ours compiled", True)):
-        contestants[name] = _ours(source, target, compiled)
+        contestants[name] = _ours(source, target, options.device, compiled)
     return contestants
 
 
@@ -153,16 +198,26 @@ def _synthetic(rng: np.random.Generator, rows: int, obs: int, action: int) -> Tr
     )
 
 
-def _ours(source: Transitions, target: Transitions, compiled: bool) -> Steps:
+def _ours(source: Transitions, target: Transitions, device: str, compiled: bool) -> Contestant:
     config = IQLConfig(hidden=(HIDDEN, HIDDEN), gamma=0.99, polyak=0.005, lr=3e-4, expectile=0.7, weight_temp=3.0)
-    agent = IQL(OBS, ACTION, config, STEPS, compiled)
-    agent.build_optimiser(torch.device("cpu"), 0)
-    rows = [torch.from_numpy(_packed(data)) for data in (source, target)]
+    agent = IQL(OBS, ACTION, config, STEPS).to(device)
+    agent.generator = torch.Generator(device)
+    rows = [torch.from_numpy(_packed(data)).to(device) for data in (source, target)]
     mix: Any = Alignment(None, None)  # type: ignore[arg-type]  # the naive mix asks nothing of its context
-    trainer = Trainer(
-        TrainConfig(rows=ROWS, target_share=1.0, steps=STEPS, iql=config), agent, mix, rows[0], rows[1], Path()
-    )
-    return trainer.block
+    whole = TrainConfig(rows=ROWS, target_share=1.0, steps=STEPS, iql=config, compile=compiled)
+    return _driven([Trainer(whole, agent, mix, rows[0], rows[1], Path())])
+
+
+def _driven(trainers: list[Trainer]) -> Contestant:
+    if len(trainers) > 1:
+        join(trainers)
+
+    def steps(count: int) -> None:
+        until = trainers[0].step + count
+        while trainers[0].step < until:
+            block(trainers, until, lambda trainer, metrics: None)
+
+    return steps, len(trainers)
 
 
 def _packed(data: Transitions) -> NDArray[np.float32]:
@@ -192,13 +247,16 @@ def _load(path: Path, name: str) -> ModuleType:
     return module
 
 
-def _corl(checkout: Path, source: Transitions, target: Transitions) -> Steps:
+def _corl(checkout: Path, device: str, source: Transitions, target: Transitions) -> Contestant:
     """Its loop without evaluation and wandb; its buffer knows one data set, so source and target are pooled."""
     corl = _load(checkout / "algorithms" / "offline" / "iql.py", "corl_iql")
-    q, v, actor = corl.TwinQ(OBS, ACTION), corl.ValueFunction(OBS), corl.GaussianPolicy(OBS, ACTION, 1.0)
+    nets = corl.TwinQ(OBS, ACTION), corl.ValueFunction(OBS), corl.GaussianPolicy(OBS, ACTION, 1.0)
+    q, v, actor = (net.to(device) for net in nets)
     optimisers = [torch.optim.Adam(net.parameters(), lr=3e-4) for net in (actor, q, v)]
-    learner = corl.ImplicitQLearning(1.0, actor, optimisers[0], q, optimisers[1], v, optimisers[2], max_steps=STEPS)
-    buffer = corl.ReplayBuffer(OBS, ACTION, len(source) + len(target), "cpu")
+    learner = corl.ImplicitQLearning(
+        1.0, actor, optimisers[0], q, optimisers[1], v, optimisers[2], max_steps=STEPS, device=device
+    )
+    buffer = corl.ReplayBuffer(OBS, ACTION, len(source) + len(target), device)
     pooled = {name: np.concatenate([_d4rl(source)[name], _d4rl(target)[name]]) for name in _d4rl(target)}
     buffer.load_d4rl_dataset(pooled)
 
@@ -206,10 +264,10 @@ def _corl(checkout: Path, source: Transitions, target: Transitions) -> Steps:
         for _ in range(count):
             learner.train(buffer.sample(2 * ROWS))
 
-    return steps
+    return steps, 1
 
 
-def _odrl(checkout: Path, name: str, source: Transitions, target: Transitions) -> Steps:
+def _odrl(checkout: Path, device: str, name: str, source: Transitions, target: Transitions) -> Contestant:
     module = _load(checkout / "algo" / "offline_offline" / f"{name}.py", f"odrl_{name}")
     helpers = _load(checkout / "algo" / "utils.py", "odrl_utils")
     config = {
@@ -219,8 +277,8 @@ def _odrl(checkout: Path, name: str, source: Transitions, target: Transitions) -
         **{"repr_dim": 64, "ensemble_size": 1, "repr_norm": False, "repr_norm_temp": True},
         **{"ortho_init": False, "output_gain": None},
     }
-    learner = getattr(module, name.upper())(config, torch.device("cpu"))
-    buffers = [helpers.ReplayBuffer(OBS, ACTION, torch.device("cpu"), 1) for _ in range(2)]
+    learner = getattr(module, name.upper())(config, torch.device(device))
+    buffers = [helpers.ReplayBuffer(OBS, ACTION, torch.device(device), 1) for _ in range(2)]
     for buffer, data in zip(buffers, (source, target), strict=True):
         buffer.convert_D4RL(_d4rl(data))
 
@@ -228,12 +286,23 @@ def _odrl(checkout: Path, name: str, source: Transitions, target: Transitions) -
         for _ in range(count):
             learner.train(buffers[0], buffers[1], ROWS)
 
-    return steps
+    return steps, 1
 
 
-def _alignments(name: str) -> dict[str, Steps]:
-    """Our trainer as `landbridge train --compile` builds it, on made-up rows of the robot's shapes."""
-    robot = load_robot(name)
+def _alignments(options: Options) -> dict[str, Contestant]:
+    """Every alignment of ALIGNMENTS under our trainer as `landbridge train --compile` builds it."""
+    return {name: _driven([_built(options, name, 0)]) for name in ALIGNMENTS}
+
+
+def _seeds(options: Options) -> dict[str, Contestant]:
+    """The default alignment with several seeds at once, as `landbridge train --compile --seeds` trains them."""
+    default = TrainConfig.alignment
+    return {f"{n}": _driven([_built(options, default, seed) for seed in range(n)]) for n in options.seeds}
+
+
+def _built(options: Options, alignment: AlignmentName, seed: int) -> Trainer:
+    """A trainer of made-up rows of the robot's shapes."""
+    robot = load_robot(options.robot)
     observer = load_task(robot).observer
     rng = np.random.default_rng(0)
     domains = {
@@ -241,12 +310,9 @@ def _alignments(name: str) -> dict[str, Steps]:
         for domain, rows in (("source", 100_000), ("target", 3_000))
     }
     normaliser = Normaliser.of(list(domains.values()), observer.names)
-    plain = TrainConfig(compile=True)
+    config = replace(QUICK, alignment=alignment, seed=seed, device=options.device)
     with tempfile.TemporaryDirectory() as folder:
-        return {
-            arm: build(Path(folder), domains, normaliser, robot, replace(plain, alignment=arm), None).block
-            for arm in ALIGNMENTS
-        }
+        return build(Path(folder), domains, normaliser, robot, config, None)
 
 
 if __name__ == "__main__":

@@ -61,10 +61,10 @@ def assemble(
         restore(alignment, state["alignment"], folder)
     elif source is not None and target is not None:
         alignment.fit(source, target)
-    agent = AGENTS[config.agent](
-        task.observer.size, task.observer.num_actions, config.agent_config, config.steps, config.compile
-    ).to(device)
-    agent.build_optimiser(device, config.seed)
+    agent = AGENTS[config.agent](task.observer.size, task.observer.num_actions, config.agent_config, config.steps).to(
+        device
+    )
+    agent.generator = torch.Generator(device).manual_seed(config.seed)
     extra: dict[str, NDArray[np.float32]] = {}
     if source is not None and target is not None:
         source = alignment.correct(source)

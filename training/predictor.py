@@ -94,12 +94,13 @@ class Predictor(nn.Module):
         if steps == 0:
             return
         device = self.mean.device
-        inputs, labels = inputs.to(device), (change.to(device) - self.mean) / self.std
+        inputs, labels, resample = inputs.to(device), (change.to(device) - self.mean) / self.std, resample.to(device)
+        members, rows_each = resample.shape
+        picks = torch.randint(rows_each, (steps, members, self.config.batch), generator=generator).to(device)
         optimiser = torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.config.lr, steps)
-        for _ in range(steps):
-            pick = torch.randint(resample.shape[1], (len(resample), self.config.batch), generator=generator)
-            rows = resample.gather(1, pick).to(device)
+        for pick in picks:
+            rows = resample.gather(1, pick)
             loss = (self(inputs[rows]) - labels[rows]).square().mean((1, 2)).sum()
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)

@@ -11,8 +11,8 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +30,7 @@ from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import load_scenario
 from landbridge.spec import require_new
 from landbridge.task import load_task
-from landbridge.training import ranks
+from landbridge.training import loop, ranks
 from landbridge.training.assembly import build
 from landbridge.training.config import TrainConfig, only_used, write_atomic
 from landbridge.training.dataset import Normaliser, Transitions, open_domains
@@ -41,6 +41,8 @@ from landbridge.training.policy import Actor
 from landbridge.training.run import CONFIG, DIAGNOSTICS, Inputs, read_run, refuse_others
 from landbridge.training.stream import Stream, digests, read_domains
 from landbridge.training.trainer import Trainer, read_checkpoint
+
+Scorer = Callable[[int], dict[str, float | str]]  # of the step
 
 SCORES = 10  # points of the learning curve
 SCORE_EPISODES = 10
@@ -53,6 +55,7 @@ def train(
     target: Path | None = None,
     robot: str = "furuta",
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig(),  # noqa: B008 (frozen)
+    seeds: tuple[int, ...] = (),
     score: str | None = None,
     scratch: Path | None = None,
     resume: bool = False,
@@ -74,6 +77,8 @@ def train(
         target: Target dataset (robot or twin).
         robot: Name of a robot, or a folder with robot.yaml.
         config: Hyperparameters.
+        seeds: In place of --seed: a run with each, in folders of their own in `out`, all as one batch of networks: on a
+            GPU several cost hardly more time than one.
         score: Scenario on which to score the policy in Bullet ten times during the run, for the learning curve; no
             choice is made by it.
         scratch: Folder on a disk for the source's rows while the run lasts, where memory is too small for them.
@@ -82,11 +87,43 @@ def train(
         resume: Continue the run in `out` with its own configuration, to the last bit as if never interrupted.
     """
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
-    inputs, run = Inputs(robot, source, target, scratch, score), None
+    inputs = Inputs(robot, source, target, scratch, score)
+    if not seeds:
+        opened = [_open(out, config, inputs, resume)]
+    else:
+        folders = [out / f"seed{seed}" for seed in seeds]
+        opened = [
+            _open(folder, replace(config, seed=seed), inputs, resume and folder.exists())
+            for folder, seed in zip(folders, seeds, strict=True)
+        ]
+    _train(opened)
+    figures = [_report(run.trainer, run.fit_seconds) if ranks.leads() else {} for run in opened]
+    if any(run.trainer.step < run.trainer.config.steps for run in opened):
+        raise KeyboardInterrupt
+    return {f"seed{seed}": of for seed, of in zip(seeds, figures, strict=True)} if seeds else figures[0]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to train.
+
+    Attributes:
+        scorer: Of its learning curve.
+        fit_seconds: What it took to fit the alignment.
+    """
+
+    trainer: Trainer
+    scorer: Scorer
+    fit_seconds: float
+
+
+def _open(out: Path, config: TrainConfig, inputs: Inputs, resume: bool) -> Run:
+    """Begin the run in `out`, or go on with it."""
+    run = None
     if resume:
         run = read_run(out)
         refuse_others(out, run, config, inputs)
-        config, inputs = TrainConfig.from_json(run["train"]), Inputs.of(run, out, scratch)
+        config, inputs = TrainConfig.from_json(run["train"]), Inputs.of(run, out, inputs.scratch)
     elif out.exists():
         raise InputError(out, "already exists", "choose another --out, remove it, or add --resume")
     else:
@@ -106,11 +143,7 @@ def train(
     ranks.wait()  # the others have seen that `out` is new
     if not resume and ranks.leads():
         _write_config(out, machine, inputs, data, config)
-    _train(trainer, _scorer(trainer, data.normaliser, machine, inputs.score))
-    figures = _report(trainer, fit_seconds) if ranks.leads() else {}
-    if trainer.step < config.steps:
-        raise KeyboardInterrupt
-    return figures
+    return Run(trainer, _scorer(trainer, data.normaliser, machine, inputs.score), fit_seconds)
 
 
 def helped(arguments: list[str]) -> Callable[..., dict[str, Any]]:
@@ -187,9 +220,6 @@ def _write_config(out: Path, robot: Robot, inputs: Inputs, data: Data, config: T
     write_atomic(out / CONFIG, (json.dumps(plain, indent=2) + "\n").encode())
 
 
-Scorer = Callable[[int], dict[str, float | str]]
-
-
 def _scorer(trainer: Trainer, normaliser: Normaliser, robot: Robot, scenario: str | None) -> Scorer:
     """A function of the step that gives `success` and `return` when it is time for a point of the learning curve."""
     if scenario is None:
@@ -211,27 +241,26 @@ def _scorer(trainer: Trainer, normaliser: Normaliser, robot: Robot, scenario: st
     return at
 
 
-def _train(trainer: Trainer, scorer: Scorer) -> None:
-    """Run to the end or to a Ctrl-C; the first rank with a progress bar, metrics.csv and TensorBoard."""
-    if not ranks.leads():
-        with _interruptible() as stop:
-            trainer.run(lambda step, metrics: None, stop)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    config, folder = trainer.config, trainer.folder
-    name = f"{config.agent} {config.alignment}"
-    with (
-        _interruptible() as stop,
-        Log(folder, trainer.step) as log,
-        Progress(*columns, console=Console(stderr=True)) as progress,
-    ):
-        bar = progress.add_task(name, total=config.steps, completed=trainer.step)
+def _train(opened: list[Run]) -> None:
+    """Run to the end or to a Ctrl-C; the first rank with a progress bar, and metrics.csv and TensorBoard of each."""
+    trainers = [run.trainer for run in opened]
+    with _interruptible() as stop, ExitStack() as stack:
+        if not ranks.leads():
+            loop.run(trainers, lambda trainer, metrics: None, stop)
+            return
+        logs = {run.trainer: stack.enter_context(Log(run.trainer.folder, run.trainer.step)) for run in opened}
+        scorers = {run.trainer: run.scorer for run in opened}
+        lead, several = trainers[0], f", {len(trainers)} seeds" if len(trainers) > 1 else ""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        progress = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
+        name = f"{lead.config.agent} {lead.config.alignment}{several}"
+        bar = progress.add_task(name, total=lead.config.steps, completed=lead.step)
 
-        def on_block(step: int, metrics: dict[str, float]) -> None:
-            log.write(step, metrics | scorer(step))
-            progress.update(bar, completed=step)
+        def on_block(trainer: Trainer, metrics: dict[str, float]) -> None:
+            logs[trainer].write(trainer.step, metrics | scorers[trainer](trainer.step))
+            progress.update(bar, completed=trainer.step)
 
-        trainer.run(on_block, stop)
+        loop.run(trainers, on_block, stop)
 
 
 @contextmanager

@@ -1,10 +1,10 @@
-"""The training loop: blocks of steps, between which everything slow happens."""
+"""One training run: its data, its blocks of steps and its checkpoint."""
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from landbridge.training.alignments.base import Alignment
 from landbridge.training.config import BLOCK, TrainConfig, write_atomic
 from landbridge.training.dataset import unpack
 from landbridge.training.stretches import Stretches
+from landbridge.training.update import Rows, Update
+
+Block = Generator[Rows, Tensor, dict[str, float]]  # gives the rows of each step, takes its metrics; means in the end
 
 CHECKPOINT = "checkpoint.pt"
-CHECKPOINT_SECONDS = 60.0
 CHUNK = 4  # steps whose rows are gathered and weighed at once; more leave the cache
 
 
@@ -34,6 +36,9 @@ class Trainer:
     reads, so a resumed run is bit-equal to an uninterrupted one. Of a source on disk (`Stretches`) a block draws from
     the rows that are read for it. Under `torchrun` every rank draws the same indices and trains on its share of them;
     the first one writes.
+
+    A block does not take its steps itself: it gives the rows of each to who drives it (`landbridge.training.loop`), so
+    that several trainers can be driven at once.
 
     Args:
         source, target: Packed rows (N, width) of `landbridge.training.dataset.pack`, or None where the alignment uses
@@ -56,6 +61,8 @@ class Trainer:
         self.source = None if isinstance(source, Stretches) else source
         self.target = target
         self.step = 0
+        self.place = 0  # of its agent in `update`
+        self.update = Update([agent], config.compile)
         self.seconds = {"agent": 0.0, "alignment": 0.0}
         self._generator = torch.Generator().manual_seed(config.seed)
         both = source is not None and target is not None
@@ -74,33 +81,19 @@ class Trainer:
         weights[source:] = self.config.policy_share
         return weights / weights.mean()
 
-    def run(self, on_block: Callable[[int, dict[str, float]], None], stop: Callable[[], bool]) -> None:
-        """Train to `config.steps`, calling `on_block(step, metrics)` after each block; end early when `stop()`.
+    def block(self, until: int) -> Block:
+        """Up to BLOCK steps, to the step `until` at the latest; returns the mean of each metric over them.
 
         Raises:
             InputError: A loss or a parameter is NaN or Inf; the offending rows are in `nan_batch.npz`, the last
                 checkpoint is good.
         """
-        if self.step == self.config.steps:  # killed between its last checkpoint and its diagnostics
-            self._refresh()
-            return
-        self.save()  # there is a good one from the first step on
-        saved = time.monotonic()
-        while self.step < self.config.steps and not ranks.any_of(stop()):
-            metrics = self.block(min(BLOCK, self.config.steps - self.step))
-            on_block(self.step, metrics)
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                self.save()
-                saved = time.monotonic()
-        self.save()
-
-    def block(self, steps: int) -> dict[str, float]:
-        """Take `steps` steps; returns the mean of each metric over them."""
+        steps = min(BLOCK, until - self.step)
         start = time.perf_counter()
         if self.stretches is not None:
             self.source = self.stretches.pool(self.step // BLOCK).to(self.agent.generator.device)
         aligned = -time.perf_counter()
-        self._refresh()
+        self.refresh()
         aligned += time.perf_counter()
         domains = zip((self.source, self.target), self._drawn, strict=True)
         picks = [
@@ -112,8 +105,8 @@ class Trainer:
             begin = time.perf_counter()
             rows, weights = self._gather(mine, first)
             aligned += time.perf_counter() - begin
-            for i, chosen in enumerate(zip(rows, weights, strict=True)):
-                shown.append(self.agent.update(*chosen, self.step + first + i))
+            for chosen in zip(rows, weights, strict=True):
+                shown.append((yield chosen))
         means = torch.stack(shown)
         ranks.average_(means)
         table = means.cpu()
@@ -124,7 +117,8 @@ class Trainer:
         figures = dict(zip(self.agent.metrics, table.mean(0).tolist(), strict=True))
         return figures | {k: v for k, v in self.alignment.diagnostics().figures.items() if not k.startswith("heldout")}
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Bring the alignment up to date with the value function."""
         if self.source is not None or self.stretches is not None:
             self.alignment.refresh(self._value, self.step / self.config.steps)
 
@@ -176,7 +170,7 @@ class Trainer:
         state = {
             "step": self.step,
             "agent": self.agent.state_dict(),
-            "optimiser": self.agent.optimiser.state_dict(),
+            "optimiser": self.update.state_dict(self.place),
             "alignment": self.alignment.state_dict(),
             "generator": self._generator.get_state(),
             "noise": self.agent.generator.get_state(),
@@ -195,8 +189,8 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         restore(self.agent, state["agent"], self.folder)
         try:
-            self.agent.optimiser.load_state_dict(state["optimiser"])
-        except ValueError as error:
+            self.update.load_state_dict(self.place, state["optimiser"])
+        except (ValueError, IndexError) as error:
             raise _of_another_version(self.folder, error) from error
         self._generator.set_state(state["generator"])
         self.agent.generator.set_state(state["noise"])

@@ -35,6 +35,7 @@ from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.assembly import assemble
 from landbridge.training.config import AgentName, AlignmentName, TrainConfig
 from landbridge.training.dataset import Normaliser, Transitions
+from landbridge.training.loop import run
 from landbridge.training.policy import Actor
 from landbridge.training.statistics import bootstrap, paired_difference
 
@@ -143,7 +144,7 @@ def _run(study: Study, data: dict[str, Transitions], arm: AlignmentName, seed: i
     used = {name: rows for name, rows in data.items() if name in ALIGNMENTS[arm].domains}
     normaliser = Normaliser.of(list(used.values()), task.observer.names)
     trainer = assemble(folder, used, normaliser, task, None, config)
-    trainer.run(lambda step, metrics: None, lambda: False)
+    run([trainer], lambda trainer, metrics: None, lambda: False)
     returns = score(study, Actor(trainer.agent, normaliser))
     found = {"asked": asked, "returns": returns.tolist(), "diagnostics": trainer.alignment.diagnostics().figures}
     path.write_text(json.dumps(found))

@@ -69,7 +69,7 @@ class Stages:
             bars = {arm: progress.add_task(arm, total=steps, start=False) for arm in commands}
             try:
                 while waiting or active:
-                    while waiting and len(active) < (os.cpu_count() or 1):
+                    while waiting and len(active) < len(os.sched_getaffinity(0)):
                         arm = waiting.pop(0)
                         progress.start_task(bars[arm])
                         active[arm] = _start(commands[arm], runs / f"{arm}.json", runs / f"{arm}.log")

@@ -41,7 +41,7 @@ from landbridge.training.export import to_onnx
 from landbridge.training.policy import load_actor
 from landbridge.training.predictor import PredictorConfig
 from landbridge.training.train import train
-from landbridge.training.trainer import Trainer, read_checkpoint
+from landbridge.training.trainer import Block, Trainer, read_checkpoint
 
 from .conftest import BLOCK, Data
 
@@ -119,14 +119,14 @@ def test_every_agent_and_alignment_trains_and_resumes_to_the_bit(
     train(tmp_path / "whole", data.source, data.target, config=config)
     block = Trainer.block
 
-    def until_killed(self: Trainer, steps: int) -> dict[str, float]:
+    def until_killed(self: Trainer, until: int) -> Block:
         if self.step > 0:
             raise ConnectionAbortedError
-        return block(self, steps)
+        return block(self, until)
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "block", until_killed)
-        patched.setattr("landbridge.training.trainer.CHECKPOINT_SECONDS", 0.0)
+        patched.setattr("landbridge.training.loop.CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(ConnectionAbortedError):
             train(tmp_path / "cut", data.source, data.target, config=config)
     assert read_checkpoint(tmp_path / "cut")["step"] == BLOCK
@@ -167,7 +167,6 @@ def test_a_row_of_weight_zero_has_no_influence(name: str) -> None:
     config: AgentConfig = dataclasses.replace(getattr(SMALL, name), weigh=("q", "v", "pi"))
     torch.manual_seed(0)
     agent = AGENTS[name](3, 2, config, steps=10)
-    agent.build_optimiser(torch.device("cpu"), 0)
     rows = torch.randn(8, 2 * 3 + 2 + 2)
     rows[:, 3:5] = rows[:, 3:5].tanh()
     weights, noise = torch.tensor([1.0, 2.0, 0.5, 1.0, 0.0, 0.0, 0.0, 0.0]), torch.randn(8, agent.noise_size)

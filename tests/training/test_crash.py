@@ -23,8 +23,8 @@ from .conftest import BLOCK, Data, kill_when
 
 STEPS = 10 * BLOCK
 EACH_BLOCK = (
-    "import sys, landbridge.training.trainer as t, landbridge.cli as c; "
-    f"t.BLOCK = {BLOCK}; t.CHECKPOINT_SECONDS = 0; sys.exit(c.main())"
+    "import sys, landbridge.training.trainer as t, landbridge.training.loop as l, landbridge.cli as c; "
+    f"t.BLOCK = {BLOCK}; l.CHECKPOINT_SECONDS = 0; sys.exit(c.main())"
 )
 
 

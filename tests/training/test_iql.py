@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from landbridge.training.agents.iql import IQL, IQLConfig, expectile_loss
 from landbridge.training.dataset import Batch
+from landbridge.training.update import Update
 
 NO_NOISE = torch.zeros(2, 0)
 
@@ -116,7 +117,7 @@ def test_one_summed_loss_is_the_same_algorithm_as_three_updates_in_turn() -> Non
     config = IQLConfig(hidden=(8, 8))
     summed, separate = IQL(2, 1, config, 10), IQL(2, 1, config, 10)
     separate.load_state_dict(summed.state_dict())
-    summed.build_optimiser(torch.device("cpu"), 0)
+    update = Update([summed])
     optimisers = [
         torch.optim.Adam(parameters, lr=config.lr)
         for parameters in (separate.v.parameters(), separate.q.parameters(), separate.policy.parameters())
@@ -136,7 +137,7 @@ def test_one_summed_loss_is_the_same_algorithm_as_three_updates_in_turn() -> Non
         with torch.no_grad():
             for target, online in zip(separate.q_target.parameters(), separate.q.parameters(), strict=True):
                 target.lerp_(online, config.polyak)
-        summed.update(ROWS, ONES, step)
+        update([(ROWS, ONES)], step)
     for name, value in summed.state_dict().items():
         if name.startswith("policy_average"):
             continue
@@ -146,12 +147,11 @@ def test_one_summed_loss_is_the_same_algorithm_as_three_updates_in_turn() -> Non
 @torch._inductor.config.patch(compile_threads=1)  # of one graph: more processes would take longer to import torch
 def test_the_compiled_update_equals_the_eager_one() -> None:
     torch.manual_seed(0)
-    eager, compiled = (IQL(2, 1, IQLConfig(hidden=(8,)), 20, compiled=yes) for yes in (False, True))
+    eager, compiled = (IQL(2, 1, IQLConfig(hidden=(8,)), 20) for _ in range(2))
     compiled.load_state_dict(eager.state_dict())
-    for made in (eager, compiled):
-        made.build_optimiser(torch.device("cpu"), 0)
+    updates = [Update([eager]), Update([compiled], compiled=True)]
     for step in range(10):
-        shown = [made.update(ROWS, ONES, step) for made in (eager, compiled)]
+        (shown,) = zip(*(update([(ROWS, ONES)], step) for update in updates), strict=True)
         torch.testing.assert_close(shown[0], shown[1], rtol=1e-5, atol=1e-6)
     for name, value in eager.state_dict().items():
         torch.testing.assert_close(value, compiled.state_dict()[name], rtol=0, atol=2e-6, msg=name)
@@ -160,10 +160,9 @@ def test_the_compiled_update_equals_the_eager_one() -> None:
 def test_the_deployed_policy_is_the_average_of_the_run() -> None:
     torch.manual_seed(0)
     made = IQL(2, 1, IQLConfig(hidden=(4,), averaging=0.5), steps=8)
-    made.build_optimiser(torch.device("cpu"), 0)
-    seen = []
+    update, seen = Update([made]), []
     for step in range(6):
-        made.update(ROWS, ONES, step)
+        update([(ROWS, ONES)], step)
         seen.append(made.policy.log_std.item())
     # the plain mean of the first 4 = 0.5 * 8 steps, then an exponential one with that horizon
     expected = sum(seen[:4]) / 4

@@ -38,8 +38,9 @@ ROBOT = load_robot("furuta")
 NAMES = [f"column {i}" for i in range(8)]
 STEPS = 10 * BLOCK
 CLI = (
-    "import sys, landbridge.training.trainer as t, landbridge.training.stream as s, landbridge.cli as c; "
-    f"t.BLOCK = {BLOCK}; t.CHECKPOINT_SECONDS = 0; s.CHUNK = 400; sys.exit(c.main())"
+    "import sys, landbridge.training.trainer as t, landbridge.training.loop as l, landbridge.training.stream as s; "
+    "import landbridge.cli as c; "
+    f"t.BLOCK = {BLOCK}; l.CHECKPOINT_SECONDS = 0; s.CHUNK = 400; sys.exit(c.main())"
 )
 
 

@@ -21,7 +21,7 @@ from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import Normaliser, Transitions, load_domains, pack, unpack
 from landbridge.training.predictor import PredictorConfig
 from landbridge.training.train import train
-from landbridge.training.trainer import Trainer, read_checkpoint
+from landbridge.training.trainer import Block, Trainer, read_checkpoint
 
 from .conftest import BLOCK, Data
 
@@ -63,12 +63,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, data: Data, m
     train(tmp_path / "whole", data.source, data.target, config=config())
     block, seen = Trainer.block, []
 
-    def until_killed(self: Trainer, steps: int) -> dict[str, float]:
+    def until_killed(self: Trainer, until: int) -> Block:
         if len(seen) == 1:
             self.save()
             raise KeyboardInterrupt
-        seen.append(steps)
-        return block(self, steps)
+        seen.append(until)
+        return block(self, until)
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "block", until_killed)

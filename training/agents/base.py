@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,10 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils import parameters_to_vector
 
 from landbridge.spec import Positive, Share
-from landbridge.training import ranks
 from landbridge.training.dataset import Batch, unpack
 
 
@@ -40,7 +38,7 @@ class AgentConfig:
 
 
 class Agent(nn.Module, ABC):
-    """Base: one summed loss, one backward pass, one Adam step, then the target networks.
+    """Base: networks and their losses; `landbridge.training.update` takes the gradient steps.
 
     A subclass builds its networks, among them `policy` whose `forward` is the deterministic action, and gives `losses`.
     Target networks are copies, named as {target: online}. What is deployed is `policy_average`, the average of the
@@ -49,10 +47,12 @@ class Agent(nn.Module, ABC):
 
     Attributes:
         losses_of: Names of the losses, in the order in which `losses` returns them.
-        metrics: Names of the figures of `update`: the losses, then what `losses` shows besides.
+        metrics: Names of the figures of a step: the losses, then what `losses` shows besides.
         target_networks: Target network -> the network it follows.
         cosine: Whether the policy's learning rate decays to zero by a cosine over the run.
         policy_weights: Of the rows of a step in the policy's loss, (N,), besides the alignment's; None: all alike.
+        steps: Gradient steps of the run, for its schedules.
+        generator: Of the noise that `losses` is given, on the device of the parameters.
     """
 
     losses_of: ClassVar[tuple[str, ...]]
@@ -63,10 +63,9 @@ class Agent(nn.Module, ABC):
     policy_average: nn.Module
     policy_weights: Tensor | None = None
 
-    def __init__(self, obs_size: int, action_size: int, config: Any, steps: int, compiled: bool = False) -> None:
+    def __init__(self, obs_size: int, action_size: int, config: Any, steps: int) -> None:
         super().__init__()
-        self.obs_size, self.action_size, self.config = obs_size, action_size, config
-        self._steps, self._compiled = steps, compiled
+        self.obs_size, self.action_size, self.config, self.steps = obs_size, action_size, config, steps
         self.generator = torch.Generator()
         self.build()
         for target, online in (self.target_networks | {"policy_average": "policy"}).items():
@@ -78,7 +77,7 @@ class Agent(nn.Module, ABC):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the figures that `update` returns."""
+        """Names of the figures of a step."""
         return (*(f"loss_{name}" for name in self.losses_of), *self.shows)
 
     @property
@@ -103,35 +102,11 @@ class Agent(nn.Module, ABC):
             noise: (N, `noise_size`) standard normal.
         """
 
-    def build_optimiser(self, device: torch.device, seed: int) -> None:
-        """Create Adam and the noise generator on the device of the parameters; once, after moving the module."""
-        self._trained: dict[str, Tensor] = {name: p for name, p in self.named_parameters() if p.requires_grad}
-        policy = {name: p for name, p in self._trained.items() if name.startswith("policy.")}
-        rest = {name: p for name, p in self._trained.items() if name not in policy}
-        self._groups = [(_flatten(group), list(group)) for group in (policy, rest) if group]
-        self._gradients = [torch.zeros_like(flat) for flat, _ in self._groups]
-        groups = [{"params": [flat]} for flat, _ in self._groups]
-        self.optimiser = torch.optim.Adam(groups, lr=self.config.lr, fused=True)
-        self.generator = torch.Generator(device).manual_seed(seed)
-        self._followed: dict[str, tuple[list[Tensor], list[Tensor]]] = {
-            target: ([*self.get_submodule(target).parameters()], [*self.get_submodule(online).parameters()])
-            for target, online in (self.target_networks | {"policy_average": "policy"}).items()
-        }
-        gradient = torch.func.grad(self._loss, has_aux=True)
-        self._gradient = torch.compile(gradient, dynamic=False) if self._compiled else gradient
-
     def weight_of(self, name: str, weights: Tensor) -> Tensor:
         """The row weights (N,) of the loss `name`."""
         assert weights.ndim == 1
         rows = weights if name in self.config.weigh else torch.ones_like(weights)
         return rows if name != "pi" or self.policy_weights is None else rows * self.policy_weights
-
-    def _loss(
-        self, trained: dict[str, Tensor], rows: Tensor, weights: Tensor, noise: Tensor, policy: bool
-    ) -> tuple[Tensor, Tensor]:
-        """`forward` as a function of the parameters, so that it compiles together with its gradient."""
-        answer: tuple[Tensor, Tensor] = torch.func.functional_call(self, trained, (rows, weights, noise, policy))
-        return answer
 
     def forward(self, rows: Tensor, weights: Tensor, noise: Tensor, policy: bool) -> tuple[Tensor, Tensor]:
         """Summed loss of packed rows (N, .) with weights (N,), and the `metrics` as one vector."""
@@ -141,44 +116,7 @@ class Agent(nn.Module, ABC):
         )
         return torch.stack(counted).sum(), torch.stack([*losses, *shown]).detach()
 
-    def update(self, rows: Tensor, weights: Tensor, step: int) -> Tensor:
-        """One gradient step on the packed rows of all ranks; returns this one's `metrics` vector, still on the device.
-
-        A loss that is a mean over rows has the gradient of the global batch; TD3+BC's lambda is of this rank's rows.
-        """
-        size = (len(rows) * ranks.count(), self.noise_size)
-        noise = ranks.share(torch.randn(size, generator=self.generator, device=rows.device))
-        turn = self.updates_policy(step)
-        with torch.no_grad():  # no gradient of the gradient
-            gradients, shown = self._gradient(self._trained, rows, weights, noise, turn)
-        for (flat, names), buffer in zip(self._groups, self._gradients, strict=True):
-            flat.grad = None  # Adam leaves one without gradient, and its moments, alone
-            if turn or not names[0].startswith("policy."):
-                flat.grad = torch.cat([gradients[name].flatten() for name in names], out=buffer)
-                ranks.average_(buffer)
-        if self.cosine:
-            self.optimiser.param_groups[0]["lr"] = self.config.lr * 0.5 * (1 + math.cos(math.pi * step / self._steps))
-        self.optimiser.step()
-        if turn:
-            for target in self.target_networks:
-                self._follow(target, self.config.polyak)
-        horizon = min(step + 1.0, self.config.averaging * self._steps)  # the plain mean at first
-        self._follow("policy_average", 1 / max(1.0, horizon))
-        return shown
-
     @property
     def is_finite(self) -> bool:
         """Whether every trained parameter is a number."""
-        return all(bool(flat.isfinite().all()) for flat, _ in self._groups)
-
-    @torch.no_grad()
-    def _follow(self, target: str, rate: float) -> None:
-        followers, leaders = self._followed[target]
-        torch._foreach_lerp_(followers, leaders, rate)
-
-
-def _flatten(parameters: dict[str, Tensor]) -> nn.Parameter:
-    """One vector of all `parameters`, which become views of it: one Adam step, or one reduction, for all of them."""
-    flat = nn.Parameter(parameters_to_vector(parameters.values()).detach().clone())
-    vector_to_parameters(flat, parameters.values())
-    return flat
+        return bool(parameters_to_vector(p for p in self.parameters() if p.requires_grad).isfinite().all())
