@@ -52,10 +52,20 @@ class Graph:
         self.inputs = buffers(path, "input", _ends(self.session.get_inputs()), inputs)
         self.outputs = buffers(path, "output", _ends(self.session.get_outputs()), outputs)
         binding = self.session.io_binding()
-        for bind, bound in ((binding.bind_input, self.inputs), (binding.bind_output, self.outputs)):
-            for name, buffer in bound.items():
-                bind(name, "cpu", 0, np.float32, list(buffer.shape), buffer.ctypes.data)
-        self.run: Callable[[], None] = partial(self.session.run_with_iobinding, binding)
+        ends = [
+            [partial(bind, name, "cpu", 0, np.float32, list(buffer.shape), buffer.ctypes.data) for name, buffer in bound]
+            for bind, bound in ((binding.bind_input, self.inputs.items()), (binding.bind_output, self.outputs.items()))
+        ]
+        for bind in (*ends[0], *ends[1]):
+            bind()
+        compute = partial(self.session.run_with_iobinding, binding)
+
+        def bound_anew() -> None:  # onnxruntime copies an input to a GPU when it is bound, and not again when it runs
+            for bind in ends[0]:
+                bind()
+            compute()
+
+        self.run: Callable[[], None] = compute if self.provider == CPU else bound_anew
 
     def again(self) -> Graph:
         """The same graph in a session of its own, which has not run yet."""
