@@ -51,25 +51,25 @@ class Graph:
         self.provider: str = self.session.get_providers()[0]
         self.inputs = buffers(path, "input", _ends(self.session.get_inputs()), inputs)
         self.outputs = buffers(path, "output", _ends(self.session.get_outputs()), outputs)
-        binding = self.session.io_binding()
-        ends = [
-            [partial(bind, name, "cpu", 0, np.float32, list(buffer.shape), buffer.ctypes.data) for name, buffer in bound]
-            for bind, bound in ((binding.bind_input, self.inputs.items()), (binding.bind_output, self.outputs.items()))
-        ]
-        for bind in (*ends[0], *ends[1]):
-            bind()
-        compute = partial(self.session.run_with_iobinding, binding)
-
-        def bound_anew() -> None:  # onnxruntime copies an input to a GPU when it is bound, and not again when it runs
-            for bind in ends[0]:
-                bind()
-            compute()
-
-        self.run: Callable[[], None] = compute if self.provider == CPU else bound_anew
+        self._binding = self.session.io_binding()
+        _bind(self._binding.bind_input, self.inputs)
+        _bind(self._binding.bind_output, self.outputs)
+        on_cpu = partial(self.session.run_with_iobinding, self._binding)
+        self.run: Callable[[], None] = on_cpu if self.provider == CPU else self._run_on_gpu
 
     def again(self) -> Graph:
         """The same graph in a session of its own, which has not run yet."""
         return Graph(*self._made_from)
+
+    def _run_on_gpu(self) -> None:
+        """Inputs are bound again: onnxruntime copies one to a GPU when it is bound, and not when it runs."""
+        _bind(self._binding.bind_input, self.inputs)
+        self.session.run_with_iobinding(self._binding)
+
+
+def _bind(bind: Callable[..., None], bound: Mapping[str, NDArray[np.float32]]) -> None:
+    for name, buffer in bound.items():
+        bind(name, "cpu", 0, np.float32, list(buffer.shape), buffer.ctypes.data)
 
 
 def open_session(

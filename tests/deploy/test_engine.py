@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 from landbridge.bundle import read_bundle
 from landbridge.deploy.accept import compare, engine
 from landbridge.deploy.engine import (
+    CUDA,
     NATIVE,
     TENSORRT,
     EngineKey,
@@ -104,11 +106,50 @@ def test_tensorrt_that_cannot_run_is_left_out_loudly(
         load_policy(bundle, (TENSORRT,), strict=True)
 
 
+class GpuSession(ort.InferenceSession):  # type: ignore[misc]
+    """A session on an emulated GPU: an input is copied there when it is bound, as onnxruntime's CUDA provider does."""
+
+    def get_providers(self) -> list[str]:
+        return [CUDA, CPU]
+
+    def io_binding(self) -> GpuSession:
+        self.there: dict[str, np.ndarray] = {}
+        self.back: dict[str, np.ndarray] = {}
+        return self
+
+    def bind_input(self, name: str, device: str, index: int, kind: type, shape: list[int], address: int) -> None:
+        self.there[name] = floats(address, shape).copy()
+
+    def bind_output(self, name: str, device: str, index: int, kind: type, shape: list[int], address: int) -> None:
+        self.back[name] = floats(address, shape)
+
+    def run_with_iobinding(self, binding: GpuSession) -> None:
+        for name, value in zip(self.back, self.run([*self.back], self.there), strict=True):
+            self.back[name][:] = value
+
+
+def floats(address: int, shape: list[int]) -> np.ndarray:
+    pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
+    return np.ctypeslib.as_array(pointer, tuple(shape))
+
+
+def test_a_gpu_is_given_each_observation(
+    tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ort.get_available_providers()
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, *real])
+    monkeypatch.setattr(ort, "InferenceSession", lambda *args, **kwargs: GpuSession(args[0], args[1], providers=[CPU]))
+    policy = load_policy(read_bundle(linear_bundle(tmp_path / "b", WEIGHT)), (CUDA,), strict=True)
+    assert policy.provider == CUDA
+    for scale in (1, -1):
+        obs = scale * np.linspace(-1, 1, 8, dtype=np.float32)
+        np.testing.assert_allclose(policy(obs), np.tanh(obs @ WEIGHT), atol=1e-5)
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("provider", ["CUDAExecutionProvider", TENSORRT])
+@pytest.mark.parametrize("provider", [CUDA, TENSORRT])
 def test_golden_vectors_on_the_gpu(tmp_path: Path, linear_bundle: Callable[..., Path], provider: str) -> None:
-    if provider not in ort.get_available_providers():
-        pytest.skip(f"onnxruntime here has no {provider}: {ort.get_available_providers()}")
+    require(provider)
     bundle = read_bundle(linear_bundle(tmp_path / "b", WEIGHT))
     policy = load_policy(bundle, (provider,), strict=True)
     assert policy.provider == provider
@@ -116,6 +157,14 @@ def test_golden_vectors_on_the_gpu(tmp_path: Path, linear_bundle: Callable[..., 
     np.testing.assert_allclose(policy(obs), np.tanh(obs @ WEIGHT), atol=1e-5)
     if provider == TENSORRT:
         assert list(engine_key(bundle.files["policy.onnx"]).folder.glob("*.engine"))
+
+
+def require(provider: str) -> None:
+    """Skip where onnxruntime lacks the provider, or lists it without the library that it needs."""
+    if provider not in ort.get_available_providers():
+        pytest.skip(f"onnxruntime here has no {provider}: {ort.get_available_providers()}")
+    if provider == TENSORRT:
+        pytest.importorskip("tensorrt", reason=f"{provider} is listed, and TensorRT is not installed")
 
 
 @pytest.fixture
@@ -219,8 +268,7 @@ def test_a_build_without_a_gpu_is_refused_before_anything_is_built(
 def test_an_engine_of_onnxruntime_is_built_accepted_and_found_again(
     tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:
-    if TENSORRT not in ort.get_available_providers():
-        pytest.skip(f"onnxruntime here has no {TENSORRT}: {ort.get_available_providers()}")
+    require(TENSORRT)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = linear_bundle(tmp_path / "b", WEIGHT)
     figures = engine("build", path, precision, TENSORRT, episodes=2)
