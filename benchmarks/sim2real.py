@@ -266,7 +266,8 @@ def _write(study: Study) -> None:
         for arm in study.chosen
         if arm != "none"
     }
-    config = {key: value for key, value in vars(study).items() if key != "work"} | {"arms": study.chosen}
+    shares = {name: getattr(TrainConfig, name) for name in ("target_share", "policy_share")}  # what `train` begins with
+    config = {key: value for key, value in vars(study).items() if key != "work"} | {"arms": study.chosen} | shares
     results = {"commit": commit(), "study": config, "places": places, "minus_mix": paired}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{study.name}.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -100,7 +100,11 @@ def train(
     figures = [_report(run.trainer, run.fit_seconds) if ranks.leads() else {} for run in opened]
     if any(run.trainer.step < run.trainer.config.steps for run in opened):
         raise KeyboardInterrupt
-    return {f"seed{seed}": of for seed, of in zip(seeds, figures, strict=True)} if seeds else figures[0]
+    if not seeds or not ranks.leads():
+        return figures[0]
+    shown = ("step", "updates_per_s", "fit_seconds")  # the rest is in each folder
+    each = zip(opened, figures, strict=True)
+    return {"runs": [{"run": str(run.trainer.folder), **{name: of[name] for name in shown}} for run, of in each]}
 
 
 @dataclass(frozen=True)
