@@ -148,6 +148,7 @@ def _race(disk: Trainer, stretches: Stretches, options: Options) -> dict[str, ND
     stretches.file.readinto(rows.data)
     os.fsync(stretches.file.fileno())  # the page cache forgets only what is written
     memory = Trainer(disk.config, disk.agent, disk.alignment, torch.from_numpy(rows), disk.target, options.work)
+    _block(memory)  # compiles
     rates: dict[str, list[float]] = {"disk": [], "memory": []}
     for _ in range(options.rounds):
         for name, trainer in (("disk", disk), ("memory", memory)):
