@@ -17,12 +17,13 @@ $(STAMP): pyproject.toml constraints.txt ros2_ws/src/landbridge_nodes/setup.cfg
 demo: setup
 	$(BIN)/landbridge demo
 
-# What runs in real time, ROS graphs and boards on a pty, has the machine to itself; the rest shares its cores.
+# What runs in real time mostly waits: ROS graphs one after another, boards and buses on a pty beside them, and nothing
+# else on the machine. The rest shares its cores.
 REAL_TIME := tests/ros tests/faults tests/hil
 
 test: setup
-	$(BIN)/pytest --durations 5 --numprocesses auto --dist loadfile $(REAL_TIME:%=--ignore %)
-	$(BIN)/pytest --durations 5 $(REAL_TIME)
+	$(BIN)/pytest --durations 5 --numprocesses auto $(REAL_TIME:%=--ignore %)
+	$(BIN)/pytest --durations 5 --numprocesses 2 $(REAL_TIME)
 
 # The properties on examples that no run has seen; what fails is worth a test of its own.
 explore: setup

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from untrained import write_untrained
+from xdist.scheduler import LoadScopeScheduling
 
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
@@ -34,19 +36,37 @@ settings.register_profile("explore", max_examples=2000, deadline=None)  # `make 
 settings.load_profile("suite")
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """A file goes to one worker, as with `--dist loadfile`; those in real time by folder."""
+    return Scheduling(config, log)
+
+
+class Scheduling(LoadScopeScheduling):
+    """ROS graphs run one after another, boards and buses on a pty beside them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return stalls.GROUPS.get(Path(file).parts[1], file)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Tests in real time: see `stalls`."""
-    if item.path.relative_to(REPOSITORY / "tests").parts[0] not in stalls.FOLDERS:
+    if _folder(item) not in stalls.GROUPS:
         return None
     stalls.run(item, nextitem)
     return True
 
 
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(REPOSITORY / "tests").parts[0]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which tests were repeated."""
-    for line in stalls.repeated:
-        terminalreporter.write_line(f"REPEATED {line}")
+    for report in itertools.chain(*terminalreporter.stats.values()):
+        for line in stalls.repetitions(report):
+            terminalreporter.write_line(f"REPEATED {line}")
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +87,7 @@ def new_ros_domain() -> Callable[[pytest.MonkeyPatch], None]:
     """Puts what is started next into a ROS domain of its own, on this machine only."""
 
     def enter(patch: pytest.MonkeyPatch) -> None:
-        domain = 1 + next(_DOMAINS) % 100  # above 101 DDS would use the ports that Linux hands out to clients
+        domain = 1 + 25 * (_WORKER % 4) + next(_DOMAINS) % 25  # above 101 DDS would use the ports of Linux' clients
         patch.setenv("ROS_DOMAIN_ID", str(domain))
         environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
         stay_on_this_machine(environment)
@@ -83,7 +103,8 @@ def ros_domain(new_ros_domain: Callable[[pytest.MonkeyPatch], None], monkeypatch
     new_ros_domain(monkeypatch)
 
 
-_DOMAINS = itertools.count(os.getpid() * 7)
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # workers share no domain
+_DOMAINS = itertools.count(os.getpid())
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from functools import cache
 import pytest
 from _pytest.runner import runtestprotocol
 
-FOLDERS = {"ros", "faults", "hil"}  # of tests that run in real time; the Makefile names them too
+GROUPS = {"ros": "graph", "faults": "graph", "hil": "board"}  # folders of tests in real time, as in the Makefile
 STALL_MS = 30.0  # a control period and a half at 50 Hz; a robot counts as silent after three
 ATTEMPTS = 3
 SLEEPER = """
@@ -29,7 +29,7 @@ while True:
         print(worst * 1000, flush=True)
         worst = 0.0
 """
-repeated: list[str] = []  # what the summary says
+REPEATED = "repeated"  # property of a report, which reaches the summary also from a worker of pytest-xdist
 
 
 @cache
@@ -58,8 +58,17 @@ def run(item: pytest.Item, nextitem: pytest.Item | None) -> None:
         failed = any(report.failed for report in reports)
         if not failed or worst < STALL_MS or attempt == ATTEMPTS:
             break
-        repeated.append(f"{item.nodeid}: failed while the machine stood still for {worst:.0f} ms, attempt {attempt}")
+        text = f"{item.nodeid}: failed while the machine stood still for {worst:.0f} ms, attempt {attempt}"
+        item.user_properties.append((REPEATED, text))
         item.session._setupstate.teardown_exact(None)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+
+def repetitions(report: object) -> list[str]:
+    """What is to be said of a test that was repeated, once: by the report of its teardown."""
+    if getattr(report, "when", "") != "teardown":
+        return []
+    assert isinstance(report, pytest.TestReport)
+    return [str(text) for name, text in report.user_properties if name == REPEATED]
