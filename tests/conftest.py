@@ -37,29 +37,23 @@ settings.load_profile("suite")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """A file goes to one worker, as with `--dist loadfile`; those in real time by folder."""
+    """A file goes to one worker, as with `--dist loadfile`; those in real time as `stalls.group` says."""
     return Scheduling(config, log)
 
 
 class Scheduling(LoadScopeScheduling):
-    """ROS graphs run one after another, boards and buses on a pty beside them."""
-
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
-        return stalls.GROUPS.get(Path(file).parts[1], file)
+        return stalls.group(REPOSITORY / file) or file
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Tests in real time: see `stalls`."""
-    if _folder(item) not in stalls.GROUPS:
+    if not stalls.group(item.path):
         return None
     stalls.run(item, nextitem)
     return True
-
-
-def _folder(item: pytest.Item) -> str:
-    return item.path.relative_to(REPOSITORY / "tests").parts[0]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

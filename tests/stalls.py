@@ -9,11 +9,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 from _pytest.runner import runtestprotocol
 
-GROUPS = {"ros": "graph", "faults": "graph", "hil": "board"}  # folders of tests in real time, as in the Makefile
+FOLDERS = {"ros", "faults", "hil"}  # of tests that run in real time; the Makefile names them too
 STALL_MS = 30.0  # a control period and a half at 50 Hz; a robot counts as silent after three
 ATTEMPTS = 3
 SLEEPER = """
@@ -30,6 +31,17 @@ while True:
         worst = 0.0
 """
 REPEATED = "repeated"  # property of a report, which reaches the summary also from a worker of pytest-xdist
+
+
+def group(file: Path) -> str:
+    """Tests of one group run one after another, and beside those of the other; "" for what has no real time.
+
+    One ROS graph at a time: its processes start with real-time priority, and would delay another one. Boards and buses
+    on a pty are short of nothing beside it, but for the graphs on them, `tests/hil/test_graph_*.py`.
+    """
+    if (folder := file.parent.name) not in FOLDERS:
+        return ""
+    return "board" if folder == "hil" and not file.name.startswith("test_graph_") else "graph"
 
 
 @cache
