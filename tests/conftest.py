@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from untrained import write_untrained
 from xdist.scheduler import LoadScopeScheduling
 
 from landbridge.observation import Observer
-from landbridge.robot import load_robot
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import Calibration, Error, Estimate
 from landbridge_nodes.transport import stay_on_this_machine
 
@@ -99,6 +100,16 @@ def ros_domain(new_ros_domain: Callable[[pytest.MonkeyPatch], None], monkeypatch
 
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # workers share no domain
 _DOMAINS = itertools.count(os.getpid())
+
+
+@pytest.fixture(scope="session")
+def brief_furuta(tmp_path_factory: pytest.TempPathFactory) -> Robot:
+    """The furuta with episodes of 2 s, for who waits for whole ones."""
+    folder = shutil.copytree(load_robot("furuta").folder, tmp_path_factory.mktemp("brief") / "furuta")
+    text = (folder / "task.py").read_text()
+    assert text.count("episode_seconds = 6.0") == 1
+    (folder / "task.py").write_text(text.replace("episode_seconds = 6.0", "episode_seconds = 2.0"))
+    return load_robot(folder)
 
 
 @pytest.fixture(scope="session")
@@ -202,7 +213,7 @@ def _linear_bundle(
     weight: NDArray[np.float32],
     graph: bytes | None = None,
     golden_shift: float = 0.0,
-    robot: str = "furuta",
+    robot: str | Path = "furuta",
 ) -> Path:
     """`graph` replaces the policy's own; `golden_shift` is added to the golden actions."""
     spec = load_robot(robot).spec
