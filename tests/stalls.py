@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def run(item: pytest.Item, nextitem: pytest.Item | None) -> None:
             break
         text = f"{item.nodeid}: failed while the machine stood still for {worst:.0f} ms, attempt {attempt}"
         item.user_properties.append((REPEATED, text))
-        item.session._setupstate.teardown_exact(None)
+        with suppress(Exception):  # of what the same failure has left behind
+            item.session._setupstate.teardown_exact(None)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)

@@ -25,7 +25,7 @@ def opened(bus: tuple[str, Emulated]) -> Iterator[Loop]:
     kind, arm_bus = bus
     for words in ("plug", "clear", "reset"):
         arm_bus.order(words)
-    safety = ARM.spec.safety.model_copy(update={"max_command_age_ms": PATIENT_MS, "parking_speed": 3.0})
+    safety = ARM.spec.safety.model_copy(update={"max_command_age_ms": PATIENT_MS, "parking_speed": 2.0})
     spec = ARM.spec.model_copy(update={"safety": safety})
     watchdog = {"watchdog_ms": PATIENT_MS} if kind == "dynamixel" else {}
     with warnings.catch_warnings(action="ignore"), real_time():
