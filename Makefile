@@ -17,13 +17,13 @@ $(STAMP): pyproject.toml constraints.txt ros2_ws/src/landbridge_nodes/setup.cfg
 demo: setup
 	$(BIN)/landbridge demo
 
-# What runs in real time mostly waits: ROS graphs one after another, boards and buses on a pty beside them, and nothing
-# else on the machine. The rest shares its cores.
-REAL_TIME := tests/ros tests/faults tests/hil
+# ROS graphs have the machine to themselves: their processes start with real-time priority. Boards and buses on a pty
+# mostly wait; one worker runs them beside the rest, which shares the cores.
+GRAPHS := tests/ros tests/faults $(wildcard tests/hil/test_graph_*.py)
 
 test: setup
-	$(BIN)/pytest --durations 5 --numprocesses auto $(REAL_TIME:%=--ignore %)
-	$(BIN)/pytest --durations 5 --numprocesses 2 $(REAL_TIME)
+	$(BIN)/pytest --durations 5 --numprocesses $$(($$(nproc) + 1)) $(GRAPHS:%=--ignore %)
+	$(BIN)/pytest --durations 5 $(GRAPHS)
 
 # The properties on examples that no run has seen; what fails is worth a test of its own.
 explore: setup

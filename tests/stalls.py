@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from _pytest.runner import runtestprotocol
 
-FOLDERS = {"ros", "faults", "hil"}  # of tests that run in real time; the Makefile names them too
+FOLDERS = {"ros", "faults", "hil"}  # of tests that run in real time
 STALL_MS = 30.0  # a control period and a half at 50 Hz; a robot counts as silent after three
 ATTEMPTS = 3
 SLEEPER = """
@@ -35,10 +35,11 @@ REPEATED = "repeated"  # property of a report, which reaches the summary also fr
 
 
 def group(file: Path) -> str:
-    """Tests of one group run one after another, and beside those of the other; "" for what has no real time.
+    """What runs in one worker of pytest-xdist, one test after another; "" for what has no real time.
 
-    One ROS graph at a time: its processes start with real-time priority, and would delay another one. Boards and buses
-    on a pty are short of nothing beside it, but for the graphs on them, `tests/hil/test_graph_*.py`.
+    Boards and buses on a pty are short of nothing beside other work, for both ends have real-time priority. So have
+    the processes of a ROS graph while they start, which delays them: graphs run alone (Makefile), also those on a
+    board, `tests/hil/test_graph_*.py`.
     """
     if (folder := file.parent.name) not in FOLDERS:
         return ""
