@@ -37,13 +37,13 @@ REPEATED = "repeated"  # property of a report, which reaches the summary also fr
 def group(file: Path) -> str:
     """What runs in one worker of pytest-xdist, one test after another; "" for what has no real time.
 
-    Boards and buses on a pty are short of nothing beside other work, for both ends have real-time priority. So have
-    the processes of a ROS graph while they start, which delays them: graphs run alone (Makefile), also those on a
-    board, `tests/hil/test_graph_*.py`.
+    What is "alone" the Makefile runs with nothing beside it. Other boards and buses on a pty bear company that has no
+    real-time priority, for both of their ends have.
     """
     if (folder := file.parent.name) not in FOLDERS:
         return ""
-    return "board" if folder == "hil" and not file.name.startswith("test_graph_") else "graph"
+    beside = folder == "hil" and file.name != "test_link.py" and not file.name.startswith("test_graph_")
+    return "board" if beside else "alone"
 
 
 @cache
