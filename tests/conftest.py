@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,9 +17,10 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from untrained import write_untrained
+from xdist.scheduler import LoadScopeScheduling
 
 from landbridge.observation import Observer
-from landbridge.robot import load_robot
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import Calibration, Error, Estimate
 from landbridge_nodes.transport import stay_on_this_machine
 
@@ -34,10 +37,21 @@ settings.register_profile("explore", max_examples=2000, deadline=None)  # `make 
 settings.load_profile("suite")
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """A file goes to one worker, as with `--dist loadfile`; those in real time as `stalls.group` says."""
+    return Scheduling(config, log)
+
+
+class Scheduling(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return stalls.group(REPOSITORY / file) or file
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Tests in real time: see `stalls`."""
-    if item.path.relative_to(REPOSITORY / "tests").parts[0] not in stalls.FOLDERS:
+    if not stalls.group(item.path):
         return None
     stalls.run(item, nextitem)
     return True
@@ -45,8 +59,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which tests were repeated."""
-    for line in stalls.repeated:
-        terminalreporter.write_line(f"REPEATED {line}")
+    for report in itertools.chain(*terminalreporter.stats.values()):
+        for line in stalls.repetitions(report):
+            terminalreporter.write_line(f"REPEATED {line}")
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +82,7 @@ def new_ros_domain() -> Callable[[pytest.MonkeyPatch], None]:
     """Puts what is started next into a ROS domain of its own, on this machine only."""
 
     def enter(patch: pytest.MonkeyPatch) -> None:
-        domain = 1 + next(_DOMAINS) % 100  # above 101 DDS would use the ports that Linux hands out to clients
+        domain = 1 + 25 * (_WORKER % 4) + next(_DOMAINS) % 25  # above 101 DDS would use the ports of Linux' clients
         patch.setenv("ROS_DOMAIN_ID", str(domain))
         environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
         stay_on_this_machine(environment)
@@ -83,7 +98,18 @@ def ros_domain(new_ros_domain: Callable[[pytest.MonkeyPatch], None], monkeypatch
     new_ros_domain(monkeypatch)
 
 
-_DOMAINS = itertools.count(os.getpid() * 7)
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # workers share no domain
+_DOMAINS = itertools.count(os.getpid())
+
+
+@pytest.fixture(scope="session")
+def brief_furuta(tmp_path_factory: pytest.TempPathFactory) -> Robot:
+    """The furuta with episodes of 2 s, for who waits for whole ones."""
+    folder = shutil.copytree(load_robot("furuta").folder, tmp_path_factory.mktemp("brief") / "furuta")
+    text = (folder / "task.py").read_text()
+    assert text.count("episode_seconds = 6.0") == 1
+    (folder / "task.py").write_text(text.replace("episode_seconds = 6.0", "episode_seconds = 2.0"))
+    return load_robot(folder)
 
 
 @pytest.fixture(scope="session")
@@ -187,7 +213,7 @@ def _linear_bundle(
     weight: NDArray[np.float32],
     graph: bytes | None = None,
     golden_shift: float = 0.0,
-    robot: str = "furuta",
+    robot: str | Path = "furuta",
 ) -> Path:
     """`graph` replaces the policy's own; `golden_shift` is added to the golden actions."""
     spec = load_robot(robot).spec

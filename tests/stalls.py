@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 import pytest
 from _pytest.runner import runtestprotocol
 
-FOLDERS = {"ros", "faults", "hil"}  # of tests that run in real time; the Makefile names them too
+FOLDERS = {"ros", "faults", "hil"}  # of tests that run in real time
 STALL_MS = 30.0  # a control period and a half at 50 Hz; a robot counts as silent after three
 ATTEMPTS = 3
 SLEEPER = """
@@ -29,7 +31,19 @@ while True:
         print(worst * 1000, flush=True)
         worst = 0.0
 """
-repeated: list[str] = []  # what the summary says
+REPEATED = "repeated"  # property of a report, which reaches the summary also from a worker of pytest-xdist
+
+
+def group(file: Path) -> str:
+    """What runs in one worker of pytest-xdist, one test after another; "" for what has no real time.
+
+    What is "alone" the Makefile runs with nothing beside it. Other boards and buses on a pty bear company that has no
+    real-time priority, for both of their ends have.
+    """
+    if (folder := file.parent.name) not in FOLDERS:
+        return ""
+    beside = folder == "hil" and file.name != "test_link.py" and not file.name.startswith("test_graph_")
+    return "board" if beside else "alone"
 
 
 @cache
@@ -58,8 +72,18 @@ def run(item: pytest.Item, nextitem: pytest.Item | None) -> None:
         failed = any(report.failed for report in reports)
         if not failed or worst < STALL_MS or attempt == ATTEMPTS:
             break
-        repeated.append(f"{item.nodeid}: failed while the machine stood still for {worst:.0f} ms, attempt {attempt}")
-        item.session._setupstate.teardown_exact(None)
+        text = f"{item.nodeid}: failed while the machine stood still for {worst:.0f} ms, attempt {attempt}"
+        item.user_properties.append((REPEATED, text))
+        with suppress(Exception):  # of what the same failure has left behind
+            item.session._setupstate.teardown_exact(None)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+
+def repetitions(report: object) -> list[str]:
+    """What is to be said of a test that was repeated, once: by the report of its teardown."""
+    if getattr(report, "when", "") != "teardown":
+        return []
+    assert isinstance(report, pytest.TestReport)
+    return [str(text) for name, text in report.user_properties if name == REPEATED]

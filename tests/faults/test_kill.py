@@ -239,6 +239,7 @@ def test_a_second_bridge_is_a_fault_and_so_is_one_in_the_place_of_the_first(rig:
         rig.strike("bridge", signal.SIGKILL)
         rig.strike("policy", signal.SIGCONT)
         rig.reset()
+        rig.operator.wait(lambda: rig.operator.accepted("/bridge/reset_plant"), 10)  # the monitor leads the second one
         assert rig.operator.episode(20).ended == "STANDBY"
 
 

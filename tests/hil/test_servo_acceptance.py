@@ -56,9 +56,15 @@ def started(arm: Robot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Em
     assert bus.end() == 0
 
 
-@pytest.fixture
-def bus(started: Emulated, monkeypatch: pytest.MonkeyPatch) -> Emulated:
+@pytest.fixture(autouse=True)
+def _a_steep_ramp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody stands beside an emulated arm, and what swings there shows at once."""
     monkeypatch.setattr(nudge, "STILL_SECONDS", 0.2)
+    monkeypatch.setattr(nudge, "RAMP_SECONDS", 0.8)
+
+
+@pytest.fixture
+def bus(started: Emulated) -> Emulated:
     started.order("clear")
     return started
 
@@ -85,7 +91,6 @@ def test_an_arm_that_falls_between_stages_is_accepted(
 def test_feetech_servos_are_accepted_without_the_watchdog_that_they_have_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nudge, "STILL_SECONDS", 0.2)
     monkeypatch.setattr(stages, "MISSED_SHARE", 1.0)
     brief = ("identity", "wiring", "latency", "watchdog")
     monkeypatch.setattr(acceptance, "STAGES", {name: stages.STAGES[name] for name in brief})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import closing
 
 import pytest
 
@@ -157,16 +158,11 @@ def test_a_silent_host(bus: tuple[str, Emulated]) -> None:
     kind, arm_bus = bus
     for words in ("plug", "clear", "reset"):
         arm_bus.order(words)
-    with real_time():
-        servos = connect(kind, arm_bus, **({"watchdog_ms": 40} if kind == "dynamixel" else {}))
+    settings = {"watchdog_ms": 40} if kind == "dynamixel" else {}
+    with real_time(), closing(connect(kind, arm_bus, **settings)) as servos:
         recover(servos)
         servos.write([1.8, *HOME[1:]])  # the last that it says for a while
-        silent = time.monotonic()
-        seen = [0.0, 1.0]
-        while len(seen) < 100 or abs(seen[-1] - seen[-100]) > 0.001:
-            assert time.monotonic() < silent + 3
-            seen.append(arm_bus.order("status")["position"][0])
-        position = arm_bus.order("status")["position"][0]
+        position = at_rest(arm_bus)
         print(f"{kind}: a silent host's joint rests at {position:.2f} rad on the way to 1.8 rad")
         if kind == "feetech":
             assert position == pytest.approx(1.8, abs=0.1)
@@ -176,10 +172,19 @@ def test_a_silent_host(bus: tuple[str, Emulated]) -> None:
             servos.write([1.8, *HOME[1:]])  # is refused
             until(servos, lambda: len(servos.stopped) == 6)
             assert at([position], arm_bus, within=0.02)
-        servos.close()
-        servos = connect_patiently(kind, arm_bus)
+    with real_time(), closing(connect_patiently(kind, arm_bus)) as servos:
         recover(servos)
         until(servos, lambda: at(HOME, arm_bus), HOME)
         servos.disable()
         until(servos, lambda: not any(arm_bus.order("status")["torque"]))
-        servos.close()
+
+
+def at_rest(arm_bus: Emulated, seconds: float = 0.2) -> float:
+    """Where the first joint has been for `seconds`: longer than it takes to turn round."""
+    began = since = time.monotonic()
+    there = math.inf
+    while time.monotonic() < since + seconds:
+        assert time.monotonic() < began + 5, "it does not come to rest"
+        if abs((position := arm_bus.order("status")["position"][0]) - there) > 0.001:
+            there, since = position, time.monotonic()
+    return float(there)

@@ -144,8 +144,9 @@ def test_one_summed_loss_is_the_same_algorithm_as_three_updates_in_turn() -> Non
         torch.testing.assert_close(value, separate.state_dict()[name], rtol=0, atol=2e-6, msg=name)
 
 
-@torch._inductor.config.patch(compile_threads=1)  # of one graph: more processes would take longer to import torch
-def test_the_compiled_update_equals_the_eager_one() -> None:
+def test_the_compiled_update_equals_the_eager_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # of one graph: more processes would take longer to import torch. Named here, since it takes 2 s to import
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
     torch.manual_seed(0)
     eager, compiled = (IQL(2, 1, IQLConfig(hidden=(8,)), 20) for _ in range(2))
     compiled.load_state_dict(eager.state_dict())

@@ -14,7 +14,7 @@ from landbridge_nodes import topics
 from landbridge_nodes.process import OPERATOR
 
 NAMELESS = "_NODE_NAME_UNKNOWN_"  # rmw's word for a node that it has not been told of yet
-LISTEN_SECONDS = 0.5  # to hear of others; 0.1 are enough unless the machine is busy, and monitors look out as well
+LISTEN_SECONDS = 1.0  # to hear of others: this_machine.xml has them tell of themselves every 0.5; monitors look out too
 NAMING_SECONDS = 5.0  # to hear the names of those of whom one has heard
 
 

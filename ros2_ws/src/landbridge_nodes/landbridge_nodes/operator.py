@@ -27,6 +27,7 @@ from landbridge_nodes.transport import stay_on_this_machine
 
 START_TIMEOUT = 60.0  # s for all processes to be up, on a machine that is busy with other things
 ANSWER_TIMEOUT = 5.0  # s
+RETRY_SECONDS = 0.5  # for an answer that one of a process just killed, which is still known, would never give
 TORQUE_TIMEOUT = 2.5  # s for the bridge, which reports once a second, to say that torque is off
 SERVICES = (
     "/monitor/arm",
@@ -115,7 +116,7 @@ class Operator:
         if recorded:
             recorder = self._clients["/recorder/ready"] = self.node.create_client(Trigger, "/recorder/ready")
             self.wait(recorder.service_is_ready, START_TIMEOUT)
-            self.wait(lambda: self.accepted("/recorder/ready"), START_TIMEOUT)
+            self.wait(lambda: self.accepted("/recorder/ready", RETRY_SECONDS), START_TIMEOUT)
         self.wait(lambda: self.state in (State.STANDBY, State.FAULT), START_TIMEOUT)
 
     def episode(self, ticks: int) -> Outcome:
@@ -191,17 +192,17 @@ class Operator:
         self.diagnostics.clear()
         self.wait(lambda: bool(self.diagnostics), ANSWER_TIMEOUT)
 
-    def call(self, service: str) -> None:
-        """Call a Trigger service; raises InputError with the reason if it is refused."""
+    def call(self, service: str, seconds: float = ANSWER_TIMEOUT) -> None:
+        """Call a Trigger service; raises InputError with the reason if it is refused, or not answered in `seconds`."""
         future = self._clients[service].call_async(Trigger.Request())
-        self.wait(future.done, ANSWER_TIMEOUT)
+        self.wait(future.done, seconds)
         if not future.result().success:
             raise InputError(service, future.result().message, "see /safety/state and /diagnostics")
 
-    def accepted(self, service: str) -> bool:
-        """Call a Trigger service; whether it did what it was asked, for who asks until it does."""
+    def accepted(self, service: str, seconds: float = ANSWER_TIMEOUT) -> bool:
+        """Call a Trigger service; whether it did what it was asked in `seconds`, for who asks until it does."""
         try:
-            self.call(service)
+            self.call(service, seconds)
         except InputError:
             return False
         return True

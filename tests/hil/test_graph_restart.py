@@ -37,6 +37,9 @@ def test_a_bridge_is_killed_over_powered_servos_and_started_anew(kind: str, tmp_
         now = emulated.order("status")["position"]
         return max(abs(a - b) for a, b in zip(now, stood, strict=True)) > SAG
 
+    def rests() -> bool:
+        return len(measured) > 10 and all(max(map(abs, message.velocity)) < 0.05 for message in measured[-10:])
+
     folder = shutil.copytree(load_robot("arm").folder, tmp_path / "arm")
     text = (folder / "robot.yaml").read_text()
     for line, patient in PATIENT[kind].items():
@@ -51,6 +54,7 @@ def test_a_bridge_is_killed_over_powered_servos_and_started_anew(kind: str, tmp_
         topics.subscribe(operator.node, topics.JOINT_STATES, measured.append)
         topics.subscribe(operator.node, topics.GUARD_COMMAND, lambda message: verdicts.append(message.header.frame_id))
         operator.wait_ready(recorded=False)
+        operator.wait(rests, 20)  # the arm falls from where the servos were switched on
         operator.call("/monitor/arm")
         operator.wait(lambda: len(verdicts) > 30, 20)  # on the way to the default pose
         os.kill(processes.pid("bridge"), signal.SIGKILL)

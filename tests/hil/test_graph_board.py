@@ -17,6 +17,7 @@ from landbridge.deploy.hil.stages import Result
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Observer
+from landbridge.robot import Robot
 from landbridge_nodes import bringup
 from landbridge_nodes.bridge import Bridge
 from landbridge_nodes.hil import close_the_loop
@@ -96,14 +97,15 @@ def test_plugs_pulled_before_and_while_the_robot_moves(emulated: Emulated, graph
 
 
 def test_the_closed_loop_of_an_acceptance_run_on_the_board_of_its_bring_up(
-    linear_bundle: Callable[..., Path], tmp_path: Path, ros_domain: None
+    linear_bundle: Callable[..., Path], brief_furuta: Robot, tmp_path: Path, ros_domain: None
 ) -> None:
     still = np.zeros((Observer(FURUTA.spec).size, 1), np.float32)
-    bundle, link, result = linear_bundle(tmp_path / "bundle", still), tmp_path / "board", Result("closed loop")
-    specs = bringup.hil("furuta", "none", 0, str(bundle), link=str(link))
-    close_the_loop(FURUTA, specs, result, by_hand=True, ask=False)
+    bundle = linear_bundle(tmp_path / "bundle", still, robot=brief_furuta.folder)
+    link, result = tmp_path / "board", Result("closed loop")
+    specs = bringup.hil(str(brief_furuta.folder), "none", 0, str(bundle), link=str(link))
+    close_the_loop(brief_furuta, specs, result, by_hand=True, ask=False)
     assert (result.verdict, result.reason) == ("pass", "")
-    assert result.figures["ticks"] == SWING_UP_TICKS
+    assert result.figures["ticks"] == 101  # a whole episode: 2 s at 50 Hz, and the last observation
     assert result.figures["success"] is False  # it hangs
     assert not link.is_symlink()  # unplugged
 
