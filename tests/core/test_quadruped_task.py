@@ -48,7 +48,7 @@ def test_a_fall_is_a_tilt_or_a_low_trunk() -> None:
     for tilt, fallen in [(0.0, False), (0.9, False), (0.95, True), (-0.95, True), (3.0, True)]:
         obs = observe(tilt=tilt)
         assert TASK.terminated(obs, action, obs).tolist() == [fallen], tilt
-    stopped = observe(tilt=load_robot("quadruped").spec.safety.max_tilt or 0.0)  # whom the guard stops has failed the task
+    stopped = observe(tilt=load_robot("quadruped").spec.safety.max_tilt or 0.0)  # by the guard
     assert TASK.terminated(stopped, action, stopped).tolist() == [True]
     folded = observe(joints=np.tile([0.0, 1.3, -2.6], 4))  # 0.4 cos(1.3) + 0.02 = 0.127 m
     assert TASK.terminated(folded, action, folded).tolist() == [True]
