@@ -83,9 +83,7 @@ class Update:
     def state_dict(self, agent: int) -> dict[str, Any]:
         """Adam's moments of one of the agents, empty before the first step."""
         states = [self._adam.state[flat] for flat, _ in self._groups]
-        return {
-            name: [(s[name][agent] if s[name].ndim > 1 else s[name]).clone() for s in states if s] for name in MOMENTS
-        }
+        return {name: [_of(s[name], agent).clone() for s in states if s] for name in MOMENTS}
 
     def load_state_dict(self, agent: int, state: dict[str, Any]) -> None:
         """Continue with the moments of a checkpoint; raises ValueError if it was of other parameters."""
@@ -98,7 +96,7 @@ class Update:
                     continue
                 shape = () if name == "step" else flat.shape
                 mine.setdefault(name, torch.zeros(shape, device=flat.device))
-                place = mine[name][agent] if mine[name].ndim > 1 else mine[name]
+                place = _of(mine[name], agent)
                 if values[i].shape != place.shape:
                     raise ValueError(f"{values[i].numel()} moments of {place.numel()} parameters")
                 place.copy_(values[i])
@@ -161,3 +159,8 @@ class Update:
         follower = self._vector(followers).detach()
         self._frozen |= self._views(follower, followers)
         return follower, leader
+
+
+def _of(moment: Tensor, agent: int) -> Tensor:
+    """One agent's row; of a single agent, or of the step that all have taken, the whole."""
+    return moment[agent] if moment.ndim > 1 else moment

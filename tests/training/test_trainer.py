@@ -79,7 +79,8 @@ def test_a_checkpoint_of_an_older_optimiser_is_refused(tmp_path: Path, data: Any
     state = read_checkpoint(tmp_path / "run")
     state["optimiser"] = {"state": {}, "param_groups": []}  # torch.optim's, as it was
     torch.save(state, tmp_path / "run" / CHECKPOINT)
-    with pytest.raises(InputError, match=r"of another version of landbridge: state, param_groups in place of"):
+    message = r"checkpoint.pt: of another version of landbridge: state, param_groups in place of"
+    with pytest.raises(InputError, match=message):
         train(tmp_path / "run", resume=True)
 
 
