@@ -113,6 +113,7 @@ class Study:
         episodes: Evaluation episodes per run and place.
         arms: Which of the ways to a policy; `none` among them, which the others are compared with. All that the robot
             can have, if not given.
+        target_share, policy_share: Of every training, as `landbridge train` has them.
         tuning: Whether these are tuning seeds.
         label: Suffix of the results' names, where a study of other arms is not to replace an earlier one.
     """
@@ -126,6 +127,8 @@ class Study:
     target_steps: int = 3_000
     episodes: int = 50
     arms: tuple[str, ...] = ()
+    target_share: float = TrainConfig.target_share
+    policy_share: float = TrainConfig.policy_share
     tuning: bool = False
     label: str = ""
 
@@ -193,6 +196,8 @@ def _train(study: Study, seed: int) -> None:
         if not (folder / name).exists() and any(ARMS[arm].source == name for arm in study.chosen):
             make(folder / name)
     runs = {name: folder / "runs" / name for name in study.chosen}
+    for name, run in runs.items():
+        _require_of(study, ARMS[name], run)
     missing = {
         name: _command(study, seed, ARMS[name], run)
         for name, run in runs.items()
@@ -202,17 +207,29 @@ def _train(study: Study, seed: int) -> None:
         Stages(folder).train(f"seed {seed}", missing, study.steps)
 
 
+def _options(study: Study, arm: Arm) -> dict[str, float]:
+    """What the study and the arm decide of a run, as its `config.json` names it."""
+    shares = {"target_share": study.target_share, "policy_share": study.policy_share}
+    return {"steps": study.steps * arm.pace, "rows": arm.rows} | shares
+
+
+def _require_of(study: Study, arm: Arm, run: Path) -> None:
+    """Raise InputError if there is such a run already, but with other options."""
+    for name, value in _options(study, arm).items() if (run / CONFIG).is_file() else ():
+        if (found := read_run(run)["train"][name]) != value:
+            raise InputError(run, f"has {name} {found}, and the study {value}", "choose another --work")
+
+
 def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
     """The command line of a run; one that was cut off is gone on with."""
     if (run / CONFIG).is_file():
-        if (steps := read_run(run)["train"]["steps"]) != study.steps * arm.pace:
-            raise InputError("--steps", f"is {study.steps}, and {run} is of {steps}", "choose another --work")
         return ("train", "--out", str(run), "--resume")
     data = study.folder(seed)
+    options = {name: str(value) for name, value in _options(study, arm).items()}
     return (
         *("train", "--out", str(run), "--robot", study.robot, "--agent", arm.agent, "--alignment", arm.alignment),
-        *("--source", str(data / arm.source), "--target", str(data / "target")),
-        *("--compile", "--steps", str(study.steps * arm.pace), "--rows", str(arm.rows), "--seed", str(seed)),
+        *("--source", str(data / arm.source), "--target", str(data / "target"), "--compile", "--seed", str(seed)),
+        *(word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)),
         *((f"--{arm.alignment}.scenario", study.rung) if arm.fixed_base and arm.source == "source" else ()),
     )
 
@@ -266,8 +283,7 @@ def _write(study: Study) -> None:
         for arm in study.chosen
         if arm != "none"
     }
-    shares = {name: getattr(TrainConfig, name) for name in ("target_share", "policy_share")}  # what `train` begins with
-    config = {key: value for key, value in vars(study).items() if key != "work"} | {"arms": study.chosen} | shares
+    config = {key: value for key, value in vars(study).items() if key != "work"} | {"arms": study.chosen}
     results = {"commit": commit(), "study": config, "places": places, "minus_mix": paired}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{study.name}.json").write_text(json.dumps(results, indent=2) + "\n")
