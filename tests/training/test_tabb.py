@@ -43,15 +43,33 @@ def batch(reward: float, next_value: float, predicted: list[tuple[float, float]]
     )
 
 
-def test_the_mismatch_by_hand() -> None:
-    # backup 1 + 0.5 * 4 = 3; members: 2 + 0.5 * 4 = 4 and 1 + 0.5 * 0 = 1; |1| and |-2|, mean 1.5
-    row = batch(1.0, 4.0, [(2.0, 4.0), (1.0, 0.0)])
-    assert tabb().mismatch(row, value).tolist() == pytest.approx([1.5])
+@pytest.mark.parametrize(("turn", "mismatch"), [(0, 1.0), (1, 2.0)])
+def test_the_mismatch_by_hand(turn: int, mismatch: float) -> None:
+    # |2 + 0.5 * 4 - (1 + 0.5 * 4)| = 1, |1 + 0.5 * 0 - (1 + 0.5 * 4)| = 2
+    made = tabb()
+    made.turn.fill_(turn)
+    assert made.mismatch(batch(1.0, 4.0, [(2.0, 4.0), (1.0, 0.0)]), value).tolist() == pytest.approx([mismatch])
 
 
-def test_a_terminal_row_keeps_the_value_out_of_both_sides() -> None:
+@pytest.mark.parametrize(("turn", "mismatch"), [(0, 1.0), (1, 0.0)])
+def test_a_terminal_row_keeps_the_value_out_of_both_sides(turn: int, mismatch: float) -> None:
+    made = tabb()
+    made.turn.fill_(turn)
     row = batch(1.0, 4.0, [(2.0, 400.0), (1.0, -400.0)], terminated=True)
-    assert tabb().mismatch(row, value).tolist() == pytest.approx([0.5])
+    assert made.mismatch(row, value).tolist() == pytest.approx([mismatch])
+
+
+def test_every_turn_asks_all_members_and_a_row_asks_another_one_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tabb()
+    rows = Transitions(
+        np.zeros((3, SIZE), np.float32), np.zeros((3, 1), np.float32), np.zeros(3, np.float32),
+        np.zeros((3, SIZE), np.float32), np.zeros(3, bool), np.arange(3),
+    )  # fmt: skip
+    says = np.stack([np.full((3, SIZE), member, np.float32) for member in (10, 20)])
+    monkeypatch.setattr(made, "predict", lambda _: says)
+    first, second = torch.from_numpy(made.extend(rows)).view(3, 2, SIZE + 1)[:, :, 1].T.tolist()
+    assert first == [10, 20, 10]
+    assert second == [20, 10, 20]
 
 
 def test_the_weight_by_hand() -> None:
@@ -60,12 +78,12 @@ def test_the_weight_by_hand() -> None:
     made.scale.fill_(2.0)
     made.blend.fill_(1.0)
     row = batch(1.0, 4.0, [(2.0, 4.0), (1.0, 0.0)])
-    assert made.weights(row, value).tolist() == pytest.approx([np.exp(-(1.5 - 0.5) / 2.0)])
+    assert made.weights(row, value).tolist() == pytest.approx([np.exp(-(1.0 - 0.5) / 2.0)])
     made.floor.fill_(2.0)
     assert made.weights(row, value).tolist() == [1.0]
     made.floor.fill_(0.5)
     made.blend.fill_(0.25)
-    assert made.weights(row, value).tolist() == pytest.approx([1 + 0.25 * (np.exp(-0.5) - 1)])
+    assert made.weights(row, value).tolist() == pytest.approx([1 + 0.25 * (np.exp(-0.25) - 1)])
 
 
 def test_the_effective_sample_size_by_hand() -> None:

@@ -23,7 +23,7 @@ from landbridge.training.alignments.base import (
 from landbridge.training.alignments.modelled import Modelled, ModelledConfig
 from landbridge.training.dataset import Batch, Transitions, pack, unpack
 
-PROBE = 4096  # source rows from which the temperature is set
+PROBE = 2048  # source rows from which the temperature is set
 BISECTIONS = 20
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landbridge.training.alignments.base import Value
+from landbridge.training.alignments.base import Context, Value
 from landbridge.training.alignments.predictive import Predictive, PredictiveConfig
 from landbridge.training.dataset import Batch, Transitions
 
@@ -22,38 +22,59 @@ class TabbConfig(PredictiveConfig):
 class Tabb(Predictive):
     """Weights from the target Bellman mismatch (arXiv:2605.22376).
 
-    With the agent's current V and the predictions r^_k, s^_k of the ensemble's members,
+    With the agent's current V and the prediction r^_k, s^_k of one member of the ensemble,
 
-        mismatch = TBM = mean_k | (r + gamma V(s')) - (r^_k + gamma V(s^_k)) |
+        mismatch = TBM = | (r + gamma V(s')) - (r^_k + gamma V(s^_k)) |
 
-    The predictions are cached; V is as it was before the few steps (`trainer.CHUNK`) that are weighed at once. A
-    terminal source row keeps gamma V out of both sides: whether the prediction falls just short of a limit is a matter
-    of its resolution, not of the robot's dynamics.
+    At any time each member is asked of its share of the rows, and from `refresh` to `refresh` a row goes on to the next
+    member: over a run it weighs what all of them say of it, for V of one prediction a visit. The predictions are
+    cached; V is as it was before the few steps (`trainer.CHUNK`) that are weighed at once. A terminal source row keeps
+    gamma V out of both sides: whether the prediction falls just short of a limit is a matter of its resolution, not of
+    the robot's dynamics.
+
+    Attributes:
+        turn: Which of the predictions cached for a row, one per member, is asked.
     """
 
     config: TabbConfig
 
-    def extend(self, source: Transitions) -> NDArray[np.float32]:
-        """[r^_k, s^_k] of every member k (N, members (n + 1)): rewards scaled, states normalised."""
-        c = self.context
-        columns: list[NDArray[np.float32]] = []
-        for following in self.predict(source):
-            reward = c.task.reward(source.obs, source.action, following) * c.reward_scale
-            columns += [reward[:, None].astype(np.float32), c.normaliser(following)]
-        return np.concatenate(columns, axis=1)
+    def __init__(self, config: TabbConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.register_buffer("turn", torch.zeros(1, dtype=torch.long))
+        self.turn: Tensor
 
-    def backups(self, batch: Batch, value: Value) -> tuple[Tensor, Tensor]:
-        """R + gamma V(s') (N,) of rows with cached predictions, and r^_k + gamma V(s^_k) (N, members)."""
-        n, members = self.obs_size, self.config.predictor.members
-        predicted = batch.extra.view(len(batch.obs), members, n + 1)
-        states = torch.cat([batch.next_obs[:, None], predicted[:, :, 1:]], 1).reshape(-1, n)
-        values = value(states).view(-1, members + 1) * batch.not_terminated[:, None] * self.context.gamma
+    def extend(self, source: Transitions) -> NDArray[np.float32]:
+        """[r^_k, s^_k] of every member k (N, members (n + 1)): rewards scaled, states normalised.
+
+        Row i begins with member i modulo members, so a turn asks all of them.
+        """
+        c, members, rows = self.context, self.config.predictor.members, np.arange(len(source))
+        columns = np.empty((members, len(source), self.obs_size + 1), np.float32)
+        for column, following in zip(columns, self.predict(source), strict=True):
+            column[:, 0] = c.task.reward(source.obs, source.action, following) * c.reward_scale
+            column[:, 1:] = c.normaliser(following)
+        order = (rows[:, None] + np.arange(members)) % members
+        return columns[order, rows[:, None]].reshape(len(source), -1)
+
+    def refresh(self, value: Value, progress: float) -> None:
+        """The next turn, its floor, scale and blend."""
+        self.turn.add_(1).remainder_(self.config.predictor.members)
+        super().refresh(value, progress)
+
+    def predictions(self, batch: Batch) -> Tensor:
+        """The cached [r^_k, s^_k] (N, members, n + 1) of rows."""
+        return batch.extra.view(len(batch.obs), -1, self.obs_size + 1)
+
+    def backups(self, batch: Batch, predicted: Tensor, value: Value) -> tuple[Tensor, Tensor]:
+        """R + gamma V(s') (N,) of rows, and r^ + gamma V(s^) (N, k) of k predictions (N, k, n + 1) of each."""
+        states = torch.cat([batch.next_obs[:, None], predicted[:, :, 1:]], 1)
+        values = value(states.flatten(0, 1)).view(states.shape[:2]) * batch.not_terminated[:, None] * self.context.gamma
         return batch.reward + values[:, 0], predicted[:, :, 0] + values[:, 1:]
 
     def mismatch(self, batch: Batch, value: Value) -> Tensor:
-        """TBM (N,)."""
-        own, predicted = self.backups(batch, value)
-        return (predicted - own[:, None]).abs().mean(1)
+        """TBM (N,) of this turn."""
+        own, predicted = self.backups(batch, self.predictions(batch).index_select(1, self.turn), value)
+        return (predicted[:, 0] - own).abs()
 
 
 class Shuffled(Tabb):

@@ -46,7 +46,7 @@ class VGDF(Tabb):
 
     def weights(self, batch: Batch, value: Value) -> Tensor:
         """1 / xi or 0, (N,): a mean of 1."""
-        own, fictitious = self.backups(batch, value)
+        own, fictitious = self.backups(batch, self.predictions(batch), value)
         mean, std = fictitious.mean(1), fictitious.std(1).clamp(min=1e-4)
         proximity = -0.5 * ((own - mean) / std).square() - std.log()
         return keep_top(proximity, self.config.xi) / self.config.xi
