@@ -113,7 +113,7 @@ class Study:
         episodes: Evaluation episodes per run and place.
         arms: Which of the ways to a policy; `none` among them, which the others are compared with. All that the robot
             can have, if not given.
-        target_share, policy_share: Of every training, as `landbridge train` has them.
+        target_share: Of every training, as `landbridge train` has it.
         tuning: Whether these are tuning seeds.
         label: Suffix of the results' names, where a study of other arms is not to replace an earlier one.
     """
@@ -128,7 +128,6 @@ class Study:
     episodes: int = 50
     arms: tuple[str, ...] = ()
     target_share: float = TrainConfig.target_share
-    policy_share: float = TrainConfig.policy_share
     tuning: bool = False
     label: str = ""
 
@@ -209,8 +208,7 @@ def _train(study: Study, seed: int) -> None:
 
 def _options(study: Study, arm: Arm) -> dict[str, float]:
     """What the study and the arm decide of a run, as its `config.json` names it."""
-    shares = {"target_share": study.target_share, "policy_share": study.policy_share}
-    return {"steps": study.steps * arm.pace, "rows": arm.rows} | shares
+    return {"steps": study.steps * arm.pace, "rows": arm.rows, "target_share": study.target_share}
 
 
 def _require_of(study: Study, arm: Arm, run: Path) -> None:

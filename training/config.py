@@ -12,7 +12,7 @@ import tyro
 from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from landbridge.errors import InputError
-from landbridge.spec import Positive, Share
+from landbridge.spec import Positive
 from landbridge.training.agents.base import AgentConfig
 from landbridge.training.agents.bc import BCConfig
 from landbridge.training.agents.cql import CQLConfig
@@ -63,7 +63,6 @@ class TrainConfig:
         target_share: Target rows per source row, in each step. The few rows of the robot are seen so often that Q and V
             know each by heart, and the policy then imitates them, good or bad: 1, as in the literature's 128 + 128,
             is too many for a robot that was recorded failing (docs/RESULTS.md).
-        policy_share: Weight of a target row in the policy's loss, where a source row has one of 1.
         reward_scale: Factor on every reward.
         compile: Compile the update with torch.compile: a slow start, then faster steps.
         device: `auto` takes CUDA when present; else cpu, cuda or cuda:N.
@@ -75,7 +74,6 @@ class TrainConfig:
     seed: NonNegativeInt = 0
     rows: PositiveInt = 256
     target_share: Annotated[float, Field(gt=0, le=1)] = 0.125
-    policy_share: Share = 1.0
     reward_scale: Positive = 0.1
     compile: bool = False
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"

@@ -73,8 +73,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     try:
         run: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-        for share in ("target_share", "policy_share"):
-            run["train"].setdefault(share, 1.0)  # what runs had before there was a choice
+        run["train"].setdefault("target_share", 1.0)  # what runs had before there was a choice
         TrainConfig.from_json(run["train"])
     except (OSError, ValueError) as error:
         raise InputError(

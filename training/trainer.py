@@ -70,16 +70,7 @@ class Trainer:
         if odd := [rows for rows in self._drawn if rows % ranks.count()]:
             remedy = "take a multiple; --target-share decides how many of them are the target's"
             raise InputError("--rows", f"{odd[0]} do not divide by {ranks.count()} ranks", remedy)
-        if both and config.policy_share != 1:
-            agent.policy_weights = self._policy_weights()
         self._width = 2 * agent.obs_size + agent.action_size + 2
-
-    def _policy_weights(self) -> Tensor:
-        """Of this rank's rows of a step, source first, (N,): `policy_share` for the target's, 1 in the mean."""
-        source, target = (rows // ranks.count() for rows in self._drawn)
-        weights = torch.ones(source + target, device=self.agent.generator.device)
-        weights[source:] = self.config.policy_share
-        return weights / weights.mean()
 
     def block(self, until: int) -> Block:
         """Up to BLOCK steps, to the step `until` at the latest; returns the mean of each metric over them.

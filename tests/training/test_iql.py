@@ -101,17 +101,6 @@ def test_weights_reach_only_the_losses_they_are_meant_for() -> None:
         assert ratios == pytest.approx([2.0 if i == at else 1.0 for i in range(3)])
 
 
-def test_the_policys_own_weights_reach_its_loss_alone() -> None:
-    plain, _ = agent(weight_temp=2.0).losses(BATCH, ONES, NO_NOISE)
-    made = agent(weight_temp=2.0)
-    made.policy_weights = torch.tensor([1.75, 0.25])
-    (loss_v, loss_q, loss_pi), _ = made.losses(BATCH, ONES, NO_NOISE)
-    assert (loss_v, loss_q) == (plain[0], plain[1])
-    constant = 0.5 * math.log(2 * math.pi)
-    weighted = 1.75 * math.exp(1.0) * (0.125 + constant) + 0.25 * math.exp(2.0) * (0.5 + constant)
-    assert loss_pi.item() == pytest.approx(weighted / 2, rel=1e-6)
-
-
 def test_one_summed_loss_is_the_same_algorithm_as_three_updates_in_turn() -> None:
     torch.manual_seed(0)
     config = IQLConfig(hidden=(8, 8))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from landbridge.errors import InputError
-from landbridge.training.agents.iql import IQL, IQLConfig
+from landbridge.training.agents.iql import IQLConfig
 from landbridge.training.config import TrainConfig
 from landbridge.training.run import read_run
 from landbridge.training.train import train
@@ -101,27 +101,11 @@ def test_the_share_of_the_target_in_a_step(
     assert seen == [rows] * 3
 
 
-@pytest.mark.parametrize(
-    ("alignment", "share", "weights"),
-    [("none", 0.125, [1 / 0.825] * 16 + [0.125 / 0.825] * 4), ("none", 1.0, None), ("target_only", 0.125, None)],
-)
-def test_the_share_of_the_target_in_the_loss_of_the_policy(
-    tmp_path: Path, data: Any, monkeypatch: pytest.MonkeyPatch, alignment: str, share: float, weights: list[float]
-) -> None:
-    agents: list[IQL] = []
-    block = Trainer.block
-    monkeypatch.setattr(Trainer, "block", lambda self, until: agents.append(self.agent) or block(self, until))
-    config = dataclasses.replace(CONFIG, steps=3, alignment=alignment, target_share=0.25, policy_share=share)
-    train(tmp_path / "run", data.source, data.target, config=config)
-    found = agents[0].policy_weights
-    assert (found if found is None else found.tolist()) == (weights and pytest.approx(weights))
-
-
-def test_a_run_from_before_the_shares_goes_on_with_all_target_rows(tmp_path: Path, data: Any) -> None:
-    config = dataclasses.replace(CONFIG, steps=10, target_share=1.0, policy_share=1.0)
+def test_a_run_from_before_the_share_goes_on_with_all_target_rows(tmp_path: Path, data: Any) -> None:
+    config = dataclasses.replace(CONFIG, steps=10, target_share=1.0)
     train(tmp_path / "run", data.source, data.target, config=config)
     path = tmp_path / "run" / "config.json"
     run = json.loads(path.read_text())
-    assert (run["train"].pop("target_share"), run["train"].pop("policy_share")) == (1.0, 1.0)
+    assert run["train"].pop("target_share") == 1.0
     path.write_text(json.dumps(run))
     assert TrainConfig.from_json(read_run(tmp_path / "run")["train"]) == config

@@ -50,7 +50,6 @@ class Agent(nn.Module, ABC):
         metrics: Names of the figures of a step: the losses, then what `losses` shows besides.
         target_networks: Target network -> the network it follows.
         cosine: Whether the policy's learning rate decays to zero by a cosine over the run.
-        policy_weights: Of the rows of a step in the policy's loss, (N,), besides the alignment's; None: all alike.
         steps: Gradient steps of the run, for its schedules.
         generator: Of the noise that `losses` is given, on the device of the parameters.
     """
@@ -61,7 +60,6 @@ class Agent(nn.Module, ABC):
     cosine: ClassVar[bool] = False
     policy: nn.Module
     policy_average: nn.Module
-    policy_weights: Tensor | None = None
 
     def __init__(self, obs_size: int, action_size: int, config: Any, steps: int) -> None:
         super().__init__()
@@ -105,8 +103,7 @@ class Agent(nn.Module, ABC):
     def weight_of(self, name: str, weights: Tensor) -> Tensor:
         """The row weights (N,) of the loss `name`."""
         assert weights.ndim == 1
-        rows = weights if name in self.config.weigh else torch.ones_like(weights)
-        return rows if name != "pi" or self.policy_weights is None else rows * self.policy_weights
+        return weights if name in self.config.weigh else torch.ones_like(weights)
 
     def forward(self, rows: Tensor, weights: Tensor, noise: Tensor, policy: bool) -> tuple[Tensor, Tensor]:
         """Summed loss of packed rows (N, .) with weights (N,), and the `metrics` as one vector."""
