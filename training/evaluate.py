@@ -48,7 +48,7 @@ def evaluate(
     Example: landbridge evaluate --policies runs/first runs/none behaviour:tuned --scenario severe --json
 
     Args:
-        policies: Run folders, bundles, or behaviour:NAME.
+        policies: Run folders, also of several seeds, bundles, or behaviour:NAME.
         robot: Name of a robot, or a folder with robot.yaml.
         engine: Physics engine.
         scenario: Rung of the robot's severity ladder.

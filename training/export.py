@@ -30,7 +30,7 @@ from landbridge.task import load_task
 from landbridge.training.dataset import Transitions, open_domains
 from landbridge.training.monitoring import TargetModel, describe, drift, target_model
 from landbridge.training.policy import Actor, Trained, load_trained
-from landbridge.training.run import METRICS, has_reached, read_run
+from landbridge.training.run import METRICS, has_reached, read_run, runs_of
 from landbridge.training.stream import digests, read_domains
 
 OPSET = 18  # ONNX 1.13: within what TensorRT 8.6 (JetPack 6) and every onnxruntime since 1.14 read
@@ -53,14 +53,17 @@ def export(run: Path, out: Path) -> dict[str, Any]:
     Example: landbridge export --run runs/first --out policy.bundle
 
     Args:
-        run: A run folder of `landbridge train`.
+        run: A run folder of `landbridge train`; of `--seeds` the one that holds all: the policy's action is the mean of
+            theirs, and the live monitor is the first one's.
         out: Bundle to write: a folder, or one file if it ends in .zip.
     """
     require_new(out)
-    plain, trained = read_run(run), load_trained(run)
-    spec, task, config = trained.robot.spec, load_task(trained.robot), plain["train"]
-    if not has_reached(run, config["steps"]):
-        raise InputError(run, f"has not come to its end at step {config['steps']}", "go on with `train --resume`")
+    runs, trained = runs_of(run), load_trained(run)
+    plain, spec, task = read_run(runs[0]), trained.robot.spec, load_task(trained.robot)
+    config = plain["train"]
+    for one in runs:
+        if not has_reached(one, config["steps"]):
+            raise InputError(one, f"has not come to its end at step {config['steps']}", "go on with `train --resume`")
     domains = _domains(run, plain, trained.robot)
     golden = _golden(trained.actor, np.concatenate([data.obs for data in domains.values()]))
     graph = to_onnx(trained.actor, {"obs": golden["obs"][:1]}, ["action"])
@@ -84,8 +87,8 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         obs_mean=tuple(plain["obs_mean"]),
         obs_std=tuple(plain["obs_std"]),
         golden_tolerance=TOLERANCE,
-        scores=_scores(run, plain),
-        provenance=_provenance(plain),
+        scores=_scores(run, plain) if len(runs) == 1 else {},
+        provenance=_provenance(plain) | {"seed": ", ".join(str(read_run(one)["train"]["seed"]) for one in runs)},
         drift=limits,
     )
     bundle = write_bundle(out, manifest, spec, {**files, "golden.npz": npz(**golden)})
@@ -159,7 +162,7 @@ def _limits(trained: Trained, domains: dict[str, Transitions]) -> tuple[Drift | 
     if "target" not in domains:
         return None, None
     spec = trained.robot.spec
-    model = target_model(trained.agent, trained.alignment, trained.normaliser, Observer(spec))
+    model = target_model(trained.agents[0], trained.alignment, trained.normaliser, Observer(spec))
     limits = drift(domains["target"], model, trained.alignment, spec.control_rate_hz, trained.config.seed)
     return limits, model if limits is not None and limits.mismatch is not None else None
 
@@ -195,7 +198,6 @@ def _provenance(plain: dict[str, Any]) -> dict[str, str]:
         "trained": made["created"],
         "trained_commit": made["commit"],
         **{name: digest for name, digest in made.items() if name.endswith(CALIBRATION)},
-        "seed": str(plain["train"]["seed"]),
         "python": platform.python_version(),
         **versions,
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -23,24 +24,28 @@ from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.alignments.base import Alignment, Context
 from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import Normaliser
-from landbridge.training.run import CONFIG, read_run
+from landbridge.training.run import CONFIG, read_run, runs_of
 from landbridge.training.trainer import read_checkpoint, restore
 
 
 class Actor(nn.Module):
-    """Deterministic policy with its normaliser inside: obs (N, n) in physical units -> action (N, m) in [-1, 1]."""
+    """Deterministic policy with its normaliser inside: obs (N, n) in physical units -> action (N, m) in [-1, 1].
 
-    def __init__(self, agent: Agent, normaliser: Normaliser) -> None:
+    Of several agents it is the mean of their actions, which differ more between seeds than one would like.
+    """
+
+    def __init__(self, agents: Sequence[Agent], normaliser: Normaliser) -> None:
         super().__init__()
-        self.policy = agent.policy_average
+        self.policies = nn.ModuleList(agent.policy_average for agent in agents)
         self.register_buffer("mean", torch.tensor(normaliser.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(normaliser.std, dtype=torch.float32))
         self.mean: Tensor
         self.std: Tensor
 
     def forward(self, obs: Tensor) -> Tensor:
-        """The agent's averaged policy on (obs - mean) / std."""
-        action: Tensor = self.policy((obs - self.mean) / self.std)
+        """Mean of the agents' averaged policies on (obs - mean) / std."""
+        first, *others = (policy((obs - self.mean) / self.std) for policy in self.policies)
+        action: Tensor = sum(others, first) / len(self.policies) if others else first
         return action
 
     @torch.no_grad()
@@ -53,26 +58,43 @@ class Actor(nn.Module):
 
 @dataclass(frozen=True)
 class Trained:
-    """Everything a run folder holds that was learned, on the CPU."""
+    """Everything a run folder holds that was learned, on the CPU; of several seeds the alignment is the first's."""
 
     config: TrainConfig
     robot: Robot
     normaliser: Normaliser
-    agent: Agent
+    agents: tuple[Agent, ...]
     alignment: Alignment
 
     @property
     def actor(self) -> Actor:
         """The policy that is deployed."""
-        return Actor(self.agent, self.normaliser).eval()
+        return Actor(self.agents, self.normaliser).eval()
 
 
-def load_trained(run: Path) -> Trained:
-    """Read a run folder.
+def load_trained(folder: Path) -> Trained:
+    """Read the folder of a run, or of the runs of `train --seeds`.
 
     Raises:
-        InputError: It is no run, its checkpoint is unreadable, or its robot is another one now.
+        InputError: It is no run, its checkpoint is unreadable, its robot is another one now, or its seeds were trained
+            with other data or options.
     """
+    runs = runs_of(folder)
+    began = [_seedless(read_run(run)) for run in runs]
+    if odd := [run.name for run, this in zip(runs, began, strict=True) if this != began[0]]:
+        problem = f"{runs[0].name} and {odd[0]} were trained on other data, or with other options"
+        raise InputError(folder, problem, "name the folder of one of them")
+    trained = [_load(run) for run in runs]
+    return replace(trained[0], agents=tuple(agent for one in trained for agent in one.agents))
+
+
+def _seedless(run: dict[str, Any]) -> dict[str, Any]:
+    """What runs of `train --seeds` have in common."""
+    train = {name: value for name, value in run["train"].items() if name != "seed"}
+    return {"train": train, "data": [*run["dataset_hashes"].values()], "robot": run.get("robot_hash")}
+
+
+def _load(run: Path) -> Trained:
     plain, state = read_run(run), read_checkpoint(run)
     config, robot = TrainConfig.from_json(plain["train"]), load_robot(plain["robot"])
     if plain.get("robot_hash", robot.spec.digest()) != robot.spec.digest():  # older runs name none
@@ -85,7 +107,7 @@ def load_trained(run: Path) -> Trained:
     restore(agent, state["agent"], run)
     alignment = ALIGNMENTS[config.alignment](config.alignment_config, context)
     restore(alignment, state["alignment"], run)
-    return Trained(config, robot, normaliser, agent, alignment)
+    return Trained(config, robot, normaliser, (agent,), alignment)
 
 
 def load_actor(run: Path) -> tuple[Actor, Robot]:
@@ -98,11 +120,11 @@ def load_policy(path: Path, robot: Robot) -> Behaviour:
     """The policy of a run folder or a bundle; raises InputError if it was made for another robot."""
     if not path.exists():
         raise InputError(path, "no such run or bundle", "name the --out of `landbridge train`, `export` or `import`")
-    if (path / CONFIG).is_file():
+    if (runs_of(path)[0] / CONFIG).is_file():
         actor, trained_for = load_actor(path)
         if trained_for.spec.digest() != robot.spec.digest():
             problem = f"was trained for robot {trained_for.spec.name!r}, this is {robot.spec.name!r}"
-            raise InputError(path, problem, f"add --robot {read_run(path)['robot']}")
+            raise InputError(path, problem, f"add --robot {read_run(runs_of(path)[0])['robot']}")
         return lambda batch, rng: actor.numpy
     bundle = read_bundle(path)
     bundle.require_robot(robot.spec)

@@ -14,6 +14,7 @@ from landbridge.training.config import TrainConfig
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
+SEED = "seed"  # what the name of a run's folder begins with where there are several in one
 DIAGNOSTICS = "diagnostics.json"
 
 
@@ -63,6 +64,18 @@ class Inputs:
         """Names, and absolute paths: a run is gone on with from anywhere."""
         paths = {name: str(v.resolve()) if isinstance(v, Path) else v for name, v in vars(self).items()}
         return paths | {"robot": self.robot if self.robot in robots() else str(Path(self.robot).resolve())}
+
+
+def seed_folder(out: Path, seed: int) -> Path:
+    """Where `train --seeds` puts the run of one of them."""
+    return out / f"{SEED}{seed}"
+
+
+def runs_of(folder: Path) -> list[Path]:
+    """The runs of a folder of `train --seeds`, by seed; of any other, itself."""
+    found = {path.parent.name.removeprefix(SEED): path.parent for path in folder.glob(f"{SEED}*/{CONFIG}")}
+    numbers = sorted(int(name) for name in found if name.isdecimal())
+    return [folder] if (folder / CONFIG).is_file() or not numbers else [seed_folder(folder, n) for n in numbers]
 
 
 def read_run(folder: Path) -> dict[str, Any]:

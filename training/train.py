@@ -38,7 +38,7 @@ from landbridge.training.evaluate import score as score_policy
 from landbridge.training.log import Log
 from landbridge.training.outcome import warn_of_failures
 from landbridge.training.policy import Actor
-from landbridge.training.run import CONFIG, DIAGNOSTICS, Inputs, read_run, refuse_others
+from landbridge.training.run import CONFIG, DIAGNOSTICS, Inputs, read_run, refuse_others, seed_folder
 from landbridge.training.stream import Stream, digests, read_domains
 from landbridge.training.trainer import Trainer, read_checkpoint
 
@@ -77,7 +77,8 @@ def train(
         target: Target dataset (robot or twin).
         robot: Name of a robot, or a folder with robot.yaml.
         config: Hyperparameters.
-        seeds: In place of --seed: a run with each, in `out`/seedN, all as one batch of networks.
+        seeds: In place of --seed: a run with each, in `out`/seedN, all as one batch of networks. `export --run` and
+            `evaluate --policies` take `out` as one policy, whose action is the mean of theirs.
         score: Scenario on which to score the policy in Bullet ten times during the run, for the learning curve; no
             choice is made by it.
         scratch: Folder on a disk for the source's rows while the run lasts, where memory is too small for them.
@@ -90,7 +91,7 @@ def train(
     if not seeds:
         opened = [_open(out, config, inputs, resume)]
     else:
-        folders = [out / f"seed{seed}" for seed in seeds]
+        folders = [seed_folder(out, seed) for seed in seeds]
         opened = [
             _open(folder, replace(config, seed=seed), inputs, resume and folder.exists())
             for folder, seed in zip(folders, seeds, strict=True)
@@ -235,7 +236,7 @@ def _scorer(trainer: Trainer, normaliser: Normaliser, robot: Robot, scenario: st
         if step * SCORES // total == scored:
             return {"success": "", "return": ""}
         scored = step * SCORES // total
-        actor = Actor(trainer.agent, normaliser)
+        actor = Actor([trainer.agent], normaliser)
         success, returns = score_policy(
             lambda batch, rng: actor.numpy, robot, "bullet", rung, SCORE_EPISODES, trainer.config.seed
         )

@@ -145,7 +145,7 @@ def _run(study: Study, data: dict[str, Transitions], arm: AlignmentName, seed: i
     normaliser = Normaliser.of(list(used.values()), task.observer.names)
     trainer = assemble(folder, used, normaliser, task, None, config)
     run([trainer], lambda trainer, metrics: None, lambda: False)
-    returns = score(study, Actor(trainer.agent, normaliser))
+    returns = score(study, Actor([trainer.agent], normaliser))
     found = {"asked": asked, "returns": returns.tolist(), "diagnostics": trainer.alignment.diagnostics().figures}
     path.write_text(json.dumps(found))
     Console(stderr=True).print(f"{arm}, seed {seed}: {returns.mean():.0f}")

@@ -71,7 +71,7 @@ def test_the_normaliser_is_inside_the_graph(trained: Path, bundle: Bundle) -> No
     """The bare layers, given (obs - mean) / std of the manifest, agree with the golden actions of raw obs."""
     golden, manifest = bundle.arrays("golden.npz"), bundle.manifest
     x = (golden["obs"] - np.array(manifest.obs_mean)) / np.array(manifest.obs_std)
-    layers = load_actor(trained)[0].policy.net.layers
+    layers = load_actor(trained)[0].policies[0].net.layers
     for i, layer in enumerate(layers):
         x = x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
         x = np.maximum(x, 0) if i < len(layers) - 1 else np.tanh(x)

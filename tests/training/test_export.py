@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_onnx_computes_the_values_that_torch_computes(run: Path, bundle: Path) -
 def test_tensorrt_reads_every_operator_of_a_policy(bundle: Path) -> None:
     """Of the plain Gaussian in the bundle, and of the squashed one."""
     config = TrainConfig(agent="cql")
-    squashed = Actor(AGENTS["cql"](8, 1, config.agent_config, steps=1), Normaliser(np.zeros(8), np.ones(8))).eval()
+    squashed = Actor([AGENTS["cql"](8, 1, config.agent_config, steps=1)], Normaliser(np.zeros(8), np.ones(8))).eval()
     graphs = (
         read_bundle(bundle).files["policy.onnx"],
         to_onnx(squashed, {"obs": np.zeros((1, 8), np.float32)}, ["action"]),
@@ -99,6 +100,32 @@ def test_the_robots_runtime_accepts_it_and_agrees(run: Path, bundle: Path) -> No
     runtime, actor = load_runtime(read), load_actor(run)[0]
     for obs in read.arrays("golden.npz")["obs"][:20].astype(np.float32):
         np.testing.assert_allclose(runtime(obs), actor.numpy(obs[None])[0], atol=1e-5)
+
+
+def test_runs_of_several_seeds_are_deployed_as_the_mean_of_their_actions(data: Data, tmp_path: Path) -> None:
+    config = TrainConfig(steps=2, rows=16, alignment="none", iql=IQLConfig(hidden=(16,)))
+    train(tmp_path / "runs", *data, config=config, seeds=(10, 9))
+    export(tmp_path / "runs", tmp_path / "bundle")
+    read = read_bundle(tmp_path / "bundle")
+    runtime, each = load_runtime(read), [load_actor(tmp_path / "runs" / f"seed{seed}")[0] for seed in (9, 10)]
+    for obs in read.arrays("golden.npz")["obs"][:20].astype(np.float32):
+        actions = [actor.numpy(obs[None])[0] for actor in each]
+        assert actions[0] != actions[1]
+        np.testing.assert_allclose(runtime(obs), np.mean(actions, 0), atol=1e-5)
+    assert read.manifest.provenance["seed"] == "9, 10"
+    assert read.manifest.scores == {}
+    found = evaluate([str(tmp_path / "runs"), str(tmp_path / "bundle")], episodes=2)
+    assert found["policies"][0]["return"] == pytest.approx(found["policies"][1]["return"], rel=1e-3)
+
+
+def test_seeds_of_different_runs_are_no_policy(data: Data, tmp_path: Path) -> None:
+    config = TrainConfig(steps=2, rows=16, alignment="none", iql=IQLConfig(hidden=(16,)))
+    train(tmp_path / "runs", *data, config=config, seeds=(0,))
+    train(tmp_path / "runs", *data, config=dataclasses.replace(config, rows=8), seeds=(1,))
+    with pytest.raises(InputError, match="seed0 and seed1 were trained on other data, or with other options"):
+        export(tmp_path / "runs", tmp_path / "bundle")
+    with pytest.raises(InputError, match="add --robot furuta"):
+        load_policy(tmp_path / "runs" / "seed0", load_robot("quadruped"))
 
 
 def test_the_bundle_says_what_it_is(run: Path, bundle: Path) -> None:

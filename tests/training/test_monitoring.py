@@ -72,7 +72,7 @@ def target(recorded: Path) -> Transitions:
 
 
 def model_of(trained: Trained) -> TargetModel:
-    model = target_model(trained.agent, trained.alignment, trained.normaliser, load_task(ROBOT).observer)
+    model = target_model(trained.agents[0], trained.alignment, trained.normaliser, load_task(ROBOT).observer)
     assert model is not None
     return model
 
@@ -86,7 +86,7 @@ def test_the_graph_on_the_robot_computes_what_the_alignment_trained_with(
     gamma = trained.config.agent_config.gamma
     with torch.no_grad():
         ours, theirs = (
-            trained.agent.value(torch.from_numpy(trained.normaliser(x.reshape(-1, 8)))).numpy()
+            trained.agents[0].value(torch.from_numpy(trained.normaliser(x.reshape(-1, 8)))).numpy()
             for x in (rows.next_obs, predicted)
         )
     expected = gamma * np.abs(theirs.reshape(len(predicted), -1) - ours).mean(0)
