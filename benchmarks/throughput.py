@@ -115,13 +115,15 @@ def main(options: Options) -> None:
     for title, base, contestants in parts:
         rates = _race(contestants, options)
         rows = {name: _row(rate, rates[base]) for name, rate in rates.items()}
-        table = Table("contestant", "steps per s", f"against {base}", "95 %", "GPU busy", title=title)
+        on_gpu = options.device == "cuda"
+        table = Table("contestant", "steps per s", f"against {base}", "95 %", *["GPU busy"] * on_gpu, title=title)
         for name, row in rows.items():
-            if options.device == "cuda":
-                row["gpu_busy"] = _kernel_seconds(contestants[name]) * row["steps_per_s"]
             interval = f"{row['ratio_low']:.2f} .. {row['ratio_high']:.2f}"
-            busy = f"{row['gpu_busy']:.0%}" if "gpu_busy" in row else ""
-            table.add_row(name, f"{row['steps_per_s']:.0f}", f"{row['ratio']:.2f}", interval, busy)
+            cells = [name, f"{row['steps_per_s']:.0f}", f"{row['ratio']:.2f}", interval]
+            if on_gpu:
+                row["gpu_busy"] = _kernel_seconds(contestants[name]) * row["steps_per_s"]
+                cells.append(f"{row['gpu_busy']:.0%}")
+            table.add_row(*cells)
         console.print(table)
         found[title] = rows
     machine = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
