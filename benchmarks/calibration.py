@@ -6,7 +6,8 @@
 
 Each draw hides gain, masses, lengths, friction and latency in a Bullet twin (`HIDDEN`), every other one with 20 ms of
 latency, two of three with Stribeck friction in one joint; episodes of the behaviour `excite` with the sensor noise of
-`moderate` are fitted in MuJoCo, one link's mass known, the friction model chosen. `--delays` more draws are only asked
+`moderate` are fitted in MuJoCo, one link's mass known, the friction model chosen. What cannot be fitted, and is refused
+as that, is told beside. `--delays` more draws are only asked
 for their delay. Then the classical controller is tuned in the simulator that was identified on a rung, nothing known,
 and meets that rung in Bullet.
 Draws and rungs that are complete in --work are not made again. Writes `results/calibration_<robot>.json`.
@@ -31,6 +32,7 @@ from landbridge.calibration.design import run_episodes
 from landbridge.calibration.identify import calibration, identify
 from landbridge.calibration.windows import cut
 from landbridge.episode import Episode, commit
+from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Tuned, load_behaviours, read_behaviours
@@ -162,10 +164,11 @@ def main(study: Study) -> None:
     robot, folder = load_robot(study.robot), study.work / name
     numbers = range(DELAYS_FROM, DELAYS_FROM + study.delays)
     delays = [_once(folder / f"{number}.json", partial(_delayed, robot, number)) for number in numbers]
-    draws = [
+    asked = [
         _once(folder / f"{number}.json", partial(_identified, robot, number, study.noise))
         for number in range(study.draws)
     ]
+    draws = [draw for draw in asked if "refused" not in draw]
     retuned = {rung: _once(folder / f"{rung}.json", partial(_retuned, robot, rung, study)) for rung in study.rungs}
     missed = [abs(each - d["effective_ms"]) for d in delays for each in d["delays_ms"].values()]
     latency = {
@@ -180,6 +183,7 @@ def main(study: Study) -> None:
         "study": {key: value for key, value in vars(study).items() if key != "work"},
         "seeds": [[SEED, number] for number in (*range(study.draws), *numbers)],
         **latency,
+        "refused": [draw["refused"] for draw in asked if "refused" in draw],
         "friction": _friction(draws, HIDDEN[study.robot].curve),
         **_summary([draw["found"] for draw in draws]),
         "retuned": retuned,
@@ -211,7 +215,11 @@ def _identified(robot: Robot, number: int, noise: float) -> dict[str, Any]:
     of = HIDDEN[robot.spec.name]
     windows = cut(episodes, robot, of.horizon, "the twin")
     free = free_parameters(robot, [] if of.known is None else [of.known])
-    found = calibration(robot, free, windows, np.random.default_rng(0), "the twin", "")
+    try:
+        found = calibration(robot, free, windows, np.random.default_rng(0), "the twin", "")
+    except InputError as error:  # a heavy, dry joint may not move enough to be told anything of
+        console.print(f"draw {number}: {error}")
+        return {"refused": str(error)}
     cpu = time.process_time() - began
     rows = [
         {"parameter": name, "hidden": hidden[name], **estimate.model_dump()}
