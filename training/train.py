@@ -77,8 +77,7 @@ def train(
         target: Target dataset (robot or twin).
         robot: Name of a robot, or a folder with robot.yaml.
         config: Hyperparameters.
-        seeds: In place of --seed: a run with each, in `out`/seedN, all as one batch of networks. `export --run` and
-            `evaluate --policies` take `out` as one policy, whose action is the mean of theirs.
+        seeds: In place of --seed: a run with each, in `out`/seedN, all as one batch. `out` is exported as their mean.
         score: Scenario on which to score the policy in Bullet ten times during the run, for the learning curve; no
             choice is made by it.
         scratch: Folder on a disk for the source's rows while the run lasts, where memory is too small for them.

@@ -60,16 +60,17 @@ def test_a_terminal_row_keeps_the_value_out_of_both_sides(turn: int, mismatch: f
 
 
 def test_every_turn_asks_all_members_and_a_row_asks_another_one_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = tabb()
+    made, rng = tabb(), np.random.default_rng(0)
+    obs, following = rng.standard_normal((2, 40, SIZE)).astype(np.float32)
     rows = Transitions(
-        np.zeros((3, SIZE), np.float32), np.zeros((3, 1), np.float32), np.zeros(3, np.float32),
-        np.zeros((3, SIZE), np.float32), np.zeros(3, bool), np.arange(3),
-    )  # fmt: skip
-    says = np.stack([np.full((3, SIZE), member, np.float32) for member in (10, 20)])
-    monkeypatch.setattr(made, "predict", lambda _: says)
-    first, second = torch.from_numpy(made.extend(rows)).view(3, 2, SIZE + 1)[:, :, 1].T.tolist()
-    assert first == [10, 20, 10]
-    assert second == [20, 10, 20]
+        obs, np.zeros((40, 1), np.float32), np.zeros(40, np.float32), following, np.zeros(40, bool), np.arange(40)
+    )
+    monkeypatch.setattr(made, "predict", lambda of: np.stack([of.obs, of.obs + 1]))  # members tell each row apart
+    whole = made.extend(rows)
+    turns = torch.from_numpy(whole).view(40, 2, SIZE + 1)[:, :, 1].numpy() - obs[:, :1]
+    assert {tuple(row) for row in turns.round().tolist()} == {(0, 1), (1, 0)}
+    parts = [made.extend(rows[part]) for part in (slice(0, 7), slice(7, 40))]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
 def test_the_weight_by_hand() -> None:

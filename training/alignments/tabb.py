@@ -46,15 +46,16 @@ class Tabb(Predictive):
     def extend(self, source: Transitions) -> NDArray[np.float32]:
         """[r^_k, s^_k] of every member k (N, members (n + 1)): rewards scaled, states normalised.
 
-        Row i begins with member i modulo members, so a turn asks all of them.
+        Which member is a row's first follows from the bits of its observation: a turn asks all of them, and a row is
+        the same wherever it is read.
         """
-        c, members, rows = self.context, self.config.predictor.members, np.arange(len(source))
+        c, members, rows = self.context, self.config.predictor.members, np.arange(len(source))[:, None]
         columns = np.empty((members, len(source), self.obs_size + 1), np.float32)
         for column, following in zip(columns, self.predict(source), strict=True):
             column[:, 0] = c.task.reward(source.obs, source.action, following) * c.reward_scale
             column[:, 1:] = c.normaliser(following)
-        order = (rows[:, None] + np.arange(members)) % members
-        return columns[order, rows[:, None]].reshape(len(source), -1)
+        first = np.ascontiguousarray(source.obs).view(np.uint32).sum(1, np.int64, keepdims=True) % members
+        return columns[(first + np.arange(members)) % members, rows].reshape(len(source), -1)
 
     def refresh(self, value: Value, progress: float) -> None:
         """The next turn, its floor, scale and blend."""
