@@ -7,9 +7,8 @@
 Each draw hides gain, masses, lengths, friction and latency in a Bullet twin (`HIDDEN`), every other one with 20 ms of
 latency, two of three with Stribeck friction in one joint; episodes of the behaviour `excite` with the sensor noise of
 `moderate` are fitted in MuJoCo, one link's mass known, the friction model chosen. What cannot be fitted, and is refused
-as that, is told beside. `--delays` more draws are only asked
-for their delay. Then the classical controller is tuned in the simulator that was identified on a rung, nothing known,
-and meets that rung in Bullet.
+as that, is told beside. `--delays` more draws are only asked for their delay. Then the classical controller is tuned in
+the simulator that was identified on a rung, nothing known, and meets that rung in Bullet.
 Draws and rungs that are complete in --work are not made again. Writes `results/calibration_<robot>.json`.
 """
 

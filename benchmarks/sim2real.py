@@ -212,9 +212,12 @@ def _options(study: Study, arm: Arm) -> dict[str, float]:
 
 def _require_of(study: Study, arm: Arm, run: Path) -> None:
     """Raise InputError if there is such a run already, but with other options."""
-    for name, value in _options(study, arm).items() if (run / CONFIG).is_file() else ():
-        if (found := read_run(run)["train"][name]) != value:
-            raise InputError(run, f"has {name} {found}, and the study {value}", "choose another --work")
+    if not (run / CONFIG).is_file():
+        return
+    began = read_run(run)["train"]
+    for name, value in _options(study, arm).items():
+        if began[name] != value:
+            raise InputError(run, f"has {name} {began[name]}, and the study {value}", "choose another --work")
 
 
 def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
@@ -222,11 +225,10 @@ def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
     if (run / CONFIG).is_file():
         return ("train", "--out", str(run), "--resume")
     data = study.folder(seed)
-    options = {name: str(value) for name, value in _options(study, arm).items()}
     return (
         *("train", "--out", str(run), "--robot", study.robot, "--agent", arm.agent, "--alignment", arm.alignment),
         *("--source", str(data / arm.source), "--target", str(data / "target"), "--compile", "--seed", str(seed)),
-        *(word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)),
+        *(word for name, value in _options(study, arm).items() for word in (f"--{name.replace('_', '-')}", str(value))),
         *((f"--{arm.alignment}.scenario", study.rung) if arm.fixed_base and arm.source == "source" else ()),
     )
 

@@ -58,8 +58,8 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         out: Bundle to write: a folder, or one file if it ends in .zip.
     """
     require_new(out)
-    runs, trained = runs_of(run), load_trained(run)
-    plain, spec, task = read_run(runs[0]), trained.robot.spec, load_task(trained.robot)
+    trained, runs = load_trained(run), {one: read_run(one) for one in runs_of(run)}
+    plain, spec, task = next(iter(runs.values())), trained.robot.spec, load_task(trained.robot)
     config = plain["train"]
     for one in runs:
         if not has_reached(one, config["steps"]):
@@ -88,7 +88,7 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         obs_std=tuple(plain["obs_std"]),
         golden_tolerance=TOLERANCE,
         scores=_scores(run, plain) if len(runs) == 1 else {},
-        provenance=_provenance(plain) | {"seed": ", ".join(str(read_run(one)["train"]["seed"]) for one in runs)},
+        provenance=_provenance(plain) | {"seed": ", ".join(str(one["train"]["seed"]) for one in runs.values())},
         drift=limits,
     )
     bundle = write_bundle(out, manifest, spec, {**files, "golden.npz": npz(**golden)})

@@ -79,12 +79,12 @@ def load_trained(folder: Path) -> Trained:
         InputError: It is no run, its checkpoint is unreadable, its robot is another one now, or its seeds were trained
             with other data or options.
     """
-    runs = runs_of(folder)
-    began = [_seedless(read_run(run)) for run in runs]
-    if odd := [run.name for run, this in zip(runs, began, strict=True) if this != began[0]]:
-        problem = f"{runs[0].name} and {odd[0]} were trained on other data, or with other options"
+    began = {run: read_run(run) for run in runs_of(folder)}
+    first, *others = began
+    if odd := [run for run in others if _seedless(began[run]) != _seedless(began[first])]:
+        problem = f"{first.name} and {odd[0].name} were trained on other data, or with other options"
         raise InputError(folder, problem, "name the folder of one of them")
-    trained = [_load(run) for run in runs]
+    trained = [_load(run, plain) for run, plain in began.items()]
     return replace(trained[0], agents=tuple(agent for one in trained for agent in one.agents))
 
 
@@ -94,8 +94,9 @@ def _seedless(run: dict[str, Any]) -> dict[str, Any]:
     return {"train": train, "data": [*run["dataset_hashes"].values()], "robot": run.get("robot_hash")}
 
 
-def _load(run: Path) -> Trained:
-    plain, state = read_run(run), read_checkpoint(run)
+def _load(run: Path, plain: dict[str, Any]) -> Trained:
+    """A run of one seed, of which `plain` is the configuration."""
+    state = read_checkpoint(run)
     config, robot = TrainConfig.from_json(plain["train"]), load_robot(plain["robot"])
     if plain.get("robot_hash", robot.spec.digest()) != robot.spec.digest():  # older runs name none
         problem = f"robot {robot.spec.name!r} has changed since ({plain['robot_hash'][:12]} then)"
@@ -120,11 +121,12 @@ def load_policy(path: Path, robot: Robot) -> Behaviour:
     """The policy of a run folder or a bundle; raises InputError if it was made for another robot."""
     if not path.exists():
         raise InputError(path, "no such run or bundle", "name the --out of `landbridge train`, `export` or `import`")
-    if (runs_of(path)[0] / CONFIG).is_file():
+    first = runs_of(path)[0]
+    if (first / CONFIG).is_file():
         actor, trained_for = load_actor(path)
         if trained_for.spec.digest() != robot.spec.digest():
             problem = f"was trained for robot {trained_for.spec.name!r}, this is {robot.spec.name!r}"
-            raise InputError(path, problem, f"add --robot {read_run(runs_of(path)[0])['robot']}")
+            raise InputError(path, problem, f"add --robot {read_run(first)['robot']}")
         return lambda batch, rng: actor.numpy
     bundle = read_bundle(path)
     bundle.require_robot(robot.spec)

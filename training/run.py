@@ -73,9 +73,9 @@ def seed_folder(out: Path, seed: int) -> Path:
 
 def runs_of(folder: Path) -> list[Path]:
     """The runs of a folder of `train --seeds`, by seed; of any other, itself."""
-    found = {path.parent.name.removeprefix(SEED): path.parent for path in folder.glob(f"{SEED}*/{CONFIG}")}
-    numbers = sorted(int(name) for name in found if name.isdecimal())
-    return [folder] if (folder / CONFIG).is_file() or not numbers else [seed_folder(folder, n) for n in numbers]
+    named = [path.parent.name.removeprefix(SEED) for path in folder.glob(f"{SEED}*/{CONFIG}")]
+    seeds = sorted(int(name) for name in named if name.isdecimal())
+    return [folder] if (folder / CONFIG).is_file() or not seeds else [seed_folder(folder, seed) for seed in seeds]
 
 
 def read_run(folder: Path) -> dict[str, Any]:
