@@ -6,6 +6,7 @@ let it wake up; a failure on a machine that kept time is a failure.
 
 from __future__ import annotations
 
+import atexit
 import subprocess
 import sys
 from contextlib import suppress
@@ -50,7 +51,9 @@ def group(file: Path) -> str:
 def sleeper() -> subprocess.Popen[str]:
     """One for all tests; it ends with this process."""
     command = [sys.executable, "-I", "-S", "-c", SLEEPER]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    atexit.register(process.communicate)  # closes its pipes, and waits
+    return process
 
 
 def longest_stall_ms() -> float:

@@ -45,9 +45,8 @@ class Emulated:
         return None
 
     def end(self) -> int:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        return self.process.wait(10)
+        self.process.communicate(timeout=10)  # closes both pipes
+        return self.process.returncode
 
     def _line(self) -> str:
         assert self.process.stdout is not None

@@ -78,7 +78,7 @@ def test_a_robot_that_falls_is_told_of_before_training(
     assert not any("failure" in str(warning.message) for warning in told)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_an_ordinary_recording_is_not_told_of(data: Data) -> None:
     robot = load_robot("furuta")
     datasets = open_domains(robot, {"target": data.target})
