@@ -1,4 +1,4 @@
-"""One joint of a robot: limits, gains, friction and encoder, as `robot.yaml` has them."""
+"""One joint of a robot: limits, gains, transmission, friction and encoder, as `robot.yaml` has them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,25 @@ class Friction(Spec):
         return self
 
 
+class Transmission(Spec):
+    """Gear with play between a drive and its joint: two inertias, a shaft and a dead zone.
+
+    The drive turns a rotor; the rotor turns the joint through a shaft that passes nothing while the gap is open (Nordin
+    and Gutman, Automatica 38(10), 2002, section 2). The encoder is on the joint's side, as in bus servos.
+
+    Attributes:
+        backlash: The whole gap [rad]: how far the joint can be turned by hand while the rotor stands.
+        rotor_inertia: Seen at the joint, gear ratio squared times that of the motor [kg m^2].
+        stiffness: Of the shaft in contact [N m/rad].
+        damping: Of the shaft in contact [N m s/rad].
+    """
+
+    backlash: NonNegative = 0.0
+    rotor_inertia: Positive
+    stiffness: Positive
+    damping: NonNegative = 0.0
+
+
 class Encoder(Spec):
     """joint position [rad] = sign * raw / gear - offset."""
 
@@ -57,7 +76,8 @@ class Joint(Spec):
         default_joint_pos: Rest position [rad], origin of a relative position action.
         stiffness: PD gain [N m/rad] of a position-commanded joint.
         damping: PD gain [N m s/rad] of a position-commanded joint; also the gain of the DAMP stop.
-        armature: Rotor inertia seen at the joint [kg m^2].
+        armature: Rotor inertia seen at the joint [kg m^2], where it is fixed to the joint.
+        transmission: The gear between drive and joint; None: the drive acts on the joint.
     """
 
     name: str
@@ -72,6 +92,7 @@ class Joint(Spec):
     stiffness: NonNegative = 0.0
     damping: NonNegative = 0.0
     armature: NonNegative = 0.0
+    transmission: Transmission | None = None
     friction: Friction = Friction()
     encoder: Encoder = Encoder()
 
@@ -81,4 +102,8 @@ class Joint(Spec):
             raise ValueError(f"joint {self.name}: position_limit {list(self.position_limit)} is not (lower, upper)")
         if self.actuated and (self.effort_limit == 0 or self.rate_limit is None):
             raise ValueError(f"joint {self.name} is actuated and needs effort_limit > 0 and rate_limit")
+        if self.transmission is not None and not self.actuated:
+            raise ValueError(f"joint {self.name} is passive and has a transmission, which belongs to a drive")
+        if self.transmission is not None and self.armature:
+            raise ValueError(f"joint {self.name} has a transmission, whose rotor_inertia stands for its armature")
         return self

@@ -61,6 +61,7 @@ class BulletPlant(Plant):
         by_name = {info[1].decode(): info[0] for info in every}
         self.joints = [by_name[name] for name in self.spec.joint_names]
         self._configure()
+        self._require_bearable(str(robot.folder))
 
     def _load(self, urdf: str) -> int:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,13 @@
 """From commands to joint torques: PD or direct effort, gain, effort limit and joint friction, in each physics step.
 
 The same law twice: on Python floats, which is faster for a few joints, and on arrays, which is faster for many. A test
-holds them together.
+holds them together. Robots with gears have rotors besides, on arrays however few their joints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +15,28 @@ from numpy.typing import NDArray
 from landbridge.robot import RobotSpec
 from landbridge.simulation.friction import JointFriction, JointFrictions
 from landbridge.simulation.scenario import Scenario
+from landbridge.simulation.transmission import Rotors, transmissions
 
 FEW = 4  # joints; floats take 2 us a joint, arrays 8 us whatever their number
 
-Floats = Sequence[float] | NDArray[np.float64]
-Drive = Callable[[Floats, Floats, Floats | None], Floats]
-"""(joint_pos (J,), joint_vel (J,), commands (A,) or None for torque off) -> joint torques (J,), in SI units and the
-spec's order."""
+Array = NDArray[np.float64]
+Floats = Sequence[float] | Array
+
+
+class Drive(Protocol):
+    """What turns commands into joint torques, in SI units and the spec's order, once in each physics step."""
+
+    def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats | None) -> Floats:
+        """Joint torques (J,) from positions (J,), velocities (J,) and commands (A,), or None for torque off."""
+
+    def reset(self) -> None:
+        """Forget what went before: the robot is somewhere else now."""
 
 
 def make_drive(spec: RobotSpec, scenario: Scenario) -> Drive:
     """The drive of all joints of a robot under a scenario."""
+    if transmissions(spec, scenario):
+        return GearedDrive(spec, scenario)
     return ScalarDrive(spec, scenario) if len(spec.joints) <= FEW else ArrayDrive(spec, scenario)
 
 
@@ -58,15 +70,22 @@ class ScalarDrive:
             torque[index] += max(-limit, min(limit, self._gain * effort))
         return torque
 
+    def reset(self) -> None:
+        """Nothing: the law knows no past."""
+
 
 class ArrayDrive:
-    """The law on arrays."""
+    """The law on arrays.
+
+    Attributes:
+        index: (A,) of the actuated joints among all.
+    """
 
     def __init__(self, spec: RobotSpec, scenario: Scenario) -> None:
         joints = [spec.joint(name) for name in spec.actuated]
         self._kind, self._gain = spec.action.kind, scenario.actuator_gain
         self._passive = len(joints) < len(spec.joints)
-        self._index = np.array([spec.joint_names.index(joint.name) for joint in joints])
+        self.index = np.array([spec.joint_names.index(joint.name) for joint in joints])
         stiffness, damping, self._limit = (
             np.array([getattr(joint, name) for joint in joints]) for name in ("stiffness", "damping", "effort_limit")
         )
@@ -75,14 +94,19 @@ class ArrayDrive:
             [scenario.friction.get(joint.name, joint.friction) for joint in spec.joints], spec.friction_smoothing
         )
 
-    def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats | None) -> NDArray[np.float64]:
+    def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats | None) -> Array:
         """See `Drive`."""
         position, velocity = np.asarray(joint_pos), np.asarray(joint_vel)
         torque = self._friction(velocity)
-        if commands is None:
-            return torque
+        return torque if commands is None else self.added(torque, self.effort(position, velocity, commands))
+
+    def reset(self) -> None:
+        """Nothing: the law knows no past."""
+
+    def effort(self, position: Array, velocity: Array, commands: Floats) -> Array:
+        """Of the drives (..., A), at positions and velocities (..., J) of all joints."""
         if self._passive:
-            position, velocity = position[..., self._index], velocity[..., self._index]
+            position, velocity = position[..., self.index], velocity[..., self.index]
         if self._kind == "effort":
             effort = self._gain * np.asarray(commands)
         elif self._kind == "velocity":
@@ -92,8 +116,37 @@ class ArrayDrive:
             effort -= self._damping * velocity
         np.minimum(effort, self._limit, out=effort)
         np.maximum(effort, -self._limit, out=effort)
+        return effort
+
+    def added(self, torque: Array, effort: Array) -> Array:
+        """`torque` (..., J), to which what acts on the actuated joints (..., A) is added in place."""
         if self._passive:
-            torque[..., self._index] += effort
+            torque[..., self.index] += effort
         else:
             torque += effort
         return torque
+
+
+class GearedDrive:
+    """The law on arrays, some drives acting on a rotor, which turns the joint: the one drive that has a memory."""
+
+    def __init__(self, spec: RobotSpec, scenario: Scenario) -> None:
+        gears = transmissions(spec, scenario)
+        self._law = ArrayDrive(spec, scenario)
+        self._rotors = Rotors(list(gears.values()), spec.control_dt / spec.decimation)
+        self._joints = [spec.joint_names.index(name) for name in gears]
+        self._drives = [spec.actuated.index(name) for name in gears]
+
+    def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats | None) -> Array:
+        """See `Drive`."""
+        position, velocity = np.asarray(joint_pos), np.asarray(joint_vel)
+        friction = self._law(position, velocity, None)
+        off = commands is None
+        effort = np.zeros_like(position[..., self._law.index]) if off else self._law.effort(position, velocity, commands)
+        joints, drives = self._joints, self._drives
+        effort[..., drives] = self._rotors(position[..., joints], velocity[..., joints], effort[..., drives])
+        return self._law.added(friction, effort)
+
+    def reset(self) -> None:
+        """The rotors are at the side of their gap that the next command pushes to."""
+        self._rotors.reset()

@@ -68,6 +68,7 @@ class MujocoPlant(Plant):
         order = [int(self.model.joint(name).dofadr[0]) for name in self.spec.joint_names]
         if order != list(range(free, self.model.nv)):
             raise InputError(robot.urdf, f"joints are not in the order {self.spec.joint_names}", "sort them")
+        self._require_bearable(str(robot.folder))
 
     def _set_state(self, joint_pos: Array, joint_vel: Array) -> None:
         mujoco.mj_resetData(self.model, self.data)

@@ -23,6 +23,7 @@ from landbridge.errors import InputError
 from landbridge.joint import Friction
 from landbridge.robot import Robot
 from landbridge.simulation.scenario import Payload, Scenario
+from landbridge.simulation.transmission import transmissions
 
 Array = NDArray[np.float64]
 
@@ -34,8 +35,10 @@ DRIVEN_SD = (
     0.05,
     0.1,
 )  # or, if more: of the drive's largest effort, of its damping; gears rub more than their load weighs
+BACKLASH_BOUND = 3.0  # sigma
 TORQUE_BOUND = 3.0  # sigma; the explicit integration of stiff friction bears as much
 STRIBECK_SD = 0.5  # of a logarithm
+BACKLASH_SD = 0.01  # rad, or the nominal gap if that is more: a gear's datasheet says 0.25 to 0.5 degrees, wear adds
 PAYLOAD_SD, PAYLOAD_SD_M = 0.2, 0.1  # of the robot's mass; m from the root link's frame
 PAYLOAD_BOUND = 3.0  # sigma
 LATENCY_SD_MS = 50.0
@@ -90,7 +93,7 @@ class Parameter:
 
 
 def parameters(robot: Robot) -> list[Parameter]:
-    """Every parameter: gain, masses and lengths or what a floating base meets, friction, latency."""
+    """Every parameter: gain, masses and lengths or what a floating base meets, friction, gaps of gears, latency."""
     links, fixed = moving_links(robot), robot.spec.base == "fixed"
     root = ET.parse(robot.urdf).getroot()
     found = [_factor("actuator_gain")]
@@ -118,6 +121,8 @@ def parameters(robot: Robot) -> list[Parameter]:
             *(curve if fixed else ()),
             _torque(f"{prefix}.viscous", "N m s/rad", nominal.viscous, *viscous),
         ]
+        if joint.transmission is not None:
+            found.append(_gap(f"backlash.{name}", joint.transmission.backlash))
     return [*found, Parameter("latency_ms", "ms", 0.0, LATENCY_SD_MS, 0.0, MAX_LATENCY_MS, log=False)]
 
 
@@ -180,15 +185,19 @@ def to_scenario(robot: Robot, values: Mapping[str, float], base: Scenario | None
         for field in ("link_mass_scale", "link_length_scale")
     }
     friction: dict[str, Friction] = {}
+    gears = dict(start.transmission)
     for name, alike in friction_groups(robot).items():
         loss, excess, speed, viscous = (every[f"friction.{name}.{field}"] for field in FRICTION)
         stiction = loss + excess if excess > 0 else None
         law = Friction(frictionloss=loss, stiction=stiction, stribeck_velocity=speed, viscous=viscous)
         friction |= dict.fromkeys(alike, law)
+        if f"backlash.{name}" in every:
+            gear = transmissions(robot.spec, start)[alike[0]]
+            gears |= dict.fromkeys(alike, gear.model_copy(update={"backlash": every[f"backlash.{name}"]}))
     changed: dict[str, Any] = {name: every[name] for name in ("actuator_gain", "latency_ms")}
     if robot.spec.base == "floating":
         changed |= {"ground_friction": every["ground_friction"], "payload": _loaded(robot, every, start)}
-    return start.model_copy(update=changed | scales | {"friction": friction})
+    return start.model_copy(update=changed | scales | {"friction": friction, "transmission": gears})
 
 
 def _loaded(robot: Robot, values: Mapping[str, float], base: Scenario) -> dict[str, Payload]:
@@ -211,7 +220,10 @@ def to_values(robot: Robot, scenario: Scenario) -> dict[str, float]:
     for link in moving_links(robot).values():
         values[f"link_mass_scale.{link}"] = scenario.link_mass_scale.get(link, 1.0)
         values[f"link_length_scale.{link}"] = scenario.link_length_scale.get(link, 1.0)
+    gears = transmissions(robot.spec, scenario)
     for name, alike in friction_groups(robot).items():
+        if robot.spec.joint(alike[0]).transmission is not None:
+            values[f"backlash.{name}"] = gears[alike[0]].backlash
         friction = scenario.friction.get(alike[0], robot.spec.joint(alike[0]).friction)
         excess = 0.0 if friction.stiction is None else friction.stiction - friction.frictionloss
         of_joint = friction.frictionloss, excess, friction.stribeck_velocity, friction.viscous
@@ -226,6 +238,11 @@ def at(chosen: Sequence[Parameter], coordinates: Array) -> dict[str, float]:
 
 def _factor(name: str, nominal: float = 1.0) -> Parameter:
     return Parameter(name, "", nominal, FACTOR_SD, nominal / FACTOR_BOUND, nominal * FACTOR_BOUND, log=True)
+
+
+def _gap(name: str, nominal: float) -> Parameter:
+    sd = max(nominal, BACKLASH_SD)
+    return Parameter(name, "rad", nominal, sd, 0.0, nominal + BACKLASH_BOUND * sd, log=False)
 
 
 def _payload_parameters(root: ET.Element, link: str) -> list[Parameter]:

@@ -1,7 +1,7 @@
 """The plant: a simulated robot that is stepped by control periods.
 
 Everything but the rigid-body physics is common to the engines and lives here: command latency, drive, effort limit,
-friction, pushes and measurement noise. An engine adds three methods: set the state, get it, advance it by one physics
+gears, friction, pushes and measurement noise. An engine adds three methods: set the state, get it, advance it by one physics
 step; with a floating base two more: get the base's state, push it.
 """
 
@@ -19,6 +19,7 @@ from landbridge.observation import Base
 from landbridge.robot import Robot
 from landbridge.simulation.drive import FEW, Floats, make_drive
 from landbridge.simulation.scenario import Push, Scenario
+from landbridge.simulation.transmission import require_bearable, transmissions
 
 Array = NDArray[np.float64]
 Engine = Literal["mujoco", "bullet"]
@@ -91,7 +92,7 @@ class Plant(ABC):
         self.time = 0.0
         self._line = self._idle_line()
         self._pushes = None if self.scenario.push is None else Pushes(self.scenario.push, self.rng)
-        self._set_state(np.asarray(joint_pos, np.float64), np.asarray(joint_vel, np.float64))
+        self.place(joint_pos, joint_vel)
 
     def step(self, writes: Sequence[tuple[float, Array | None]]) -> None:
         """Advance one control period.
@@ -125,6 +126,7 @@ class Plant(ABC):
 
     def place(self, joint_pos: Array, joint_vel: Array) -> None:
         """Put the joints (J,), (J,) there at once, as by force; time and commands go on."""
+        self._drive.reset()
         self._set_state(np.asarray(joint_pos, np.float64), np.asarray(joint_vel, np.float64))
 
     def measure_base(self) -> Base | None:
@@ -133,6 +135,21 @@ class Plant(ABC):
             return None
         quat, ang_vel, lin_vel = (np.array([values]) for values in self._base())
         return Base(quat, ang_vel, lin_vel)
+
+    def _require_bearable(self, where: str) -> None:
+        """Raise InputError if a gear is too stiff for the physics steps; for engines, once they stand."""
+        gears = transmissions(self.spec, self.scenario)
+        rest, still = np.array([joint.default_joint_pos for joint in self.spec.joints]), np.zeros(len(self.spec.joints))
+
+        def speeds(torque: Array) -> Array:
+            self._set_state(rest, still)
+            self._advance(torque)
+            return np.array(self._state()[1])
+
+        free = speeds(still) if gears else still
+        units = {name: (np.array(self.spec.joint_names) == name).astype(np.float64) for name in gears}
+        gained = {name: float(unit @ (speeds(unit) - free)) for name, unit in units.items()}
+        require_bearable(self.spec, gears, {name: self.physics_dt / speed for name, speed in gained.items()}, where)
 
     @abstractmethod
     def close(self) -> None:

@@ -9,13 +9,15 @@ import numpy as np
 from landbridge.joint import Friction
 from landbridge.robot import Robot
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
+from landbridge.simulation.transmission import transmissions
 
 
 def draw_between(robot: Robot, rung: str, rng: np.random.Generator) -> Scenario:
     """A scenario whose every part lies uniformly between the nominal robot's and the rung's.
 
-    A part is one number, one joint's friction or one link's payload; the numbers of a part move together, so that a
-    friction law between two valid ones is valid. A link that only one of both changes is unchanged in the other; a push
+    A part is one number, one joint's friction or gear, or one link's payload; the numbers of a part move together, so
+    that a friction law between two valid ones is valid. A gear that only one of both has is there throughout, and its
+    gap is drawn from none: no half of a rotor is geared. A link that only one of both changes is unchanged in the other; a push
     that only one of both has is in every scenario, since it belongs to the task.
 
     Raises:
@@ -33,6 +35,9 @@ def _complete(robot: Robot, scenario: Scenario, other: Scenario) -> dict[str, An
         plain[scales] = dict.fromkeys(getattr(other, scales), 1.0) | plain[scales]
     plain["friction"] = {j.name: _friction(scenario.friction.get(j.name, j.friction)) for j in robot.spec.joints}
     plain["payload"] = {n: p.model_dump() | {"mass": 0.0} for n, p in other.payload.items()} | plain["payload"]
+    own, others = transmissions(robot.spec, scenario), transmissions(robot.spec, other)
+    tight = {name: gear.model_dump() | {"backlash": 0.0} for name, gear in others.items()}
+    plain["transmission"] = tight | {name: gear.model_dump() for name, gear in own.items()}
     push = scenario.push or other.push
     plain["push"] = None if push is None else push.model_dump()
     return plain

@@ -1,7 +1,7 @@
 """Scenarios: how a simulated robot differs from its nominal self.
 
 `scenarios.yaml` of a robot names a severity ladder. `apply` does the rigid-body part: it edits the URDF text that every
-engine loads. Friction, gain, latency and noise are done by `landbridge.simulation.plant`.
+engine loads. Friction, gain, transmissions, latency and noise are done by `landbridge.simulation.plant`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from landbridge.errors import InputError
-from landbridge.joint import Friction
+from landbridge.joint import Friction, Transmission
 from landbridge.robot import Robot
 from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
 
@@ -56,6 +56,7 @@ class Scenario(Spec):
         link_length_scale: Uniform factor on a link's geometry, centre of mass and joints it carries; the mass stays, so
             the inertia grows with its square.
         friction: Joint friction in place of the one in `robot.yaml`.
+        transmission: Gear of a joint, in place of the one in `robot.yaml` if there is one.
         latency_ms: Time from the write of a command to its effect [ms].
         joint_pos_noise: Standard deviation of the measured positions [rad].
         joint_vel_noise: Standard deviation of the measured velocities [rad/s].
@@ -68,6 +69,7 @@ class Scenario(Spec):
     link_mass_scale: dict[str, Positive] = Field(default_factory=dict)
     link_length_scale: dict[str, Positive] = Field(default_factory=dict)
     friction: dict[str, Friction] = Field(default_factory=dict)
+    transmission: dict[str, Transmission] = Field(default_factory=dict)
     latency_ms: Annotated[float, Field(ge=0, le=200)] = 0.0
     joint_pos_noise: NonNegative = 0.0
     joint_vel_noise: NonNegative = 0.0
@@ -100,6 +102,10 @@ def load_scenario(robot: Robot, name: str) -> Scenario:
         raise InputError(
             path, f"{name}.friction names unknown joints {unknown}", f"joints are {', '.join(robot.spec.joint_names)}"
         )
+    free = [joint.name for joint in robot.spec.joints if joint.actuated and not joint.armature]
+    if unknown := sorted(set(scenario.transmission) - set(free)):
+        problem = f"{name}.transmission names {unknown}, which are no actuated joints without armature"
+        raise InputError(path, problem, f"those are {', '.join(free)}")
     if scenario.push is not None and robot.spec.base == "fixed":
         raise InputError(path, f"{name}.push: {robot.spec.name} has a fixed base", "remove it")
     apply(robot.urdf.read_text(), scenario, where=f"{path}: {name}")
