@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from landbridge.calibration.state import from_physics, to_physics
 from landbridge.calibration.windows import Windows, lags
 from landbridge.robot import Robot
-from landbridge.simulation.drive import ArrayDrive
+from landbridge.simulation.drive import array_drive
 from landbridge.simulation.mujoco_plant import compile_model
 from landbridge.simulation.scenario import Scenario
 
@@ -27,10 +27,11 @@ def simulate(robot: Robot, scenario: Scenario, windows: Windows, starts: Array) 
     """States (W, H + 1, S) that follow from start states (W, S) under the logged commands.
 
     As the plant does it, in MuJoCo, all windows at once; but a command that takes effect within a physics step acts in
-    proportion, so that the outcome is a continuous function of the latency.
+    proportion, so that the outcome is a continuous function of the latency. Where the rotors of geared joints are at a
+    window's start is not known: at the side of the gap that the command in effect pushes to, as fast as the joint.
     """
     spec, joints = robot.spec, len(robot.spec.joints)
-    model, drive = compile_model(robot, scenario), ArrayDrive(spec, scenario)
+    model, drive = compile_model(robot, scenario), array_drive(spec, scenario)
     periods = windows.states.shape[1] - 1
     states = np.empty((len(starts), periods + 1, starts.shape[1]))
     states[:, 0] = starts

@@ -35,9 +35,13 @@ class Drive(Protocol):
 
 def make_drive(spec: RobotSpec, scenario: Scenario) -> Drive:
     """The drive of all joints of a robot under a scenario."""
-    if transmissions(spec, scenario):
-        return GearedDrive(spec, scenario)
-    return ScalarDrive(spec, scenario) if len(spec.joints) <= FEW else ArrayDrive(spec, scenario)
+    few = len(spec.joints) <= FEW and not transmissions(spec, scenario)
+    return ScalarDrive(spec, scenario) if few else array_drive(spec, scenario)
+
+
+def array_drive(spec: RobotSpec, scenario: Scenario) -> ArrayDrive | GearedDrive:
+    """The drive on arrays, which also takes many robots at once, (..., J) and (..., A)."""
+    return GearedDrive(spec, scenario) if transmissions(spec, scenario) else ArrayDrive(spec, scenario)
 
 
 class ScalarDrive:
