@@ -6,32 +6,46 @@ import math
 
 import mujoco
 
-from landbridge.joint import Joint
+from landbridge.joint import Joint, Transmission
 from landbridge.robot import Robot, RobotSpec
 from landbridge.simulation.mujoco_plant import model_spec
 from landbridge.simulation.scenario import Scenario
+from landbridge.simulation.transmission import transmissions
+
+WEIGHTLESS = 1e-9  # kg, kg m^2: MuJoCo takes no body of less; a rotor's weight is in the link that carries it
 
 
 def to_mjcf(robot: Robot, scenario: Scenario) -> str:
-    """XML that `mujoco.MjModel.from_xml_path` reads: bodies, joint friction, and a drive for each actuated joint.
+    """XML that `mujoco.MjModel.from_xml_path` reads: bodies, joint friction, gears, and a drive for each actuated joint.
 
     Controls are joint commands in SI units. It moves as the plant does, except for what MuJoCo has no words for, which
     a comment at the top names: friction near rest is MuJoCo's own, there is no Stribeck curve, and until the first
     delayed command arrives joints are driven to 0, not to their default.
+
+    A gear with play is a rotor, a joint of its own called `<joint>_rotor` behind those of the robot, which the drive
+    acts on, and a tendon that holds the difference of both within half the gap to either side. Its ends are as hard as
+    the time step permits, in place of the shaft's stiffness and damping.
     """
     spec = model_spec(robot, scenario)
     spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP  # damping explicit, as in the plant
-    curved = []
+    curved, gears = [], transmissions(robot.spec, scenario)
     for joint in robot.spec.joints:
         found, friction = spec.joint(joint.name), scenario.friction.get(joint.name, joint.friction)
         found.damping[0], found.frictionloss, found.armature = friction.viscous, friction.frictionloss, joint.armature
         found.limited = mujoco.mjtLimited.mjLIMITED_FALSE
         if friction.stiction is not None and friction.stiction > friction.frictionloss:
             curved.append(f"{joint.name} {friction.stiction:g} N m, {friction.stribeck_velocity:g} rad/s")
+        driven = joint.name
+        if joint.name in gears:
+            driven = _add_rotor(spec, found, gears[joint.name])
         if joint.actuated:
-            _add_drive(spec, robot.spec, joint, scenario)
+            _add_drive(spec, robot.spec, joint, driven, scenario)
     spec.compile()
     left_out = [f"Stribeck friction ({'; '.join(curved)})"] if curved else []
+    if gears:
+        left_out.append(f"compliance of the shafts of {', '.join(gears)}")
+    if robot.spec.action.kind != "effort" and (loose := [name for name, gear in gears.items() if gear.backlash]):
+        left_out.append(f"measurement on the joint's side of the gap in the drives of {', '.join(loose)}")
     left_out += ["friction smoothed near rest", "sensor noise"]
     if scenario.latency_ms and robot.spec.action.kind == "position":
         left_out.append("a default command before the first one arrives")
@@ -39,11 +53,28 @@ def to_mjcf(robot: Robot, scenario: Scenario) -> str:
     return f"<!-- {about} -->\n{spec.to_xml()}"
 
 
-def _add_drive(spec: mujoco.MjSpec, robot: RobotSpec, joint: Joint, scenario: Scenario) -> None:
+def _add_rotor(spec: mujoco.MjSpec, joint: mujoco.MjsJoint, gear: Transmission) -> str:
+    """The gear of a joint; returns the name of the joint that its drive acts on, itself if there is no play."""
+    if not gear.backlash:
+        joint.armature = gear.rotor_inertia
+        return str(joint.name)
+    link, name = joint.parent, f"{joint.name}_rotor"
+    body = link.parent.add_body(name=name, pos=link.pos, quat=link.quat, explicitinertial=True)
+    body.mass, body.inertia, body.ipos = WEIGHTLESS, [WEIGHTLESS] * 3, [0.0] * 3
+    rotor = body.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_HINGE, axis=joint.axis, pos=joint.pos)
+    rotor.armature = gear.rotor_inertia
+    play = spec.add_tendon(name=f"{joint.name}_play", limited=mujoco.mjtLimited.mjLIMITED_TRUE)
+    play.range, play.solref_limit = [-gear.backlash / 2, gear.backlash / 2], [2 * spec.option.timestep, 1]
+    play.wrap_joint(name, 1)
+    play.wrap_joint(joint.name, -1)
+    return name
+
+
+def _add_drive(spec: mujoco.MjSpec, robot: RobotSpec, joint: Joint, driven: str, scenario: Scenario) -> None:
     """The law of `landbridge.simulation.drive`: gain times direct effort or PD, cut to the effort limit."""
     gain, kind = scenario.actuator_gain, robot.action.kind
     stiffness, damping = gain * joint.stiffness, gain * joint.damping
-    drive = spec.add_actuator(name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+    drive = spec.add_actuator(name=joint.name, target=driven, trntype=mujoco.mjtTrn.mjTRN_JOINT)
     drive.forcelimited, drive.forcerange = mujoco.mjtLimited.mjLIMITED_TRUE, [-joint.effort_limit, joint.effort_limit]
     drive.gainprm[0] = {"effort": gain, "velocity": damping, "position": stiffness}[kind]
     if kind != "effort":
