@@ -40,11 +40,13 @@ class Windows:
             `landbridge.calibration.state` names.
         commands: (W, L + H, A), of which the first L were sent before the window began; SI units.
         episode: (W,) number of the episode that each window was cut from.
+        before: (W, L, S) measured states of the L periods before it.
     """
 
     states: Array
     commands: Array
     episode: NDArray[np.intp]
+    before: Array
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -52,7 +54,7 @@ class Windows:
 
     def where(self, mask: NDArray[np.bool_]) -> Windows:
         """The windows that `mask` (W,) chooses."""
-        return Windows(self.states[mask], self.commands[mask], self.episode[mask])
+        return Windows(self.states[mask], self.commands[mask], self.episode[mask], self.before[mask])
 
 
 def split(windows: Windows) -> tuple[Windows, Windows]:
@@ -120,7 +122,7 @@ def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Pa
         InputError: A value is not finite, a joint's state is not in the observation, nothing moved, or nothing is left.
     """
     observer, before = Observer(robot.spec), lags(robot)
-    states, commands, numbers = [], [], []
+    states, commands, numbers, ahead = [], [], [], []
     for number, episode in enumerate(episodes):
         state = measured_state(robot, observer, episode, f"{where}: episode {number}")
         command = action_to_command(robot.spec, episode.actions)
@@ -133,13 +135,14 @@ def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Pa
                 states.append(state[start : start + horizon + 1])
                 commands.append(command[start - before : start + horizon])
                 numbers.append(number)
+                ahead.append(state[start - before : start])
     if not states:
         raise InputError(
             where,
             f"no episode holds {before + horizon} steady control periods",
             "record longer episodes, without lost ticks" + (" or falls" if robot.spec.base == "floating" else ""),
         )
-    found = Windows(np.array(states), np.array(commands), np.array(numbers))
+    found = Windows(*map(np.array, (states, commands, numbers, ahead)))
     _require_motion(where, robot, found)
     return found
 

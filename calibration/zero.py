@@ -168,7 +168,8 @@ class EncoderProblem(Problem):
         commands, own = self.windows.commands, [spec.joint_names.index(joint) for joint in spec.actuated]
         if spec.action.kind != "effort":
             commands = gain[own] * commands + (shift[own] if spec.action.kind == "position" else 0.0)
-        windows = replace(self.windows, commands=commands)
+        seen, before = gains * self.windows.states + shifts, gains * self.windows.before + shifts
+        windows = replace(self.windows, states=seen, commands=commands, before=before)
         states = simulate(robot, to_scenario(robot, values, self.base), windows, gains * starts + shifts)
         return (states - shifts) / gains
 
@@ -222,7 +223,8 @@ def _few(problem: EncoderProblem) -> EncoderProblem:
     every = problem.windows
     chosen = every.where(np.arange(len(every)) % max(1, len(every) // SEARCHED) == 0)
     before = chosen.commands.shape[1] - chosen.states.shape[1] + 1
-    short = Windows(chosen.states[:, : PERIODS + 1], chosen.commands[:, : before + PERIODS], chosen.episode)
+    states, commands = chosen.states[:, : PERIODS + 1], chosen.commands[:, : before + PERIODS]
+    short = replace(chosen, states=states, commands=commands)
     return replace(problem, windows=short)
 
 

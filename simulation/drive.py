@@ -145,11 +145,17 @@ class GearedDrive:
         """See `Drive`."""
         position, velocity = np.asarray(joint_pos), np.asarray(joint_vel)
         friction = self._law(position, velocity, None)
-        off = commands is None
-        effort = np.zeros_like(position[..., self._law.index]) if off else self._law.effort(position, velocity, commands)
+        if commands is None:
+            effort = np.zeros_like(position[..., self._law.index])
+        else:
+            effort = self._law.effort(position, velocity, commands)
         joints, drives = self._joints, self._drives
         effort[..., drives] = self._rotors(position[..., joints], velocity[..., joints], effort[..., drives])
         return self._law.added(friction, effort)
+
+    def carry(self, position: Array, velocity: Array) -> None:
+        """Take the rotors along with joints that are moved by (..., J) and are faster by (..., J) all at once."""
+        self._rotors.carry(position[..., self._joints], velocity[..., self._joints])
 
     def reset(self) -> None:
         """The rotors are at the side of their gap that the next command pushes to."""

@@ -16,7 +16,7 @@ WEIGHTLESS = 1e-9  # kg, kg m^2: MuJoCo takes no body of less; a rotor's weight 
 
 
 def to_mjcf(robot: Robot, scenario: Scenario) -> str:
-    """XML that `mujoco.MjModel.from_xml_path` reads: bodies, joint friction, gears, and a drive for each actuated joint.
+    """XML that `mujoco.MjModel.from_xml_path` reads: bodies, joint friction, gears, a drive for each actuated joint.
 
     Controls are joint commands in SI units. It moves as the plant does, except for what MuJoCo has no words for, which
     a comment at the top names: friction near rest is MuJoCo's own, there is no Stribeck curve, and until the first

@@ -17,8 +17,8 @@ def draw_between(robot: Robot, rung: str, rng: np.random.Generator) -> Scenario:
 
     A part is one number, one joint's friction or gear, or one link's payload; the numbers of a part move together, so
     that a friction law between two valid ones is valid. A gear that only one of both has is there throughout, and its
-    gap is drawn from none: no half of a rotor is geared. A link that only one of both changes is unchanged in the other; a push
-    that only one of both has is in every scenario, since it belongs to the task.
+    gap is drawn from none. A link that only one of both changes is unchanged in the other; a push that only one of both
+    has is in every scenario, since it belongs to the task.
 
     Raises:
         InputError: There is no such rung.

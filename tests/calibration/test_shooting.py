@@ -26,7 +26,7 @@ def rolled(engine: Engine, latency_ms: float) -> Windows:
         plant.step([(0.0, command)])
         states.append(np.concatenate(plant.measure()))
     plant.close()
-    return Windows(np.array([states[BEFORE:]]), commands[None], np.zeros(1, np.intp))
+    return Windows(np.array([states[BEFORE:]]), commands[None], np.zeros(1, np.intp), np.array([states[:BEFORE]]))
 
 
 @pytest.mark.parametrize("latency_ms", [0.0, 2.0, 20.0, 34.0, 100.0])
@@ -45,6 +45,7 @@ def test_windows_do_not_touch_each_other() -> None:
         np.concatenate([window.states, window.states + 0.1]),
         np.concatenate([window.commands, -window.commands]),
         np.arange(2),
+        np.concatenate([window.before, window.before + 0.1]),
     )
     alone = simulate(ROBOT, scenario, window, window.states[:, 0])
     np.testing.assert_array_equal(simulate(ROBOT, scenario, both, both.states[:, 0])[:1], alone)
@@ -63,8 +64,9 @@ def test_windows_do_not_touch_each_other() -> None:
 def test_which_command_is_in_effect(latency_ms: float, expected: list[float]) -> None:
     commands: NDArray[np.float64] = np.arange(1.0, BEFORE + 3)[None, :, None]  # 6 is the window's first
     found = _in_effect(ROBOT, latency_ms, commands)
-    assert found.shape == (2 * ROBOT.spec.decimation, 1, 1)
-    np.testing.assert_allclose(found[:4, 0, 0], expected)
+    inside = BEFORE * ROBOT.spec.decimation
+    assert found.shape == (inside + 2 * ROBOT.spec.decimation, 1, 1)
+    np.testing.assert_allclose(found[inside : inside + 4, 0, 0], expected)
 
 
 def test_half_a_physics_step_of_latency_does_half_of_it() -> None:

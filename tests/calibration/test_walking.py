@@ -68,7 +68,8 @@ def test_windows_are_simulated_as_the_plant_does_it() -> None:
     assert ROBOT.spec.base_height is not None
     level = [ROBOT.spec.base_height, 0, 0, -1, *[0.0] * 6]
     starts = np.concatenate([default, np.zeros(JOINTS), level])[None]
-    windows = Windows(np.tile(starts[:, None], (1, HORIZON + 1, 1)), commands[None], np.zeros(1, np.intp))
+    held = np.repeat(starts[:, None], before + HORIZON + 1, 1)
+    windows = Windows(held[:, before:], commands[None], np.zeros(1, np.intp), held[:, :before])
     states = simulate(ROBOT, scenario, windows, starts)[0]
     for command, state in zip(commands[before:], states[1:], strict=True):
         plant.step([(0.0, command)])

@@ -93,14 +93,14 @@ def test_measured_states_pass_the_encoder_and_so_do_position_commands(name: str)
     shift = rng.uniform(-1, 1, size)
     truth = rng.uniform(-0.3, 0.3, (4, 2 * size))
     commands = rng.uniform(-0.1, 0.1, (4, before + 5, len(robot.spec.actuated)))
-    true = Windows(np.zeros((4, 6, 2 * size)), commands, np.zeros(4, np.intp))
+    true = Windows(np.zeros((4, 6, 2 * size)), commands, np.zeros(4, np.intp), np.zeros((4, before, 2 * size)))
     states = simulate(robot, Scenario(), true, truth)
     seen = np.concatenate([(states[..., :size] - shift) / gain, states[..., size:] / gain], -1)
     if robot.spec.action.kind == "position":  # furuta's torque is not what its encoder says
         commands = (commands - shift) / gain
     free = [parameter for joint in robot.spec.joint_names for parameter in _parameters(joint)]
     turned = tuple(np.sign(gain).astype(int).tolist())
-    windows = Windows(seen, commands, true.episode)
+    windows = replace(true, states=seen, commands=commands)
     problem = EncoderProblem(robot, free, windows, first_guess(robot), Scenario(), turned)
     values = {f"encoder.{j}.shift": s for j, s in zip(robot.spec.joint_names, shift, strict=True)}
     values |= {f"encoder.{j}.gain": abs(g) for j, g in zip(robot.spec.joint_names, gain, strict=True)}
