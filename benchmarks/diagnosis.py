@@ -4,7 +4,8 @@
 
 Each draw is a robot in Bullet, recorded for a minute by the behaviour that `landbridge record` uses, with sensor noise:
 `none`, the nominal robot; `distributional`, the same beside a source that never swung up; `dynamical`, other gain,
-masses, length and friction; `structural`, nothing but delay. Thresholds were chosen on seeds from 100 on.
+masses, length and friction; `structural`, nothing but delay. `backlash` is structural as well: no delay, but a motor
+behind a gear with play. Thresholds were chosen on seeds from 100 on.
 Writes `results/diagnosis.json` and `.md`.
 """
 
@@ -14,7 +15,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import tyro
@@ -22,7 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from landbridge.episode import commit
-from landbridge.joint import Friction
+from landbridge.joint import Friction, Transmission
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.plant import Engine, make_plant
@@ -33,7 +34,10 @@ from landbridge.training.dataset import Transitions
 from landbridge.training.diagnose import Comparison, Gap, fit_source_model
 
 RESULTS = Path(__file__).parent / "results"
-KINDS: tuple[Gap, ...] = get_args(Gap)
+GAPS: tuple[Gap, ...] = get_args(Gap)
+Kind = Gap | Literal["backlash"]
+KINDS: tuple[Kind, ...] = (*GAPS, "backlash")
+ARM_INERTIA = 0.12 * ((0.16**2 + 0.02**2) / 12 + 0.08**2)  # kg m^2 of the furuta's arm about its axis, as its URDF says
 NOISE = {"joint_pos_noise": 0.0005, "joint_vel_noise": 0.015}
 EPISODES = {"source": 200, "target": 10}
 BATCH = 10
@@ -72,8 +76,20 @@ def rollouts(
     return Transitions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def drawn(kind: Gap, rng: np.random.Generator) -> Scenario:
-    """A robot with the gap `kind` to the nominal one."""
+def drawn(kind: Kind, rng: np.random.Generator) -> Scenario:
+    """A robot with the gap `kind` to the nominal one.
+
+    A rotor takes its inertia from the arm: in contact both turn as the nominal arm does, and play is all there is.
+    """
+    if kind == "backlash":
+        gear = Transmission(
+            backlash=rng.uniform(0.0087, 0.035),  # 0.5 to 2 degrees: small gears, new and worn
+            rotor_inertia=rng.uniform(1e-4, 4e-4),
+            stiffness=100,
+            damping=0.05,
+        )
+        rest = 1 - gear.rotor_inertia / ARM_INERTIA
+        return Scenario(transmission={"arm": gear}, link_mass_scale={"arm_link": rest}, **NOISE)
     if kind == "dynamical":
         return Scenario(
             actuator_gain=rng.uniform(0.85, 0.97),
@@ -98,7 +114,7 @@ def main(options: Options) -> None:
     for name, source in sources.items():
         model, held = fit_source_model(source, task, options.seed)
         comparisons[name] = Comparison(model, source, held, options.seed)
-    named: dict[Gap, Counter[Gap]] = {kind: Counter() for kind in KINDS}
+    named: dict[Kind, Counter[Gap]] = {kind: Counter() for kind in KINDS}
     effects: list[dict[str, Any]] = []
     for kind in KINDS:
         for _ in track(range(options.draws), kind, console=Console(stderr=True)):
@@ -114,17 +130,17 @@ def main(options: Options) -> None:
     (RESULTS / "diagnosis.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def markdown(named: dict[Gap, Counter[Gap]], options: Options) -> str:
+def markdown(named: dict[Kind, Counter[Gap]], options: Options) -> str:
     """Rows: what was built in; columns: what was named."""
     lines = [
         f"`furuta`, {options.draws} draws per kind (`python benchmarks/diagnosis.py`); rows: gap built in, columns: "
         "gap named.",
         "",
-        "| | " + " | ".join(KINDS) + " |",
-        "|---|" + "---|" * len(KINDS),
+        "| | " + " | ".join(GAPS) + " |",
+        "|---|" + "---|" * len(GAPS),
     ]
     return (
-        "\n".join([*lines, *(f"| **{k}** | " + " | ".join(str(named[k][n]) for n in KINDS) + " |" for k in KINDS)])
+        "\n".join([*lines, *(f"| **{k}** | " + " | ".join(str(named[k][n]) for n in GAPS) + " |" for k in KINDS)])
         + "\n"
     )
 
