@@ -37,12 +37,16 @@ def identify(
     horizon: float | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Identify gain, masses, lengths, friction and latency from rollouts, into calibration.yaml and an MJCF beside it.
+    """Identify gain, masses, lengths, friction, play and latency from rollouts, into calibration.yaml and an MJCF.
 
     Torques, masses and frictions that grow together move a robot alike, so one of them must be known for the others to
     be: weigh a link. A simulator with all of them estimated is as good, since it moves alike. A joint gets a Stribeck
     curve only where the data support one (`landbridge calibrate friction`), and elsewhere intervals that allow for one
     that was not found; from 20 s or less its speed may end in a wrong minimum, which its interval does not show.
+
+    The gap of a gear is found for joints with a transmission in robot.yaml; rotor inertia, stiffness and damping are as
+    it says. With the encoder on the joint, gap and rotor show together only, as the time to cross: a heavier rotor than
+    it says is found as a wider gap.
 
     Of a robot that walks, ground friction, a payload on the trunk and one friction for joints that are alike take the
     place of masses and lengths. Its feet strike the ground otherwise than in MuJoCo, stride after stride: its intervals

@@ -6,7 +6,8 @@ A model of one step is fitted to the source. Three questions follow, each with a
 - *dynamical*: where both have been, does a correction of the source model, learned from the robot, make it predict the
   robot's held-out rows better? White sensor noise cannot be learned, and so is no gap.
 - *structural*: do the actions still in flight explain what is left after a correction by state and action? Then the
-  robot has memory (delay, backlash) that the simulator has not, and no parameter of the simulator stands for it.
+  robot has memory (delay) that the simulator has not. Play in a gear shows as such only where it takes a control
+  period or more to cross; crossed faster it looks dynamical, and a calibration finds it.
 
 The source model errs too. So the last two are asked again of held-out source rows, each the nearest neighbour of one
 of the robot's, and only what the robot has beyond them counts.
@@ -52,8 +53,8 @@ ADVICE: dict[Gap, str] = {
     "none": "train on the source alone (--alignment source_only); alignment has nothing to remove",
     "distributional": "collect source data where the robot goes (--mix, --exploring) or record more there; weights on "
     "source rows cannot make up for rows that are missing",
-    "dynamical": "calibrate the simulator (landbridge calibrate all) and collect again (collect --calibration FILE "
-    "--retune 20); align what remains",
+    "dynamical": "calibrate the simulator (landbridge calibrate all; play in a gear is found where robot.yaml gives the "
+    "joint a transmission) and collect again (collect --calibration FILE --retune 20); align what remains",
     "structural": "put the delay into the simulator (landbridge calibrate all, collect --calibration) and keep the "
     "actions in flight in the observation; align what remains",
 }

@@ -16,6 +16,7 @@ from landbridge.joint import Friction, Joint, Transmission
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.drive import ArrayDrive, GearedDrive, ScalarDrive, make_drive
 from landbridge.simulation.mjcf import to_mjcf
+from landbridge.simulation.parameters import to_scenario
 from landbridge.simulation.plant import Array, Engine, Plant, make_plant
 from landbridge.simulation.randomised import draw_between
 from landbridge.simulation.scenario import Scenario, load_scenario
@@ -288,3 +289,20 @@ def test_the_mjcf_of_a_gear_without_play_has_its_armature_and_of_a_servo_names_w
     gear = Transmission(backlash=0.01, rotor_inertia=0.01, stiffness=80, damping=0.02)
     text = to_mjcf(load_robot("arm"), Scenario(transmission={"elbow": gear}))
     assert "measurement on the joint's side of the gap in the drives of elbow" in text
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["furuta", "arm"])
+def test_the_loose_rungs_can_be_simulated(name: str, engine: Engine) -> None:
+    robot = load_robot(name)
+    loose = load_scenario(robot, "loose")
+    assert loose.transmission and loose.model_copy(update={"transmission": {}}) == load_scenario(robot, "none")
+    assert to_scenario(robot, {}, loose).transmission == loose.transmission
+    plant = make_plant(robot, engine, loose)
+    plant.reset(np.array([joint.default_joint_pos for joint in robot.spec.joints]), np.zeros(len(robot.spec.joints)))
+    scale = np.array([robot.spec.action.scale[joint] for joint in robot.spec.actuated])
+    for k in range(50):
+        plant.step([(0.0, 0.3 * scale * (-1) ** (k // 5))])
+    limits = np.array([joint.velocity_limit for joint in robot.spec.joints])
+    assert (np.abs(plant.state()[1]) < limits).all()
+    plant.close()
