@@ -118,11 +118,13 @@ def main(options: Options) -> None:
     effects: list[dict[str, Any]] = []
     for kind in KINDS:
         for _ in track(range(options.draws), kind, console=Console(stderr=True)):
-            target = rollouts(drawn(kind, rng), "bullet", {"excite": EPISODES["target"]}, rng, 0.0)
+            scenario = drawn(kind, rng)
+            target = rollouts(scenario, "bullet", {"excite": EPISODES["target"]}, rng, 0.0)
             evidence = comparisons["narrow" if kind == "distributional" else "wide"].evidence(target)
             holding: list[Gap] = [e.gap for e in evidence if e.holds]
             named[kind][holding[-1] if holding else "none"] += 1
-            effects.append({"kind": kind} | {e.gap: (e.effect, e.p_value) for e in evidence})
+            hidden = scenario.model_dump(exclude_defaults=True)
+            effects.append({"kind": kind, "scenario": hidden} | {e.gap: (e.effect, e.p_value) for e in evidence})
     table = markdown(named, options)
     Console().print(table, highlight=False)
     (RESULTS / "diagnosis.md").write_text(table)
