@@ -53,7 +53,7 @@ ADVICE: dict[Gap, str] = {
     "none": "train on the source alone (--alignment source_only); alignment has nothing to remove",
     "distributional": "collect source data where the robot goes (--mix, --exploring) or record more there; weights on "
     "source rows cannot make up for rows that are missing",
-    "dynamical": "calibrate the simulator (landbridge calibrate all; it finds play in a gear where robot.yaml gives the "
+    "dynamical": "calibrate the simulator (landbridge calibrate all; it finds a gear's play where robot.yaml gives the "
     "joint a transmission) and collect again (collect --calibration FILE --retune 20); align what remains",
     "structural": "put the delay into the simulator (landbridge calibrate all, collect --calibration) and keep the "
     "actions in flight in the observation; align what remains",
