@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import track
@@ -103,6 +104,7 @@ def drawn(kind: Kind, rng: np.random.Generator) -> Scenario:
 
 def main(options: Options) -> None:
     """Draw, diagnose and write the matrix."""
+    torch.set_num_threads(1)  # as `landbridge diagnose`: with more, sums and so source models differ from run to run
     rng = np.random.default_rng(options.seed)
     task = load_task(load_robot("furuta"))
     mix = dict.fromkeys(("tuned", "noisy", "excite", "random"), EPISODES["source"] // 4)
