@@ -138,8 +138,8 @@ class GearedDrive:
         gears = transmissions(spec, scenario)
         self._law = ArrayDrive(spec, scenario)
         self._rotors = Rotors(list(gears.values()), spec.control_dt / spec.decimation)
-        self._joints = [spec.joint_names.index(name) for name in gears]
-        self._drives = [spec.actuated.index(name) for name in gears]
+        self._joints = np.array([spec.joint_names.index(name) for name in gears])
+        self._drives = np.array([spec.actuated.index(name) for name in gears])
 
     def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats | None) -> Array:
         """See `Drive`."""

@@ -34,13 +34,14 @@ class Rotors:
     """
 
     def __init__(self, gears: Sequence[Transmission], dt: float) -> None:
-        backlash, self._inertia, self._stiffness, self._damping = (
+        backlash, inertia, self._stiffness, self._damping = (
             np.array([getattr(gear, name) for gear in gears])
             for name in ("backlash", "rotor_inertia", "stiffness", "damping")
         )
         self._dt, self._half = dt, backlash / 2
         self._reach = self._stiffness * self._half
-        self._softening = 1 / (1 + (dt * self._stiffness + self._damping) * dt / self._inertia)
+        self._gain = dt / inertia  # of speed by torque, in a step
+        self._softening = 1 / (1 + (dt * self._stiffness + self._damping) * self._gain)
         self._state: tuple[Array, Array] | None = None  # angle [rad] and speed [rad/s], (..., G)
 
     def reset(self) -> None:
@@ -57,11 +58,11 @@ class Rotors:
         if self._state is None:
             self._state = joint_pos + self._half * np.sign(effort), joint_vel
         angle, speed = self._state
-        speed = speed + self._dt * effort / self._inertia  # with the gap open
+        speed = speed + self._gain * effort  # with the gap open
         ahead = speed - joint_vel
         push = self._stiffness * (angle - joint_pos + self._dt * ahead) + self._damping * ahead
-        torque: Array = self._softening * (push - np.clip(push, -self._reach, self._reach))
-        speed = speed - self._dt * torque / self._inertia
+        torque = self._softening * (push - np.minimum(np.maximum(push, -self._reach), self._reach))
+        speed = speed - self._gain * torque
         self._state = angle + self._dt * speed, speed
         return torque
 
