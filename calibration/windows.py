@@ -16,6 +16,8 @@ from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command
 from landbridge.robot import BASE_KINDS, Robot, RobotSpec
 from landbridge.simulation.parameters import MAX_LATENCY_MS
+from landbridge.simulation.plant import make_plant
+from landbridge.simulation.scenario import Scenario
 
 Array = NDArray[np.float64]
 
@@ -76,7 +78,7 @@ def open_windows(path: Path, robot: Robot, horizon: float | None) -> tuple[Datas
 
 
 def open_rollouts(path: Path, robot: Robot) -> Dataset:
-    """The dataset at `path`, checked to be of this robot at its rate."""
+    """The dataset at `path`, checked to be of this robot at its rate, and the robot to be one that can be simulated."""
     dataset, spec = open_dataset(path), robot.spec
     found = dataset.metadata
     if found.domain != "target":
@@ -87,6 +89,7 @@ def open_rollouts(path: Path, robot: Robot) -> Dataset:
     if not abs(found.measured_rate_hz / spec.control_rate_hz - 1) <= RATE_TOLERANCE:
         problem = f"was recorded at {found.measured_rate_hz:g} Hz, {spec.name} runs at {spec.control_rate_hz:g} Hz"
         raise InputError(path, problem, "record again at the robot's rate")
+    make_plant(robot, "mujoco", Scenario()).close()  # refuses a gear that the physics steps do not bear
     return dataset
 
 

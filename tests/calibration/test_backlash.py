@@ -14,7 +14,8 @@ from landbridge.calibration.identify import identify
 from landbridge.calibration.report import report
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows, lags
-from landbridge.episode import open_dataset
+from landbridge.episode import open_dataset, write_dataset
+from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import read_calibration
 from landbridge.simulation.collect import collect
@@ -104,6 +105,22 @@ def test_a_hidden_gap_is_found(robot: Robot, file: Path) -> None:
         assert found.estimates[name].low <= hidden <= found.estimates[name].high, name
     assert found.estimates["backlash.arm"].value == pytest.approx(HIDDEN["backlash.arm"], rel=0.05)
     assert found.calibrated_error.joint_pos["arm"] < 0.3 * found.nominal_error.joint_pos["arm"]
+    found.write(file.parent / "again.yaml")
+    assert read_calibration(file.parent / "again.yaml", robot) == found
+
+
+def test_a_gear_that_the_physics_steps_do_not_bear_is_refused_before_anything_is_fitted(
+    robot: Robot, recorded: Path, tmp_path: Path
+) -> None:
+    stiff = load_robot(shutil.copytree(robot.folder, tmp_path / "stiff"))
+    file = stiff.folder / "robot.yaml"
+    file.write_text(file.read_text().replace("stiffness: 100", "stiffness: 1000"))
+    dataset, data = open_dataset(recorded), tmp_path / "target"
+    digest = load_robot(stiff.folder).spec.digest()
+    write_dataset(data, dataset, dataset.metadata.model_copy(update={"robot_hash": digest}))
+    with pytest.raises(InputError, match=r"stiffness 1000 .* is too stiff"):
+        identify(data, tmp_path / "calibration.yaml", str(stiff.folder))
+    assert not (tmp_path / "calibration.yaml").exists()
 
 
 def test_the_gap_is_in_every_simulator_of_the_calibration(robot: Robot, file: Path) -> None:
