@@ -40,10 +40,12 @@ def evaluate(
     seed: int = 0,
     write_ms: float = 0.0,
     calibration: Path | None = None,
+    exploring: bool = False,
 ) -> dict[str, Any]:
     """Score policies in simulation with bootstrap intervals.
 
-    Every policy meets the same start states and measurement noise, so scores may be compared episode by episode.
+    Every policy meets the same start states and measurement noise, so scores may be compared episode by episode. Where
+    a task always begins alike, episodes are near copies of each other; `--exploring` asks how much a policy can do.
 
     Example: landbridge evaluate --policies runs/first runs/none behaviour:tuned --scenario severe --json
 
@@ -57,6 +59,8 @@ def evaluate(
         write_ms: Time from a measurement to the write of the command that answers it, as `landbridge ingest` prints
             it for a bag; the scenario's own latency comes on top.
         calibration: File of `landbridge calibrate identify`; scores in that simulator in place of a rung.
+        exploring: Start from anywhere (the task's exploring states), some of it beyond any policy's help, in place of
+            the task's own start states.
 
     Returns:
         `policies`: per policy its success and return with 95 % intervals; `groups`: over the runs of one agent and
@@ -66,6 +70,8 @@ def evaluate(
         raise InputError("evaluate", f"{episodes} episodes of {len(policies)} policies", "give at least one of each")
     require_seed(seed)
     machine = load_robot(robot)
+    if exploring and not load_task(machine).explores:
+        raise InputError("--exploring", f"{machine.spec.name}'s task has no exploring states", "leave it out")
     rung = choose_scenario(machine, scenario, calibration)
     period_ms = 1000 * machine.spec.control_dt
     if not 0 <= write_ms <= period_ms:
@@ -73,7 +79,7 @@ def evaluate(
     found = {name: resolve(name, machine) for name in policies}
     rows, groups = [], defaultdict(list)
     for name, policy in track(found.items(), "evaluate", console=Console(stderr=True)):
-        success, returns = score(policy, machine, engine, rung, episodes, seed, write_ms / 1000)
+        success, returns = score(policy, machine, engine, rung, episodes, seed, write_ms / 1000, exploring)
         rows.append({"policy": shown_name(name, policies), **summary(success[None], returns[None])})
         if (Path(name) / CONFIG).is_file():
             config = read_run(Path(name))["train"]
@@ -89,7 +95,7 @@ def evaluate(
         if len(runs) > 1
     ]
     place = scenario if calibration is None else CALIBRATED
-    facts = {"engine": engine, "scenario": place, "episodes": episodes, "write_ms": write_ms}
+    facts = {"engine": engine, "scenario": place, "episodes": episodes, "write_ms": write_ms, "exploring": exploring}
     return {**facts, "policies": rows, "groups": pooled}
 
 
@@ -117,6 +123,7 @@ def score(
     episodes: int,
     seed: int,
     write_after: float = 0.0,
+    exploring: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Success (E,) of 0 or 1 and return (E,) of each episode; the same seed gives every policy the same episodes."""
     task = load_task(robot)
@@ -128,7 +135,7 @@ def score(
         policy: Policy = behaviour(batch, np.random.default_rng(streams[batch]))
         try:
             rng = np.random.default_rng(streams[batch + 1])
-            for episode in lockstep(plants, task, policy, rng, write_after=write_after):
+            for episode in lockstep(plants, task, policy, rng, exploring, write_after):
                 success.append(task.success(episode.obs))
                 returns.append(episode.rewards.sum())
         finally:

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import Behaviour, Policy
-from landbridge.simulation.scenario import load_scenario
-from landbridge.training.evaluate import score, shown_name, summary
+from landbridge.simulation.scenario import Scenario, load_scenario
+from landbridge.task import load_task
+from landbridge.training.evaluate import evaluate, score, shown_name, summary
 
 ROBOT = load_robot("furuta")
 
@@ -41,6 +43,17 @@ def test_policies_meet_the_same_starts_whatever_they_do_and_draw() -> None:
     assert not np.array_equal(starts[0][0], starts[0][1])
     np.testing.assert_array_equal(returns[0], returns[2])
     assert not np.array_equal(returns[0], returns[1])
+
+
+def test_exploring_policies_begin_where_the_task_explores() -> None:
+    seen: list[NDArray[np.float32]] = []
+    for exploring in (False, True):
+        score(first_seen(seen, 0.0), ROBOT, "mujoco", Scenario(), 25, 0, exploring=exploring)
+    hanging, anywhere = (load_task(ROBOT).observer.angle(obs, "pendulum") for obs in seen)
+    assert np.abs(np.abs(hanging) - np.pi).max() <= 0.1
+    assert np.ptp(anywhere) > np.pi
+    with pytest.raises(InputError, match="--exploring: quadruped's task has no exploring states"):
+        evaluate(["behaviour:trot"], robot="quadruped", exploring=True)
 
 
 def test_several_runs_are_summarised_by_hand() -> None:
