@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from landbridge.episode import Dataset, DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
-from landbridge.observation import command_to_action
+from landbridge.observation import Observer, command_to_action
 from landbridge.robot import RobotSpec, load_robot
 from landbridge.simulation.calibrated import read_calibration, recorded
 from landbridge.simulation.rollout import label
@@ -37,7 +39,8 @@ def ingest(
     """Turn a bag of `landbridge record`, or a D4RL-layout HDF5 file, into a dataset.
 
     A bag that was cut off is read up to its last complete record. Rewards and terminations are computed here, by the
-    robot's task; none are recorded on board.
+    robot's task; none are recorded on board. Actions are what was written, and of a run that was compensated the
+    observations' past actions too, so that its transitions are the bare robot's.
 
     Example: landbridge ingest bags/severe --out data/target
 
@@ -68,14 +71,15 @@ def ingest(
         return _outcome(dataset, task) | found.repairs
     bag = read_bag(path, spec)
     _require_rate(path, bag, spec)
-    episodes = [_episode(spec, task, segment) for segment in bag.segments]
+    segments = _as_written(path, task.observer, bag.segments) if "compensation" in bag.about else bag.segments
+    episodes = [_episode(spec, task, segment) for segment in segments]
     metadata = about(
         domain=domain or "target",
         engine="ros2",
         scenario=bag.about["scenario"],
         controllers={bag.about["controller"]: sum(map(len, episodes))},
         measured_rate_hz=bag.rate_hz,
-        stopped=sum(s.failed and not e.terminated[-1] for s, e in zip(bag.segments, episodes, strict=True)),
+        stopped=sum(s.failed and not e.terminated[-1] for s, e in zip(segments, episodes, strict=True)),
     )
     dataset = write_dataset(out, episodes, metadata)
     return _outcome(dataset, task) | _timing(bag, spec)
@@ -103,8 +107,34 @@ def _require_rate(path: Path, bag: Bag, spec: RobotSpec) -> None:
 
 def _episode(spec: RobotSpec, task: Task, segment: Segment) -> Episode:
     """T measurements are T - 1 transitions; the task may end the episode before the last."""
-    actions = np.clip(command_to_action(spec, segment.commands), -1, 1).astype(np.float32)
-    return label(task, segment.obs, actions, segment.stamps)
+    return label(task, segment.obs, _actions(spec, segment), segment.stamps)
+
+
+def _actions(spec: RobotSpec, segment: Segment) -> NDArray[np.float32]:
+    """What was written (T - 1, A), as actions."""
+    return np.clip(command_to_action(spec, segment.commands), -1, 1).astype(np.float32)
+
+
+def _as_written(path: Path, observer: Observer, segments: list[Segment]) -> list[Segment]:
+    """The segments of a compensated run, past actions in `obs` as they were written and not as the policy asked.
+
+    A segment that begins inside an episode loses the rows whose past actions were sent before it.
+    """
+    found = []
+    for segment in segments:
+        actions, steps = _actions(observer.spec, segment), len(segment.obs)
+        padded = np.concatenate([np.zeros((observer.history, observer.num_actions)), actions])
+        ages = range(observer.history)
+        sent = [padded[observer.history - 1 - age :][:steps] for age in ages]
+        obs = observer.with_sent(segment.obs, np.stack(sent, axis=1)) if sent else segment.obs
+        begun = observer.history if observer.sent(segment.obs[:1]).any() else 0
+        if steps - begun > 1:
+            parts = {"stamps": segment.stamps[begun:], "joint_pos": segment.joint_pos[begun:], "obs": obs[begun:]}
+            found.append(replace(segment, commands=segment.commands[begun:], **parts))
+    if not found:
+        problem = f"holds no {observer.history + 2} consecutive control ticks of its compensated run"
+        raise InputError(path, problem, "record a longer one")
+    return found
 
 
 def _timing(bag: Bag, spec: RobotSpec) -> dict[str, Any]:

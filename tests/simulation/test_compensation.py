@@ -1,0 +1,187 @@
+"""Feed-forward from a calibration: by hand, against the drive of the simulators, and in closed loop."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landbridge.errors import InputError
+from landbridge.joint import Friction
+from landbridge.robot import Robot, load_robot
+from landbridge.simulation.calibrated import Calibration, Estimate
+from landbridge.simulation.compensation import Compensation, load_compensation, require_nominal
+from landbridge.simulation.drive import ArrayDrive
+from landbridge.simulation.parameters import FACTOR_SD, parameters, to_scenario
+from landbridge.simulation.plant import Engine, make_plant
+from landbridge.simulation.scenario import Scenario
+
+ROBOT, ARM = load_robot("furuta"), load_robot("arm")
+GAIN, DRY, VISCOUS = 0.8, 0.003, 0.002
+NOMINAL_DRY, NOMINAL_VISCOUS, SMOOTHING = 0.001, 0.0008, 0.1  # of robot.yaml
+FOUND = {"actuator_gain": GAIN, "friction.arm.frictionloss": DRY, "friction.arm.viscous": VISCOUS}
+
+Make = Callable[..., Calibration]
+
+
+def commanded_in(kind: str, robot: Robot = ROBOT, **joint: float) -> Robot:
+    """The robot with commands of this kind, its first joint with these gains."""
+    first, *others = robot.spec.joints
+    action = robot.spec.action.model_copy(update={"kind": kind, "relative": False, "scale": {"arm": 9.0}})
+    joints = (first.model_copy(update=joint), *others)
+    return Robot(robot.spec.model_copy(update={"action": action, "joints": joints}), robot.folder)
+
+
+def of(robot: Robot, values: dict[str, float], certain: Calibration) -> Calibration:
+    """As the calibration `certain`, of another robot."""
+    estimates = {name: Estimate(value=v, low=v, high=v, identifiable=True) for name, v in values.items()}
+    about = {"robot_hash": robot.spec.digest(), "urdf_hash": robot.urdf_digest(), "estimates": estimates}
+    return certain.model_copy(update={**about, "covariance": ((0.0,) * len(values),) * len(values)})
+
+
+@pytest.mark.parametrize("velocity", [2.0, -2.0, 0.05, 0.0])
+@pytest.mark.parametrize(
+    ("kind", "asked", "to_effort"),
+    [
+        ("effort", 0.02, lambda c, q, v: c),
+        ("velocity", 3.0, lambda c, q, v: 0.01 * (c - v)),
+        ("position", 0.9, lambda c, q, v: 0.2 * (c - q) - 0.01 * v),
+    ],
+)
+def test_a_command_of_each_kind_by_hand(
+    kind: str, asked: float, to_effort: Callable[..., float], velocity: float, calibration: Make
+) -> None:
+    """The effort that the command sent asks for is (e* - f*) / g + f / g."""
+    robot, q = commanded_in(kind, stiffness=0.2, damping=0.01), 0.4
+    sent = Compensation(robot, calibration(**FOUND))(np.array([asked]), np.array([q, 3.0]), np.array([velocity, 7.0]))
+    friction, nominal = (
+        dry * math.tanh(velocity / SMOOTHING) + viscous * velocity
+        for dry, viscous in ((DRY, VISCOUS), (NOMINAL_DRY, NOMINAL_VISCOUS))
+    )
+    expected = (to_effort(asked, q, velocity) - nominal + friction) / GAIN
+    assert to_effort(sent[0], q, velocity) == pytest.approx(expected, rel=1e-12)
+    assert sent.shape == (1,)
+
+
+@pytest.mark.parametrize("robot", [commanded_in("effort"), ARM], ids=["furuta", "arm"])
+def test_the_torque_on_every_driven_joint_is_the_nominal_one(robot: Robot, calibration: Make) -> None:
+    """In the drive of the simulators; the Stribeck excess, which is not compensated, is left out of them."""
+    driven = [robot.spec.joint_names.index(name) for name in robot.spec.actuated]
+    values = {"actuator_gain": 0.9}
+    for i, name in enumerate(robot.spec.actuated):
+        friction = robot.spec.joint(name).friction
+        values |= {f"friction.{name}.frictionloss": friction.frictionloss + 0.001 * (i + 1)}
+        values |= {f"friction.{name}.viscous": friction.viscous * 1.5 + 1e-5}
+    order = {p.name: values[p.name] for p in parameters(robot) if p.name in values}
+    compensation = Compensation(robot, of(robot, order, calibration()))
+    nominal = ArrayDrive(robot.spec, Scenario())
+    hidden = ArrayDrive(robot.spec, to_scenario(robot, order))
+    rng, actuated = np.random.default_rng(0), len(robot.spec.actuated)
+    for _ in range(50):
+        pos = np.array([joint.default_joint_pos for joint in robot.spec.joints]) + 0.02 * rng.standard_normal()
+        vel = 0.1 * rng.standard_normal(len(pos))
+        asked = pos[driven] + 0.05 * rng.standard_normal(actuated)
+        sent = compensation(asked, pos, vel)
+        np.testing.assert_allclose(hidden(pos, vel, sent)[driven], nominal(pos, vel, asked)[driven], atol=1e-12)
+        assert np.abs(hidden(pos, vel, asked)[driven] - nominal(pos, vel, asked)[driven]).min() > 1e-7
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "used"),
+    [(0.7, 0.9, 1.2, 1.0), (0.8, 0.85, 0.9, 0.9), (1.1, 1.2, 1.3, 1.1), (-5.0, 1.2, -3.0, 1.0), (0.9, 0.8, 0.9, 0.9)],
+)
+def test_a_gain_is_the_least_that_the_data_ask_for(
+    low: float, value: float, high: float, used: float, calibration: Make
+) -> None:
+    """Also from an interval that no calibration writes, it lies between 1 and the estimate."""
+    gain = Estimate(value=value, low=low, high=high, identifiable=True)
+    found = calibration(actuator_gain=value).model_copy(update={"estimates": {"actuator_gain": gain}})
+    assert Compensation(ROBOT, found).gain == pytest.approx(used)
+
+
+def test_friction_is_the_low_end_of_its_interval_and_never_made(calibration: Make) -> None:
+    def added(value: float, deviations: float) -> float:
+        made = calibration(**{"friction.arm.frictionloss": value})
+        return float(Compensation(ROBOT, made.model_copy(update={"covariance": ((deviations**2,),)})).frictionloss[0])
+
+    sd = next(p.sd for p in parameters(ROBOT) if p.name == "friction.arm.frictionloss")
+    assert added(0.003, 0.05) == pytest.approx(0.003 - 1.96 * 0.05 * sd - NOMINAL_DRY)
+    assert added(0.003, 10.0) == 0.0  # the data do not tell
+    assert added(0.0004, 0.0) == 0.0  # less than in robot.yaml
+
+
+def test_friction_is_told_where_only_its_ratio_to_the_gain_is(calibration: Make) -> None:
+    """Gain and friction of 2 sigma to either side, always by one factor: of f / g nothing is open."""
+    names = ("actuator_gain", "friction.arm.frictionloss")
+    found, known = calibration(**{name: FOUND[name] for name in names}), {p.name: p for p in parameters(ROBOT)}
+    per_factor = np.array([1 / FACTOR_SD, DRY / known[names[1]].sd])  # z by the logarithm of the common factor
+    wide = {name: e.model_copy(update={"low": e.value / 2, "high": e.value * 2}) for name, e in found.estimates.items()}
+    covariance = tuple(map(tuple, 0.1 * np.outer(per_factor, per_factor)))
+    compensation = Compensation(ROBOT, found.model_copy(update={"estimates": wide, "covariance": covariance}))
+    assert compensation.gain == 1.0
+    assert compensation.frictionloss[0] == pytest.approx(DRY / GAIN - NOMINAL_DRY)
+
+
+def test_nothing_is_sent_that_an_action_could_not_ask_for(calibration: Make) -> None:
+    compensation, scale = Compensation(ROBOT, calibration(**FOUND)), ROBOT.spec.action.scale["arm"]
+    for asked in (-scale, scale):
+        (sent,) = compensation(np.array([asked]), np.zeros(2), np.array([math.copysign(20.0, asked), 0.0]))
+        assert sent == asked
+
+
+@pytest.mark.parametrize("kind", ["effort", "velocity", "position"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e308])
+def test_what_is_not_finite_leaves_the_command_as_it_is(kind: str, bad: float, calibration: Make) -> None:
+    """And raises nothing: the guard has its names for it."""
+    compensation = Compensation(commanded_in(kind, stiffness=0.2, damping=0.01), calibration(**FOUND))
+    asked, pos, vel = np.array([0.02]), np.array([0.4, bad]), np.array([bad, bad])
+    sent = compensation(asked, pos, vel)
+    assert sent[0] == 0.02 or (math.isfinite(bad) and abs(sent[0]) <= 9.0)
+    assert np.isnan(compensation(np.array([math.nan]), np.zeros(2), np.zeros(2))).all()
+
+
+@pytest.mark.parametrize("engine", ["mujoco", "bullet"])
+def test_a_compensated_joint_follows_the_nominal_one(engine: Engine, calibration: Make) -> None:
+    """Through two seconds of swinging, in which friction and gain cost the bare one more than half of the way."""
+    hidden = Scenario(actuator_gain=GAIN, friction={"arm": Friction(frictionloss=DRY, viscous=VISCOUS)})
+    compensation = Compensation(ROBOT, calibration(**FOUND))
+
+    def swing(scenario: Scenario, compensate: bool) -> np.ndarray:
+        plant, seen = make_plant(ROBOT, engine, scenario), []
+        plant.reset(np.array([0.0, np.pi]), np.zeros(2))
+        for tick in range(100):
+            asked = np.array([0.02 * math.sin(2 * math.pi * tick / 40)])
+            plant.step([(0.0, compensation(asked, *plant.measure()) if compensate else asked)])
+            seen.append(plant.measure()[0][0])
+        plant.close()
+        return np.array(seen)
+
+    nominal = swing(Scenario(), compensate=False)
+    error, bare = (np.abs(swing(hidden, compensate) - nominal).max() for compensate in (True, False))
+    assert np.ptp(nominal) > 1.0
+    assert error < 0.02 * np.ptp(nominal)
+    assert bare > 0.5 * np.ptp(nominal)
+
+
+def test_what_would_compensate_wrongly_is_refused(tmp_path: Path, calibration: Make) -> None:
+    file = tmp_path / "calibration.yaml"
+    calibration(**FOUND).write(file)
+    assert len(load_compensation(file, ROBOT).digest) == 64
+    with pytest.raises(InputError, match=r"no such file\. make it with `landbridge calibrate identify`"):
+        load_compensation(tmp_path / "none.yaml", ROBOT)
+    with pytest.raises(InputError, match="calibrates another 'furuta' than 'arm'"):
+        load_compensation(file, ARM)
+    changed = shutil.copytree(ROBOT.folder, tmp_path / "furuta")
+    urdf = changed / ROBOT.spec.urdf
+    urdf.write_text(urdf.read_text().replace('mass value="', 'mass value="1', 1))
+    with pytest.raises(InputError, match=r"calibrates furuta with another furuta\.urdf"):
+        load_compensation(file, load_robot(changed))
+    with pytest.raises(InputError, match="joint arm's velocity command asks for no effort: its gain is 0"):
+        Compensation(commanded_in("velocity", damping=0.0), calibration(**FOUND))
+    require_nominal(Path("p"), {"target_calibration": "a" * 64, "commit": ""})
+    with pytest.raises(InputError, match=r"p: learned from logs .* calibrated \(aaaaaaaaaaaa\): .* compensated twice"):
+        require_nominal(Path("p"), {"source_calibration": "a" * 64})
