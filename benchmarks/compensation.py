@@ -110,9 +110,9 @@ def _row(bare: NDArray[np.float64], compensated: NDArray[np.float64]) -> dict[st
 
 def _markdown(options: Options, rows: list[dict[str, Any]]) -> str:
     lines = [
-        f"Success on `{options.robot}` with and without feed-forward from a calibration on {options.target_steps} robot "
-        f"transitions, {len(options.seeds)} seeds x {options.episodes} episodes: mean, 95 % interval over seeds and "
-        "episodes, by seed; the last column is paired.",
+        f"Success on `{options.robot}` with and without feed-forward from a calibration on {options.target_steps} "
+        f"robot transitions, {len(options.seeds)} seeds x {options.episodes} episodes: mean, 95 % interval over seeds "
+        "and episodes, by seed; the last column is paired.",
         "",
         "| policies | where | bare | by seed | compensated | by seed | compensated - bare |",
         "|---|---|---|---|---|---|---|",

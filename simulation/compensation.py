@@ -10,8 +10,8 @@ robot would have, e* - f*.
 
 Little of it is safer than too much. Friction that is compensated by more than there is makes a joint hunt, by less
 leaves it a little stiff (Putra, van de Wouw and Nijmeijer, Automatica 43(8), 2007); drives that do this by themselves
-stay below it (Universal Robots' default is 0.8 of Coulomb and 0.9 of viscous friction, `ur_msgs/FrictionModelParameters`).
-So here:
+stay below it (Universal Robots' `ur_msgs/FrictionModelParameters`: by default 0.8 of Coulomb and 0.9 of viscous
+friction). So here:
 
 - every number is the end of its 95 % interval that does less, and what the data do not tell does nothing;
 - the interval is that of f / g, friction as a command feels it: motion alone tells it, also where it does not tell
@@ -49,7 +49,7 @@ FIELDS = ("frictionloss", "viscous")
 class Compensation:
     """What to send for a command, given the measurement that it answers.
 
-    The law above for all kinds of action, solved for the command: sent = command / g - p pos + w vel + u tanh(vel / v_0).
+    The law above for all kinds of action, solved for it: sent = command / g - p pos + w vel + u tanh(vel / v_0).
 
     Args:
         robot: The nominal one.
@@ -130,7 +130,8 @@ def _added(robot: Robot, calibration: Calibration, field: str, gain: float) -> A
     every, values = parameters(robot), {name: e.value for name, e in calibration.estimates.items()}
     free = [p for p in every if p.name in values]
     nominal = {p.name: p.nominal for p in every}
-    true_gain, found = values.get(GAIN, 1.0), {}
+    true_gain = values.get(GAIN, 1.0)
+    found: dict[str, float] = {}
     for group, alike in friction_groups(robot).items():
         name = f"friction.{group}.{field}"
         felt = values.get(name, nominal[name]) / true_gain

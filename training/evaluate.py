@@ -83,12 +83,13 @@ def evaluate(
         raise InputError("--write-ms", f"{write_ms:g} ms", f"give 0 to one control period, {period_ms:g} ms")
     found = {name: resolve(name, machine) for name in policies}
     compensation = None if compensate is None else load_compensation(compensate, machine)
-    if compensation is not None:
-        for name in policies:
-            require_nominal(Path(name), provenance(name))
+    for name in policies if compensation is not None else ():
+        require_nominal(Path(name), provenance(name))
     rows, groups = [], defaultdict(list)
     for name, policy in track(found.items(), "evaluate", console=Console(stderr=True)):
-        success, returns = score(policy, machine, engine, rung, episodes, seed, write_ms / 1000, exploring, compensation)
+        success, returns = score(
+            policy, machine, engine, rung, episodes, seed, write_ms / 1000, exploring, compensation
+        )
         rows.append({"policy": shown_name(name, policies), **summary(success[None], returns[None])})
         if (Path(name) / CONFIG).is_file():
             config = read_run(Path(name))["train"]
@@ -105,8 +106,7 @@ def evaluate(
     ]
     place = scenario if calibration is None else CALIBRATED
     facts = {"engine": engine, "scenario": place, "episodes": episodes, "write_ms": write_ms, "exploring": exploring}
-    if compensation is not None:
-        facts["compensation"] = compensation.digest
+    facts |= {} if compensation is None else {"compensation": compensation.digest}
     return {**facts, "policies": rows, "groups": pooled}
 
 
@@ -127,7 +127,7 @@ def resolve(name: str, robot: Robot) -> Behaviour:
 
 
 def provenance(name: str) -> dict[str, str]:
-    """Where the policy called `name` comes from, as its run or bundle says; a behaviour comes from the robot's folder."""
+    """Where the policy called `name` comes from, as its run or bundle says; of a behaviour nothing."""
     if name.startswith(BEHAVIOUR):
         return {}
     first = runs_of(Path(name))[0]

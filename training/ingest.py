@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -129,8 +128,8 @@ def _as_written(path: Path, observer: Observer, segments: list[Segment]) -> list
         obs = observer.with_sent(segment.obs, np.stack(sent, axis=1)) if sent else segment.obs
         begun = observer.history if observer.sent(segment.obs[:1]).any() else 0
         if steps - begun > 1:
-            parts = {"stamps": segment.stamps[begun:], "joint_pos": segment.joint_pos[begun:], "obs": obs[begun:]}
-            found.append(replace(segment, commands=segment.commands[begun:], **parts))
+            stamps, joint_pos, commands = (a[begun:] for a in (segment.stamps, segment.joint_pos, segment.commands))
+            found.append(Segment(stamps, joint_pos, obs[begun:], commands, segment.failed))
     if not found:
         problem = f"holds no {observer.history + 2} consecutive control ticks of its compensated run"
         raise InputError(path, problem, "record a longer one")

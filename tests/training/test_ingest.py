@@ -321,7 +321,9 @@ def test_transitions_of_a_compensated_run_are_the_bare_robots(
     figures = ingest(tmp_path / "bag", tmp_path / "data")
     assert (figures["lost_ticks"], figures["transitions"]) == (1, 19 + 28 - 3)
     for episode in open_dataset(tmp_path / "data"):
-        np.testing.assert_allclose(following(plant, observer, episode.obs[:-1], episode.actions), episode.obs[1:], atol=1e-4)
+        np.testing.assert_allclose(
+            following(plant, observer, episode.obs[:-1], episode.actions), episode.obs[1:], atol=1e-4
+        )
         as_asked = 0.5 * np.sin(0.3 * np.arange(50))
         assert np.abs(episode.actions[:, 0] - as_asked[: len(episode.actions)]).max() > 0.02
     plant.close()

@@ -106,7 +106,9 @@ def replay(
     return {
         "bag": str(bag),
         "bundle": f"{bundle}, {_same(reader.about.get('bundle'), read.digest)}",
-        **({} if compensation is None else {"compensation": f"{compensate}, {_same(compensated, compensation.digest)}"}),
+        **(
+            {} if compensation is None else {"compensation": f"{compensate}, {_same(compensated, compensation.digest)}"}
+        ),
         "provider": policy.provider,
         "precision": policy.precision,
         "bit_for_bit": not differing,
