@@ -83,9 +83,9 @@ def _compensation(study: Study, seed: int) -> Compensation:
 
 
 def _constants(compensation: Compensation) -> dict[str, Any]:
-    """What is added to the friction of each joint, and the gain that is divided by."""
+    """What efforts are multiplied by, and what is added against the friction of each joint."""
     dry, viscous = compensation.frictionloss.tolist(), compensation.viscous.tolist()
-    return {"gain": compensation.gain, "frictionloss": dry, "viscous": viscous}
+    return {"boost": compensation.boost, "frictionloss": dry, "viscous": viscous}
 
 
 def _score(study: Study, arm: str, place: Place, seed: int, episodes: int) -> Scores:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from landbridge.episode import Dataset, DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
@@ -24,6 +23,7 @@ from landbridge.training.outcome import Outcome, warn_of_failures
 
 RATE_TOLERANCE = 0.05
 HISTOGRAM_MS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, np.inf)
+ROUNDING = 1e-9  # of an action that a command is turned back into
 HDF5 = (".hdf5", ".h5")
 
 
@@ -81,7 +81,8 @@ def ingest(
         stopped=sum(s.failed and not e.terminated[-1] for s, e in zip(segments, episodes, strict=True)),
     )
     dataset = write_dataset(out, episodes, metadata)
-    return _outcome(dataset, task) | _timing(bag, spec)
+    left_out = {"left_out": sum(len(s.commands) for s in bag.segments) - sum(len(s.commands) for s in segments)}
+    return _outcome(dataset, task) | _timing(bag, spec) | (left_out if segments is not bag.segments else {})
 
 
 def _outcome(dataset: Dataset, task: Task) -> dict[str, Any]:
@@ -106,33 +107,33 @@ def _require_rate(path: Path, bag: Bag, spec: RobotSpec) -> None:
 
 def _episode(spec: RobotSpec, task: Task, segment: Segment) -> Episode:
     """T measurements are T - 1 transitions; the task may end the episode before the last."""
-    return label(task, segment.obs, _actions(spec, segment), segment.stamps)
-
-
-def _actions(spec: RobotSpec, segment: Segment) -> NDArray[np.float32]:
-    """What was written (T - 1, A), as actions."""
-    return np.clip(command_to_action(spec, segment.commands), -1, 1).astype(np.float32)
+    actions = np.clip(command_to_action(spec, segment.commands), -1, 1).astype(np.float32)
+    return label(task, segment.obs, actions, segment.stamps)
 
 
 def _as_written(path: Path, observer: Observer, segments: list[Segment]) -> list[Segment]:
     """The segments of a compensated run, past actions in `obs` as they were written and not as the policy asked.
 
-    A segment that begins inside an episode loses the rows whose past actions were sent before it.
+    Left out are transitions whose command is more than an action can ask for, and, where a segment begins inside an
+    episode, those whose past actions were sent before it.
     """
     found = []
     for segment in segments:
-        actions, steps = _actions(observer.spec, segment), len(segment.obs)
+        actions, steps = command_to_action(observer.spec, segment.commands), len(segment.obs)
         padded = np.concatenate([np.zeros((observer.history, observer.num_actions)), actions])
-        ages = range(observer.history)
-        sent = [padded[observer.history - 1 - age :][:steps] for age in ages]
+        sent = [padded[observer.history - 1 - age :][:steps] for age in range(observer.history)]
         obs = observer.with_sent(segment.obs, np.stack(sent, axis=1)) if sent else segment.obs
-        begun = observer.history if observer.sent(segment.obs[:1]).any() else 0
-        if steps - begun > 1:
-            stamps, joint_pos, commands = (a[begun:] for a in (segment.stamps, segment.joint_pos, segment.commands))
-            found.append(Segment(stamps, joint_pos, obs[begun:], commands, segment.failed))
+        exact = (np.abs(actions) <= 1 + ROUNDING).all(1)
+        if observer.sent(segment.obs[:1]).any():
+            exact[: observer.history] = False
+        edges = np.flatnonzero(np.diff(exact, prepend=False, append=False))
+        for a, b in zip(edges[::2], edges[1::2], strict=True):
+            stamps, joint_pos, failed = segment.stamps[a : b + 1], segment.joint_pos[a : b + 1], segment.failed
+            ends = failed and b == steps - 1
+            found.append(Segment(stamps - stamps[0], joint_pos, obs[a : b + 1], segment.commands[a:b], ends))
     if not found:
-        problem = f"holds no {observer.history + 2} consecutive control ticks of its compensated run"
-        raise InputError(path, problem, "record a longer one")
+        problem = "was compensated, and holds no transition whose commands a policy could ask for"
+        raise InputError(path, problem, "record again, without --compensate")
     return found
 
 

@@ -55,7 +55,7 @@ def of(robot: Robot, values: dict[str, float], certain: Calibration) -> Calibrat
 def test_a_command_of_each_kind_by_hand(
     kind: str, asked: float, to_effort: Callable[..., float], velocity: float, calibration: Make
 ) -> None:
-    """The effort that the command sent asks for is (e* - f*) / g + f / g."""
+    """The effort that the command sent asks for is (m e* - m f* + f) / g, with masses as they are."""
     robot, q = commanded_in(kind, stiffness=0.2, damping=0.01), 0.4
     sent = Compensation(robot, calibration(**FOUND))(np.array([asked]), np.array([q, 3.0]), np.array([velocity, 7.0]))
     friction, nominal = (
@@ -82,25 +82,32 @@ def test_the_torque_on_every_driven_joint_is_the_nominal_one(robot: Robot, calib
     hidden = ArrayDrive(robot.spec, to_scenario(robot, order))
     rng, actuated = np.random.default_rng(0), len(robot.spec.actuated)
     for _ in range(50):
-        pos = np.array([joint.default_joint_pos for joint in robot.spec.joints]) + 0.02 * rng.standard_normal()
+        pos = np.array([joint.default_joint_pos for joint in robot.spec.joints]) + rng.uniform(-0.02, 0.02)
         vel = 0.1 * rng.standard_normal(len(pos))
-        asked = pos[driven] + 0.05 * rng.standard_normal(actuated)
+        asked = pos[driven] + rng.uniform(-0.05, 0.05, actuated)
         sent = compensation(asked, pos, vel)
         np.testing.assert_allclose(hidden(pos, vel, sent)[driven], nominal(pos, vel, asked)[driven], atol=1e-12)
         assert np.abs(hidden(pos, vel, asked)[driven] - nominal(pos, vel, asked)[driven]).min() > 1e-7
 
 
 @pytest.mark.parametrize(
-    ("low", "value", "high", "used"),
-    [(0.7, 0.9, 1.2, 1.0), (0.8, 0.85, 0.9, 0.9), (1.1, 1.2, 1.3, 1.1), (-5.0, 1.2, -3.0, 1.0), (0.9, 0.8, 0.9, 0.9)],
+    ("arm", "pendulum", "gain", "spread", "boost"),
+    [
+        (1.0, 1.0, 0.8, 0.0, 1 / 0.8),
+        (1.2, 1.5, 1.0, 0.0, 1.2),  # what the lightest link asks for
+        (1.2, 0.9, 1.0, 0.0, 1.0),  # links that disagree
+        (0.8, 0.7, 1.0, 0.0, 0.8),
+        (1.0, 1.0, 0.8, 0.3, (1 - 1.96 * 0.3 * FACTOR_SD) / 0.8),  # the low end of the interval
+        (1.0, 1.0, 0.8, 2.0, 1.0),  # the data do not tell
+    ],
 )
-def test_a_gain_is_the_least_that_the_data_ask_for(
-    low: float, value: float, high: float, used: float, calibration: Make
+def test_the_boost_is_the_least_that_the_data_ask_for(
+    arm: float, pendulum: float, gain: float, spread: float, boost: float, calibration: Make
 ) -> None:
-    """Also from an interval that no calibration writes, it lies between 1 and the estimate."""
-    gain = Estimate(value=value, low=low, high=high, identifiable=True)
-    found = calibration(actuator_gain=value).model_copy(update={"estimates": {"actuator_gain": gain}})
-    assert Compensation(ROBOT, found).gain == pytest.approx(used)
+    masses = {"link_mass_scale.arm_link": arm, "link_mass_scale.pendulum_link": pendulum}
+    found = calibration(actuator_gain=gain, **masses)
+    found = found.model_copy(update={"covariance": ((spread**2, 0, 0), (0, 0, 0), (0, 0, 0))})  # of the gain
+    assert Compensation(ROBOT, found).boost == pytest.approx(boost)
 
 
 def test_friction_is_the_low_end_of_its_interval_and_never_made(calibration: Make) -> None:
@@ -114,23 +121,27 @@ def test_friction_is_the_low_end_of_its_interval_and_never_made(calibration: Mak
     assert added(0.0004, 0.0) == 0.0  # less than in robot.yaml
 
 
-def test_friction_is_told_where_only_its_ratio_to_the_gain_is(calibration: Make) -> None:
-    """Gain and friction of 2 sigma to either side, always by one factor: of f / g nothing is open."""
-    names = ("actuator_gain", "friction.arm.frictionloss")
-    found, known = calibration(**{name: FOUND[name] for name in names}), {p.name: p for p in parameters(ROBOT)}
-    per_factor = np.array([1 / FACTOR_SD, DRY / known[names[1]].sd])  # z by the logarithm of the common factor
-    wide = {name: e.model_copy(update={"low": e.value / 2, "high": e.value * 2}) for name, e in found.estimates.items()}
-    covariance = tuple(map(tuple, 0.1 * np.outer(per_factor, per_factor)))
-    compensation = Compensation(ROBOT, found.model_copy(update={"estimates": wide, "covariance": covariance}))
-    assert compensation.gain == 1.0
-    assert compensation.frictionloss[0] == pytest.approx(DRY / GAIN - NOMINAL_DRY)
+def test_ratios_are_told_where_gain_mass_and_friction_are_not(calibration: Make) -> None:
+    """All three by one factor more or less, which no motion shows."""
+    names = ("actuator_gain", "link_mass_scale.arm_link", "link_mass_scale.pendulum_link", "friction.arm.frictionloss")
+    found = calibration(**dict(zip(names, (GAIN, 1.0, 1.1, DRY), strict=True)))
+    sd = next(p.sd for p in parameters(ROBOT) if p.name == names[-1])
+    common = np.array([1 / FACTOR_SD] * 3 + [DRY / sd])  # z by the factor's logarithm
+    compensation = Compensation(
+        ROBOT, found.model_copy(update={"covariance": tuple(map(tuple, 0.1 * np.outer(common, common)))})
+    )
+    assert compensation.boost == pytest.approx(1 / GAIN)
+    assert compensation.frictionloss[0] == pytest.approx((DRY - NOMINAL_DRY) / GAIN)
 
 
-def test_nothing_is_sent_that_an_action_could_not_ask_for(calibration: Make) -> None:
-    compensation, scale = Compensation(ROBOT, calibration(**FOUND)), ROBOT.spec.action.scale["arm"]
-    for asked in (-scale, scale):
-        (sent,) = compensation(np.array([asked]), np.zeros(2), np.array([math.copysign(20.0, asked), 0.0]))
-        assert sent == asked
+@pytest.mark.parametrize(
+    ("kind", "low", "high"), [("effort", -0.12, 0.12), ("velocity", -30.0, 30.0), ("position", -2.4, 2.4)]
+)
+def test_nothing_is_sent_beyond_the_joints_limits(kind: str, low: float, high: float, calibration: Make) -> None:
+    robot = commanded_in(kind, stiffness=0.2, damping=0.01)
+    compensation = Compensation(robot, calibration(**FOUND))
+    for asked, limit in ((9.0 * low, low), (9.0 * high, high)):
+        assert compensation(np.array([asked]), np.zeros(2), np.array([math.copysign(20.0, asked), 0.0])) == limit
 
 
 @pytest.mark.parametrize("kind", ["effort", "velocity", "position"])
@@ -140,7 +151,7 @@ def test_what_is_not_finite_leaves_the_command_as_it_is(kind: str, bad: float, c
     compensation = Compensation(commanded_in(kind, stiffness=0.2, damping=0.01), calibration(**FOUND))
     asked, pos, vel = np.array([0.02]), np.array([0.4, bad]), np.array([bad, bad])
     sent = compensation(asked, pos, vel)
-    assert sent[0] == 0.02 or (math.isfinite(bad) and abs(sent[0]) <= 9.0)
+    assert sent[0] == 0.02 or (math.isfinite(bad) and abs(sent[0]) <= 30.0)
     assert np.isnan(compensation(np.array([math.nan]), np.zeros(2), np.zeros(2))).all()
 
 

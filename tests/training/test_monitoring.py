@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import pytest
 import torch
 
 from landbridge.bundle import Bundle, npz, read_bundle, write_bundle
-from landbridge.deploy.drift import Alarm, Distance, TargetMismatch, Watch
+from landbridge.deploy.drift import Alarm, Distance, TargetMismatch, Watch, Written
 from landbridge.errors import InputError
 from landbridge.manifest import Threshold
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
+from landbridge.simulation.calibrated import Calibration
 from landbridge.simulation.collect import collect
+from landbridge.simulation.compensation import Compensation
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
@@ -163,6 +166,34 @@ def watched(bundle: Bundle, scenario: Scenario, unit: np.ndarray | None = None) 
     for plant in plants:
         plant.close()
     return found
+
+
+def test_a_compensated_robot_is_judged_by_what_was_written(
+    bundle: Bundle, calibration: Callable[..., Calibration]
+) -> None:
+    """The robot is healthy, whatever is compensated on board; by what the policy asked for it would look broken."""
+    compensation = Compensation(ROBOT, calibration(actuator_gain=0.6, **{"friction.arm.frictionloss": 0.01}))
+    rng, sent = np.random.default_rng(8), list[np.ndarray]()
+
+    class Noting(Compensation):
+        def __call__(self, *measured: np.ndarray) -> np.ndarray:
+            sent.append(compensation(*measured))
+            return sent[-1]
+
+    noting = Noting(ROBOT, calibration())
+    plant = make_plant(ROBOT, "bullet", load_scenario(ROBOT, "severe"), rng)
+    (episode,) = lockstep([plant], load_task(ROBOT), load_behaviours(ROBOT)["excite"](1, rng), rng, compensation=noting)
+    plant.close()
+    as_written, as_asked, written = Watch(bundle), Watch(bundle), Written(load_task(ROBOT).observer)
+    for obs, action, command in zip(episode.obs, episode.actions, sent, strict=False):
+        as_written.update(*written(obs, command))
+        as_asked.update(obs, action)
+    assert not as_written.mismatch.alarm.raised
+    assert as_asked.mismatch.alarm.raised
+    written.restart()
+    seen, action = written(episode.obs[5], np.array([0.05]))
+    np.testing.assert_array_equal(seen[-3:], np.zeros(3))
+    assert action == pytest.approx([0.5])
 
 
 def test_an_alarm_is_latched_until_reset_and_not_a_number_raises_it() -> None:
