@@ -123,9 +123,8 @@ def _as_written(path: Path, observer: Observer, segments: list[Segment]) -> list
         padded = np.concatenate([np.zeros((observer.history, observer.num_actions)), actions])
         sent = [padded[observer.history - 1 - age :][:steps] for age in range(observer.history)]
         obs = observer.with_sent(segment.obs, np.stack(sent, axis=1)) if sent else segment.obs
-        exact = (np.abs(actions) <= 1 + ROUNDING).all(1)
-        if observer.sent(segment.obs[:1]).any():
-            exact[: observer.history] = False
+        unknown = observer.history if observer.sent(segment.obs[:1]).any() else 0
+        exact = (np.abs(actions) <= 1 + ROUNDING).all(1) & (np.arange(steps - 1) >= unknown)
         edges = np.flatnonzero(np.diff(exact, prepend=False, append=False))
         for a, b in zip(edges[::2], edges[1::2], strict=True):
             stamps, joint_pos, failed = segment.stamps[a : b + 1], segment.joint_pos[a : b + 1], segment.failed
