@@ -187,7 +187,7 @@ def test_a_compensated_robot_is_judged_by_what_was_written(
     plant.close()
     watch, written = Watch(bundle), Written(load_task(ROBOT).observer)
     ticks = [written(obs, command) for obs, command in zip(episode.obs, sent, strict=False)]
-    assert not any([watch.update(*tick) for tick in ticks])
+    assert not any(watch.update(*tick) for tick in ticks)
     asked = [*zip(episode.obs, episode.actions, strict=False)]
     measured, errors = load_task(ROBOT).observer.measured, []
     for rows in (ticks, asked):
