@@ -18,7 +18,7 @@ from landbridge.simulation.compensation import Compensation, load_compensation, 
 from landbridge.simulation.drive import ArrayDrive
 from landbridge.simulation.parameters import FACTOR_SD, parameters, to_scenario
 from landbridge.simulation.plant import Engine, make_plant
-from landbridge.simulation.scenario import Scenario
+from landbridge.simulation.scenario import Scenario, load_scenario
 
 ROBOT, ARM = load_robot("furuta"), load_robot("arm")
 GAIN, DRY, VISCOUS = 0.8, 0.003, 0.002
@@ -176,6 +176,30 @@ def test_a_compensated_joint_follows_the_nominal_one(engine: Engine, calibration
     assert np.ptp(nominal) > 1.0
     assert error < 0.02 * np.ptp(nominal)
     assert bare > 0.5 * np.ptp(nominal)
+
+
+def test_a_pushed_joint_comes_to_rest_and_three_times_as_much_would_make_it_hunt(calibration: Make) -> None:
+    """On `severe`, with its 30 ms of delay and noise: why no more is taken off than there surely is."""
+    severe = load_scenario(ROBOT, "severe")
+    friction, nominal = severe.friction["arm"], ROBOT.spec.joint("arm").friction
+
+    def travelled(times: float) -> float:
+        """What the arm covers in the last 4 s of 8 s [rad], the excess of its friction compensated so many times."""
+        parts = {
+            f"friction.arm.{name}": getattr(nominal, name) + times * (getattr(friction, name) - getattr(nominal, name))
+            for name in ("frictionloss", "viscous")
+        }
+        compensation = Compensation(ROBOT, calibration(actuator_gain=severe.actuator_gain, **parts))
+        plant, seen = make_plant(ROBOT, "mujoco", severe), []
+        plant.reset(np.array([0.0, np.pi]), np.array([1.0, 0.0]))
+        for _ in range(400):
+            plant.step([(0.0, compensation(np.zeros(1), *plant.measure()))])
+            seen.append(plant.state()[0][0])
+        plant.close()
+        return float(np.ptp(seen[200:]))
+
+    assert travelled(1.0) < 0.02
+    assert travelled(3.0) > 1.0
 
 
 def test_what_would_compensate_wrongly_is_refused(tmp_path: Path, calibration: Make) -> None:
