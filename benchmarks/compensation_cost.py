@@ -34,9 +34,9 @@ def cost_us(robot: str) -> list[float]:
     compensation = Compensation(load_robot(robot), known)
     command, joints = np.zeros(len(spec.actuated)), len(spec.joints)
     for i in range(TICKS):
-        position, velocity = np.full(joints, 0.001 * (i % 3)), np.full(joints, 0.05)
+        velocity = np.full(joints, 0.05 * (i % 3))
         start = time.perf_counter()
-        compensation(command, position, velocity)
+        compensation(command, velocity)
         took.append(1e6 * (time.perf_counter() - start))
     return took
 

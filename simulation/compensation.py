@@ -4,7 +4,7 @@ For a policy that was trained for the nominal robot and is not trained again. Wi
 a nominal drive (`simulation.drive`), f* the friction of `robot.yaml` and f the robot's, both against the motion, g its
 gain and m the factor on its masses, the effort to ask for is
 
-    e = m / g (e* - f*) + f / g
+    e = b (e* - f*) + f / g     with b = m / g
 
 Through the gain it gives m (e* - f*) + f: friction takes f, and what is left moves m times the mass as e* - f* would
 move the nominal one. Motion tells these ratios, also where it does not tell gain, masses and friction apart.
@@ -16,14 +16,20 @@ friction). So here:
 
 - every ratio is the end of its 95 % interval that does less, and what the data do not tell does nothing;
 - one m / g serves all joints, that of the link which asks for the least;
+- b is 1 where commands are positions or velocities: the drive closes its loop itself, and to mend its gain from outside
+  would feed the measurement back once more, a delay late;
 - the Stribeck excess is left out on both sides: what breaks a joint loose would push it once it turns;
 - friction is only taken away. Where there is less than in `robot.yaml`, none is made: a brake on a velocity that is one
   delay old hunts, too;
 - what is sent stays within the joint's limits in `robot.yaml`. The guard judges it like any other command.
+
+What is left feeds a late velocity back all the same. Where legs or a loaded arm lean on their friction, it costs more
+than it wins (docs/RESULTS.md), so robots that are not commanded in effort are warned of.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from math import inf, isfinite, tanh
 from pathlib import Path
@@ -47,7 +53,7 @@ GAIN = "actuator_gain"
 class Compensation:
     """What to send for a command, given the measurement that it answers.
 
-    The law above for all kinds of action, solved for it: sent = m / g command - p pos + w vel + u tanh(vel / v_0).
+    The law above for all kinds of action, solved for it: sent = b command + w vel + u tanh(vel / v_0).
 
     Args:
         robot: The nominal one.
@@ -56,46 +62,32 @@ class Compensation:
 
     Attributes:
         digest: The same.
-        boost: m / g.
-        frictionloss, viscous: Of each actuated joint (A,), what f / g is more than m / g f* [N m, N m s/rad].
+        boost: b.
+        frictionloss, viscous: Of each actuated joint (A,), what f / g is more than b f* [N m, N m s/rad].
     """
 
     def __init__(self, robot: Robot, calibration: Calibration, digest: str = "") -> None:
         spec, self.digest = robot.spec, digest
-        self.boost = _boost(robot, calibration)
+        self.boost = _boost(robot, calibration) if spec.action.kind == "effort" else 1.0
         self.frictionloss, self.viscous = (
             _more(robot, calibration, field, self.boost) for field in ("frictionloss", "viscous")
         )
         self._sharpness = 1 / spec.friction_smoothing
-        self._joints = [
-            (spec.joint_names.index(name), *self._law(robot, spec.joint(name), dry, viscous))
-            for name, dry, viscous in zip(spec.actuated, self.frictionloss, self.viscous, strict=True)
-        ]
+        self._joints = []
+        for name, dry, viscous in zip(spec.actuated, self.frictionloss.tolist(), self.viscous.tolist(), strict=True):
+            slope, low, high = _command(robot, spec.joint(name))
+            self._joints.append((spec.joint_names.index(name), viscous / slope, dry / slope, low, high))
 
-    def _law(self, robot: Robot, joint: Joint, dry: float, viscous: float) -> tuple[float, ...]:
-        """The coefficients p, w, u of a joint, and the bounds of what is sent."""
-        kind, more = robot.spec.action.kind, self.boost - 1
-        if kind == "effort":
-            return 0.0, viscous, dry, -joint.effort_limit, joint.effort_limit
-        slope = joint.damping if kind == "velocity" else joint.stiffness  # of the effort over the command
-        if slope == 0:
-            problem = f"joint {joint.name}'s {kind} command asks for no effort: its gain is 0"
-            raise InputError(robot.folder / "robot.yaml", problem, "give it the drive's stiffness or damping")
-        w, u = (viscous - more * joint.damping) / slope, dry / slope
-        if kind == "velocity":
-            return 0.0, w, u, -joint.velocity_limit, joint.velocity_limit
-        return more, w, u, *(joint.position_limit or (-inf, inf))
-
-    def __call__(self, command: Array, joint_pos: Array, joint_vel: Array) -> Array:
-        """What to send (A,) for `command` (A,), which answers the measured `joint_pos` and `joint_vel` (J,).
+    def __call__(self, command: Array, joint_vel: Array) -> Array:
+        """What to send (A,) for `command` (A,), which answers the measured velocities `joint_vel` (J,).
 
         On Python floats, which for a dozen joints take less than numpy. A joint of which something is not finite is
         sent what was asked for.
         """
-        position, velocity, found = joint_pos.tolist(), joint_vel.tolist(), []
-        for asked, (index, p, w, u, low, high) in zip(command.tolist(), self._joints, strict=True):
+        velocity, found = joint_vel.tolist(), []
+        for asked, (index, w, u, low, high) in zip(command.tolist(), self._joints, strict=True):
             vel = velocity[index]
-            sent = self.boost * asked - p * position[index] + w * vel + u * tanh(vel * self._sharpness)
+            sent = self.boost * asked + w * vel + u * tanh(vel * self._sharpness)
             found.append(max(low, min(high, sent)) if isfinite(sent) else asked)
         return np.array(found)
 
@@ -107,6 +99,11 @@ def load_compensation(path: Path, robot: Robot) -> Compensation:
         InputError: As `read_calibration`, or the robot's drives have no law to be compensated.
     """
     calibration = read_calibration(path, robot)
+    if robot.spec.action.kind != "effort":
+        problem = (
+            f"{robot.spec.name} is commanded in {robot.spec.action.kind}, where feed-forward has cost more than it won"
+        )
+        warnings.warn(f"{problem}: ask `landbridge evaluate --compensate` first", stacklevel=2)
     return Compensation(robot, calibration, digest_of(path))
 
 
@@ -115,6 +112,19 @@ def require_nominal(policy: Path, provenance: Mapping[str, str]) -> None:
     if digest := provenance.get(f"source{CALIBRATION}"):
         problem = f"learned from logs of a simulator that was calibrated ({digest[:12]}): it would be compensated twice"
         raise InputError(policy, problem, "leave out --compensate, or use a policy for the nominal robot")
+
+
+def _command(robot: Robot, joint: Joint) -> tuple[float, float, float]:
+    """How much more effort a joint's command asks for per unit of it, and the command's bounds in `robot.yaml`."""
+    kind = robot.spec.action.kind
+    if kind == "effort":
+        return 1.0, -joint.effort_limit, joint.effort_limit
+    slope = joint.damping if kind == "velocity" else joint.stiffness
+    if slope == 0:
+        problem = f"joint {joint.name}'s {kind} command asks for no effort: its gain is 0"
+        raise InputError(robot.folder / "robot.yaml", problem, "give it the drive's stiffness or damping")
+    limit = (-joint.velocity_limit, joint.velocity_limit) if kind == "velocity" else joint.position_limit
+    return slope, *(limit or (-inf, inf))
 
 
 def _boost(robot: Robot, calibration: Calibration) -> float:

@@ -45,7 +45,7 @@ def lockstep(
         actions[t] = np.clip(policy(obs[t]), -1.0, 1.0)
         commands = action_to_command(observer.spec, actions[t])
         for b in np.flatnonzero(~terminated).tolist():
-            sent = commands[b] if compensation is None else compensation(commands[b], joint_pos[b], joint_vel[b])
+            sent = commands[b] if compensation is None else compensation(commands[b], joint_vel[b])
             plants[b].step([(write_after, sent)])
             joint_pos[b], joint_vel[b] = plants[b].measure()
         history = push_action(history, actions[t])

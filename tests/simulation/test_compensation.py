@@ -55,23 +55,24 @@ def of(robot: Robot, values: dict[str, float], certain: Calibration) -> Calibrat
 def test_a_command_of_each_kind_by_hand(
     kind: str, asked: float, to_effort: Callable[..., float], velocity: float, calibration: Make
 ) -> None:
-    """The effort that the command sent asks for is (m e* - m f* + f) / g, with masses as they are."""
+    """The effort that the command sent asks for is b (e* - f*) + f / g; with masses as they are b = 1 / g, or 1."""
     robot, q = commanded_in(kind, stiffness=0.2, damping=0.01), 0.4
-    sent = Compensation(robot, calibration(**FOUND))(np.array([asked]), np.array([q, 3.0]), np.array([velocity, 7.0]))
+    sent = Compensation(robot, calibration(**FOUND))(np.array([asked]), np.array([velocity, 7.0]))
+    boost = 1 / GAIN if kind == "effort" else 1.0
     friction, nominal = (
         dry * math.tanh(velocity / SMOOTHING) + viscous * velocity
         for dry, viscous in ((DRY, VISCOUS), (NOMINAL_DRY, NOMINAL_VISCOUS))
     )
-    expected = (to_effort(asked, q, velocity) - nominal + friction) / GAIN
+    expected = boost * (to_effort(asked, q, velocity) - nominal) + friction / GAIN
     assert to_effort(sent[0], q, velocity) == pytest.approx(expected, rel=1e-12)
     assert sent.shape == (1,)
 
 
 @pytest.mark.parametrize("robot", [commanded_in("effort"), ARM], ids=["furuta", "arm"])
 def test_the_torque_on_every_driven_joint_is_the_nominal_one(robot: Robot, calibration: Make) -> None:
-    """In the drive of the simulators; the Stribeck excess, which is not compensated, is left out of them."""
+    """In the drive of the simulators; what is not compensated is left out of them: Stribeck, the gain of a position."""
     driven = [robot.spec.joint_names.index(name) for name in robot.spec.actuated]
-    values = {"actuator_gain": 0.9}
+    values = {"actuator_gain": 0.9 if robot.spec.action.kind == "effort" else 1.0}
     for i, name in enumerate(robot.spec.actuated):
         friction = robot.spec.joint(name).friction
         values |= {f"friction.{name}.frictionloss": friction.frictionloss + 0.001 * (i + 1)}
@@ -85,7 +86,7 @@ def test_the_torque_on_every_driven_joint_is_the_nominal_one(robot: Robot, calib
         pos = np.array([joint.default_joint_pos for joint in robot.spec.joints]) + rng.uniform(-0.02, 0.02)
         vel = 0.1 * rng.standard_normal(len(pos))
         asked = pos[driven] + rng.uniform(-0.05, 0.05, actuated)
-        sent = compensation(asked, pos, vel)
+        sent = compensation(asked, vel)
         np.testing.assert_allclose(hidden(pos, vel, sent)[driven], nominal(pos, vel, asked)[driven], atol=1e-12)
         assert np.abs(hidden(pos, vel, asked)[driven] - nominal(pos, vel, asked)[driven]).min() > 1e-7
 
@@ -141,7 +142,7 @@ def test_nothing_is_sent_beyond_the_joints_limits(kind: str, low: float, high: f
     robot = commanded_in(kind, stiffness=0.2, damping=0.01)
     compensation = Compensation(robot, calibration(**FOUND))
     for asked, limit in ((9.0 * low, low), (9.0 * high, high)):
-        assert compensation(np.array([asked]), np.zeros(2), np.array([math.copysign(20.0, asked), 0.0])) == limit
+        assert compensation(np.array([asked]), np.array([math.copysign(20.0, asked), 0.0])) == limit
 
 
 @pytest.mark.parametrize("kind", ["effort", "velocity", "position"])
@@ -149,10 +150,9 @@ def test_nothing_is_sent_beyond_the_joints_limits(kind: str, low: float, high: f
 def test_what_is_not_finite_leaves_the_command_as_it_is(kind: str, bad: float, calibration: Make) -> None:
     """And raises nothing: the guard has its names for it."""
     compensation = Compensation(commanded_in(kind, stiffness=0.2, damping=0.01), calibration(**FOUND))
-    asked, pos, vel = np.array([0.02]), np.array([0.4, bad]), np.array([bad, bad])
-    sent = compensation(asked, pos, vel)
+    sent = compensation(np.array([0.02]), np.array([bad, bad]))
     assert sent[0] == 0.02 or (math.isfinite(bad) and abs(sent[0]) <= 30.0)
-    assert np.isnan(compensation(np.array([math.nan]), np.zeros(2), np.zeros(2))).all()
+    assert np.isnan(compensation(np.array([math.nan]), np.zeros(2))).all()
 
 
 @pytest.mark.parametrize("engine", ["mujoco", "bullet"])
@@ -166,7 +166,7 @@ def test_a_compensated_joint_follows_the_nominal_one(engine: Engine, calibration
         plant.reset(np.array([0.0, np.pi]), np.zeros(2))
         for tick in range(100):
             asked = np.array([0.02 * math.sin(2 * math.pi * tick / 40)])
-            plant.step([(0.0, compensation(asked, *plant.measure()) if compensate else asked)])
+            plant.step([(0.0, compensation(asked, plant.measure()[1]) if compensate else asked)])
             seen.append(plant.measure()[0][0])
         plant.close()
         return np.array(seen)
@@ -193,7 +193,7 @@ def test_a_pushed_joint_comes_to_rest_and_three_times_as_much_would_make_it_hunt
         plant, seen = make_plant(ROBOT, "mujoco", severe), []
         plant.reset(np.array([0.0, np.pi]), np.array([1.0, 0.0]))
         for _ in range(400):
-            plant.step([(0.0, compensation(np.zeros(1), *plant.measure()))])
+            plant.step([(0.0, compensation(np.zeros(1), plant.measure()[1]))])
             seen.append(plant.state()[0][0])
         plant.close()
         return float(np.ptp(seen[200:]))
@@ -206,6 +206,9 @@ def test_what_would_compensate_wrongly_is_refused(tmp_path: Path, calibration: M
     file = tmp_path / "calibration.yaml"
     calibration(**FOUND).write(file)
     assert len(load_compensation(file, ROBOT).digest) == 64
+    of(ARM, {"actuator_gain": 0.9}, calibration()).write(tmp_path / "arm.yaml")
+    with pytest.warns(UserWarning, match="arm is commanded in position, where feed-forward has cost more than it won"):
+        load_compensation(tmp_path / "arm.yaml", ARM)
     with pytest.raises(InputError, match=r"no such file\. make it with `landbridge calibrate identify`"):
         load_compensation(tmp_path / "none.yaml", ROBOT)
     with pytest.raises(InputError, match="calibrates another 'furuta' than 'arm'"):

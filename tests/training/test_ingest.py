@@ -307,7 +307,7 @@ def test_transitions_of_a_compensated_run_are_the_bare_robots(
     for tick in range(50):
         now, (pos, vel) = START + tick * PERIOD, plant.measure()
         asked = np.array([1.0 if tick == strong else 0.5 * np.sin(0.3 * tick)])
-        sent = compensation(action_to_command(SPEC, asked), pos, vel)
+        sent = compensation(action_to_command(SPEC, asked), vel)
         obs = observer(pos[None], vel[None], history)[0]
         for topic, message in (
             (topics.JOINT_STATES, topics.joint_message(now, SPEC.joint_names, "position", pos.tolist())),

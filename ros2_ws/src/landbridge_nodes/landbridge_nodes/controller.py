@@ -130,7 +130,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         ended = time.perf_counter()
         command = action_to_command(self.spec, action, self._affine)
         if self.compensation is not None:
-            command = self.compensation(command, joint_pos, joint_vel)
+            command = self.compensation(command, joint_vel)
         fields = {self.spec.action.kind: command.tolist()}
         self._command.publish(topics.joint_message_again(self._message, stamp, **fields))
         tick = self._ticks

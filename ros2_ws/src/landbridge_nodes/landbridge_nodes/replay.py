@@ -159,7 +159,7 @@ def replay_policy(
         if stamp in log.command and (compensation is None or stamp in log.measured):
             command = action_to_command(spec, action)
             if compensation is not None:
-                command = compensation(command, *(np.array(values) for values in log.measured[stamp]))
+                command = compensation(command, np.array(log.measured[stamp][1]))
             yield _compare(stamp, "command", log.command[stamp], command)
 
 
