@@ -23,8 +23,8 @@ friction). So here:
   delay old hunts, too;
 - what is sent stays within the joint's limits in `robot.yaml`. The guard judges it like any other command.
 
-What is left feeds a late velocity back all the same. Where legs or a loaded arm lean on their friction, it costs more
-than it wins (docs/RESULTS.md), so robots that are not commanded in effort are warned of.
+What is left feeds a late velocity back all the same. Where legs or a loaded arm lean on their friction it wins nothing
+and can cost much (docs/RESULTS.md), so of robots that are not commanded in effort a warning tells.
 """
 
 from __future__ import annotations
@@ -100,9 +100,7 @@ def load_compensation(path: Path, robot: Robot) -> Compensation:
     """
     calibration = read_calibration(path, robot)
     if robot.spec.action.kind != "effort":
-        problem = (
-            f"{robot.spec.name} is commanded in {robot.spec.action.kind}, where feed-forward has cost more than it won"
-        )
+        problem = f"{robot.spec.name} is commanded in {robot.spec.action.kind}, where feed-forward has won nothing yet"
         warnings.warn(f"{problem}: ask `landbridge evaluate --compensate` first", stacklevel=2)
     return Compensation(robot, calibration, digest_of(path))
 

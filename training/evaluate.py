@@ -64,8 +64,8 @@ def evaluate(
         calibration: File of `landbridge calibrate identify`; scores in that simulator in place of a rung.
         exploring: Start from anywhere (the task's exploring states), some of it beyond any policy's help, in place of
             the task's own start states.
-        compensate: File of `landbridge calibrate identify`, by which the friction and the gain that `robot.yaml` does
-            not have are compensated in every command, as `landbridge up deploy --compensate` does on board.
+        compensate: File of `landbridge calibrate identify`, by which friction that `robot.yaml` does not have, and a
+            weak drive, are compensated in every command, as `landbridge up deploy --compensate` does on board.
 
     Returns:
         `policies`: per policy its success and return with 95 % intervals; `groups`: over the runs of one agent and

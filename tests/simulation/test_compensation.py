@@ -207,7 +207,7 @@ def test_what_would_compensate_wrongly_is_refused(tmp_path: Path, calibration: M
     calibration(**FOUND).write(file)
     assert len(load_compensation(file, ROBOT).digest) == 64
     of(ARM, {"actuator_gain": 0.9}, calibration()).write(tmp_path / "arm.yaml")
-    with pytest.warns(UserWarning, match="arm is commanded in position, where feed-forward has cost more than it won"):
+    with pytest.warns(UserWarning, match="arm is commanded in position, where feed-forward has won nothing yet"):
         load_compensation(tmp_path / "arm.yaml", ARM)
     with pytest.raises(InputError, match=r"no such file\. make it with `landbridge calibrate identify`"):
         load_compensation(tmp_path / "none.yaml", ROBOT)

@@ -150,7 +150,7 @@ BUNDLE = (
     Argument("bundle", None, "bundle to run"),
     Argument("out", "", "bag folder to write"),
     Argument("require_signature", "", "public key that must have signed the bundle"),
-    Argument("compensate", "", "calibration.yaml by which friction and gain are compensated in every command"),
+    Argument("compensate", "", "calibration.yaml by which the policy's commands are compensated"),
 )
 HARDWARE = (
     Argument("hardware", "", "twin, mcu, dynamixel or feetech, in place of the robot's own line"),

@@ -98,8 +98,9 @@ def up(
         port: Serial port, in place of the robot's own; one alone asks for mcu (deploy).
         black_box: Folder that gets a bag of the last seconds before every fault, named after it (deploy).
         black_box_seconds: How far back such a bag reaches.
-        compensate: calibration.yaml of the robot, by which the friction and the gain that `robot.yaml` does not have
-            are compensated in every command of a policy that was trained without (deploy, hil).
+        compensate: calibration.yaml of the robot, by which friction that `robot.yaml` does not have, and a weak drive,
+            are compensated in the commands of a policy that knows neither (deploy, hil); `landbridge evaluate` says
+            beforehand whether it pays.
     """
     paths = {
         "bundle": bundle,
