@@ -1,17 +1,27 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from landbridge.bundle import read_bundle, write_bundle
 from landbridge.errors import InputError
+from landbridge.joint import Friction
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import Behaviour, Policy
+from landbridge.simulation.calibrated import digest_of
+from landbridge.simulation.compensation import load_compensation
 from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.task import load_task
 from landbridge.training.evaluate import evaluate, score, shown_name, summary
 
 ROBOT = load_robot("furuta")
+
+Make = Callable[..., Any]
 
 
 def first_seen(into: list[NDArray[np.float32]], action: float) -> Behaviour:
@@ -54,6 +64,31 @@ def test_exploring_policies_begin_where_the_task_explores() -> None:
     assert np.ptp(anywhere) > np.pi
     with pytest.raises(InputError, match="--exploring: quadruped's task has no exploring states"):
         evaluate(["behaviour:trot"], robot="quadruped", exploring=True)
+
+
+def test_policies_are_scored_compensated(tmp_path: Path, calibration: Make, linear_bundle: Make) -> None:
+    """As on the robot whose friction they know; none that learned of a calibrated one."""
+    file, bundle = tmp_path / "calibration.yaml", linear_bundle(tmp_path / "b", np.zeros((8, 1), np.float32))
+    calibration(**{"friction.arm.frictionloss": 0.004}).write(file)
+    hidden = Scenario(friction={"arm": Friction(frictionloss=0.004, viscous=0.0008)})
+    swing = first_seen([], 0.5)
+    nominal, bare, compensated = (
+        score(swing, ROBOT, "mujoco", scenario, 1, 0, compensation=compensation)[1][0]
+        for scenario, compensation in (
+            (Scenario(), None),
+            (hidden, None),
+            (hidden, load_compensation(file, ROBOT)),
+        )
+    )
+    assert abs(compensated - nominal) < 0.1 * abs(bare - nominal)
+    found = evaluate([str(bundle)], episodes=1, scenario="none", compensate=file)
+    assert found["compensation"] == digest_of(file)
+    read = read_bundle(bundle)
+    manifest = read.manifest.model_copy(update={"provenance": {"source_calibration": "f" * 64}})
+    files = {name: read.files[name] for name in ("policy.onnx", "golden.npz", "envelope.npz")}
+    twice = str(write_bundle(tmp_path / "calibrated", manifest, read.robot, files).path)
+    with pytest.raises(InputError, match=r"calibrated: learned from logs .* it would be compensated twice"):
+        evaluate([str(bundle), twice], compensate=file)
 
 
 def test_several_runs_are_summarised_by_hand() -> None:
