@@ -38,6 +38,7 @@ check: setup
 bench: setup
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/guard_cost.py
+	$(BIN)/python benchmarks/compensation_cost.py
 	$(BIN)/python benchmarks/link.py
 	$(BIN)/python benchmarks/recorder.py
 

@@ -6,8 +6,9 @@
 
 Per seed: source data (MuJoCo, nominal), target data (Bullet, the rung, a minute or so of robot time), what other source
 data the arms need, and one run of each arm with equal steps and equal source rows per step; then 50 episodes each on
-Bullet at the rung, the same for every arm, and on MuJoCo at the rung and nominal, so that engine and parameters are
-seen apart. Seeds 100 and up were used for choosing ladders and hyperparameters: `--tuning` takes them, and only them.
+Bullet at the rung, the same for every arm, from the task's start states and, if it has such, from anywhere; and on
+MuJoCo at the rung and nominal, so that engine and parameters are seen apart. Seeds 100 and up were used for choosing
+ladders and hyperparameters: `--tuning` takes them, and only them.
 What is complete in --work is not made again. Writes `results/sim2real_<robot>.json`, `.md` and `.png`, with
 `_<rung>` if that is not `severe`, `_<rows>` if the robot gave other than 3000, `_<label>` if there is one, and
 `_tuning` for tuning seeds.
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -38,6 +39,7 @@ from landbridge.robot import load_robot
 from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
+from landbridge.task import load_task
 from landbridge.training.config import TrainConfig
 from landbridge.training.evaluate import resolve, score, summary, write_scores
 from landbridge.training.run import CONFIG, has_reached, read_run
@@ -97,6 +99,17 @@ ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.sta
 }
 
 
+class Place(NamedTuple):
+    """Where policies are scored: as `score` has it."""
+
+    engine: Engine
+    rung: str
+    exploring: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.rung}{', from anywhere' if self.exploring else ''}"
+
+
 @dataclass(frozen=True)
 class Study:
     """What to run.
@@ -147,9 +160,11 @@ class Study:
         )
 
     @property
-    def places(self) -> tuple[tuple[Engine, str], ...]:
-        """Engine and scenario of the evaluations; the first is the robot's."""
-        return ("bullet", self.rung), ("mujoco", self.rung), ("mujoco", "none")
+    def places(self) -> tuple[Place, ...]:
+        """Of the evaluations; those in Bullet are the robot's."""
+        explores = load_task(load_robot(self.robot)).explores
+        robot = [Place("bullet", self.rung, exploring) for exploring in ((False, True) if explores else (False,))]
+        return *robot, Place("mujoco", self.rung), Place("mujoco", "none")
 
     def folder(self, seed: int) -> Path:
         """Data and runs of a seed."""
@@ -246,23 +261,24 @@ def _score(study: Study, seed: int) -> None:
             console.print(line)
 
 
-def _scores_file(study: Study, seed: int, arm: str, place: tuple[Engine, str]) -> Path:
-    return study.folder(seed) / "scores" / f"{arm}_{place[0]}_{place[1]}_{study.episodes}.npy"
+def _scores_file(study: Study, seed: int, arm: str, place: Place) -> Path:
+    starts = "_exploring" if place.exploring else ""
+    return study.folder(seed) / "scores" / f"{arm}_{place.engine}_{place.rung}{starts}_{study.episodes}.npy"
 
 
-def _score_run(task: tuple[Study, int, str, tuple[Engine, str]]) -> str:
+def _score_run(task: tuple[Study, int, str, Place]) -> str:
     study, seed, arm, place = task
     robot = load_robot(study.robot)
-    policy = resolve(str(study.folder(seed) / "runs" / arm), robot)
-    success, returns = score(policy, robot, place[0], load_scenario(robot, place[1]), study.episodes, seed)
+    policy, rung = resolve(str(study.folder(seed) / "runs" / arm), robot), load_scenario(robot, place.rung)
+    success, returns = score(policy, robot, place.engine, rung, study.episodes, seed, exploring=place.exploring)
     path = _scores_file(study, seed, arm, place)
     path.parent.mkdir(exist_ok=True)
     write_scores(path, (success, returns))
-    return f"seed {seed} {arm} {' '.join(place)}: success {success.mean():.2f}, return {returns.mean():.1f}"
+    return f"seed {seed} {arm} {place}: success {success.mean():.2f}, return {returns.mean():.1f}"
 
 
 def _write(study: Study) -> None:
-    scores: dict[tuple[Engine, str], dict[str, NDArray[np.float64]]] = {  # (2, seeds, episodes): success and return
+    scores: dict[Place, dict[str, NDArray[np.float64]]] = {  # (2, seeds, episodes): success and return
         place: {
             arm: np.stack([np.load(_scores_file(study, seed, arm, place)) for seed in study.seeds], axis=1)
             for arm in study.chosen
@@ -270,17 +286,20 @@ def _write(study: Study) -> None:
         for place in study.places
     }
     places = {
-        f"{engine} {rung}": {
+        str(place): {
             arm: summary(*both) | {"by_seed": both[0].mean(1).tolist(), "return_by_seed": both[1].mean(1).tolist()}
             for arm, both in arms.items()
         }
-        for (engine, rung), arms in scores.items()
+        for place, arms in scores.items()
     }
-    robot = scores[study.places[0]]
     paired = {
-        arm: {name: paired_difference(robot[arm][i], robot["none"][i]) for i, name in enumerate(("success", "return"))}
-        for arm in study.chosen
-        if arm != "none"
+        str(place): {
+            arm: {name: paired_difference(of[i], arms["none"][i]) for i, name in enumerate(("success", "return"))}
+            for arm, of in arms.items()
+            if arm != "none"
+        }
+        for place, arms in scores.items()
+        if place.engine == "bullet"
     }
     config = {key: value for key, value in vars(study).items() if key != "work"} | {"arms": study.chosen}
     results = {"commit": commit(), "study": config, "places": places, "minus_mix": paired}
@@ -291,23 +310,27 @@ def _write(study: Study) -> None:
 
 
 def _markdown(study: Study, places: dict[str, Any], paired: dict[str, Any]) -> str:
-    robot, several = next(iter(places)), len(study.seeds) > 1
+    robot, several, on_robot = next(iter(places)), len(study.seeds) > 1, list(paired)
     lines = [
         f"Success on `{study.robot}`, {study.target_steps} robot transitions, {len(study.seeds)} "
         f"{'tuning ' if study.tuning else ''}seed{'s' * several} x {study.episodes} episodes: mean and 95 % interval "
-        f"over {'seeds and ' * several}episodes, interquartile mean over seeds. The last two columns: "
-        f"{robot}, paired with the naive mix.",
+        f"over {'seeds and ' * several}episodes, interquartile mean over seeds. The last {1 + len(on_robot)} columns: "
+        "paired with the naive mix.",
         "",
-        f"| arm | {robot} | IQM | " + " | ".join(list(places)[1:]) + " | return | success - mix | return - mix |",
-        "|---|" + "---|" * (len(places) + 4),
+        f"| arm | {robot} | IQM | {' | '.join(list(places)[1:])} | return | "
+        f"{' | '.join(f'{place}, - mix' for place in on_robot)} | return - mix |",
+        "|---|" + "---|" * (len(places) + len(on_robot) + 3),
     ]
     for arm in study.chosen:
         means = ["{success:.2f} ({success_low:.2f} .. {success_high:.2f})".format(**p[arm]) for p in places.values()]
         middle = f"{places[robot][arm]['success_iqm']:.2f}" if len(study.seeds) >= TRIMMED else ""
         total = f"{places[robot][arm]['return']:.0f}"
         differences = [
-            form.format(*paired[arm][key]) if arm in paired else ""
-            for key, form in (("success", "{:+.2f} ({:+.2f} .. {:+.2f})"), ("return", "{:+.0f} ({:+.0f} .. {:+.0f})"))
+            "" if arm == "none" else form.format(*paired[place][arm][key])
+            for place, key, form in (
+                *((place, "success", "{:+.2f} ({:+.2f} .. {:+.2f})") for place in on_robot),
+                (robot, "return", "{:+.0f} ({:+.0f} .. {:+.0f})"),
+            )
         ]
         lines.append(f"| {ARMS[arm].label} | " + " | ".join([means[0], middle, *means[1:], total, *differences]) + " |")
     return "\n".join(lines) + "\n"

@@ -16,6 +16,7 @@ from landbridge.envelope import Envelope
 from landbridge.errors import InputError
 from landbridge.manifest import REMEDY as BROKEN
 from landbridge.manifest import Drift, Threshold
+from landbridge.observation import Observer, command_to_action, push_action
 
 GOLDEN_TOLERANCE = 0.01  # of the mismatch, per unit of its limit; float32 gives about 1e-4
 REMEDY = "export a run with target data, of an alignment that has a predictor (corrected, tabb, dynamics)"
@@ -164,6 +165,28 @@ class Watch:
         self.distance.alarm.update(self.distance(obs, action))
         self._last = np.array(obs), np.array(action)
         return any(alarm.raised for alarm in self.alarms.values())
+
+
+class Written:
+    """Ticks of a compensated robot as they were for its motors: the target model knows the bare robot.
+
+    There the action is what was written, and so are the actions in flight that the observation holds.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self.restart()
+
+    def restart(self) -> None:
+        """A new stretch of motion: nothing has been written yet."""
+        self._history = self._observer.initial_history(1)
+
+    def __call__(self, obs: Row, command: NDArray[np.float64]) -> tuple[Row, Row]:
+        """Observation (n,) and action (m,) of a tick: `obs` (n,) is what the policy saw, `command` (m,) was sent."""
+        action = command_to_action(self._observer.spec, command)
+        seen = self._observer.with_sent(obs[None], self._history)[0]
+        self._history = push_action(self._history, action[None])
+        return seen, action
 
 
 def watch_of(bundle: Bundle) -> Watch | None:

@@ -186,6 +186,15 @@ class Observer:
         sent = np.stack(columns, axis=-1) if columns else np.zeros((len(obs), 0))
         return sent.reshape(len(obs), self.history, self.num_actions)
 
+    def with_sent(self, obs: NDArray[np.floating], actions: Array) -> NDArray[np.float32]:
+        """`obs` (B, size) as if `actions` (B, H, A), newest first, had been sent: the inverse of `sent`."""
+        seen = np.array(obs, np.float32)
+        if self.history:
+            at, source = self._kinds["action_history"]
+            values = actions.reshape(len(seen), -1)[:, source] * self._scale[at]
+            seen[:, at] = np.clip(values, self._low[at], self._clip[at])
+        return seen
+
     @property
     def measured(self) -> NDArray[np.bool_]:
         """Mask (size,) of the columns that the plant decides; past actions and the clock are known beforehand."""

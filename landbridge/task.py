@@ -58,6 +58,11 @@ class Task(ABC):
         """Like `initial_state`, but anywhere a simulator can put the robot, so that rare states are in its logs."""
         return self.initial_state(rng, batch)
 
+    @property
+    def explores(self) -> bool:
+        """Whether it has exploring states of its own."""
+        return type(self).exploring_state is not Task.exploring_state
+
     def digest(self) -> str:
         """SHA-256 of the class's source text: data of another digest carry rewards of another function.
 

@@ -178,11 +178,15 @@ def _require_spread(path: Path, covariance: NDArray[np.float64]) -> None:
         raise InputError(path, "its covariance is not symmetric, or has a negative spread", "calibrate again")
 
 
+def digest_of(path: Path) -> str:
+    """SHA-256 of a calibration's file, by which datasets, bundles and bags name it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def recorded(path: Path, calibration: Calibration) -> dict[str, Any]:
     """What a dataset's metadata says of its calibration, which was read from `path`, by field."""
     latency = calibration.estimates.get("latency_ms")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"calibration": digest, "latency_ms": None if latency is None else latency.value}
+    return {"calibration": digest_of(path), "latency_ms": None if latency is None else latency.value}
 
 
 def choose_scenario(robot: Robot, rung: str, calibration: Path | None) -> Scenario:

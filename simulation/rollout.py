@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from landbridge.episode import Episode
 from landbridge.observation import Base, Observer, action_to_command, push_action
 from landbridge.simulation.behaviour import Policy
+from landbridge.simulation.compensation import Compensation
 from landbridge.simulation.plant import Plant
 from landbridge.task import Task
 
@@ -21,12 +22,14 @@ def lockstep(
     rng: np.random.Generator,
     exploring: bool = False,
     write_after: float = 0.0,
+    compensation: Compensation | None = None,
 ) -> list[Episode]:
     """Run one episode in each of B plants at once, with one call of `policy` per control step.
 
     Episodes end when the task terminates them, or are truncated after `task.episode_seconds`. Row b of the policy's
     batch stays with plant b; after an early end that plant rests. `exploring` starts from `task.exploring_state`. A
     command is written `write_after` seconds after the measurement that it answers: the time a robot's computer takes.
+    A `compensation` changes what is written, not the actions that episodes and observations hold.
     """
     observer, batch, steps = task.observer, len(plants), task.episode_steps
     starts = task.exploring_state if exploring else task.initial_state
@@ -42,7 +45,8 @@ def lockstep(
         actions[t] = np.clip(policy(obs[t]), -1.0, 1.0)
         commands = action_to_command(observer.spec, actions[t])
         for b in np.flatnonzero(~terminated).tolist():
-            plants[b].step([(write_after, commands[b])])
+            sent = commands[b] if compensation is None else compensation(commands[b], joint_vel[b])
+            plants[b].step([(write_after, sent)])
             joint_pos[b], joint_vel[b] = plants[b].measure()
         history = push_action(history, actions[t])
         obs[t + 1] = observer(joint_pos, joint_vel, history, _bases(plants), t + 1)

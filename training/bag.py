@@ -66,7 +66,8 @@ class Bag:
     """What a bag holds.
 
     Attributes:
-        about: The recorder's notes: robot, robot_hash, scenario, controller and more.
+        about: The recorder's notes: robot, robot_hash, scenario, controller and more; `compensation` names the
+            calibration by which the commands of a policy were changed before they were sent.
         rate_hz: Median rate of the measurements.
         latency_ms: Measurement to motor write of every admitted command.
         lost_ticks: Control periods inside episodes without a complete tick.

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from landbridge.bundle import read_bundle
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, Policy, load_behaviours
 from landbridge.simulation.calibrated import CALIBRATED, choose_scenario
+from landbridge.simulation.compensation import Compensation, load_compensation, require_nominal
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario
@@ -23,7 +25,7 @@ from landbridge.spec import require_seed
 from landbridge.task import load_task
 from landbridge.training.config import write_atomic
 from landbridge.training.policy import load_policy
-from landbridge.training.run import CONFIG, read_run
+from landbridge.training.run import CONFIG, read_run, runs_of
 from landbridge.training.statistics import bootstrap, interquartile_mean, success_interval
 
 BEHAVIOUR = "behaviour:"
@@ -40,10 +42,13 @@ def evaluate(
     seed: int = 0,
     write_ms: float = 0.0,
     calibration: Path | None = None,
+    exploring: bool = False,
+    compensate: Path | None = None,
 ) -> dict[str, Any]:
     """Score policies in simulation with bootstrap intervals.
 
-    Every policy meets the same start states and measurement noise, so scores may be compared episode by episode.
+    Every policy meets the same start states and measurement noise, so scores may be compared episode by episode. Where
+    a task always begins alike, episodes are near copies of each other; `--exploring` asks how much a policy can do.
 
     Example: landbridge evaluate --policies runs/first runs/none behaviour:tuned --scenario severe --json
 
@@ -57,6 +62,10 @@ def evaluate(
         write_ms: Time from a measurement to the write of the command that answers it, as `landbridge ingest` prints
             it for a bag; the scenario's own latency comes on top.
         calibration: File of `landbridge calibrate identify`; scores in that simulator in place of a rung.
+        exploring: Start from anywhere (the task's exploring states), some of it beyond any policy's help, in place of
+            the task's own start states.
+        compensate: File of `landbridge calibrate identify`, by which friction that `robot.yaml` does not have, and a
+            weak drive, are compensated in every command, as `landbridge up deploy --compensate` does on board.
 
     Returns:
         `policies`: per policy its success and return with 95 % intervals; `groups`: over the runs of one agent and
@@ -66,14 +75,21 @@ def evaluate(
         raise InputError("evaluate", f"{episodes} episodes of {len(policies)} policies", "give at least one of each")
     require_seed(seed)
     machine = load_robot(robot)
+    if exploring and not load_task(machine).explores:
+        raise InputError("--exploring", f"{machine.spec.name}'s task has no exploring states", "leave it out")
     rung = choose_scenario(machine, scenario, calibration)
     period_ms = 1000 * machine.spec.control_dt
     if not 0 <= write_ms <= period_ms:
         raise InputError("--write-ms", f"{write_ms:g} ms", f"give 0 to one control period, {period_ms:g} ms")
     found = {name: resolve(name, machine) for name in policies}
+    compensation = None if compensate is None else load_compensation(compensate, machine)
+    for name in policies if compensation is not None else ():
+        require_nominal(Path(name), provenance(name))
     rows, groups = [], defaultdict(list)
     for name, policy in track(found.items(), "evaluate", console=Console(stderr=True)):
-        success, returns = score(policy, machine, engine, rung, episodes, seed, write_ms / 1000)
+        success, returns = score(
+            policy, machine, engine, rung, episodes, seed, write_ms / 1000, exploring, compensation
+        )
         rows.append({"policy": shown_name(name, policies), **summary(success[None], returns[None])})
         if (Path(name) / CONFIG).is_file():
             config = read_run(Path(name))["train"]
@@ -89,7 +105,8 @@ def evaluate(
         if len(runs) > 1
     ]
     place = scenario if calibration is None else CALIBRATED
-    facts = {"engine": engine, "scenario": place, "episodes": episodes, "write_ms": write_ms}
+    facts = {"engine": engine, "scenario": place, "episodes": episodes, "write_ms": write_ms, "exploring": exploring}
+    facts |= {} if compensation is None else {"compensation": compensation.digest}
     return {**facts, "policies": rows, "groups": pooled}
 
 
@@ -109,6 +126,16 @@ def resolve(name: str, robot: Robot) -> Behaviour:
     return behaviours[short]
 
 
+def provenance(name: str) -> dict[str, str]:
+    """Where the policy called `name` comes from, as its run or bundle says; of a behaviour nothing."""
+    if name.startswith(BEHAVIOUR):
+        return {}
+    first = runs_of(Path(name))[0]
+    if (first / CONFIG).is_file():
+        return read_run(first)["provenance"]
+    return read_bundle(Path(name)).manifest.provenance
+
+
 def score(
     behaviour: Behaviour,
     robot: Robot,
@@ -117,6 +144,8 @@ def score(
     episodes: int,
     seed: int,
     write_after: float = 0.0,
+    exploring: bool = False,
+    compensation: Compensation | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Success (E,) of 0 or 1 and return (E,) of each episode; the same seed gives every policy the same episodes."""
     task = load_task(robot)
@@ -128,7 +157,7 @@ def score(
         policy: Policy = behaviour(batch, np.random.default_rng(streams[batch]))
         try:
             rng = np.random.default_rng(streams[batch + 1])
-            for episode in lockstep(plants, task, policy, rng, write_after=write_after):
+            for episode in lockstep(plants, task, policy, rng, exploring, write_after, compensation):
                 success.append(task.success(episode.obs))
                 returns.append(episode.rewards.sum())
         finally:

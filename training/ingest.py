@@ -10,7 +10,7 @@ import numpy as np
 
 from landbridge.episode import Dataset, DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
-from landbridge.observation import command_to_action
+from landbridge.observation import Observer, command_to_action
 from landbridge.robot import RobotSpec, load_robot
 from landbridge.simulation.calibrated import read_calibration, recorded
 from landbridge.simulation.rollout import label
@@ -23,6 +23,7 @@ from landbridge.training.outcome import Outcome, warn_of_failures
 
 RATE_TOLERANCE = 0.05
 HISTOGRAM_MS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, np.inf)
+ROUNDING = 1e-9  # of an action that a command is turned back into
 HDF5 = (".hdf5", ".h5")
 
 
@@ -37,7 +38,8 @@ def ingest(
     """Turn a bag of `landbridge record`, or a D4RL-layout HDF5 file, into a dataset.
 
     A bag that was cut off is read up to its last complete record. Rewards and terminations are computed here, by the
-    robot's task; none are recorded on board.
+    robot's task; none are recorded on board. Actions are what was written, and of a run that was compensated the
+    observations' past actions too, so that its transitions are the bare robot's.
 
     Example: landbridge ingest bags/severe --out data/target
 
@@ -68,17 +70,19 @@ def ingest(
         return _outcome(dataset, task) | found.repairs
     bag = read_bag(path, spec)
     _require_rate(path, bag, spec)
-    episodes = [_episode(spec, task, segment) for segment in bag.segments]
+    segments = _as_written(path, task.observer, bag.segments) if "compensation" in bag.about else bag.segments
+    episodes = [_episode(spec, task, segment) for segment in segments]
     metadata = about(
         domain=domain or "target",
         engine="ros2",
         scenario=bag.about["scenario"],
         controllers={bag.about["controller"]: sum(map(len, episodes))},
         measured_rate_hz=bag.rate_hz,
-        stopped=sum(s.failed and not e.terminated[-1] for s, e in zip(bag.segments, episodes, strict=True)),
+        stopped=sum(s.failed and not e.terminated[-1] for s, e in zip(segments, episodes, strict=True)),
     )
     dataset = write_dataset(out, episodes, metadata)
-    return _outcome(dataset, task) | _timing(bag, spec)
+    left_out = {"left_out": sum(len(s.commands) for s in bag.segments) - sum(len(s.commands) for s in segments)}
+    return _outcome(dataset, task) | _timing(bag, spec) | (left_out if segments is not bag.segments else {})
 
 
 def _outcome(dataset: Dataset, task: Task) -> dict[str, Any]:
@@ -105,6 +109,31 @@ def _episode(spec: RobotSpec, task: Task, segment: Segment) -> Episode:
     """T measurements are T - 1 transitions; the task may end the episode before the last."""
     actions = np.clip(command_to_action(spec, segment.commands), -1, 1).astype(np.float32)
     return label(task, segment.obs, actions, segment.stamps)
+
+
+def _as_written(path: Path, observer: Observer, segments: list[Segment]) -> list[Segment]:
+    """The segments of a compensated run, past actions in `obs` as they were written and not as the policy asked.
+
+    Left out are transitions whose command is more than an action can ask for, and, where a segment begins inside an
+    episode, those whose past actions were sent before it.
+    """
+    found = []
+    for segment in segments:
+        actions, steps = command_to_action(observer.spec, segment.commands), len(segment.obs)
+        padded = np.concatenate([np.zeros((observer.history, observer.num_actions)), actions])
+        sent = [padded[observer.history - 1 - age :][:steps] for age in range(observer.history)]
+        obs = observer.with_sent(segment.obs, np.stack(sent, axis=1)) if sent else segment.obs
+        unknown = observer.history if observer.sent(segment.obs[:1]).any() else 0
+        exact = (np.abs(actions) <= 1 + ROUNDING).all(1) & (np.arange(steps - 1) >= unknown)
+        edges = np.flatnonzero(np.diff(exact, prepend=False, append=False))
+        for a, b in zip(edges[::2], edges[1::2], strict=True):
+            stamps, joint_pos, failed = segment.stamps[a : b + 1], segment.joint_pos[a : b + 1], segment.failed
+            ends = failed and b == steps - 1
+            found.append(Segment(stamps - stamps[0], joint_pos, obs[a : b + 1], segment.commands[a:b], ends))
+    if not found:
+        problem = "was compensated, and holds no transition whose commands a policy could ask for"
+        raise InputError(path, problem, "record again, without --compensate")
+    return found
 
 
 def _timing(bag: Bag, spec: RobotSpec) -> dict[str, Any]:

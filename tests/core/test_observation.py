@@ -57,6 +57,14 @@ def test_an_observation_computed_by_hand() -> None:
     ]
 
 
+def test_past_actions_are_replaced_as_if_they_had_been_sent() -> None:
+    rng = np.random.default_rng(0)
+    pos, vel, actions, others = (rng.uniform(-1, 1, shape) for shape in ((5, 3), (5, 3), (5, 2, 2), (5, 2, 2)))
+    obs = OBSERVER(pos, vel, actions)
+    np.testing.assert_array_equal(OBSERVER.with_sent(obs, others), OBSERVER(pos, vel, others))
+    np.testing.assert_array_equal(OBSERVER.with_sent(obs, OBSERVER.sent(obs)), obs)
+
+
 def test_columns_read_back_unscaled_and_unknown_ones_are_named() -> None:
     obs = OBSERVER(np.array([[0.2, 2.5, -0.4]]), np.zeros((1, 3)), np.zeros((1, 2, 2)))
     assert OBSERVER.column(obs, "joint_pos.b") == pytest.approx([-0.4])

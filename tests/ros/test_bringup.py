@@ -38,8 +38,9 @@ VALUES = {
         "bundle": "b.zip",
         "black_box": "x",
         "black_box_seconds": "9",
+        "compensate": "calibration.yaml",
     },
-    "hil": {"robot": "furuta", "scenario": "mild", "bundle": "b.zip", "link": "/tmp/board"},
+    "hil": {"robot": "furuta", "scenario": "mild", "bundle": "b.zip", "link": "/tmp/board", "compensate": "c.yaml"},
     "twin": {"scenario": "extreme"},
 }
 
@@ -164,6 +165,15 @@ def test_the_recorder_starts_first_and_the_monitor_last() -> None:
     for specs in (bringup.record("furuta", "s", 0, "o"), bringup.deploy("furuta", "s", 0, "b", "o")):
         assert (specs[0].name, specs[-1].name) == ("recorder", "monitor")
     assert "recorder" not in [spec.name for spec in bringup.deploy("furuta", "s", 0, "b")]
+
+
+def test_policy_and_recorder_are_told_what_compensates() -> None:
+    for specs in (
+        bringup.deploy("furuta", "s", 0, "b", "o", compensate="c.yaml"),
+        bringup.hil("furuta", "s", 0, "b", "o", compensate="c.yaml"),
+    ):
+        told = {spec.name: spec.parameters["compensate"] for spec in specs if "compensate" in spec.parameters}
+        assert told == {"policy": "c.yaml", "recorder": "c.yaml"}
 
 
 def test_hil_stands_on_an_emulated_board() -> None:

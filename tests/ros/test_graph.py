@@ -14,10 +14,12 @@ import numpy as np
 import psutil
 import pytest
 
+from landbridge.bundle import read_bundle, write_bundle
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
+from landbridge.simulation.calibrated import Calibration
 from landbridge_nodes import bringup, neighbours
 from landbridge_nodes.operator import PLACE, Operator
 from landbridge_nodes.processes import Processes
@@ -194,6 +196,27 @@ def test_a_folder_of_ones_own_and_a_wrong_bundle(tmp_path: Path, linear_bundle: 
         up("deploy")
     with pytest.raises(InputError, match="takes no --bundle"):
         up("twin", bundle=bundle)
+
+
+def test_a_wrong_compensation_is_refused_before_anything_is_started(
+    tmp_path: Path, linear_bundle: Make, calibration: Callable[..., Calibration]
+) -> None:
+    before = psutil.Process().children()
+    file, bundle = tmp_path / "calibration.yaml", read_bundle(linear_bundle(tmp_path / "bundle", STILL))
+    calibration(actuator_gain=0.9).model_copy(update={"robot_hash": "0"}).write(file)
+    with pytest.raises(InputError, match="calibrates another 'furuta'"):
+        up("deploy", bundle=bundle.path, scenario="none", episodes=1, compensate=file)
+    with pytest.raises(InputError, match="takes no --compensate"):
+        up("twin", compensate=file)
+    calibration(actuator_gain=0.9).write(file)
+    provenance = bundle.manifest.provenance | {"source_calibration": "f" * 64}
+    manifest = bundle.manifest.model_copy(update={"provenance": provenance})
+    files = {name: bundle.files[name] for name in ("policy.onnx", "golden.npz", "envelope.npz")}
+    twice = write_bundle(tmp_path / "calibrated", manifest, bundle.robot, files)
+    for mode in ("deploy", "hil"):
+        with pytest.raises(InputError, match="it would be compensated twice"):
+            up(mode, bundle=twice.path, scenario="none", episodes=1, compensate=file)
+    assert psutil.Process().children() == before
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

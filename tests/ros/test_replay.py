@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from landbridge.cli import main
 from landbridge.deploy.runtime import load_policy
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
+from landbridge.simulation.calibrated import Calibration, digest_of
 from landbridge.training.bag import BagReader
 from landbridge_nodes.log import Log, read_log, timeline
 from landbridge_nodes.replay import replay, replay_guard, replay_policy
@@ -173,6 +174,27 @@ def test_a_guard_whose_arming_is_not_in_the_log_is_said_not_to_be_compared(log: 
     assert stages["action"] > 5
     assert stages["guard"] == 0
     assert figures["guard"].startswith("not compared: the bag reaches back to no ARMED")
+
+
+def test_a_compensated_log_needs_the_calibration_that_it_names(
+    tmp_path: Path, calibration: Callable[..., Calibration]
+) -> None:
+    """The commands of this log are bare: one that claims otherwise differs in them and in nothing else."""
+    file, strong = tmp_path / "calibration.yaml", calibration(actuator_gain=0.9)
+    strong.write(file)
+    told = rewrite(tmp_path / "told.mcap", compensation=digest_of(file))
+    with pytest.raises(InputError, match=rf"compensated by the calibration {digest_of(file)[:12]}\. name that file"):
+        replay(told, BUNDLE)
+    figures = replay(told, BUNDLE, compensate=file)
+    stages = {row["stage"]: row for row in figures["stages"]}
+    assert figures["compensation"].endswith("calibration.yaml, the recorded one")
+    assert stages["command"]["bit for bit"] < stages["command"]["compared"] / 2
+    assert stages["action"]["bit for bit"] == replay(LOG, BUNDLE)["stages"][1]["bit for bit"]
+    assert replay(LOG, BUNDLE, compensate=file)["compensation"].endswith("not the recorded one (none)")
+    (strong.model_copy(update={"commit": "another"})).write(file)
+    assert "not the recorded one (" in replay(told, BUNDLE, compensate=file)["compensation"]
+    with pytest.raises(InputError, match="bundle is for robot 'furuta', this is 'arm'"):
+        replay(told, BUNDLE, compensate=file, robot="arm")
 
 
 def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:

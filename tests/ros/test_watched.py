@@ -11,10 +11,14 @@ from onnx import TensorProto, helper
 
 from landbridge.bundle import npz, read_bundle, write_bundle
 from landbridge.manifest import Drift, Threshold
+from landbridge.observation import action_to_command
 from landbridge.robot import load_robot
+from landbridge.simulation.calibrated import Calibration, digest_of
 from landbridge.training.bag import BagReader
 from landbridge_nodes.bringup import deploy
 from landbridge_nodes.episodes import run_episodes
+from landbridge_nodes.log import read_log
+from landbridge_nodes.replay import replay
 
 pytestmark = pytest.mark.ros
 WINDOW = 10
@@ -69,12 +73,15 @@ def watched_bundle(path: Path, plain: Path) -> Path:
 
 
 def test_a_robot_that_moves_where_the_model_expects_none_is_reported(
-    tmp_path: Path, linear_bundle: Callable[..., Path], ros_domain: None
+    tmp_path: Path, linear_bundle: Callable[..., Path], calibration: Callable[..., Calibration], ros_domain: None
 ) -> None:
+    """Of a compensated run, which is replayed bit for bit with the calibration that its bag names, and not without."""
     weight = np.full((8, 1), 0.02, np.float32)  # so gentle that no limit ends the episode
     bundle = watched_bundle(tmp_path / "b", linear_bundle(tmp_path / "plain", weight))
-    bag = tmp_path / "bag"
-    run_episodes(load_robot("furuta"), deploy("furuta", "none", 0, str(bundle), str(bag)), seconds=2.0)
+    bag, file = tmp_path / "bag", tmp_path / "calibration.yaml"
+    calibration(**{"friction.arm.frictionloss": 0.002}).write(file)
+    specs = deploy("furuta", "none", 0, str(bundle), str(bag), compensate=str(file))
+    run_episodes(load_robot("furuta"), specs, seconds=2.0)
     active, before, reported = False, [], []
     for topic, _, message in BagReader(bag).messages(["/diagnostics", "/safety/state"]):
         if topic == "/safety/state":
@@ -90,3 +97,11 @@ def test_a_robot_that_moves_where_the_model_expects_none_is_reported(
     assert values["bundle"] == read_bundle(bundle).digest
     assert (values["provider"], values["precision"]) == ("CPUExecutionProvider", "fp32")
     assert all((v["mismatch.raised"], v["mismatch.mean"]) == ("False", "nan") for _, _, v in before)
+    assert values["compensation"] == digest_of(file)
+    figures = replay(bag, bundle, compensate=file)
+    stages = {row["stage"]: row for row in figures["stages"]}
+    assert figures["compensation"].endswith("the recorded one")
+    assert stages["command"]["bit for bit"] == stages["command"]["compared"] > 80
+    log, spec = read_log(BagReader(bag), read_bundle(bundle).robot), read_bundle(bundle).robot
+    added = [log.command[stamp][0] - action_to_command(spec, np.array(log.action[stamp]))[0] for stamp in log.action]
+    assert np.abs(added).max() == pytest.approx(0.001, rel=0.1)  # 0.002 less the 0.001 of robot.yaml

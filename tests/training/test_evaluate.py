@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from landbridge.bundle import read_bundle, write_bundle
+from landbridge.errors import InputError
+from landbridge.joint import Friction
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import Behaviour, Policy
-from landbridge.simulation.scenario import load_scenario
-from landbridge.training.evaluate import score, shown_name, summary
+from landbridge.simulation.calibrated import digest_of
+from landbridge.simulation.compensation import load_compensation
+from landbridge.simulation.scenario import Scenario, load_scenario
+from landbridge.task import load_task
+from landbridge.training.evaluate import evaluate, score, shown_name, summary
 
 ROBOT = load_robot("furuta")
+
+Make = Callable[..., Any]
 
 
 def first_seen(into: list[NDArray[np.float32]], action: float) -> Behaviour:
@@ -41,6 +53,42 @@ def test_policies_meet_the_same_starts_whatever_they_do_and_draw() -> None:
     assert not np.array_equal(starts[0][0], starts[0][1])
     np.testing.assert_array_equal(returns[0], returns[2])
     assert not np.array_equal(returns[0], returns[1])
+
+
+def test_exploring_policies_begin_where_the_task_explores() -> None:
+    seen: list[NDArray[np.float32]] = []
+    for exploring in (False, True):
+        score(first_seen(seen, 0.0), ROBOT, "mujoco", Scenario(), 25, 0, exploring=exploring)
+    hanging, anywhere = (load_task(ROBOT).observer.angle(obs, "pendulum") for obs in seen)
+    assert np.abs(np.abs(hanging) - np.pi).max() <= 0.1
+    assert np.ptp(anywhere) > np.pi
+    with pytest.raises(InputError, match="--exploring: quadruped's task has no exploring states"):
+        evaluate(["behaviour:trot"], robot="quadruped", exploring=True)
+
+
+def test_policies_are_scored_compensated(tmp_path: Path, calibration: Make, linear_bundle: Make) -> None:
+    """As on the robot whose friction they know; none that learned of a calibrated one."""
+    file, bundle = tmp_path / "calibration.yaml", linear_bundle(tmp_path / "b", np.zeros((8, 1), np.float32))
+    calibration(**{"friction.arm.frictionloss": 0.004}).write(file)
+    hidden = Scenario(friction={"arm": Friction(frictionloss=0.004, viscous=0.0008)})
+    swing = first_seen([], 0.5)
+    nominal, bare, compensated = (
+        score(swing, ROBOT, "mujoco", scenario, 1, 0, compensation=compensation)[1][0]
+        for scenario, compensation in (
+            (Scenario(), None),
+            (hidden, None),
+            (hidden, load_compensation(file, ROBOT)),
+        )
+    )
+    assert abs(compensated - nominal) < 0.1 * abs(bare - nominal)
+    found = evaluate([str(bundle)], episodes=1, scenario="none", compensate=file)
+    assert found["compensation"] == digest_of(file)
+    read = read_bundle(bundle)
+    manifest = read.manifest.model_copy(update={"provenance": {"source_calibration": "f" * 64}})
+    files = {name: read.files[name] for name in ("policy.onnx", "golden.npz", "envelope.npz")}
+    twice = str(write_bundle(tmp_path / "calibrated", manifest, read.robot, files).path)
+    with pytest.raises(InputError, match=r"calibrated: learned from logs .* it would be compensated twice"):
+        evaluate([str(bundle), twice], compensate=file)
 
 
 def test_several_runs_are_summarised_by_hand() -> None:

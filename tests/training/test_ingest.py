@@ -22,9 +22,14 @@ from landbridge.cli import main
 from landbridge.episode import open_dataset
 from landbridge.errors import InputError
 from landbridge.inspection import inspect
-from landbridge.observation import Observer
+from landbridge.joint import Friction
+from landbridge.observation import Observer, action_to_command, push_action
 from landbridge.robot import RobotSpec, load_robot
 from landbridge.simulation.calibrated import Calibration
+from landbridge.simulation.compensation import Compensation
+from landbridge.simulation.plant import make_plant
+from landbridge.simulation.rollout import following
+from landbridge.simulation.scenario import Scenario
 from landbridge.task import load_task
 from landbridge.training.bag import read_bag
 from landbridge.training.ingest import ingest
@@ -282,3 +287,41 @@ def test_an_unknown_joint_is_named(tmp_path: Path) -> None:
 def test_the_order_of_joints_in_messages_does_not_matter(tmp_path: Path) -> None:
     segment = read_bag(write(tmp_path / "bag", range(5)), SPEC).segments[0]
     assert segment.joint_pos[3].tolist() == pytest.approx([0.03, np.pi - 0.06])
+
+
+def test_transitions_of_a_compensated_run_are_the_bare_robots(
+    tmp_path: Path, calibration: Callable[..., Calibration]
+) -> None:
+    """From each observation, with the actions in flight that it holds, the bare plant comes to the next one.
+
+    A tick is lost on the way: the rows after it, whose past actions were sent before, are left out. So is one whose
+    command no action can ask for.
+    """
+    delayed = Scenario(latency_ms=30.0, friction={"arm": Friction(frictionloss=0.004)})
+    compensation = Compensation(ROBOT, calibration(**{"friction.arm.frictionloss": 0.004}))
+    plant, observer, lost, strong = make_plant(ROBOT, "mujoco", delayed), Observer(SPEC), 20, 48
+    plant.reset(np.array([0.0, np.pi]), np.zeros(2))
+    bag, history = Bag(tmp_path / "bag", ABOUT | {"compensation": "0" * 64}, topics.TOPICS), observer.initial_history(1)
+    stop = topics.joint_message(START - PERIOD, ["arm"], "effort", [0.0], "not_active")
+    bag.write("/guard/command", as_on_the_wire(serialize_message(stop), topics.GUARD_COMMAND.type_name), START - 1000)
+    for tick in range(50):
+        now, (pos, vel) = START + tick * PERIOD, plant.measure()
+        asked = np.array([1.0 if tick == strong else 0.5 * np.sin(0.3 * tick)])
+        sent = compensation(action_to_command(SPEC, asked), vel)
+        obs = observer(pos[None], vel[None], history)[0]
+        for topic, message in (
+            (topics.JOINT_STATES, topics.joint_message(now, SPEC.joint_names, "position", pos.tolist())),
+            (topics.OBSERVATION, topics.array_message(now, observer.names, obs.tolist())),
+            (topics.GUARD_COMMAND, topics.joint_message(now, ["arm"], "effort", sent.tolist(), "ok")),
+        ):
+            if tick != lost:
+                bag.write(topic.name, as_on_the_wire(serialize_message(message), topic.type_name), now)
+        plant.step([(0.0, sent)])
+        history = push_action(history, asked[None])
+    bag.close()
+    figures = ingest(tmp_path / "bag", tmp_path / "data")
+    assert (figures["lost_ticks"], figures["transitions"], figures["left_out"]) == (1, 19 + 28 - 3 - 1, 4)
+    for episode in open_dataset(tmp_path / "data"):
+        found = following(plant, observer, episode.obs[:-1], episode.actions)
+        np.testing.assert_allclose(found, episode.obs[1:], atol=1e-4)
+    plant.close()

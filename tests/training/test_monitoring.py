@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,14 @@ import pytest
 import torch
 
 from landbridge.bundle import Bundle, npz, read_bundle, write_bundle
-from landbridge.deploy.drift import Alarm, Distance, TargetMismatch, Watch
+from landbridge.deploy.drift import Alarm, Distance, TargetMismatch, Watch, Written
 from landbridge.errors import InputError
 from landbridge.manifest import Threshold
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
+from landbridge.simulation.calibrated import Calibration
 from landbridge.simulation.collect import collect
+from landbridge.simulation.compensation import Compensation
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
@@ -163,6 +167,40 @@ def watched(bundle: Bundle, scenario: Scenario, unit: np.ndarray | None = None) 
     for plant in plants:
         plant.close()
     return found
+
+
+def test_a_compensated_robot_is_judged_by_what_was_written(
+    bundle: Bundle, calibration: Callable[..., Calibration]
+) -> None:
+    """The robot is healthy, whatever is compensated on board; the model is wrong of it by what the policy asked for."""
+    compensation = Compensation(ROBOT, calibration(actuator_gain=0.4, **{"friction.arm.frictionloss": 0.01}))
+    rng, sent = np.random.default_rng(8), list[np.ndarray]()
+
+    class Noting(Compensation):
+        def __call__(self, *measured: np.ndarray) -> np.ndarray:
+            sent.append(compensation(*measured))
+            return sent[-1]
+
+    noting = Noting(ROBOT, calibration())
+    plant = make_plant(ROBOT, "bullet", load_scenario(ROBOT, "severe"), rng)
+    (episode,) = lockstep([plant], load_task(ROBOT), load_behaviours(ROBOT)["excite"](1, rng), rng, compensation=noting)
+    plant.close()
+    watch, written = Watch(bundle), Written(load_task(ROBOT).observer)
+    ticks = [written(obs, command) for obs, command in zip(episode.obs, sent, strict=False)]
+    assert not any(watch.update(*tick) for tick in ticks)
+    asked = [*zip(episode.obs, episode.actions, strict=False)]
+    measured, errors = load_task(ROBOT).observer.measured, []
+    for rows in (ticks, asked):
+        missed = []
+        for (obs, action), (later, _) in pairwise(rows):
+            watch.mismatch(obs, action, later)
+            missed.append(np.abs(watch.mismatch.predicted.mean(0) - later)[measured].mean())
+        errors.append(np.mean(missed))
+    assert errors[1] > 1.4 * errors[0]
+    written.restart()
+    seen, action = written(episode.obs[5], np.array([0.05]))
+    np.testing.assert_array_equal(seen[-3:], np.zeros(3))
+    assert action == pytest.approx([0.5])
 
 
 def test_an_alarm_is_latched_until_reset_and_not_a_number_raises_it() -> None:

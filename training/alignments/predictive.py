@@ -69,7 +69,7 @@ class Predictive(Modelled, ABC):
 
     @abstractmethod
     def mismatch(self, batch: Batch, value: Value) -> Tensor:
-        """How far each row (N,) is from what the robot would have done; not negative."""
+        """How far each row (N,) is from what the robot would have done."""
 
     @abstractmethod
     def extend(self, source: Transitions) -> NDArray[np.float32]:
@@ -95,7 +95,7 @@ class Predictive(Modelled, ABC):
         self.floor.copy_(floor)
         self.scale.copy_(self._temperature(excess / spread) * spread)
         self.blend.fill_(self.trust * min(1.0, progress / max(self.config.warmup, 1e-9)))
-        weights = self.weights(self._unpack(self._probe), value)
+        weights = self.weigh(probe)
         self._figures |= weight_figures(weights) | {
             "temperature": float(self.scale / spread),
             "noise_floor": float(floor),
@@ -103,10 +103,14 @@ class Predictive(Modelled, ABC):
         }
         self._arrays = {"weight": weights, "mismatch_source": probe, "mismatch_heldout": noise}
 
-    def weights(self, batch: Batch, value: Value) -> Tensor:
-        """W (N,), blended in from 1."""
-        w = torch.exp(-(self.mismatch(batch, value) - self.floor).clamp(min=0) / self.scale)
+    def weigh(self, mismatch: Tensor) -> Tensor:
+        """The weights (N,) of rows with these mismatches: w, blended in from 1."""
+        w = torch.exp(-(mismatch - self.floor).clamp(min=0) / self.scale)
         return 1 + self.blend * (w - 1)
+
+    def weights(self, batch: Batch, value: Value) -> Tensor:
+        """See `Alignment`."""
+        return self.weigh(self.mismatch(batch, value))
 
     def diagnostics(self) -> Diagnostics:
         """Effective sample size, share kept, held-out error; weights and mismatches of the probe rows."""

@@ -81,6 +81,6 @@ class Tabb(Predictive):
 class Shuffled(Tabb):
     """A control: `tabb`'s weights, given to the wrong rows. What still helps with these is not alignment."""
 
-    def weights(self, batch: Batch, value: Value) -> Tensor:
+    def weigh(self, mismatch: Tensor) -> Tensor:
         """Each row gets the weight (N,) of its neighbour in a batch of rows drawn at random."""
-        return super().weights(batch, value).roll(1)
+        return super().weigh(mismatch).roll(1)

@@ -32,7 +32,8 @@ class VGDF(Tabb):
     """Keeps source rows whose backup is likely under the ensemble's (Xu et al. 2023, arXiv:2305.17625, eq. 7).
 
     With mu and sigma the mean and deviation over members of r^_k + gamma V(s^_k), the fictitious value proximity is
-    log N(r + gamma V(s'); mu, sigma); the top `xi` of the rows weighed at once weigh 1 / xi, the others 0. Against
+    log N(r + gamma V(s'); mu, sigma), and the mismatch its negative but for a constant; the best `xi` of the rows
+    weighed at once weigh 1 / xi, the others 0. Against
     `tabb`: a hard filter of ranks where `tabb` has a soft one of distances. The paper's exploration policy has no place
     offline.
     """
@@ -44,12 +45,15 @@ class VGDF(Tabb):
             raise InputError("--vgdf.predictor.members", "one member has no deviation", "give at least 2")
         super().__init__(config, context)
 
-    def weights(self, batch: Batch, value: Value) -> Tensor:
-        """1 / xi or 0, (N,): a mean of 1."""
+    def mismatch(self, batch: Batch, value: Value) -> Tensor:
+        """The negative proximity (N,), of all members."""
         own, fictitious = self.backups(batch, self.predictions(batch), value)
         mean, std = fictitious.mean(1), fictitious.std(1).clamp(min=1e-4)
-        proximity = -0.5 * ((own - mean) / std).square() - std.log()
-        return keep_top(proximity, self.config.xi) / self.config.xi
+        return 0.5 * ((own - mean) / std).square() + std.log()
+
+    def weigh(self, mismatch: Tensor) -> Tensor:
+        """1 / xi or 0, (N,): a mean of 1."""
+        return keep_top(-mismatch, self.config.xi) / self.config.xi
 
 
 def keep_top(score: Tensor, share: float) -> Tensor:

@@ -84,6 +84,7 @@ def deploy(
     port: str = "",
     black_box: str = "",
     black_box_seconds: int = 30,
+    compensate: str = "",
 ) -> list[NodeSpec]:
     """The robot, a policy from a bundle, the monitor, and, if `out` or `black_box` names a folder, the recorder.
 
@@ -94,7 +95,7 @@ def deploy(
     """
     scenario = _label(robot, scenario, hardware, port)
     sinks: dict[str, str | int] = {"out": out, "black_box": black_box, "black_box_seconds": black_box_seconds}
-    return _running(robot, scenario, seed, bundle, require_signature, hardware, port, sinks)
+    return _running(robot, scenario, seed, bundle, require_signature, compensate, hardware, port, sinks)
 
 
 def _running(
@@ -103,14 +104,16 @@ def _running(
     seed: int,
     bundle: str,
     require_signature: str,
+    compensate: str,
     hardware: str,
     port: str,
     sinks: Mapping[str, str | int],
 ) -> list[NodeSpec]:
-    policy = {"robot": robot, "bundle": bundle, "require_signature": require_signature}
+    policy = {"robot": robot, "bundle": bundle, "require_signature": require_signature, "compensate": compensate}
+    noted = {"bundle": bundle, "compensate": compensate, **sinks}
     recorded = any(sinks.get(name) for name in ("out", "black_box"))
     return [
-        *([_recorder(robot, scenario, "policy", {"bundle": bundle, **sinks}, essential=False)] if recorded else []),
+        *([_recorder(robot, scenario, "policy", noted, essential=False)] if recorded else []),
         _bridge(robot, scenario, seed, hardware, port),
         NodeSpec("policy", "policy", policy, lifecycle=True),
         _monitor(robot, "policy"),
@@ -125,12 +128,13 @@ def hil(
     out: str = "",
     require_signature: str = "",
     link: str = BOARD_LINK,
+    compensate: str = "",
 ) -> list[NodeSpec]:
     """As `deploy`, on an emulated microcontroller with its port at `link`; a real one is `deploy` with a port."""
     board = {"robot": robot, "scenario": scenario, "seed": seed, "link": link}
     return [
         NodeSpec("board", "board", board, lifecycle=False),
-        *_running(robot, scenario, seed, bundle, require_signature, "mcu", link, {"out": out}),
+        *_running(robot, scenario, seed, bundle, require_signature, compensate, "mcu", link, {"out": out}),
     ]
 
 
@@ -146,6 +150,7 @@ BUNDLE = (
     Argument("bundle", None, "bundle to run"),
     Argument("out", "", "bag folder to write"),
     Argument("require_signature", "", "public key that must have signed the bundle"),
+    Argument("compensate", "", "calibration.yaml by which the policy's commands are compensated"),
 )
 HARDWARE = (
     Argument("hardware", "", "twin, mcu, dynamixel or feetech, in place of the robot's own line"),

@@ -14,6 +14,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from landbridge.deploy.supervisor import State
 from landbridge.observation import Observer, action_affine, action_to_command, push_action
 from landbridge.robot import load_robot
+from landbridge.simulation.compensation import Compensation
 from landbridge_nodes import topics
 from landbridge_nodes.base import read_base
 
@@ -29,6 +30,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
 
     Attributes:
         fault: Why it fell silent; "" while it answers.
+        compensation: By what commands are changed before they are sent, the actions left as they are; None by nothing.
     """
 
     def __init__(self, name: str) -> None:
@@ -38,6 +40,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         self.observer = Observer(self.spec)
         self._history = self.observer.initial_history(1)
         self.fault = ""
+        self.compensation: Compensation | None = None
         self._active = False  # this node's lifecycle
         self._moving = False  # the supervisor is ACTIVE
         self._affine = action_affine(self.spec)
@@ -62,7 +65,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
     def act(self, obs: NDArray[np.float32]) -> NDArray[np.floating]:
         """The action (m,) for one observation (n,)."""
 
-    def acted(self, obs: NDArray[np.float32], action: NDArray[np.float64]) -> None:
+    def acted(self, obs: NDArray[np.float32], action: NDArray[np.float64], command: NDArray[np.float64]) -> None:
         """Called after the command (m,) that answers obs (n,) has been sent, while the supervisor is ACTIVE."""
 
     def begin(self) -> None:
@@ -126,6 +129,8 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         action = np.array(self.act(obs[0]), np.float64)
         ended = time.perf_counter()
         command = action_to_command(self.spec, action, self._affine)
+        if self.compensation is not None:
+            command = self.compensation(command, joint_vel)
         fields = {self.spec.action.kind: command.tolist()}
         self._command.publish(topics.joint_message_again(self._message, stamp, **fields))
         tick = self._ticks
@@ -136,4 +141,4 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         self._action.publish(topics.array_message_again(self._acted, stamp, answer))
         self._observation.publish(topics.array_message_again(self._seen, stamp, obs[0].tolist()))
         if self._moving:
-            self.acted(obs[0], action)
+            self.acted(obs[0], action, command)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 
 from landbridge.bundle import read_bundle
-from landbridge.deploy.drift import watch_of
+from landbridge.deploy.drift import Written, watch_of
 from landbridge.deploy.graph import CPU
 from landbridge.deploy.runtime import load_policy
+from landbridge.simulation.compensation import load_compensation, require_nominal
 from landbridge_nodes import topics
 from landbridge_nodes.controller import Controller
 from landbridge_nodes.process import CONTROLLER_PRIORITY, run
@@ -25,11 +26,12 @@ class PolicyNode(Controller):
 
     Parameters: robot, bundle, require_signature (public key that must have signed the bundle; "" asks for none),
     provider (of onnxruntime, or `tensorrt`), precision (fp32, or fp16 or int8 for an engine accepted on this machine),
-    strict (refuse a provider that falls back).
+    strict (refuse a provider that falls back), compensate (calibration of the robot, by which commands are compensated;
+    "" compensates nothing).
 
     Raises:
         InputError: The bundle is broken, not signed as required, is for another robot, or does not reproduce its golden
-            vectors here.
+            vectors here; the calibration is of another robot, or the policy was trained for a calibrated one.
     """
 
     def __init__(self) -> None:
@@ -46,11 +48,16 @@ class PolicyNode(Controller):
         )
         self._policy = load_policy(bundle, (provider,), strict, precision)
         self._digest, self._watch = bundle.digest, watch_of(bundle)
+        if calibration := self.declare_parameter("compensate", "").value:
+            require_nominal(bundle.path, bundle.manifest.provenance)
+            self.compensation = load_compensation(Path(calibration), self.robot)
+        self._written = Written(self.observer)
         self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
         self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
         watched = "watched for drift" if self._watch else "not watched for drift: the bundle has no target model"
         where = f"{self._policy.provider} in {self._policy.precision}"
-        self.get_logger().info(f"bundle {bundle.digest[:12]} on {where}, {watched}")
+        compensated = f", compensated by {self.compensation.digest[:12]}" if self.compensation else ""
+        self.get_logger().info(f"bundle {bundle.digest[:12]} on {where}, {watched}{compensated}")
 
     def act(self, obs: NDArray[np.float32]) -> NDArray[np.floating]:
         """One inference; before tick 0 nothing has reached the motors, and a recurrent policy remembers nothing."""
@@ -58,15 +65,18 @@ class PolicyNode(Controller):
             self._policy.reset()
         return self._policy(obs)
 
-    def acted(self, obs: NDArray[np.float32], action: NDArray[np.float64]) -> None:
+    def acted(self, obs: NDArray[np.float32], action: NDArray[np.float64], command: NDArray[np.float64]) -> None:
         """Watch for drift, when nobody waits for it any more."""
-        if self._watch is not None:
-            self._watch.update(obs, action)
+        if self._watch is None:
+            return
+        seen, done = (obs, action) if self.compensation is None else self._written(obs, command)
+        self._watch.update(seen, done)
 
     def begin(self) -> None:
         """The next tick follows no other."""
         if self._watch is not None:
             self._watch.restart()
+        self._written.restart()
 
     def _diagnose(self) -> None:
         """ERROR for a policy that fell silent; WARN once a monitor has raised an alarm, until the process ends."""
@@ -78,6 +88,8 @@ class PolicyNode(Controller):
             "provider": policy.provider,
             "precision": policy.precision,
         }
+        if self.compensation is not None:
+            values["compensation"] = self.compensation.digest
         if policy.precision == "int8":
             values["answered_by_cpu"] = policy.outside
         for name, alarm in alarms.items():

@@ -21,6 +21,7 @@ from landbridge import __version__
 from landbridge.bundle import read_bundle
 from landbridge.deploy.supervisor import STOPS
 from landbridge.robot import RobotSpec, load_robot
+from landbridge.simulation.calibrated import digest_of
 from landbridge_nodes import topics
 from landbridge_nodes.bag import Bag
 from landbridge_nodes.black_box import BlackBox
@@ -34,7 +35,7 @@ class Recorder(Node):  # type: ignore[misc]
     """Node `recorder`.
 
     Parameters: robot; out (the new bag folder), black_box (folder for a bag per fault) or both; black_box_seconds (that
-    such a bag reaches back); noted in the bags: scenario, controller, bundle.
+    such a bag reaches back); noted in the bags: scenario, controller, bundle and compensate (files: their digests).
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,7 @@ class Recorder(Node):  # type: ignore[misc]
                 ("scenario", "real"),
                 ("controller", ""),
                 ("bundle", ""),
+                ("compensate", ""),
             )
         }
         spec = load_robot(read["robot"]).spec
@@ -115,6 +117,7 @@ def _about(spec: RobotSpec, read: Mapping[str, Any]) -> dict[str, str]:
         "controller": read["controller"],
         "landbridge": __version__,
         **({"bundle": read_bundle(Path(read["bundle"])).digest} if read["bundle"] else {}),
+        **({"compensation": digest_of(Path(read["compensate"]))} if read["compensate"] else {}),
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tyro.conf import Positional
 
-from landbridge.bundle import read_bundle
+from landbridge.bundle import Bundle, read_bundle
 from landbridge.deploy.engine import Precision
 from landbridge.deploy.graph import CPU
 from landbridge.deploy.guard import Guard
@@ -24,7 +24,8 @@ from landbridge.deploy.runtime import Policy, load_policy
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command
-from landbridge.robot import RobotSpec
+from landbridge.robot import RobotSpec, load_robot
+from landbridge.simulation.compensation import Compensation, load_compensation
 from landbridge.training.bag import BagReader, require_robot
 from landbridge_nodes.log import Judged, Log, measured_at, read_log, timeline
 
@@ -56,6 +57,8 @@ def replay(
     precision: Precision = "fp32",
     tolerance: float | None = None,
     show: int = 20,
+    compensate: Path | None = None,
+    robot: str | None = None,
 ) -> dict[str, Any]:
     """Re-run a recorded log through bundle and guard and list every tick that comes out differently.
 
@@ -71,17 +74,22 @@ def replay(
         precision: What it computes in: that of the recording, if its engine is here.
         tolerance: Fail, instead of reporting, if any value differs by more or any reason at all.
         show: Differing ticks to list.
+        compensate: The calibration.yaml of the recording, if that was compensated; another one, or one where none was,
+            shows what it would change.
+        robot: Robot that ships with landbridge, or folder of one, whose calibration that is; by default the bundle's,
+            by its name.
     """
     read, reader = read_bundle(bundle), BagReader(bag)
     require_robot(bag, reader.about, read.robot)
     if (controller := reader.about["controller"]) != "policy":
         problem = f"is of the controller {controller!r}: no policy ran"
         raise InputError(bag, problem, "record one with `landbridge up deploy --record`")
+    compensation = _compensation(reader, read, compensate, robot)
     policy = load_policy(read, (provider,), strict=True, precision=precision)
     log = read_log(reader, read.robot)
     if policy.recurrent and -1 in log.tick.values():
         raise InputError(bag, "does not say at which tick a policy's state began", "record it with this version")
-    compared = [*replay_policy(log, read.robot, policy), *replay_guard(log, read.robot)]
+    compared = [*replay_policy(log, read.robot, policy, compensation), *replay_guard(log, read.robot)]
     if not any(c.stage == "action" for c in compared):
         raise InputError(bag, "holds no answer of a policy", "record it with `landbridge up deploy --record`")
     times = measured_at(log)
@@ -94,10 +102,13 @@ def replay(
             f"stamp {first.stamp}: recorded {first.recorded}, now {first.replayed}",
             "leave out --tolerance to list them all",
         )
-    judged = any(c.stage == "guard" for c in compared)
+    judged, compensated = any(c.stage == "guard" for c in compared), reader.about.get("compensation", "none")
     return {
         "bag": str(bag),
         "bundle": f"{bundle}, {_same(reader.about.get('bundle'), read.digest)}",
+        **(
+            {} if compensation is None else {"compensation": f"{compensate}, {_same(compensated, compensation.digest)}"}
+        ),
         "provider": policy.provider,
         "precision": policy.precision,
         "bit_for_bit": not differing,
@@ -107,8 +118,24 @@ def replay(
     }
 
 
-def replay_policy(log: Log, spec: RobotSpec, policy: Policy) -> Iterator[Comparison]:
+def _compensation(reader: BagReader, bundle: Bundle, path: Path | None, robot: str | None) -> Compensation | None:
+    """What commands are to be compensated by; raises InputError if the recording was, and nothing is given."""
+    if path is not None:
+        machine = load_robot(robot or bundle.robot.name)
+        bundle.require_robot(machine.spec)
+        return load_compensation(path, machine)
+    if digest := reader.about.get("compensation"):
+        problem = f"its commands were compensated by the calibration {digest[:12]}"
+        raise InputError(reader.path, problem, "name that file with --compensate")
+    return None
+
+
+def replay_policy(
+    log: Log, spec: RobotSpec, policy: Policy, compensation: Compensation | None = None
+) -> Iterator[Comparison]:
     """Observation from measurement (the columns that it decides), action from observation, command from action.
+
+    A compensated command is compared where the log holds the measurement that it answers.
 
     Of a recurrent policy the log must hold every tick since the episode began; actions after a gap are left out.
     """
@@ -129,8 +156,11 @@ def replay_policy(log: Log, spec: RobotSpec, policy: Policy) -> Iterator[Compari
         expected = tick + 1
         action = np.array(policy(np.array(log.obs[stamp], np.float32)), np.float64)
         yield _compare(stamp, "action", log.action[stamp], action)
-        if stamp in log.command:
-            yield _compare(stamp, "command", log.command[stamp], action_to_command(spec, action))
+        if stamp in log.command and (compensation is None or stamp in log.measured):
+            command = action_to_command(spec, action)
+            if compensation is not None:
+                command = compensation(command, np.array(log.measured[stamp][1]))
+            yield _compare(stamp, "command", log.command[stamp], command)
 
 
 def replay_guard(log: Log, spec: RobotSpec) -> Iterator[Comparison]:

@@ -24,7 +24,7 @@ from landbridge_nodes.transport import stay_on_this_machine
 if TYPE_CHECKING:
     from landbridge_nodes.neighbours import Neighbours
 
-RUNNING = ("bundle", "record", "require-signature", "episodes")
+RUNNING = ("bundle", "record", "require-signature", "compensate", "episodes")
 TAKEN = {"deploy": (*RUNNING, "hardware", "port", "black-box"), "hil": RUNNING, "twin": ()}  # options, by mode of `up`
 
 
@@ -78,6 +78,7 @@ def up(
     port: str = "",
     black_box: Path | None = None,
     black_box_seconds: int = 30,
+    compensate: Path | None = None,
 ) -> dict[str, Any] | None:
     """Start the ROS 2 nodes of a bring-up; run episodes and report, or stay up until Ctrl-C.
 
@@ -97,8 +98,17 @@ def up(
         port: Serial port, in place of the robot's own; one alone asks for mcu (deploy).
         black_box: Folder that gets a bag of the last seconds before every fault, named after it (deploy).
         black_box_seconds: How far back such a bag reaches.
+        compensate: calibration.yaml of the robot, by which friction that `robot.yaml` does not have, and a weak drive,
+            are compensated in the commands of a policy that knows neither (deploy, hil); `landbridge evaluate` says
+            beforehand whether it pays.
     """
-    paths = {"bundle": bundle, "record": record, "require-signature": require_signature, "black-box": black_box}
+    paths = {
+        "bundle": bundle,
+        "record": record,
+        "require-signature": require_signature,
+        "black-box": black_box,
+        "compensate": compensate,
+    }
     given = {**paths, "episodes": episodes, "hardware": hardware, "port": port}
     if useless := [f"--{name}" for name, value in given.items() if value and name not in TAKEN[mode]]:
         raise InputError(f"up {mode}", f"takes no {' or '.join(useless)}", "leave that out, or use `up deploy`")
@@ -107,17 +117,17 @@ def up(
         if mode == "twin":
             specs = bringup.twin(_name(robot), scenario, seed)
         else:
-            _check_bundle(bundle, loaded, require_signature)
+            _check_bundle(bundle, loaded, require_signature, compensate)
             if record is not None:
                 _require_new(record)
             if black_box_seconds <= 0:
                 raise InputError("--black-box-seconds", f"is {black_box_seconds}", "ask for more than 0")
-            policy, out, key, box = ("" if path is None else str(path.resolve()) for path in paths.values())
+            policy, out, key, box, file = ("" if path is None else str(path.resolve()) for path in paths.values())
             loading = _name(robot), scenario, seed, policy, out, key
             if mode == "hil":
-                specs = bringup.hil(*loading)
+                specs = bringup.hil(*loading, compensate=file)
             else:
-                specs = bringup.deploy(*loading, hardware, port, box, black_box_seconds)
+                specs = bringup.deploy(*loading, hardware, port, box, black_box_seconds, file)
         neighbours.require_none()
     if not episodes:
         _stay(specs)
@@ -152,13 +162,18 @@ def _check(robot: str, scenario: str, hardware: str, port: str) -> tuple[Robot, 
     return loaded, False
 
 
-def _check_bundle(bundle: Path | None, robot: Robot, public_key: Path | None) -> None:
+def _check_bundle(bundle: Path | None, robot: Robot, public_key: Path | None, calibration: Path | None) -> None:
     if bundle is None:
         raise InputError("--bundle", "is missing", "name the output of `landbridge export`")
     read = read_bundle(bundle)
     if public_key is not None:
         check_signature(read, public_key)
     read.require_robot(robot.spec)
+    if calibration is not None:
+        from landbridge.simulation.compensation import load_compensation, require_nominal
+
+        require_nominal(read.path, read.manifest.provenance)
+        load_compensation(calibration, robot)
 
 
 def _name(robot: str) -> str:
