@@ -345,7 +345,7 @@ def _plot(places: dict[str, Any]) -> Figure:
             error = [[scores["success"] - scores["success_low"]], [scores["success_high"] - scores["success"]]]
             axes.barh(i, scores["success"], color=ARMS[arm].colour, xerr=np.maximum(error, 0), capsize=3)
             axes.plot(scores["by_seed"], [i] * len(scores["by_seed"]), "k.", markersize=4)
-        axes.set(title=place, xlim=(0, 1.02), xlabel="success")
+        axes.set(title=place.replace(", ", ",\n"), xlim=(0, 1.02), xlabel="success")
         axes.set_yticks(range(len(arms)), [ARMS[arm].label for arm in arms])
     figure.axes[0].invert_yaxis()
     return figure
