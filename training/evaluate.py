@@ -82,9 +82,11 @@ def evaluate(
     if not 0 <= write_ms <= period_ms:
         raise InputError("--write-ms", f"{write_ms:g} ms", f"give 0 to one control period, {period_ms:g} ms")
     found = {name: resolve(name, machine) for name in policies}
-    compensation = None if compensate is None else load_compensation(compensate, machine)
-    for name in policies if compensation is not None else ():
-        require_nominal(Path(name), provenance(name))
+    compensation = None
+    if compensate is not None:
+        compensation = load_compensation(compensate, machine)
+        for name in policies:
+            require_nominal(Path(name), provenance(name))
     rows, groups = [], defaultdict(list)
     for name, policy in track(found.items(), "evaluate", console=Console(stderr=True)):
         success, returns = score(
