@@ -65,6 +65,7 @@ class Arm:
         fixed_base: Whether only robots with a fixed base can have it: the twin's own dynamics need the whole state.
         rows: Source rows per step.
         pace: Its steps, in those of the study: who needs more of them gets fewer rows in each.
+        layer_norm: Networks of the agent whose hidden layers are normalised.
     """
 
     label: str
@@ -75,6 +76,7 @@ class Arm:
     fixed_base: bool = False
     rows: int = TrainConfig.rows
     pace: int = 1
+    layer_norm: tuple[str, ...] = ()
 
 
 ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.startswith("calibrated")} | {
@@ -88,6 +90,14 @@ ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.sta
     "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated"),
     "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated"),
     "calibrated_tabb": Arm("calibrated, tabb", "#a1d99b", "tabb", "calibrated"),
+    "policy_norm": Arm("tabb, policy normalised", "#fdae6b", "tabb", layer_norm=("pi",)),
+    "calibrated_policy_norm": Arm(
+        "calibrated, tabb, policy normalised", "#fdae6b", "tabb", "calibrated", layer_norm=("pi",)
+    ),
+    "norm": Arm("tabb, all networks normalised", "#e6550d", "tabb", layer_norm=("q", "v", "pi")),
+    "calibrated_norm": Arm(
+        "calibrated, tabb, all normalised", "#e6550d", "tabb", "calibrated", layer_norm=("q", "v", "pi")
+    ),
     "randomised": Arm("randomised simulator only", "#41b6c4", "source_only", "randomised"),
     "randomised_mix": Arm("randomised, naive mix", "#1d91c0", "none", "randomised"),
     "randomised_tabb": Arm("randomised, tabb", "#0c2c84", "tabb", "randomised"),
@@ -244,6 +254,7 @@ def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
         *("train", "--out", str(run), "--robot", study.robot, "--agent", arm.agent, "--alignment", arm.alignment),
         *("--source", str(data / arm.source), "--target", str(data / "target"), "--compile", "--seed", str(seed)),
         *(word for name, value in _options(study, arm).items() for word in (f"--{name.replace('_', '-')}", str(value))),
+        *((f"--{arm.agent}.layer-norm", *arm.layer_norm) if arm.layer_norm else ()),
         *((f"--{arm.alignment}.scenario", study.rung) if arm.fixed_base and arm.source == "source" else ()),
     )
 

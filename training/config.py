@@ -60,9 +60,8 @@ class TrainConfig:
         steps: Gradient steps.
         seed: Of networks, batches and held-out rows.
         rows: Source rows per step; target rows where the alignment uses no source.
-        target_share: Target rows per source row, in each step. The few rows of the robot are seen so often that Q and V
-            know each by heart, and the policy then imitates them, good or bad: 1, as in the literature's 128 + 128,
-            is too many for a robot that was recorded failing (docs/RESULTS.md).
+        target_share: Target rows per source row, in each step. The robot's few rows are seen often, and with 1, as in
+            the literature's 128 + 128, a policy imitates them, good or bad (docs/RESULTS.md).
         reward_scale: Factor on every reward.
         compile: Compile the update with torch.compile: a slow start, then faster steps.
         device: `auto` takes CUDA when present; else cpu, cuda or cuda:N.

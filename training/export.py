@@ -38,7 +38,22 @@ OPSET = 18  # ONNX 1.13: within what TensorRT 8.6 (JetPack 6) and every onnxrunt
 TENSORRT_OPSET = 17
 TENSORRT_OPERATORS = (
     *("Abs", "Add", "Clip", "Concat", "Constant", "Div", "Elu", "Exp", "Expand", "GRU", "Gather", "Gemm", "Identity"),
-    *("LSTM", "Log", "MatMul", "Max", "Min", "Mul", "Neg", "Relu", "Reshape", "Shape", "Sigmoid", "Slice", "Softplus"),
+    *(
+        "LSTM",
+        "LayerNormalization",
+        "Log",
+        "MatMul",
+        "Max",
+        "Min",
+        "Mul",
+        "Neg",
+        "Relu",
+        "Reshape",
+        "Shape",
+        "Sigmoid",
+        "Slice",
+        "Softplus",
+    ),
     *("Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where"),
 )
 GOLDEN_ROWS = 128

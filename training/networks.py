@@ -13,10 +13,15 @@ LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
 
 class MLP(nn.Module):
-    """Fully connected layers with ReLU between them: (N, sizes[0]) -> (N, sizes[-1])."""
+    """Fully connected layers with ReLU between them: (N, sizes[0]) -> (N, sizes[-1]).
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    With `norm` each hidden layer is normalised over its units before its ReLU (Ba, Kiros, Hinton 2016,
+    arXiv:1607.06450), without gain and bias: no input, however far from the data, makes it larger.
+    """
+
+    def __init__(self, sizes: Sequence[int], norm: bool = False) -> None:
         super().__init__()
+        self.norm = norm
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
 
     def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
@@ -24,6 +29,8 @@ class MLP(nn.Module):
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, nn.Linear)
             weight, bias = (layer.weight.detach(), layer.bias.detach()) if frozen else (layer.weight, layer.bias)
+            if i and self.norm:
+                x = nn.functional.layer_norm(x, x.shape[-1:])
             x = nn.functional.linear(x if i == 0 else x.relu(), weight, bias)
         return x
 
@@ -37,9 +44,9 @@ def least(q: nn.ModuleList, obs: Tensor, action: Tensor, **frozen: bool) -> Tens
 class Policy(nn.Module):
     """A Gaussian with mean tanh(f(s)) and a log-std that does not depend on s; the mean acts."""
 
-    def __init__(self, obs_size: int, hidden: Sequence[int], action_size: int) -> None:
+    def __init__(self, obs_size: int, hidden: Sequence[int], action_size: int, norm: bool = False) -> None:
         super().__init__()
-        self.net = MLP([obs_size, *hidden, action_size])
+        self.net = MLP([obs_size, *hidden, action_size], norm)
         self.log_std = nn.Parameter(torch.zeros(action_size))
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -56,9 +63,9 @@ class Policy(nn.Module):
 class SquashedPolicy(nn.Module):
     """tanh of a Gaussian whose mean and log-std both depend on s (SAC); tanh of the mean acts."""
 
-    def __init__(self, obs_size: int, hidden: Sequence[int], action_size: int) -> None:
+    def __init__(self, obs_size: int, hidden: Sequence[int], action_size: int, norm: bool = False) -> None:
         super().__init__()
-        self.net = MLP([obs_size, *hidden, 2 * action_size])
+        self.net = MLP([obs_size, *hidden, 2 * action_size], norm)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Deterministic action (N, m) in [-1, 1] for normalised obs (N, n)."""

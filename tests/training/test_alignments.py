@@ -37,7 +37,7 @@ from landbridge.training.alignments.tabb import TabbConfig
 from landbridge.training.alignments.vgdf import VGDF, VGDFConfig, keep_top
 from landbridge.training.config import AgentName, AlignmentName, TrainConfig
 from landbridge.training.dataset import Batch, Normaliser, Transitions, load_domains, pack, unpack
-from landbridge.training.export import to_onnx
+from landbridge.training.export import beyond_tensorrt, to_onnx
 from landbridge.training.policy import load_actor
 from landbridge.training.predictor import PredictorConfig
 from landbridge.training.train import train
@@ -136,12 +136,16 @@ def test_every_agent_and_alignment_trains_and_resumes_to_the_bit(
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_every_agent_exports(tmp_path: Path, data: Data, agent: Any) -> None:
+@pytest.mark.parametrize("norm", [(), ("pi",)])
+def test_every_agent_exports(tmp_path: Path, data: Data, agent: Any, norm: tuple[str, ...]) -> None:
     """Whatever weighed its rows: the graph is that of the agent's policy."""
-    train(tmp_path / "run", data.source, config=dataclasses.replace(SMALL, agent=agent, alignment="source_only"))
+    networks = {agent: dataclasses.replace(getattr(SMALL, agent), layer_norm=norm)}
+    config = dataclasses.replace(SMALL, agent=agent, alignment="source_only", **networks)
+    train(tmp_path / "run", data.source, config=config)
     actor, _ = load_actor(tmp_path / "run")
     obs = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
     graph = to_onnx(actor, {"obs": obs[:1]}, ["action"])
+    assert not beyond_tensorrt(graph)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     ran = np.concatenate([session.run(["action"], {"obs": row[None]})[0] for row in obs])
     np.testing.assert_allclose(ran, actor.numpy(obs), atol=1e-5)

@@ -52,6 +52,7 @@ OUT_OF_RANGE: list[tuple[str, dict[str, Any]]] = [
     ("--iql.weigh", {"iql": IQLConfig(weigh=("Q",))}),  # type: ignore[arg-type]
     ("--cql.weigh", {"cql": CQLConfig(weigh=("v",))}),  # type: ignore[arg-type]
     ("--bc.weigh", {"bc": BCConfig(weigh=("q",))}),  # type: ignore[arg-type]
+    ("--bc.layer-norm", {"bc": BCConfig(layer_norm=("q",))}),  # type: ignore[arg-type]
     ("--cql.num-actions", {"cql": CQLConfig(num_actions=0)}),
     ("--tabb.temperature", {"tabb": TabbConfig(temperature=0.0)}),
     ("--tabb.ess-floor", {"tabb": TabbConfig(ess_floor=1.5)}),  # no temperature would keep it

@@ -23,9 +23,9 @@ OBS, ACTION, ROWS, STEPS = 3, 2, 16, 12
 CONFIG = TrainConfig()
 
 
-def made(name: str, seed: int, device: str = "cpu") -> Agent:
+def made(name: str, seed: int, device: str = "cpu", norm: tuple[str, ...] = ()) -> Agent:
     torch.manual_seed(seed)
-    config = dataclasses.replace(getattr(CONFIG, name), hidden=(8, 8))
+    config = dataclasses.replace(getattr(CONFIG, name), hidden=(8, 8), layer_norm=norm)
     agent = AGENTS[name](OBS, ACTION, config, STEPS).to(device)
     agent.generator = torch.Generator(device).manual_seed(seed)
     return agent
@@ -43,8 +43,9 @@ def assert_alike(one: Agent, other: Agent, atol: float) -> None:
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_agents_together_are_as_each_alone(name: str) -> None:
-    apart, together = ([made(name, seed) for seed in range(3)] for _ in range(2))
+@pytest.mark.parametrize("norm", [(), ("q", "v", "pi")])
+def test_agents_together_are_as_each_alone(name: str, norm: tuple[str, ...]) -> None:
+    apart, together = ([made(name, seed, norm=norm) for seed in range(3)] for _ in range(2))
     alone, crew = [Update([agent]) for agent in apart], Update(together)
     for step in range(STEPS):
         batches = [batch(10 * step + i) for i in range(3)]

@@ -27,6 +27,7 @@ class AgentConfig:
         lr: Adam's learning rate.
         averaging: Share of the run over which the policy that is deployed is averaged.
         weigh: Losses that the row weights apply to; the others see every row alike.
+        layer_norm: Networks whose hidden layers are normalised (docs/RESULTS.md says when).
     """
 
     hidden: tuple[PositiveInt, ...] = (128, 128)
@@ -35,6 +36,7 @@ class AgentConfig:
     lr: Positive = 1e-3
     averaging: Share = 0.1
     weigh: tuple[Literal["q", "v", "pi"], ...] = ("q",)
+    layer_norm: tuple[Literal["q", "v", "pi"], ...] = ()
 
 
 class Agent(nn.Module, ABC):

@@ -18,6 +18,7 @@ class BCConfig(AgentConfig):
     """`gamma` and `polyak` do not matter; the one loss is the policy's, so that is what the weights apply to."""
 
     weigh: tuple[Literal["pi"], ...] = ("pi",)
+    layer_norm: tuple[Literal["pi"], ...] = ()
 
 
 class BC(Agent):
@@ -31,8 +32,8 @@ class BC(Agent):
 
     def build(self) -> None:
         """The policy."""
-        n, m, hidden = self.obs_size, self.action_size, self.config.hidden
-        self.policy = Policy(n, hidden, m)
+        n, m, hidden, norm = self.obs_size, self.action_size, self.config.hidden, self.config.layer_norm
+        self.policy = Policy(n, hidden, m, "pi" in norm)
 
     def value(self, obs: Tensor) -> Tensor:
         """Zero: cloning knows no value, so that a Bellman mismatch is a mismatch of rewards alone."""

@@ -28,6 +28,7 @@ class CQLConfig(AgentConfig):
 
     lr: Positive = 3e-4
     weigh: tuple[Literal["q", "pi"], ...] = ("q",)
+    layer_norm: tuple[Literal["q", "pi"], ...] = ()
     alpha: NonNegative = 0.02
     num_actions: PositiveInt = 4
 
@@ -54,9 +55,9 @@ class CQL(Agent):
 
     def build(self) -> None:
         """Two Q networks, the policy and the entropy's coefficient."""
-        n, m, hidden = self.obs_size, self.action_size, self.config.hidden
-        self.q = nn.ModuleList(MLP([n + m, *hidden, 1]) for _ in range(2))
-        self.policy = SquashedPolicy(n, hidden, m)
+        n, m, hidden, norm = self.obs_size, self.action_size, self.config.hidden, self.config.layer_norm
+        self.q = nn.ModuleList(MLP([n + m, *hidden, 1], "q" in norm) for _ in range(2))
+        self.policy = SquashedPolicy(n, hidden, m, "pi" in norm)
         self.log_eta = nn.Parameter(torch.zeros(()))
 
     @property

@@ -52,10 +52,10 @@ class IQL(Agent):
 
     def build(self) -> None:
         """Two Q networks, V and the policy."""
-        n, m, hidden = self.obs_size, self.action_size, self.config.hidden
-        self.q = nn.ModuleList(MLP([n + m, *hidden, 1]) for _ in range(2))
-        self.v = MLP([n, *hidden, 1])
-        self.policy = Policy(n, hidden, m)
+        n, m, hidden, norm = self.obs_size, self.action_size, self.config.hidden, self.config.layer_norm
+        self.q = nn.ModuleList(MLP([n + m, *hidden, 1], "q" in norm) for _ in range(2))
+        self.v = MLP([n, *hidden, 1], "v" in norm)
+        self.policy = Policy(n, hidden, m, "pi" in norm)
 
     def value(self, obs: Tensor) -> Tensor:
         """V (N,) of normalised obs (N, n)."""

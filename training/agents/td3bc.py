@@ -27,6 +27,7 @@ class TD3BCConfig(AgentConfig):
     """
 
     weigh: tuple[Literal["q", "pi"], ...] = ("q",)
+    layer_norm: tuple[Literal["q", "pi"], ...] = ()
     alpha: NonNegative = 2.5
     policy_noise: NonNegative = 0.2
     noise_clip: NonNegative = 0.5
@@ -56,9 +57,9 @@ class TD3BC(Agent):
 
     def build(self) -> None:
         """Two Q networks and the policy."""
-        n, m, hidden = self.obs_size, self.action_size, self.config.hidden
-        self.q = nn.ModuleList(MLP([n + m, *hidden, 1]) for _ in range(2))
-        self.policy = Policy(n, hidden, m)
+        n, m, hidden, norm = self.obs_size, self.action_size, self.config.hidden, self.config.layer_norm
+        self.q = nn.ModuleList(MLP([n + m, *hidden, 1], "q" in norm) for _ in range(2))
+        self.policy = Policy(n, hidden, m, "pi" in norm)
         self.policy.log_std.requires_grad_(False)  # a deterministic policy
 
     @property
