@@ -190,17 +190,31 @@ def _tables(figures: Mapping[str, Any]) -> Iterator[Table]:
     """Scalars as one two-column table, then each list of rows as a table of its own."""
     scalars = Table("", Column("", overflow="fold"), box=None, show_header=False, padding=(0, 2, 0, 0))
     rows = {k: v for k, v in figures.items() if isinstance(v, list) and v and isinstance(v[0], Mapping)}
-    for key, value in figures.items():
-        if key not in rows and value != []:
-            scalars.add_row(key, _text(value))
+    for key, text in _texts(figures):
+        if key not in rows and figures[key] != []:
+            scalars.add_row(key, text)
     if scalars.row_count:
         yield scalars
     for values in rows.values():
-        columns = (Column(name, overflow="fold") for name in values[0])
+        columns = (Column(name, overflow="fold") for name, _ in _texts(values[0]))
         table = Table(*columns, box=None, padding=(0, 2, 0, 0), header_style="bold")
         for value in values:
-            table.add_row(*map(_text, value.values()))
+            table.add_row(*(text for _, text in _texts(value)))
         yield table
+
+
+def _texts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names and figures as people write them: `x` beside its bounds `x_low` and `x_high` is `x (low .. high)`."""
+    bounds = {
+        name: (f"{name}_low", f"{name}_high") for name in figures if {f"{name}_low", f"{name}_high"} <= {*figures}
+    }
+    told = {bound for both in bounds.values() for bound in both}
+    for name, value in figures.items():
+        if name in bounds and value is not None:
+            low, high = (_text(figures[bound]) for bound in bounds[name])
+            yield name, f"{_text(value)} ({low} .. {high})"
+        elif name not in told:
+            yield name, _text(value)
 
 
 def _text(value: Any) -> str:

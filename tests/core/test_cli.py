@@ -117,6 +117,17 @@ def test_figures_are_not_cut_in_a_file(capsys: pytest.CaptureFixture[str], monke
     assert values.split() == ["x" * 30, *["0.3333"] * 4]
 
 
+def test_an_estimate_stands_with_its_interval(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"policy": "a", "success": 0.5, "success_low": 0.251, "success_high": 0.75, "kept": 1}]
+    told = {"gear": None, "gear_low": None, "gear_high": None, "low": 3, "rows": rows}
+    monkeypatch.setattr("landbridge.doctor.doctor", lambda: told)
+    assert main(["doctor"]) == 0
+    lines = [re.split(r"  +", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [["gear", "None"], ["low", "3"], ["policy", "success", "kept"], ["a", "0.5 (0.251 .. 0.75)", "1"]]
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
