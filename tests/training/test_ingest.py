@@ -160,7 +160,8 @@ def test_no_transition_leads_over_a_clock_that_was_set(tmp_path: Path, step: int
 
 def test_an_episode_ends_where_the_task_ends_it(tmp_path: Path) -> None:
     path = write(tmp_path / "bag", range(300))  # the arm passes its 2.4 rad at tick 240
-    assert ingest(path, tmp_path / "data")["transitions"] == 240
+    with pytest.warns(UserWarning, match="1 of 1 episodes ended in a failure"):
+        assert ingest(path, tmp_path / "data")["transitions"] == 240
 
 
 def test_a_refused_command_is_a_lost_tick_but_its_measurement_ends_the_run(tmp_path: Path) -> None:
@@ -175,7 +176,8 @@ def test_a_refused_command_is_a_lost_tick_but_its_measurement_ends_the_run(tmp_p
 def test_the_measurement_that_stopped_the_robot_is_the_terminal_one(tmp_path: Path) -> None:
     """The arm reaches its limit at tick 240: the guard refuses every answer to it, the task calls it terminal."""
     path = write(tmp_path / "bag", range(200, 250), (200,), verdicts=dict.fromkeys(range(240, 250), "latched"))
-    figures = ingest(path, tmp_path / "data")
+    with pytest.warns(UserWarning, match="1 of 1 episodes ended in a failure"):
+        figures = ingest(path, tmp_path / "data")
     assert (figures["transitions"], figures["lost_ticks"]) == (40, 0)
     (episode,) = open_dataset(tmp_path / "data")
     assert episode.terminated.tolist() == [False] * 39 + [True]
