@@ -9,6 +9,7 @@ import time
 import tty
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dynamixel_easy_sdk
 import dynamixel_sdk
@@ -23,6 +24,7 @@ from landbridge.deploy.hardware.servo_bus import Bus, NoAnswerError, Register
 from landbridge.deploy.hardware.servo_joints import CENTRE, to_position, to_ticks
 from landbridge.deploy.hil import dynamixel, feetech
 from landbridge.deploy.hil.servo import Servo
+from landbridge.deploy.hil.servo_fuzz import fuzz_servos
 from landbridge.deploy.hil.wire import Wire
 from landbridge.joint import Encoder
 from landbridge.robot import load_robot
@@ -224,3 +226,12 @@ def test_no_answer_upsets_the_driver(deaf_bus: tuple[Bus, int], answer: bytes, f
     with contextlib.suppress(NoAnswerError):
         assert list(bus.sync_read(bus.family.block(bus.family.measured), [1], fast)) == [1]
     os.read(near, 4096)
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS)
+def test_fuzzed_answers_are_taken_whole_or_not_at_all(kind: Any) -> None:
+    """What comes untouched is what the servos said; 10^6 of them by `python benchmarks/servo_fuzz.py`."""
+    found = fuzz_servos(kind, ARM.spec.joints[0], frames=20_000, seed=1)
+    assert found["sent"] >= 20_000
+    assert min(found["taken"], found["left_out"]) > 3000
+    assert found.get("wrong", 0) <= {"dynamixel": 0, "feetech": 5}[kind]
