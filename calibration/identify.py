@@ -22,7 +22,7 @@ from landbridge.simulation.calibrated import Calibration, Error
 from landbridge.simulation.mjcf import to_mjcf
 from landbridge.simulation.parameters import Parameter, at, free_parameters, friction_groups, parameters, to_scenario
 from landbridge.simulation.scenario import Scenario
-from landbridge.spec import require_new
+from landbridge.spec import require_new, require_seed
 
 Array = NDArray[np.float64]
 
@@ -68,6 +68,7 @@ def identify(
     Returns:
         Parameters with 95 % intervals, what the data leave undetermined, and errors on held-out rollouts.
     """
+    require_seed(seed)
     machine = load_robot(robot)
     if friction == "stribeck":
         require_fixed_base(machine, "a Stribeck curve")
