@@ -11,14 +11,22 @@ from numpy.typing import NDArray
 
 from landbridge.calibration.fit import settle
 from landbridge.calibration.friction import Model, choose, overlooked
-from landbridge.calibration.posterior import WEAK, estimates, inflation, resample, stride_inflation, undetermined
+from landbridge.calibration.posterior import (
+    WEAK,
+    doubts,
+    estimates,
+    inflation,
+    resample,
+    stride_inflation,
+    undetermined,
+)
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.state import BASE, columns
 from landbridge.calibration.windows import Windows, digest, open_windows, require_fixed_base, split
 from landbridge.episode import commit, now
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
-from landbridge.simulation.calibrated import Calibration, Error
+from landbridge.simulation.calibrated import Calibration, Error, warn_of
 from landbridge.simulation.mjcf import to_mjcf
 from landbridge.simulation.parameters import Parameter, at, free_parameters, friction_groups, parameters, to_scenario
 from landbridge.simulation.scenario import Scenario
@@ -66,7 +74,8 @@ def identify(
         seed: Of the bootstrap.
 
     Returns:
-        Parameters with 95 % intervals, what the data leave undetermined, and errors on held-out rollouts.
+        Parameters with 95 % intervals, what the data leave undetermined, errors on held-out rollouts, and why none of
+        it should be relied on, where something says so.
     """
     require_seed(seed)
     machine = load_robot(robot)
@@ -78,6 +87,7 @@ def identify(
         require_new(file)
     dataset, windows = open_windows(data, machine, horizon)
     found = calibration(machine, free, windows, np.random.default_rng(seed), str(data), digest(dataset), friction)
+    warn_of(found, str(data))
     found.write(out)
     model.write_text(to_mjcf(machine, found.scenario(machine)))
     return {"calibration": str(out), "mjcf": str(model), **figures(found)}
@@ -104,6 +114,8 @@ def calibration(
     scenario = to_scenario(robot, at(problem.free, here.z), problem.base)
     ratio = settle(problem, here.z, held).power / here.power
     widening = inflation(here.error.reshape(fitted.states.shape), ratio)
+    before, after = (summary(robot, prediction_error(robot, each, held)) for each in (Scenario(), scenario))
+    doubtful = doubts(robot.spec.base, widening, before.joint_pos, after.joint_pos)
     samples = resample(here, chosen.linear, widening, rng)
     _require_excitation(robot, problem.free, here.z, samples, name)
     if robot.spec.base == "floating":
@@ -127,8 +139,9 @@ def calibration(
         joint_vel_noise=float(np.median(problem.noise[joints : 2 * joints])),
         windows=len(fitted),
         horizon_s=(windows.states.shape[1] - 1) * robot.spec.control_dt,
-        nominal_error=summary(robot, prediction_error(robot, Scenario(), held)),
-        calibrated_error=summary(robot, prediction_error(robot, scenario, held)),
+        nominal_error=before,
+        calibrated_error=after,
+        doubts=tuple(doubtful),
         commit=commit(),
         created=now(),
     )
@@ -137,6 +150,7 @@ def calibration(
 def figures(found: Calibration) -> dict[str, Any]:
     """What the command line prints of a calibration."""
     return {
+        "doubts": list(found.doubts),
         "windows": found.windows,
         "inflation": found.inflation,
         "joint_pos_noise": found.joint_pos_noise,
