@@ -55,7 +55,7 @@ def identify(
     The gap of a gear is found for joints with a transmission in robot.yaml; rotor inertia, stiffness and damping are as
     it says. With the encoder on the joint, gap and rotor show together only, as the time to cross: a rotor that is
     heavier than it says is found as a gap that is wider in proportion, which no interval shows. Of several loose servos
-    in a row the fit may end in a wrong minimum.
+    in a row the fit may end in a wrong minimum; `doubts` then says so.
 
     Of a robot that walks, ground friction, a payload on the trunk and one friction for joints that are alike take the
     place of masses and lengths. Its feet strike the ground otherwise than in MuJoCo, stride after stride: its intervals
