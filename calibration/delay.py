@@ -31,6 +31,7 @@ from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.parameters import MAX_LATENCY_MS, Parameter, parameters
+from landbridge.spec import require_seed
 
 RESAMPLES = 200
 RIDGE = 1e-6
@@ -58,21 +59,24 @@ def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any
         Delay per joint [ms] with a 95 % bootstrap interval, which of a robot commanded in effort does not know the
         method's own error of up to 2 ms. Stiffness and damping of servos may be off by 20 % each.
     """
+    require_seed(seed)
     machine = load_robot(robot)
     dataset = open_rollouts(data, machine)
-    rows = joint_delays(machine, list(dataset), np.random.default_rng(seed))
+    rows = joint_delays(machine, list(dataset), np.random.default_rng(seed), str(data))
     return {"dataset": str(data), "episodes": len(dataset), "delays": rows}
 
 
-def joint_delays(robot: Robot, episodes: Sequence[Episode], rng: np.random.Generator) -> list[dict[str, Any]]:
+def joint_delays(
+    robot: Robot, episodes: Sequence[Episode], rng: np.random.Generator, where: str = "the rollouts"
+) -> list[dict[str, Any]]:
     """Delay [ms] of each actuated joint, servos in one row, with its 95 % interval; InputError if none is told."""
     if robot.spec.action.kind != "effort":
         require_fixed_base(robot, "its servos' delay")
-        return [_of_servos(robot, cut(episodes, robot, MIN_PERIODS, "the rollouts"), rng)]
+        return [_of_servos(robot, cut(episodes, robot, MIN_PERIODS, where), rng)]
     observer, rows = Observer(robot.spec), []
     if not observer.history:
         raise InputError(robot.spec.name, "its observation carries no action_history", "add it to robot.yaml")
-    period, episodes = 1000 * robot.spec.control_dt, _usable(episodes, observer)
+    period, episodes = 1000 * robot.spec.control_dt, _usable(episodes, observer, where)
     for joint in robot.spec.actuated:
         found = delay([_regression(observer, episode, joint) for episode in episodes], observer.history + 1, rng)
         if found[-1] >= observer.history:
@@ -166,12 +170,12 @@ def _best(gram: Array, moment: Array) -> float:
     return max(found)[1]
 
 
-def _usable(episodes: Sequence[Episode], observer: Observer) -> list[Episode]:
+def _usable(episodes: Sequence[Episode], observer: Observer, where: str) -> list[Episode]:
     """Those long enough for the regression, whose bootstrap is over episodes; InputError if they are too few."""
     usable = [episode for episode in episodes if len(episode) > observer.size]
     if len(usable) < MIN_EPISODES:
-        problem = f"hold {len(usable)} usable episodes, longer than {observer.size} periods"
-        raise InputError("the rollouts", problem, f"record at least {MIN_EPISODES}")
+        problem = f"has {len(usable)} usable episodes, longer than {observer.size} periods"
+        raise InputError(where, problem, f"record at least {MIN_EPISODES}")
     return usable
 
 

@@ -19,7 +19,7 @@ from landbridge.simulation.behaviour import Policy, load_behaviours
 from landbridge.simulation.excitation import Excitation, Preview
 from landbridge.simulation.parameters import free_parameters
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
-from landbridge.spec import require_new
+from landbridge.spec import require_new, require_seed
 
 Array = NDArray[np.float64]
 
@@ -65,6 +65,7 @@ def excite(
         problem = "has a floating base, and a motion without feedback would topple it"
         raise InputError(robot, problem, "record its behaviour excite, with `landbridge record`")
     require_new(out)
+    require_seed(seed)
     _require(reach, preview, generations)
     frequencies = _frequencies(machine, band_hz)
     rungs = {name: load_scenario(machine, name) for name in preview}

@@ -11,18 +11,26 @@ from numpy.typing import NDArray
 
 from landbridge.calibration.fit import settle
 from landbridge.calibration.friction import Model, choose, overlooked
-from landbridge.calibration.posterior import WEAK, estimates, inflation, resample, stride_inflation, undetermined
+from landbridge.calibration.posterior import (
+    WEAK,
+    doubts,
+    estimates,
+    inflation,
+    resample,
+    stride_inflation,
+    undetermined,
+)
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.state import BASE, columns
 from landbridge.calibration.windows import Windows, digest, open_windows, require_fixed_base, split
 from landbridge.episode import commit, now
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
-from landbridge.simulation.calibrated import Calibration, Error
+from landbridge.simulation.calibrated import Calibration, Error, warn_of
 from landbridge.simulation.mjcf import to_mjcf
 from landbridge.simulation.parameters import Parameter, at, free_parameters, friction_groups, parameters, to_scenario
 from landbridge.simulation.scenario import Scenario
-from landbridge.spec import require_new
+from landbridge.spec import require_new, require_seed
 
 Array = NDArray[np.float64]
 
@@ -47,7 +55,7 @@ def identify(
     The gap of a gear is found for joints with a transmission in robot.yaml; rotor inertia, stiffness and damping are as
     it says. With the encoder on the joint, gap and rotor show together only, as the time to cross: a rotor that is
     heavier than it says is found as a gap that is wider in proportion, which no interval shows. Of several loose servos
-    in a row the fit may end in a wrong minimum.
+    in a row the fit may end in a wrong minimum; `doubts` then says so.
 
     Of a robot that walks, ground friction, a payload on the trunk and one friction for joints that are alike take the
     place of masses and lengths. Its feet strike the ground otherwise than in MuJoCo, stride after stride: its intervals
@@ -66,8 +74,10 @@ def identify(
         seed: Of the bootstrap.
 
     Returns:
-        Parameters with 95 % intervals, what the data leave undetermined, and errors on held-out rollouts.
+        Parameters with 95 % intervals, what the data leave undetermined, errors on held-out rollouts, and why none of
+        it should be relied on, where something says so.
     """
+    require_seed(seed)
     machine = load_robot(robot)
     if friction == "stribeck":
         require_fixed_base(machine, "a Stribeck curve")
@@ -77,6 +87,7 @@ def identify(
         require_new(file)
     dataset, windows = open_windows(data, machine, horizon)
     found = calibration(machine, free, windows, np.random.default_rng(seed), str(data), digest(dataset), friction)
+    warn_of(found, str(data))
     found.write(out)
     model.write_text(to_mjcf(machine, found.scenario(machine)))
     return {"calibration": str(out), "mjcf": str(model), **figures(found)}
@@ -103,6 +114,8 @@ def calibration(
     scenario = to_scenario(robot, at(problem.free, here.z), problem.base)
     ratio = settle(problem, here.z, held).power / here.power
     widening = inflation(here.error.reshape(fitted.states.shape), ratio)
+    before, after = (summary(robot, prediction_error(robot, each, held)) for each in (Scenario(), scenario))
+    doubtful = doubts(robot.spec.base, widening, before.joint_pos, after.joint_pos)
     samples = resample(here, chosen.linear, widening, rng)
     _require_excitation(robot, problem.free, here.z, samples, name)
     if robot.spec.base == "floating":
@@ -126,8 +139,9 @@ def calibration(
         joint_vel_noise=float(np.median(problem.noise[joints : 2 * joints])),
         windows=len(fitted),
         horizon_s=(windows.states.shape[1] - 1) * robot.spec.control_dt,
-        nominal_error=summary(robot, prediction_error(robot, Scenario(), held)),
-        calibrated_error=summary(robot, prediction_error(robot, scenario, held)),
+        nominal_error=before,
+        calibrated_error=after,
+        doubts=tuple(doubtful),
         commit=commit(),
         created=now(),
     )
@@ -136,6 +150,7 @@ def calibration(
 def figures(found: Calibration) -> dict[str, Any]:
     """What the command line prints of a calibration."""
     return {
+        "doubts": list(found.doubts),
         "windows": found.windows,
         "inflation": found.inflation,
         "joint_pos_noise": found.joint_pos_noise,

@@ -11,7 +11,7 @@ from landbridge.calibration.report import report
 from landbridge.calibration.zero import zero
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
-from landbridge.spec import require_new
+from landbridge.spec import require_new, require_seed
 
 LEFT_OUT = ["delay, for which see latency_ms", "zero: check the encoders on a stand, with a fixed base"]
 
@@ -34,6 +34,7 @@ def everything(
         seed: Of the bootstraps.
     """
     require_new(out)
+    require_seed(seed)
     if load_robot(robot).spec.base == "floating":
         found = identify(data, out / "calibration.yaml", robot, known, seed=seed)
         page = report(data, out / "calibration.yaml", out / "calibration.html", robot)

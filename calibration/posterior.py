@@ -6,7 +6,7 @@ strides. However long it walks, its data are therefore worth one stride.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ IDENTIFIED_MS = 2.0
 WEAK = 0.5  # prior standard deviations: a direction that stays wider was not determined by the data
 NAMED = 0.3  # of a direction of unit length: parameters with a smaller share are not named
 CORRELATED = 0.05  # an autocorrelation below it counts as none
+WHITE = 1.3  # highest `inflation` of a fit that found the robot; 59 with a fixed base had up to 1.07 (docs/FIGURES.md)
+WORSE = 1.1  # times the nominal error, from which a calibrated simulator predicts worse
 
 
 def resample(here: Point, linear: Linear, inflation: float, rng: np.random.Generator, worth: float = 1.0) -> Array:
@@ -81,6 +83,32 @@ def inflation(error: Array, held_ratio: float) -> float:
             total += 2 * correlation
         longest = max(longest, total)
     return float(np.sqrt(longest * max(1.0, held_ratio)))
+
+
+def doubts(base: str, inflation: float, nominal: Mapping[str, float], calibrated: Mapping[str, float]) -> list[str]:
+    """Why a fit should not be relied on: what its own intervals cannot tell, for they are about where it has ended.
+
+    A fit that has ended in a wrong minimum, or whose robot is none that the parameters can be, leaves errors that are
+    no noise: they go on from one control period to the next. The contacts of what walks always leave such errors.
+
+    Args:
+        base: Of the robot, fixed or floating.
+        inflation: Of the fit, see `inflation`.
+        nominal: Errors of the nominal simulator on held-out windows, by joint.
+        calibrated: The same of the calibrated one.
+    """
+    found = []
+    if base == "fixed" and inflation > WHITE:
+        found.append(
+            f"what the fit leaves is no noise (inflation {inflation:.2f}, at most {WHITE:g} if the robot was found). "
+            "Its intervals are wider for that, but they are about where it has ended: a wrong minimum, or what stands "
+            "for something that no parameter is, or for a number of robot.yaml that is taken as true"
+        )
+    before, after = (float(np.linalg.norm(list(errors.values()))) for errors in (nominal, calibrated))
+    if after > WORSE * before:
+        than = f"than the nominal simulator, by {after:.2g} and {before:.2g} rad"
+        found.append(f"it predicts rollouts that were not fitted worse {than}")
+    return found
 
 
 def estimates(free: Sequence[Parameter], z: Array, samples: Array) -> dict[str, Estimate]:

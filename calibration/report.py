@@ -82,6 +82,7 @@ def _parts(robot: Robot, found: Calibration, source: str, shown: Windows, predic
     return [
         f"<h1>Calibration of {html.escape(found.robot)}</h1>",
         f"<p class=lead>{html.escape(_lead(found))}</p>",
+        *(f"<p class=alarm>Doubtful: {html.escape(doubt)}.</p>" for doubt in found.doubts),
         "<h2>Prediction of rollouts that were not fitted</h2><div class=row>",
         chart(
             _growth(robot, shown, predicted),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from landbridge.calibration.state import from_physics, to_physics
 from landbridge.calibration.windows import Windows, lags
-from landbridge.robot import Robot, RobotSpec
+from landbridge.robot import Robot
 from landbridge.simulation.drive import GearedDrive, array_drive
 from landbridge.simulation.mujoco_plant import compile_model
 from landbridge.simulation.scenario import Scenario
@@ -30,46 +30,68 @@ def simulate(robot: Robot, scenario: Scenario, windows: Windows, starts: Array) 
     proportion, so that the outcome is a continuous function of the latency. Where the rotors of geared joints are at a
     window's start follows from the measured motion just before it.
     """
-    spec, joints = robot.spec, len(robot.spec.joints)
-    model, drive = compile_model(robot, scenario), array_drive(spec, scenario)
-    commands = _in_effect(robot, scenario.latency_ms, windows.commands)
-    lead = lags(robot) * spec.decimation
-    if isinstance(drive, GearedDrive):
-        _lead_in(drive, spec, windows, starts, commands[:lead])
-    periods = windows.states.shape[1] - 1
-    states = np.empty((len(starts), periods + 1, starts.shape[1]))
+    spec, lead = robot.spec, lags(robot)
+    in_effect = _in_effect(robot, scenario.latency_ms, windows.commands)
+    periods = in_effect.reshape(-1, spec.decimation, *in_effect.shape[1:])
+    states = np.empty((len(starts), len(periods) - lead + 1, starts.shape[1]))
     states[:, 0] = starts
-    current = np.concatenate([np.zeros((len(starts), 1)), to_physics(spec, starts)], 1)  # (W, time + nq + nv)
-    position, velocity = slice(1 + model.nq - joints, 1 + model.nq), slice(1 + model.nq + model.nv - joints, None)
-    applied, force = int(mujoco.mjtState.mjSTATE_QFRC_APPLIED), np.zeros((len(starts), 1, model.nv))
     with Rollout(nthread=0) as engine:
-        data = [mujoco.MjData(model)]
-        for i, command in enumerate(commands[lead:]):
-            force[:, 0, model.nv - joints :] = drive(current[:, position], current[:, velocity], command)
-            current = engine.rollout(model, data, current, force, control_spec=applied, nstep=1)[0][:, 0]
-            if (i + 1) % spec.decimation == 0:
-                states[:, (i + 1) // spec.decimation] = from_physics(spec, current[:, 1:])
+        plants = _Plants(robot, scenario, engine)
+        if plants.geared:
+            # The rotors begin at the side that the command pushes to; each crossing since makes up for a wrong one.
+            # From one measurement to the next the joints move by the model too: a curve through the measured states
+            # would press on the shafts wherever a joint knocks between two of them.
+            for measured, commands in zip(np.moveaxis(windows.before, 1, 0), periods[:lead], strict=True):
+                plants.place(measured)
+                plants.run(commands)
+        plants.place(starts)
+        for i, commands in enumerate(periods[lead:]):
+            plants.run(commands)
+            states[:, i + 1] = plants.states
     return states
 
 
-def _lead_in(drive: GearedDrive, spec: RobotSpec, windows: Windows, starts: Array, commands: Array) -> None:
-    """Move the rotors to where they are at start states (W, S), by the motion and the commands (L * decimation, W, A).
+class _Plants:
+    """W plants side by side."""
 
-    They begin a whole `before` earlier at the side that the command pushes to; each crossing since makes up for a wrong
-    one. How they stand to their joints is as in the measured motion, whatever the start states are.
-    """
-    measured = np.concatenate([windows.before, windows.states[:, :1]], 1)
-    joints, share = len(spec.joints), np.arange(spec.decimation)[:, None, None] / spec.decimation
-    dt = spec.control_dt
-    for i, effect in enumerate(commands.reshape(-1, spec.decimation, *commands.shape[1:])):
-        (p, v), (q, w) = (np.split(measured[:, i + late, : 2 * joints], 2, axis=-1) for late in (0, 1))
-        # The cubic through positions and velocities at both ends (Hermite).
-        a, b = dt * (v + w) - 2 * (q - p), 3 * (q - p) - dt * (2 * v + w)
-        position = p + share * (dt * v + share * (b + share * a))
-        velocity = v + share * (2 * b + share * 3 * a) / dt
-        for step in zip(position, velocity, effect, strict=True):
-            drive(*step)
-    drive.carry(*np.split(starts[:, : 2 * joints] - measured[:, -1, : 2 * joints], 2, axis=-1))
+    def __init__(self, robot: Robot, scenario: Scenario, engine: Rollout) -> None:
+        self._spec, self._engine = robot.spec, engine
+        self._model, self._drive = compile_model(robot, scenario), array_drive(robot.spec, scenario)
+        self._data = [mujoco.MjData(self._model)]
+        joints, nq, nv = len(robot.spec.joints), self._model.nq, self._model.nv
+        self._position, self._velocity = slice(1 + nq - joints, 1 + nq), slice(1 + nq + nv - joints, None)
+        self._current: Array | None = None  # (W, time + nq + nv)
+
+    @property
+    def geared(self) -> bool:
+        """Whether the drive has a memory."""
+        return isinstance(self._drive, GearedDrive)
+
+    @property
+    def states(self) -> Array:
+        """(W, S)."""
+        assert self._current is not None
+        return from_physics(self._spec, self._current[:, 1:])
+
+    def place(self, states: Array) -> None:
+        """Put the plants into states (W, S); rotors go along with their joints."""
+        there = np.concatenate([np.zeros((len(states), 1)), to_physics(self._spec, states)], 1)
+        if self._current is not None and isinstance(self._drive, GearedDrive):
+            moved = there - self._current
+            self._drive.carry(moved[:, self._position], moved[:, self._velocity])
+        self._current = there
+
+    def run(self, commands: Array) -> None:
+        """One control period under the commands (decimation, W, A) in effect."""
+        assert self._current is not None
+        applied = int(mujoco.mjtState.mjSTATE_QFRC_APPLIED)
+        force = np.zeros((len(self._current), 1, self._model.nv))
+        joints = force[:, 0, -len(self._spec.joints) :]
+        for command in commands:
+            joints[:] = self._drive(self._current[:, self._position], self._current[:, self._velocity], command)
+            rollout = self._engine.rollout
+            ahead = rollout(self._model, self._data, self._current, force, control_spec=applied, nstep=1)[0]
+            self._current = ahead[:, 0]
 
 
 def _in_effect(robot: Robot, latency_ms: float, commands: Array) -> Array:

@@ -33,6 +33,7 @@ from landbridge.simulation.parameters import (
     to_scenario,
     without_stribeck,
 )
+from landbridge.spec import require_seed
 
 Array = NDArray[np.float64]
 
@@ -68,6 +69,7 @@ def zero(
     Returns:
         By joint sign, offset [rad] and gear with 95 % intervals; what is untold; and the lines of robot.yaml to change.
     """
+    require_seed(seed)
     machine = load_robot(robot)
     require_fixed_base(machine, "its encoders")
     windows = open_windows(data, machine, horizon)[1]

@@ -29,6 +29,7 @@ mpl.rcParams.update(
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2026;max-width:960px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.7rem;margin-bottom:0}h2{font-size:1.15rem;margin:2rem 0 .4rem}p.lead{color:#555;margin-top:.2rem}
+p.alarm{color:#a11;font-weight:600}
 table{border-collapse:collapse;font-size:14px}td,th{padding:.25rem .9rem .25rem 0;text-align:left;vertical-align:top;
 border-bottom:1px solid #e6e6e6}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 .row{display:flex;flex-wrap:wrap;gap:1.5rem;align-items:flex-start}.row svg,.row img{max-width:100%;height:auto}

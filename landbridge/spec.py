@@ -16,6 +16,8 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+OF_A_ROBOT = ("robot.yaml", "scenarios.yaml", "behaviour.yaml")  # every robot folder has an example of these
+
 
 class Spec(BaseModel):
     """Base of every model read from disk: immutable, unknown keys refused."""
@@ -32,7 +34,11 @@ def read_model(model: type[Model], path: Path) -> Model:
         plain = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(path, f"not YAML: {' '.join(str(error).split())}", "correct the file's syntax") from error
-    return validated(model, plain, path, f"correct that field; see robots/furuta/{path.name}")
+    if not isinstance(plain, dict):
+        found = "is empty" if plain is None else f"holds {plain!r:.80}, no fields by name"
+        raise InputError(path, found, "name the right file, or write it again")
+    example = f"; see robots/furuta/{path.name}" if path.name in OF_A_ROBOT else ""
+    return validated(model, plain, path, f"correct that field{example}")
 
 
 def require_new(path: Path) -> None:

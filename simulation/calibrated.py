@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +91,7 @@ class Calibration(Spec):
         horizon_s: Their length [s].
         nominal_error: Of the nominal simulator, on held-out windows.
         calibrated_error: Of the calibrated one.
+        doubts: Why the estimates should not be relied on, whatever their intervals say.
     """
 
     schema_version: Literal[1] = 1
@@ -110,6 +112,7 @@ class Calibration(Spec):
     horizon_s: Positive
     nominal_error: Error
     calibrated_error: Error
+    doubts: tuple[str, ...] = ()
     commit: str
     created: str
 
@@ -148,6 +151,9 @@ def read_calibration(path: Path, robot: Robot) -> Calibration:
 
     Raises:
         InputError: Missing, malformed, of another robot, or changed to what no robot and no spread can be.
+
+    Warns:
+        UserWarning: Of its doubts.
     """
     if not path.is_file():
         raise InputError(path, "no such file", "make it with `landbridge calibrate identify`")
@@ -168,7 +174,14 @@ def read_calibration(path: Path, robot: Robot) -> Calibration:
             problem = f"{p.name} is {found.estimates[p.name].value:g}, outside {p.low:g} .. {p.high:g} {p.unit}"
             raise InputError(path, problem.rstrip(), "calibrate again")
     _require_spread(path, np.array(found.covariance))
+    warn_of(found, str(path))
     return found
+
+
+def warn_of(calibration: Calibration, where: str) -> None:
+    """Tell of its doubts; `where` it is from."""
+    for doubt in calibration.doubts:
+        warnings.warn(f"{where}: doubtful: {doubt}", stacklevel=3)
 
 
 def _require_spread(path: Path, covariance: NDArray[np.float64]) -> None:

@@ -24,6 +24,8 @@ def open_port(name: str | None, baud: int) -> serial.Serial:
     """
     if name is None:
         raise InputError("hardware.port", "is not set", f"set it in robot.yaml or with --port; found: {_found()}")
+    if baud <= 0:
+        raise InputError("--baud", f"is {baud}", "give a rate of the port, such as 1000000")
     try:
         port = serial.Serial(name, baud, timeout=0, write_timeout=0, exclusive=True)
     except (OSError, ValueError, termios.error) as error:  # serial.SerialException is an OSError
@@ -42,6 +44,9 @@ def _named(name: str, baud: int, error: Exception) -> InputError:
         return InputError(name, "permission denied", remedy)
     if number in (errno.EAGAIN, errno.EBUSY):
         return InputError(name, "another program uses this port", f"end it (`fuser {name}` names it)")
+    cause = error.__context__
+    if number == errno.EISDIR or (isinstance(cause, termios.error) and cause.args[0] == errno.ENOTTY):
+        return InputError(name, "is no serial port", f"name one of: {_found()}")
     return InputError(name, f"cannot be opened at {baud} baud: {error}", "name a serial port and a rate it has")
 
 

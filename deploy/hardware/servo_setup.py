@@ -20,6 +20,7 @@ from landbridge.errors import InputError
 
 FAMILIES = {"dynamixel": DYNAMIXEL, "feetech": FEETECH}
 BUSES: dict[str, type[DynamixelBus] | type[FeetechBus]] = {"dynamixel": DynamixelBus, "feetech": FeetechBus}
+HIGHEST_ID = 252  # of both families; 254 is every servo at once
 LAST_ID = 30  # looked for unless told otherwise; each missing one costs 20 ms at each rate
 
 
@@ -39,6 +40,7 @@ def scan(
         baud: The one rate to try.
         last_id: Highest id to ask for.
     """
+    _require_id("--last-id", last_id)
     found, tried = [], []
     for name in BUSES if family == "any" else [family]:
         for rate in _rates(name) if baud is None else [baud]:
@@ -79,6 +81,7 @@ def setup(
         return_delay_us: How long it waits before it answers [us].
         yes: Do not ask.
     """
+    _require_id("--id", id)
     with _bus(family, port, baud) as bus:
         before = _described(bus, id, baud)
         if before is None:
@@ -117,14 +120,18 @@ def _wanted(bus: Bus, id: int, new_id: int | None, new_baud: int | None, delay_u
     wanted = dict(bus.family.plain) | {"min_position_limit": 0, "max_position_limit": TICKS - 1}
     wanted["return_delay"] = delay_us // unit
     if new_id is not None and new_id != id:
-        if not 0 <= new_id <= 252:
-            raise InputError("--new-id", f"{new_id} is not in 0 .. 252", "choose another")
+        _require_id("--new-id", new_id)
         if bus.model(new_id) is not None:
             raise InputError("--new-id", f"servo {new_id} is on this bus already", "choose another")
         wanted["id"] = new_id
     if new_baud is not None:
         wanted["baud_rate"] = _code(bus, new_baud, "--new-baud")
     return wanted
+
+
+def _require_id(option: str, id: int) -> None:
+    if not 0 <= id <= HIGHEST_ID:
+        raise InputError(option, f"{id} is not in 0 .. {HIGHEST_ID}", "choose another")
 
 
 def _write(bus: Bus, port: str, id: int, changes: dict[str, int]) -> None:

@@ -60,7 +60,7 @@ class Bench(ABC):
             raise InputError(link, "exists and is no link", "choose another name")
         if link is not None and not link.absolute().parent.is_dir():
             raise InputError(link, "no such folder", "make it, or choose another name")
-        if not hasattr(termios, f"B{baud}"):
+        if baud == 0 or not hasattr(termios, f"B{baud}"):  # B0 hangs up
             raise InputError("--baud", f"a pty has no rate {baud}", "name a usual one, such as 1000000 or 115200")
         self._link, self._rate = link, baud
         self._rng = np.random.default_rng(seed)

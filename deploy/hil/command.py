@@ -13,6 +13,7 @@ from rich.console import Console
 from landbridge.deploy.hil.headers import protocol_header, robot_header
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, ServoHardware
 from landbridge.robot import Robot, load_robot
+from landbridge.spec import require_seed
 
 if TYPE_CHECKING:
     from landbridge.deploy.hil.bench import Bench
@@ -47,6 +48,7 @@ def emulate(
         baud: Baud rate of the board or the servos.
         hardware: What to emulate.
     """
+    require_seed(seed)
     loaded = load_robot(robot)
     emulator = _bench(loaded, hardware, scenario, seed, link, baud)
     try:

@@ -81,7 +81,7 @@ def test_a_delay_that_may_be_longer_than_what_can_be_seen_is_not_given_an_interv
 
 def test_too_few_episodes_are_refused(tmp_path: Path) -> None:
     collect(tmp_path / "d", domain="target", steps=300, batch=1, mix={"tuned": 1.0})
-    with pytest.raises(InputError, match="record at least 3"):
+    with pytest.raises(InputError, match=r"/d: has 1 usable episodes, .*record at least 3"):
         delays(tmp_path / "d")
 
 

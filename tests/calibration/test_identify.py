@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from landbridge.calibration.delay import delays
-from landbridge.calibration.identify import _require_excitation, calibration, identify
+from landbridge.calibration.identify import _require_excitation, calibration, figures, identify
 from landbridge.calibration.report import report
 from landbridge.calibration.windows import cut, open_rollouts
 from landbridge.cli import main
@@ -106,6 +106,23 @@ def test_hidden_parameters_of_the_bullet_twin_are_found(found: Calibration) -> N
 def test_held_out_prediction_is_better_by_far(found: Calibration) -> None:
     for joint in ("arm", "pendulum"):
         assert found.calibrated_error.joint_pos[joint] < 0.2 * found.nominal_error.joint_pos[joint]
+
+
+def test_a_fit_that_cannot_be_right_is_doubted_wherever_it_is_used(
+    episodes: list[Episode], found: Calibration, recorded: Path, tmp_path: Path
+) -> None:
+    """Its latency of 26 ms is said to be known, as none."""
+    assert found.doubts == ()
+    wrong = calibrated(episodes[:2], known=(WEIGHED, "latency_ms"))
+    (doubt,) = wrong.doubts
+    assert "is no noise" in doubt
+    assert figures(wrong)["doubts"] == [doubt]
+    wrong.write(file := tmp_path / "calibration.yaml")
+    with pytest.warns(UserWarning, match="calibration.yaml: doubtful: what the fit leaves is no noise"):
+        assert read_calibration(file, ROBOT) == wrong
+    with pytest.warns(UserWarning, match="doubtful"):
+        report(recorded, file, tmp_path / "page.html")
+    assert "<p class=alarm>Doubtful: what the fit leaves is no noise" in (tmp_path / "page.html").read_text()
 
 
 def test_a_twin_that_is_nominal_is_found_nominal_though_latency_and_excess_begin_at_their_bounds() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from landbridge.calibration.fit import Linear, Point
-from landbridge.calibration.posterior import estimates, inflation, resample, stride_inflation, undetermined
+from landbridge.calibration.posterior import doubts, estimates, inflation, resample, stride_inflation, undetermined
 from landbridge.calibration.windows import Windows
 from landbridge.robot import load_robot
 from landbridge.simulation.parameters import Parameter, parameters
@@ -77,6 +77,17 @@ def test_inflation_of_white_and_of_correlated_errors() -> None:
         correlated[:, t] = 0.5 * correlated[:, t - 1] + white[:, t]
     # 1 + 2 (0.5 + 0.25 + ... ) = 3 for an endless AR(1) of 0.5; what is below 0.05 does not count
     assert inflation(correlated[:, 10:], 1.0) == pytest.approx(np.sqrt(1 + 2 * (0.5 + 0.25 + 0.125 + 0.0625)), rel=0.05)
+
+
+def test_a_fit_that_leaves_no_noise_or_predicts_worse_is_doubted() -> None:
+    near, far = {"a": 0.03, "b": 0.04}, {"a": 0.3, "b": 0.4}
+    assert doubts("fixed", 1.07, far, near) == []
+    (colour,) = doubts("fixed", 2.5, far, near)
+    assert "is no noise (inflation 2.50, " in colour
+    assert doubts("floating", 2.5, far, near) == []  # contacts leave that much however good the fit is
+    (worse,) = doubts("fixed", 1.0, near, far)
+    assert "worse than the nominal simulator, by 0.5 and 0.05 rad" in worse
+    assert doubts("fixed", 1.0, near, near) == []  # the robot may be nominal
 
 
 def test_an_estimate_is_its_value_its_quantiles_and_whether_they_are_near() -> None:

@@ -239,7 +239,9 @@ def test_ports_that_cannot_be_opened_are_named(link: Mcu, rig: Rig, tmp_path: Pa
     assert "no such port" in refused(lambda: open_port("/dev/serial/by-id/nothing", 1_000_000))
     assert "another program uses this port" in refused(rig.connect)
     (tmp_path / "file").touch()
-    assert "cannot be opened" in refused(lambda: open_port(str(tmp_path / "file"), 1_000_000))
+    for other in ("/dev/null", str(tmp_path), str(tmp_path / "file")):
+        assert f"{other}: is no serial port. name one of: " in refused(lambda other=other: open_port(other, 1_000_000))
+    assert "--baud: is 0" in refused(lambda: open_port("/dev/null", 0))
     ends = os.openpty()
     os.chmod(os.ttyname(ends[1]), 0)
     with unprivileged():

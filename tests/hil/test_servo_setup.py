@@ -87,6 +87,9 @@ def _there_and_back(kind: Any, arm_bus: Emulated) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"id": -1}, "--id: -1 is not in 0 .. 252"),
+        ({"id": 254}, "--id: 254 is not in 0 .. 252"),
+        ({"baud": 0}, "--baud: is 0"),
         ({"id": 9}, "no (dynamixel|feetech) servo 9 answers at 1000000 baud"),
         ({"baud": 57_600}, "no (dynamixel|feetech) servo 3 answers at 57600 baud"),
         ({"new_id": 4}, "servo 4 is on this bus already"),
@@ -103,6 +106,12 @@ def test_a_mistake_is_named_and_nothing_is_written(
     with pytest.raises(InputError, match=said):
         setup(arm_bus.port, **({"id": 3, "family": kind, "yes": True} | changes))
     assert scan(arm_bus.port, kind, baud=1_000_000, last_id=12) == before
+
+
+def test_a_scan_asks_nobody_beyond_the_ids_that_servos_have() -> None:
+    for last_id in (-1, 254):
+        with pytest.raises(InputError, match=f"--last-id: {last_id} is not in 0 .. 252"):
+            scan("/dev/null", last_id=last_id)
 
 
 def test_a_servo_that_answers_only_once_is_named(kind: Any, arm_bus: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:

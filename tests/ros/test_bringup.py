@@ -208,6 +208,12 @@ def test_what_runs_on_hardware_is_labelled_so(on_a_board: str) -> None:
         assert labels(bringup.deploy(robot, "severe", 0, "b", "out", "", hardware, port)) == {label}
 
 
+def test_a_negative_seed_is_refused_before_a_process_starts() -> None:
+    for make, rest in ((bringup.record, ("o",)), (bringup.deploy, ("b",)), (bringup.hil, ("b",)), (bringup.twin, ())):
+        with pytest.raises(InputError, match="--seed: is -1"):
+            make("furuta", "none", -1, *rest)
+
+
 def test_the_twin_of_a_robot_on_a_board_needs_no_board(on_a_board: str, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[NodeSpec] = []
 

@@ -80,7 +80,15 @@ def test_an_option_out_of_range_is_named_before_anything_is_written(
         ("diagnose --source {0}/a --target {0}/b --seed -1", "--seed: is -1"),
         ("sweep --out {0}/out --options alignment=none --seeds 0 -2", "--seed: is -2"),
         ("sweep --out {0}/out --options alignment=none iql.lr=-1", "--iql.lr: Input should be greater than 0"),
+        *[(f"calibrate {step} {{0}}/a --seed -1", "--seed: is -1") for step in ("delay", "zero", "identify")],
+        ("calibrate all {0}/a --out {0}/out --seed -1", "--seed: is -1"),
+        ("calibrate excite --out {0}/out --seed -1", "--seed: is -1"),
+        ("hil emulate --seed -1", "--seed: is -1"),
+        ("hil emulate --baud 0", "--baud: a pty has no rate 0"),
         ("collect --out {0}/out --steps 9 --calibration {0}/bytes", "bytes: not YAML"),
+        ("collect --out {0}/out --steps 9 --calibration {0}/empty", "empty: is empty. name the right file"),
+        ("collect --out {0}/out --steps 9 --calibration {0}/list", r"list: holds \[1, 2\], no fields by name"),
+        ("servo scan {0}", "is no serial port"),
         ("ingest {0}/absent --out {0}/out", "absent: no such file or folder"),
         ("ingest {0}/single.hdf5 --out {0}/out", r"\['rewards'\] are groups or single values"),
         ("import {0}/absent.onnx --robot furuta --out {0}/out", "absent.onnx: no such file"),
@@ -91,6 +99,8 @@ def test_a_mistake_on_the_command_line_is_told_in_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, message: str
 ) -> None:
     (tmp_path / "bytes").write_bytes(bytes(range(256)))
+    (tmp_path / "empty").touch()
+    (tmp_path / "list").write_text("[1, 2]")
     with h5py.File(tmp_path / "single.hdf5", "w") as file:
         for name, value in (("observations", np.zeros((5, 8))), ("actions", np.zeros((5, 1))), ("rewards", 1.0)):
             file[name] = value

@@ -12,6 +12,7 @@ from typing import Any
 from landbridge.deploy.hardware import choose_hardware
 from landbridge.hardware_spec import TwinHardware
 from landbridge.robot import load_robot
+from landbridge.spec import require_seed
 from landbridge_nodes.process import ENCLAVES
 
 PACKAGE = "landbridge_nodes"
@@ -196,6 +197,7 @@ MODES: dict[str, tuple[Callable[..., list[NodeSpec]], Sequence[Argument]]] = {
 
 
 def _bridge(robot: str, scenario: str, seed: int, hardware: str, port: str) -> NodeSpec:
+    require_seed(seed)
     parameters = {"robot": robot, "hardware": hardware, "port": port, "scenario": scenario, "seed": seed}
     return NodeSpec("bridge", "bridge", parameters, lifecycle=True)
 
