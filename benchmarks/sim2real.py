@@ -133,8 +133,8 @@ class Study:
         source_steps: Simulator transitions.
         target_steps: Robot transitions; 3000 are 60 s.
         episodes: Evaluation episodes per run and place.
-        arms: Which of the ways to a policy; `none` among them, which the others are compared with. All that the robot
-            can have, if not given.
+        arms: Which of the ways to a policy. All that the robot can have, if not given.
+        against: One of them, which the others are compared with; `none` is the naive mix.
         target_share: Of every training, as `landbridge train` has it.
         tuning: Whether these are tuning seeds.
         label: Suffix of the results' names, where a study of other arms is not to replace an earlier one.
@@ -149,6 +149,7 @@ class Study:
     target_steps: int = 3_000
     episodes: int = 50
     arms: tuple[str, ...] = ()
+    against: str = "none"
     target_share: float = TrainConfig.target_share
     tuning: bool = False
     label: str = ""
@@ -186,8 +187,10 @@ def main(study: Study) -> None:
     if reserved := [seed for seed in study.seeds if (seed >= TUNING_SEEDS) is not study.tuning]:
         remedy = f"seeds from {TUNING_SEEDS} on are for tuning, those below for the study"
         raise InputError("--seeds", f"{reserved} {'with' if study.tuning else 'without'} --tuning", remedy)
-    if study.arms and (wrong := set(study.arms) - set(ARMS) or {"none"} - set(study.arms)):
-        raise InputError("--arms", f"unknown or missing: {sorted(wrong)}", f"name none, and some of {', '.join(ARMS)}")
+    if wrong := set(study.arms) - set(ARMS):
+        raise InputError("--arms", f"unknown: {sorted(wrong)}", f"choose of {', '.join(ARMS)}")
+    if study.against not in study.chosen:
+        raise InputError("--against", study.against, f"choose of the study's arms: {', '.join(study.chosen)}")
     for seed in study.seeds:
         _train(study, seed)
         _score(study, seed)
@@ -305,15 +308,16 @@ def _write(study: Study) -> None:
     }
     paired = {
         str(place): {
-            arm: {name: paired_difference(of[i], arms["none"][i]) for i, name in enumerate(("success", "return"))}
+            arm: {name: paired_difference(of[i], other[i]) for i, name in enumerate(("success", "return"))}
+            for other in (arms[study.against],)
             for arm, of in arms.items()
-            if arm != "none"
+            if arm != study.against
         }
         for place, arms in scores.items()
         if place.engine == "bullet"
     }
     config = {key: value for key, value in vars(study).items() if key != "work"} | {"arms": study.chosen}
-    results = {"commit": commit(), "study": config, "places": places, "minus_mix": paired}
+    results = {"commit": commit(), "study": config, "places": places, "differences": paired}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{study.name}.json").write_text(json.dumps(results, indent=2) + "\n")
     (RESULTS / f"{study.name}.md").write_text(_markdown(study, places, paired))
@@ -326,10 +330,10 @@ def _markdown(study: Study, places: dict[str, Any], paired: dict[str, Any]) -> s
         f"Success on `{study.robot}`, {study.target_steps} robot transitions, {len(study.seeds)} "
         f"{'tuning ' if study.tuning else ''}seed{'s' * several} x {study.episodes} episodes: mean and 95 % interval "
         f"over {'seeds and ' * several}episodes, interquartile mean over seeds. The last {1 + len(on_robot)} columns: "
-        "paired with the naive mix.",
+        f"paired with {ARMS[study.against].label}.",
         "",
         f"| arm | {robot} | IQM | {' | '.join(list(places)[1:])} | return | "
-        f"{' | '.join(f'{place}, - mix' for place in on_robot)} | return - mix |",
+        f"{' | '.join(f'{place}, difference' for place in on_robot)} | return, difference |",
         "|---|" + "---|" * (len(places) + len(on_robot) + 3),
     ]
     for arm in study.chosen:
@@ -337,7 +341,7 @@ def _markdown(study: Study, places: dict[str, Any], paired: dict[str, Any]) -> s
         middle = f"{places[robot][arm]['success_iqm']:.2f}" if len(study.seeds) >= TRIMMED else ""
         total = f"{places[robot][arm]['return']:.0f}"
         differences = [
-            "" if arm == "none" else form.format(*paired[place][arm][key])
+            "" if arm == study.against else form.format(*paired[place][arm][key])
             for place, key, form in (
                 *((place, "success", "{:+.2f} ({:+.2f} .. {:+.2f})") for place in on_robot),
                 (robot, "return", "{:+.0f} ({:+.0f} .. {:+.0f})"),
