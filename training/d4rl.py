@@ -1,8 +1,8 @@
 """Import of HDF5 files in the layout of D4RL (Fu et al. 2020, arXiv:2004.07219).
 
 Known trouble of such files: `next_observations` read from the following row across an episode's seam, timeouts taken
-for terminals, NaN rows. Stored next observations are used; seams are found where they do not continue; the rest is
-refused.
+for terminals, columns (N, 1) for vectors, NaN rows. Stored next observations are used; seams are found where they do
+not continue; the rest is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from landbridge.errors import InputError
 
 SEAM = 1e-6  # |next_obs[i] - obs[i+1]| above which row i + 1 begins another episode
 REQUIRED = ("observations", "actions", "rewards", "terminals")
+VECTORS = ("rewards", "terminals", "timeouts")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) ->
 
     Args:
         path: HDF5 with observations (N, n), actions (N, m), rewards (N,), terminals (N,) and, where it has them,
-            next_observations (N, n) and timeouts (N,). Actions beyond [-1, 1] are clipped and counted.
+            next_observations (N, n) and timeouts (N,); a vector may be a column (N, 1), as ODRL's are. Actions beyond
+            [-1, 1] are clipped and counted.
         obs_size: n of the robot.
         action_size: m of the robot.
         control_dt: Period [s] between rows.
@@ -56,7 +58,7 @@ def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) ->
         raise InputError(path, f"arrays of lengths { {k: len(v) for k, v in data.items()} }", "export it again")
     shapes = {"observations": obs.shape, "next_observations": obs.shape, "actions": actions.shape}
     for name, array in data.items():
-        if array.shape != (wanted := shapes.get(name, (len(obs),))):  # (N, 1) would broadcast against (N,) to N x N
+        if array.shape != (wanted := shapes.get(name, (len(obs),))):
             raise InputError(path, f"{name} has shape {array.shape}, not {wanted}", "export it again")
     for name, array in data.items():
         if len(bad := np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))):
@@ -101,6 +103,9 @@ def _read(path: Path) -> dict[str, NDArray[np.float64]]:
     if len(data["rewards"]) == 0:
         raise InputError(path, "has no rows", "export it again")
     data.setdefault("timeouts", np.zeros(len(data["rewards"])))
+    for name in VECTORS:
+        if data[name].shape[1:] == (1,):  # (N, 1) would broadcast against (N,) to N x N
+            data[name] = data[name][:, 0]
     return data
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from landbridge.training.dataset import MIN_TARGET, Transitions
 
 ENVS = 8  # stepped together
 ROUND, LOOK = 2048, 20_480  # environment steps between two updates, and between two looks at the return
+ANT, WITH_CONTACTS = 27, (105, 111)  # columns that Ant observes; with contact forces, in Gymnasium's v5, in Gym's v3
 POLICY, SCALES = "policy.zip", "scales.pkl"  # of a behaviour's folder: Stable-Baselines3's own files
 
 
@@ -163,16 +164,28 @@ def _actor(policy: Path | None, env: gym.Env, seed: int) -> Callable[[NDArray[np
 def read(path: Path, name: str) -> Transitions:
     """The transitions of a file in the layout of D4RL, whoever wrote it; tells on stderr what was repaired.
 
+    Of Ant's with contact forces these are left out, as shifts.py says.
+
     Raises:
         InputError: It is not such a file, not of environment `name`, has NaN or Inf, or fewer than `MIN_TARGET` rows.
     """
     columns = Locomotion(name).observer
-    found = read_d4rl(path, columns.size, columns.num_actions, control_dt=1.0)  # stamps are not used
+    found = read_d4rl(path, _observed(path, columns.size), columns.num_actions, control_dt=1.0)  # stamps are not used
     if found.rows < MIN_TARGET:
         raise InputError(path, f"has only {found.rows} transitions", f"at least {MIN_TARGET} are needed")
     if repairs := {what: rows for what, rows in found.repairs.items() if rows}:
         Console(stderr=True).print(f"{path}: {repairs}")
-    return Transitions.joined([Transitions.of(episode, i) for i, episode in enumerate(found.episodes)])
+    episodes = [replace(episode, obs=episode.obs[:, : columns.size]) for episode in found.episodes]
+    return Transitions.joined([Transitions.of(episode, i) for i, episode in enumerate(episodes)])
+
+
+def _observed(path: Path, size: int) -> int:
+    """Columns of the observations of a file that is for `size`, or for Ant's with contact forces behind them."""
+    if size != ANT or not path.is_file() or not h5py.is_hdf5(path):
+        return size
+    with h5py.File(path) as file:
+        found = file["observations"].shape[-1] if "observations" in file else size
+    return found if found in WITH_CONTACTS else size
 
 
 def _of_env(folder: Path, env: Any) -> Path:

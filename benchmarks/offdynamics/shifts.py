@@ -9,6 +9,8 @@ edits the XML files of Gym's v3; the sizes below are read off those. A shift has
 
 Friction differs in one thing: the floor's is scaled too, since MuJoCo takes the greater of two, and ODRL's Hopper with
 a factor of 0.1 slides on the floor's 1.0.
+
+Ant neither observes nor pays for contact forces: in ODRL's data, of Gym's v3, they are zero in every row.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from landbridge.errors import InputError
 
 MODELS = {"hopper": "hopper.xml", "walker2d": "walker2d_v5.xml", "halfcheetah": "half_cheetah.xml", "ant": "ant.xml"}
 IDS = {"hopper": "Hopper-v5", "walker2d": "Walker2d-v5", "halfcheetah": "HalfCheetah-v5", "ant": "Ant-v5"}
+OPTIONS: dict[str, dict[str, Any]] = {"ant": {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0}}
 LEVELS = ("easy", "medium", "hard")
 RANGES = dict(zip(LEVELS, (0.8, 0.5, 0.2), strict=True))  # share of a joint's range that is left
 JOINTS = {
@@ -60,7 +63,7 @@ def make_env(name: str, shift: str = "none") -> gym.Env:
     if name not in IDS:
         raise InputError("--env", f"{name!r} is not known", f"choose one of {', '.join(IDS)}")
     if shift == "none":
-        return gym.make(IDS[name])
+        return gym.make(IDS[name], **OPTIONS.get(name, {}))
     model = shifted(name, shift)
     stock = gym.spec(IDS[name])
     kind: Any = load_env_creator(str(stock.entry_point))
@@ -69,7 +72,7 @@ def make_env(name: str, shift: str = "none") -> gym.Env:
         def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
             return model, mujoco.MjData(model)  # by way of an XML file its numbers would lose digits
 
-    return gym.make(replace(stock, entry_point=Shifted))
+    return gym.make(replace(stock, entry_point=Shifted), **OPTIONS.get(name, {}))
 
 
 def shifted(name: str, shift: str) -> mujoco.MjModel:

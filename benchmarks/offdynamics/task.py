@@ -15,11 +15,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from numpy.typing import NDArray
-from shifts import IDS
+from shifts import IDS, OPTIONS, make_env
 
 Floats = NDArray[np.floating]
 SPEED = {"hopper": 5, "walker2d": 8, "halfcheetah": 8, "ant": 13}  # column of the forward velocity [m/s]
-CONTACTS = {"ant": slice(27, 105)}  # columns of the contact forces, clipped as the cost of them is
 
 
 @dataclass(frozen=True)
@@ -48,20 +47,20 @@ class Locomotion:
     """Stands for `landbridge.task.Task` where an alignment asks for one."""
 
     def __init__(self, name: str) -> None:
-        env = gym.make(IDS[name])
+        env = make_env(name)
         self.observer = Columns(env.observation_space.shape[0], env.action_space.shape[0])
         env.close()
-        self.speed, self.contacts = SPEED[name], CONTACTS.get(name, slice(0))
+        self.speed = SPEED[name]
         kind: Any = load_env_creator(str(gym.spec(IDS[name]).entry_point))
-        self.settings = {key: p.default for key, p in inspect.signature(kind.__init__).parameters.items()}
+        defaults = {key: p.default for key, p in inspect.signature(kind.__init__).parameters.items()}
+        self.settings = defaults | OPTIONS.get(name, {})
 
     def reward(self, obs: Floats, action: Floats, next_obs: Floats) -> NDArray[np.float64]:
-        """Forward speed, less the costs of control and contacts, plus what being healthy pays; (N,)."""
+        """Forward speed, less the cost of control, plus what being healthy pays; (N,)."""
         s = self.settings
         forward = s["forward_reward_weight"] * (obs[:, self.speed] + next_obs[:, self.speed]) / 2
         control = s["ctrl_cost_weight"] * np.square(action).sum(1)
-        contact = s.get("contact_cost_weight", 0.0) * np.square(next_obs[:, self.contacts]).sum(1)
-        return forward - control - contact + s.get("healthy_reward", 0.0) * ~self.terminated(obs, action, next_obs)
+        return forward - control + s.get("healthy_reward", 0.0) * ~self.terminated(obs, action, next_obs)
 
     def terminated(self, obs: Floats, action: Floats, next_obs: Floats) -> NDArray[np.bool_]:
         """Whether height or pitch, where it counts, has left the healthy range; (N,)."""

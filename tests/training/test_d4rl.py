@@ -56,6 +56,17 @@ def test_without_stored_next_observations_the_last_row_of_an_episode_goes(tmp_pa
     assert not any(episode.terminated.any() for episode in found.episodes)
 
 
+def test_vectors_may_be_columns(tmp_path: Path) -> None:
+    data = rows()
+    data["terminals"][4] = True
+    columns = data | {name: data[name][:, None] for name in ("rewards", "terminals", "timeouts")}
+    flat, found = (read_d4rl(save(tmp_path / f"{i}.hdf5", d), 2, 1, 0.02) for i, d in enumerate((data, columns)))
+    assert found.repairs == flat.repairs and len(found.episodes) == len(flat.episodes) == 2
+    for a, b in zip(found.episodes, flat.episodes, strict=True):
+        np.testing.assert_array_equal(a.rewards, b.rewards)
+        np.testing.assert_array_equal(a.terminated, b.terminated)
+
+
 @pytest.mark.parametrize("name", ["observations", "next_observations", "actions", "rewards"])
 def test_nan_and_inf_are_refused_with_their_rows(tmp_path: Path, name: str) -> None:
     data = rows()
@@ -73,8 +84,8 @@ def test_files_of_another_layout_or_robot_are_refused(tmp_path: Path) -> None:
         read_d4rl(save(tmp_path / "c.hdf5", rows() | {"rewards": np.zeros(3)}), 2, 1, 0.02)
     with pytest.raises(InputError, match="has no rows"):
         read_d4rl(save(tmp_path / "d.hdf5", rows(0)), 2, 1, 0.02)
-    with pytest.raises(InputError, match=r"rewards has shape \(7, 1\), not \(7,\)"):
-        read_d4rl(save(tmp_path / "f.hdf5", rows() | {"rewards": np.zeros((7, 1))}), 2, 1, 0.02)
+    with pytest.raises(InputError, match=r"rewards has shape \(7, 2\), not \(7,\)"):
+        read_d4rl(save(tmp_path / "f.hdf5", rows() | {"rewards": np.zeros((7, 2))}), 2, 1, 0.02)
     grouped = rows()
     grouped["rewards/x"] = grouped.pop("rewards")
     with pytest.raises(InputError, match=r"\['rewards'\] are groups or single values"):

@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 import pytest
 import study
-from shifts import IDS, JOINTS, LEVELS, make_env, named, shifted
+from shifts import IDS, JOINTS, LEVELS, OPTIONS, make_env, named, shifted
 from task import Locomotion
 
 from landbridge.errors import InputError
@@ -48,7 +48,7 @@ def test_every_shift_makes_an_environment_that_steps(name: str) -> None:
 
 @pytest.mark.parametrize("name", IDS)
 def test_a_factor_of_one_is_gymnasiums_own_environment_to_the_last_bit(name: str) -> None:
-    ours, theirs = make_env(name, "gravity-1"), gym.make(IDS[name])
+    ours, theirs = make_env(name, "gravity-1"), gym.make(IDS[name], **OPTIONS.get(name, {}))
     theirs.action_space.seed(0)
     np.testing.assert_array_equal(ours.reset(seed=0)[0], theirs.reset(seed=0)[0])
     for _ in range(20):
@@ -159,6 +159,21 @@ def test_terminals_and_timeouts_stay_apart_in_a_file(tmp_path: Path) -> None:
     for path in (tmp_path / "a.hdf5", tmp_path / "none" / "a.hdf5"):
         with pytest.raises(InputError, match="exists"):
             data.collect(data.Collect(path, rows=10))
+
+
+@pytest.mark.parametrize("contacts", [78, 84])  # Gymnasium's v5, Gym's v3
+def test_of_an_ant_with_contact_forces_these_are_left_out(contacts: int, tmp_path: Path) -> None:
+    data.collect(data.Collect(tmp_path / "a.hdf5", rows=100, env="ant"))
+    plain = data.read(tmp_path / "a.hdf5", "ant")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        for name in ("observations", "next_observations"):
+            wide = np.concatenate([file[name][:], np.zeros((100, contacts))], 1)
+            del file[name]
+            file[name] = wide
+    found = data.read(tmp_path / "a.hdf5", "ant")
+    assert plain.obs.shape == (100, 27)
+    np.testing.assert_array_equal(found.obs, plain.obs)
+    np.testing.assert_array_equal(found.next_obs, plain.next_obs)
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
