@@ -103,7 +103,7 @@ ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.sta
     "randomised_tabb": Arm("randomised, tabb", "#0c2c84", "tabb", "randomised"),
     "dara": Arm("DARA", "#bdbdbd", "dara"),
     "igdf": Arm("IGDF", "#bdbdbd", "igdf"),
-    "otdf": Arm("OTDF, without its policy regulariser", "#bdbdbd", "otdf"),
+    "otdf": Arm("OTDF", "#bdbdbd", "otdf"),
     "vgdf": Arm("VGDF", "#bdbdbd", "vgdf"),
     "density_ratio": Arm("density ratio", "#bdbdbd", "density_ratio"),
 }

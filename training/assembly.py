@@ -64,7 +64,7 @@ def assemble(
     agent = AGENTS[config.agent](task.observer.size, task.observer.num_actions, config.agent_config, config.steps).to(
         device
     )
-    agent.generator = torch.Generator(device).manual_seed(config.seed)
+    agent.generator, agent.prior = torch.Generator(device).manual_seed(config.seed), alignment.prior
     extra: dict[str, NDArray[np.float32]] = {}
     if source is not None and target is not None:
         source = alignment.correct(source)

@@ -104,10 +104,11 @@ def _load(run: Path, plain: dict[str, Any]) -> Trained:
     task, normaliser = load_task(robot), Normaliser(np.array(plain["obs_mean"]), np.array(plain["obs_std"]))
     agent_config, observer, cpu = config.agent_config, task.observer, torch.device("cpu")
     context = Context(robot, task, normaliser, agent_config.gamma, config.reward_scale, cpu, config.seed)
-    agent = AGENTS[config.agent](observer.size, observer.num_actions, agent_config, config.steps)
-    restore(agent, state["agent"], run)
     alignment = ALIGNMENTS[config.alignment](config.alignment_config, context)
     restore(alignment, state["alignment"], run)
+    agent = AGENTS[config.agent](observer.size, observer.num_actions, agent_config, config.steps)
+    agent.prior = alignment.prior
+    restore(agent, state["agent"], run)
     return Trained(config, robot, normaliser, (agent,), alignment)
 
 

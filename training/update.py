@@ -48,6 +48,8 @@ class Update:
             self._trained |= self._views(flat, names)
         self._frozen: Tensors = {}
         self._targets = [self._followed(target, online) for target, online in lead.target_networks.items()]
+        if prior := [name for name, _ in lead.named_parameters() if name.startswith("prior.")]:
+            self._frozen |= self._views(self._vector(prior).detach(), prior)
         self._average, self._average_rate = self._followed("policy_average", "policy"), torch.ones((), device=device)
         on_gpu = device.type == "cuda"
         rate = torch.tensor(self._config.lr, dtype=torch.float32 if on_gpu else torch.float64, device=device)
@@ -102,8 +104,8 @@ class Update:
                 place.copy_(values[i])
 
     def _noise(self, agent: Agent, rows: int) -> Tensor:
-        """Standard normal numbers (rows, `noise_size`) of this rank, from those of all."""
-        size, generator = (rows * ranks.count(), agent.noise_size), agent.generator
+        """Standard normal numbers (rows, `noise_sizes`) of this rank, from those of all."""
+        size, generator = (rows * ranks.count(), agent.noise_sizes), agent.generator
         return ranks.share(torch.randn(size, generator=generator, device=generator.device))
 
     def _loss(

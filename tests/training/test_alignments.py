@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnxruntime
@@ -40,6 +40,7 @@ from landbridge.training.dataset import Batch, Normaliser, Transitions, load_dom
 from landbridge.training.export import beyond_tensorrt, to_onnx
 from landbridge.training.policy import load_actor
 from landbridge.training.predictor import PredictorConfig
+from landbridge.training.prior import PriorConfig
 from landbridge.training.train import train
 from landbridge.training.trainer import Block, Trainer, read_checkpoint
 
@@ -58,7 +59,7 @@ SMALL = TrainConfig(
     dara=DARAConfig(classifiers=CLASSIFIERS),
     density_ratio=DensityRatioConfig(classifiers=CLASSIFIERS),
     igdf=IGDFConfig(hidden=16, embedding=4, steps=60, batch=32),
-    otdf=OTDFConfig(iterations=5, chunk=500),
+    otdf=OTDFConfig(iterations=5, chunk=500, prior=PriorConfig(samples=2, hidden=16, steps=60, batch=32)),
     vgdf=VGDFConfig(predictor=PREDICTOR),
     dynamics=DynamicsConfig(predictor=PREDICTOR),
     corrected=CorrectedConfig(predictor=PREDICTOR),
@@ -166,9 +167,10 @@ def test_every_weight_is_finite_and_one_per_row(data: Data, name: str) -> None:
     assert all(np.isfinite(v) for v in alignment.diagnostics().figures.values())
 
 
+@pytest.mark.parametrize("weigh", [AgentConfig.weigh, ("q", "v", "pi")])
 @pytest.mark.parametrize("name", AGENTS)
-def test_a_row_of_weight_zero_has_no_influence(name: str) -> None:
-    config: AgentConfig = dataclasses.replace(getattr(SMALL, name), weigh=("q", "v", "pi"))
+def test_a_row_of_weight_zero_has_no_influence(name: str, weigh: tuple[Literal["q", "v", "pi"], ...]) -> None:
+    config: AgentConfig = dataclasses.replace(getattr(SMALL, name), weigh=weigh)
     torch.manual_seed(0)
     agent = AGENTS[name](3, 2, config, steps=10)
     rows = torch.randn(8, 2 * 3 + 2 + 2)

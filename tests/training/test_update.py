@@ -13,6 +13,7 @@ from landbridge.training import loop
 from landbridge.training.agents import AGENTS
 from landbridge.training.agents.base import Agent
 from landbridge.training.config import TrainConfig
+from landbridge.training.prior import Prior, PriorConfig
 from landbridge.training.train import train
 from landbridge.training.trainer import read_checkpoint
 from landbridge.training.update import Rows, Update
@@ -23,10 +24,12 @@ OBS, ACTION, ROWS, STEPS = 3, 2, 16, 12
 CONFIG = TrainConfig()
 
 
-def made(name: str, seed: int, device: str = "cpu", norm: tuple[str, ...] = ()) -> Agent:
+def made(name: str, seed: int, device: str = "cpu", norm: tuple[str, ...] = (), prior: bool = False) -> Agent:
     torch.manual_seed(seed)
     config = dataclasses.replace(getattr(CONFIG, name), hidden=(8, 8), layer_norm=norm)
     agent = AGENTS[name](OBS, ACTION, config, STEPS).to(device)
+    if prior:
+        agent.prior = Prior(OBS, ACTION, PriorConfig(samples=2, hidden=8)).to(device)
     agent.generator = torch.Generator(device).manual_seed(seed)
     return agent
 
@@ -43,9 +46,9 @@ def assert_alike(one: Agent, other: Agent, atol: float) -> None:
 
 
 @pytest.mark.parametrize("name", AGENTS)
-@pytest.mark.parametrize("norm", [(), ("q", "v", "pi")])
-def test_agents_together_are_as_each_alone(name: str, norm: tuple[str, ...]) -> None:
-    apart, together = ([made(name, seed, norm=norm) for seed in range(3)] for _ in range(2))
+@pytest.mark.parametrize(("norm", "prior"), [((), False), (("q", "v", "pi"), False), ((), True)])
+def test_agents_together_are_as_each_alone(name: str, norm: tuple[str, ...], prior: bool) -> None:
+    apart, together = ([made(name, seed, norm=norm, prior=prior) for seed in range(3)] for _ in range(2))
     alone, crew = [Update([agent]) for agent in apart], Update(together)
     for step in range(STEPS):
         batches = [batch(10 * step + i) for i in range(3)]
@@ -132,7 +135,7 @@ def test_a_graph_replayed_is_the_eager_step_on_the_cpu(monkeypatch: pytest.Monke
     generator = torch.Generator()  # the two devices would draw different noise
 
     def noise(self: Update, agent: Agent, rows: int) -> torch.Tensor:
-        drawn = torch.randn((rows, agent.noise_size), generator=generator)
+        drawn = torch.randn((rows, agent.noise_sizes), generator=generator)
         return drawn.to(agent.generator.device)
 
     monkeypatch.setattr(Update, "_noise", noise)

@@ -14,6 +14,7 @@ from torch.nn.utils import parameters_to_vector
 
 from landbridge.spec import Positive, Share
 from landbridge.training.dataset import Batch, unpack
+from landbridge.training.prior import Prior
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class AgentConfig:
         polyak: Step of the target networks.
         lr: Adam's learning rate.
         averaging: Share of the run over which the policy that is deployed is averaged.
-        weigh: Losses that the row weights apply to; the others see every row alike.
+        weigh: Losses that the row weights apply to. Rows of weight 0 are in none.
         layer_norm: Networks whose hidden layers are normalised (docs/RESULTS.md says when).
     """
 
@@ -53,6 +54,7 @@ class Agent(nn.Module, ABC):
         target_networks: Target network -> the network it follows.
         cosine: Whether the policy's learning rate decays to zero by a cosine over the run.
         steps: Gradient steps of the run, for its schedules.
+        prior: What the policy is kept near to, where the alignment has one.
         generator: Of the noise that `losses` is given, on the device of the parameters.
     """
 
@@ -67,6 +69,7 @@ class Agent(nn.Module, ABC):
         super().__init__()
         self.obs_size, self.action_size, self.config, self.steps = obs_size, action_size, config, steps
         self.generator = torch.Generator()
+        self.prior: Prior | None = None
         self.build()
         for target, online in (self.target_networks | {"policy_average": "policy"}).items():
             setattr(self, target, copy.deepcopy(getattr(self, online)).requires_grad_(False))
@@ -84,6 +87,11 @@ class Agent(nn.Module, ABC):
     def noise_size(self) -> int:
         """Standard normal numbers that `losses` needs per row."""
         return 0
+
+    @property
+    def noise_sizes(self) -> int:
+        """Standard normal numbers that `forward` needs per row."""
+        return self.noise_size + (0 if self.prior is None else self.prior.noise_size)
 
     def updates_policy(self, step: int) -> bool:
         """Whether the policy takes part in the update of this step."""
@@ -103,13 +111,20 @@ class Agent(nn.Module, ABC):
         """
 
     def weight_of(self, name: str, weights: Tensor) -> Tensor:
-        """The row weights (N,) of the loss `name`."""
+        """The row weights (N,) of the loss `name`. A row of weight 0 is in none: who filters, filters for all."""
         assert weights.ndim == 1
-        return weights if name in self.config.weigh else torch.ones_like(weights)
+        return weights if name in self.config.weigh else (weights > 0).to(weights.dtype)
 
     def forward(self, rows: Tensor, weights: Tensor, noise: Tensor, policy: bool) -> tuple[Tensor, Tensor]:
-        """Summed loss of packed rows (N, .) with weights (N,), and the `metrics` as one vector."""
-        losses, shown = self.losses(unpack(rows, self.obs_size, self.action_size), weights, noise)
+        """Summed loss of packed rows (N, .) with weights (N,), and the `metrics` as one vector.
+
+        `noise` is (N, `noise_sizes`): that of `losses`, then that of the prior.
+        """
+        batch, own = unpack(rows, self.obs_size, self.action_size), self.noise_size
+        losses, shown = self.losses(batch, weights, noise[:, :own])
+        if self.prior is not None:
+            penalty = self.prior(batch.obs, self.policy(batch.obs), noise[:, own:])
+            losses[self.losses_of.index("pi")] += ((weights > 0) * penalty).mean()
         counted = (
             losses if policy else [loss for name, loss in zip(self.losses_of, losses, strict=True) if name != "pi"]
         )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from landbridge.robot import Robot
 from landbridge.task import Task
 from landbridge.training.dataset import Batch, Normaliser, Transitions
+from landbridge.training.prior import Prior
 
 Value = Callable[[Tensor], Tensor]  # normalised obs (N, n) -> V (N,)
 
@@ -84,6 +85,11 @@ class Alignment(nn.Module):
     def diagnostics(self) -> Diagnostics:
         """Figures as of the last `refresh`."""
         return Diagnostics()
+
+    @property
+    def prior(self) -> Prior | None:
+        """What the policy is kept near to, if the alignment asks for that."""
+        return None
 
 
 class SourceOnly(Alignment):
