@@ -268,14 +268,15 @@ def _score(study: Study, seed: int) -> None:
         (study, seed, arm, place)
         for arm in study.chosen
         for place in study.places
-        if not _scores_file(study, seed, arm, place).is_file()
+        if not scores_file(study, seed, arm, place).is_file()
     ]
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for line in pool.map(_score_run, missing):
             console.print(line)
 
 
-def _scores_file(study: Study, seed: int, arm: str, place: Place) -> Path:
+def scores_file(study: Study, seed: int, arm: str, place: Place) -> Path:
+    """Of a run: success and return of its episodes at a place, as `write_scores` has them."""
     starts = "_exploring" if place.exploring else ""
     return study.folder(seed) / "scores" / f"{arm}_{place.engine}_{place.rung}{starts}_{study.episodes}.npy"
 
@@ -285,7 +286,7 @@ def _score_run(task: tuple[Study, int, str, Place]) -> str:
     robot = load_robot(study.robot)
     policy, rung = resolve(str(study.folder(seed) / "runs" / arm), robot), load_scenario(robot, place.rung)
     success, returns = score(policy, robot, place.engine, rung, study.episodes, seed, exploring=place.exploring)
-    path = _scores_file(study, seed, arm, place)
+    path = scores_file(study, seed, arm, place)
     path.parent.mkdir(exist_ok=True)
     write_scores(path, (success, returns))
     return f"seed {seed} {arm} {place}: success {success.mean():.2f}, return {returns.mean():.1f}"
@@ -294,7 +295,7 @@ def _score_run(task: tuple[Study, int, str, Place]) -> str:
 def _write(study: Study) -> None:
     scores: dict[Place, dict[str, NDArray[np.float64]]] = {  # (2, seeds, episodes): success and return
         place: {
-            arm: np.stack([np.load(_scores_file(study, seed, arm, place)) for seed in study.seeds], axis=1)
+            arm: np.stack([np.load(scores_file(study, seed, arm, place)) for seed in study.seeds], axis=1)
             for arm in study.chosen
         }
         for place in study.places

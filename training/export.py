@@ -25,12 +25,14 @@ from landbridge.errors import InputError
 from landbridge.manifest import CALIBRATION, Drift, Manifest
 from landbridge.observation import Observer
 from landbridge.robot import Robot
+from landbridge.simulation.calibrated import digest_of
 from landbridge.spec import require_new
 from landbridge.task import load_task
 from landbridge.training.dataset import Transitions, open_domains
 from landbridge.training.monitoring import TargetModel, describe, drift, target_model
 from landbridge.training.policy import Actor, Trained, load_trained
 from landbridge.training.run import METRICS, has_reached, read_run, runs_of
+from landbridge.training.selection import best
 from landbridge.training.stream import digests, read_domains
 
 OPSET = 18  # ONNX 1.13: within what TensorRT 8.6 (JetPack 6) and every onnxruntime since 1.14 read
@@ -62,7 +64,7 @@ TOLERANCE = 5e-5  # eight times what float32 sums of 128 terms in another order 
 ROWS = ("obs", "action", "next_obs")  # inputs of alignment.onnx, in order
 
 
-def export(run: Path, out: Path) -> dict[str, Any]:
+def export(run: Path, out: Path, calibration: Path | None = None) -> dict[str, Any]:
     """Turn a training run into a bundle: ONNX with the normaliser inside, golden vectors, live monitors, checksums.
 
     Example: landbridge export --run runs/first --out policy.bundle
@@ -71,8 +73,14 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         run: A run folder of `landbridge train`; of `--seeds` the one that holds all: the policy's action is the mean of
             theirs, and the live monitor is the first one's.
         out: Bundle to write: a folder, or one file if it ends in .zip.
+        calibration: File of `landbridge calibrate identify`: of several seeds the one that succeeds most in that
+            simulator is exported, in place of their mean.
     """
     require_new(out)
+    foretold: dict[str, str] = {}
+    if calibration is not None:
+        run, found = best(run, calibration)
+        foretold = {"foretold": f"{found} (calibrated by {digest_of(calibration)[:12]})"}
     trained, runs = load_trained(run), {one: read_run(one) for one in runs_of(run)}
     plain, spec, task = next(iter(runs.values())), trained.robot.spec, load_task(trained.robot)
     config = plain["train"]
@@ -103,7 +111,9 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         obs_std=tuple(plain["obs_std"]),
         golden_tolerance=TOLERANCE,
         scores=_scores(run, plain) if len(runs) == 1 else {},
-        provenance=_provenance(plain) | {"seed": ", ".join(str(one["train"]["seed"]) for one in runs.values())},
+        provenance=_provenance(plain)
+        | foretold
+        | {"seed": ", ".join(str(one["train"]["seed"]) for one in runs.values())},
         drift=limits,
     )
     bundle = write_bundle(out, manifest, spec, {**files, "golden.npz": npz(**golden)})
@@ -116,6 +126,7 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         "golden_difference": difference,
         "tensorrt": ", ".join(beyond_tensorrt(graph)) or "reads every operator of the policy",
         "live_mismatch": watched,
+        **({"run": str(run)} | foretold if foretold else {}),
     }
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from landbridge.deploy.runtime import load_policy as load_runtime
 from landbridge.errors import InputError
 from landbridge.inspection import inspect
 from landbridge.robot import load_robot
+from landbridge.simulation.calibrated import Calibration, digest_of
+from landbridge.training import selection
 from landbridge.training.agents import AGENTS
 from landbridge.training.agents.iql import IQLConfig
 from landbridge.training.config import TrainConfig
@@ -22,6 +25,7 @@ from landbridge.training.dataset import Normaliser
 from landbridge.training.evaluate import evaluate
 from landbridge.training.export import beyond_tensorrt, export, to_onnx
 from landbridge.training.policy import Actor, load_actor, load_policy
+from landbridge.training.selection import Foretold
 from landbridge.training.statistics import bootstrap, interquartile_mean, paired_difference
 from landbridge.training.train import train
 
@@ -116,6 +120,42 @@ def test_runs_of_several_seeds_are_deployed_as_the_mean_of_their_actions(data: D
     assert read.manifest.scores == {}
     found = evaluate([str(tmp_path / "runs"), str(tmp_path / "bundle")], episodes=2)
     assert found["policies"][0]["return"] == pytest.approx(found["policies"][1]["return"], rel=1e-3)
+
+
+def test_of_several_seeds_the_one_that_does_best_in_a_calibrated_simulator_is_exported(
+    data: Data, tmp_path: Path, calibration: Callable[..., Calibration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "EPISODES", 4)
+    config = TrainConfig(steps=20, rows=16, alignment="none", iql=IQLConfig(hidden=(16,)))
+    train(tmp_path / "runs", *data, config=config, seeds=(3, 4, 5))
+    file = tmp_path / "calibration.yaml"
+    calibration(latency_ms=31.5).write(file)
+    shown = export(tmp_path / "runs", tmp_path / "bundle", calibration=file)
+    returns = {}
+    for seed in (3, 4, 5):
+        asked = {"engine": "mujoco", "calibration": file, "episodes": 4, "seed": selection.SEED}
+        both = [
+            evaluate([str(tmp_path / f"runs/seed{seed}")], **asked, exploring=exploring)["policies"][0]
+            for exploring in (False, True)
+        ]
+        returns[np.mean([row["success"] for row in both]), np.mean([row["return"] for row in both])] = seed
+    best = returns[max(returns)]
+    read = read_bundle(tmp_path / "bundle")
+    assert (Path(shown["run"]).name, read.manifest.provenance["seed"]) == (f"seed{best}", str(best))
+    assert shown["foretold"] == read.manifest.provenance["foretold"]
+    assert "from the task's start states, " in shown["foretold"] and shown["foretold"].endswith(
+        f"{digest_of(file)[:12]})"
+    )
+    with pytest.raises(InputError, match="no such file"):
+        export(tmp_path / "runs", tmp_path / "other", calibration=tmp_path / "none.yaml")
+    assert not (tmp_path / "other").exists()
+
+
+def test_success_decides_and_then_the_return() -> None:
+    worse, better, best = Foretold(0.5, 9.0, (1.0, 0.0)), Foretold(0.6, 1.0, (0.6, 0.6)), Foretold(0.6, 2.0, (0.2, 1.0))
+    assert max(better, worse, best) is best and max(worse, better) is better
+    assert str(worse) == "1.00 from the task's start states, 0.00 from anywhere"
+    assert str(Foretold(0.5, 0.0, (0.5,))) == "0.50 from the task's start states"
 
 
 def test_seeds_of_different_runs_are_no_policy(data: Data, tmp_path: Path) -> None:

@@ -1,0 +1,167 @@
+"""Whether a calibrated simulator foretells which policy does best on the robot.
+
+    python benchmarks/sim2real.py --work /tmp/study --target-steps 1000 --seeds 0 1 2 3 4 5 6 7 --label main \
+        --arms source_only target_only none tabb dynamics shuffled calibrated_mix calibrated_tabb
+    python benchmarks/selection.py --work /tmp/study --target-steps 1000
+
+Takes runs, their scores on the twin and calibrations that `benchmarks/sim2real.py` left in --work, where nothing is
+written, and foretells what each run does, in its own seed's calibrated simulator (of the same robot time as its target
+data), as `landbridge export --calibration` does. One of a seed's runs is then chosen, of those that never saw a
+calibrated simulator and of all: by what is foretold, by what the nominal simulator says, by chance, and by the twin
+itself, which is as well as can be. Writes `results/selection_<robot>.json` and `.md`, with `_<rung>` if that is not
+`severe`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from rich.progress import track
+from scipy.stats import spearmanr
+from sim2real import ARMS, RESULTS, Study, scores_file
+
+from landbridge.episode import commit
+from landbridge.robot import load_robot
+from landbridge.simulation.calibrated import choose_scenario
+from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
+from landbridge.training.evaluate import resolve
+from landbridge.training.selection import Foretold, foretell
+from landbridge.training.statistics import bootstrap, paired_difference
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to choose from.
+
+    Attributes:
+        work: Folder of a study; only read.
+        robot: Robot that ships with landbridge.
+        rung: Scenario that the twin stands in.
+        target_steps: Robot transitions of the study.
+        seeds: Its seeds.
+        arms: Its ways to a policy.
+    """
+
+    work: Path
+    robot: str = "furuta"
+    rung: str = "severe"
+    target_steps: int = 1_000
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)
+    arms: tuple[str, ...] = (
+        "source_only", "target_only", "none", "tabb", "dynamics", "shuffled", "calibrated_mix", "calibrated_tabb",
+    )  # fmt: skip
+
+
+def main(options: Options) -> None:
+    """Foretell, choose, print and write."""
+    study, robot = Study(options.work, options.robot, options.rung, target_steps=options.target_steps), options.robot
+    places = [place for place in study.places if place.engine == "bullet"]
+    success = np.array(  # (places, seeds, arms, episodes) on the twin
+        [
+            [[np.load(scores_file(study, seed, arm, place))[0] for arm in options.arms] for seed in options.seeds]
+            for place in places
+        ]
+    )
+    torch.set_num_threads(1)  # two would wait for each other on a busy machine
+    nominal = load_scenario(load_robot(robot), NOMINAL)
+    said: dict[str, list[list[Foretold]]] = {"calibrated": [], "nominal": []}
+    for seed in track(options.seeds, "foretell"):
+        calibrated = choose_scenario(load_robot(robot), NOMINAL, study.folder(seed) / "calibration.yaml")
+        for name, simulator in (("calibrated", calibrated), ("nominal", nominal)):
+            said[name].append([_foretell(study, seed, arm, simulator) for arm in options.arms])
+    groups = {
+        "nominal logs": [i for i, arm in enumerate(options.arms) if ARMS[arm].source == "source"],
+        "all": [*range(len(options.arms))],
+    }
+    result = {
+        "commit": commit(),
+        "options": {key: value for key, value in vars(options).items() if key != "work"},
+        "exactness": {
+            name: [
+                _exactness(np.array([[f.by_start[i] for f in row] for row in rows]), success[i].mean(-1))
+                for i in range(len(places))
+            ]
+            for name, rows in said.items()
+        },
+        "chosen": {name: _chosen(success[:, :, group], said, group) for name, group in groups.items()},
+        "places": [str(place) for place in places],
+        "found_by_seed": success.mean(-1).tolist(),
+        "foretold_by_seed": {name: [[f.by_start for f in row] for row in rows] for name, rows in said.items()},
+    }
+    name = f"selection_{robot}" + ("" if options.rung == "severe" else f"_{options.rung}")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / f"{name}.md").write_text(text := _markdown(options, result))
+    print(text)
+
+
+def _foretell(study: Study, seed: int, arm: str, simulator: Scenario) -> Foretold:
+    robot = load_robot(study.robot)
+    return foretell(resolve(str(study.folder(seed) / "runs" / arm), robot), robot, simulator)
+
+
+def _exactness(foretold: Floats, found: Floats) -> dict[str, float]:
+    """Of success (seeds, arms), foretold and on the twin: mean error, and Spearman's rank correlation over all."""
+    rank = spearmanr(foretold.ravel(), found.ravel()).statistic
+    return {"error": float(np.abs(foretold - found).mean()), "rank_correlation": float(rank)}
+
+
+def _chosen(success: Floats, said: dict[str, list[list[Foretold]]], group: list[int]) -> list[dict[str, Any]]:
+    """Per place the success (places, seeds, arms, episodes) of the runs that are chosen, by how they are."""
+    seeds = np.arange(success.shape[1])
+    of = {
+        f"{name} simulator": success[:, seeds, [max(range(len(group)), key=lambda i: row[group[i]]) for row in rows]]
+        for name, rows in said.items()
+    }
+    twin = success.mean((0, 3)).argmax(1)
+    of |= {"chance": success.mean(2), "the twin itself": success[:, seeds, twin]}
+    return [
+        {
+            how: {
+                "success": float(chosen[i].mean()),
+                "interval": bootstrap(chosen[i]),
+                "less_chance": paired_difference(chosen[i], of["chance"][i]),
+                "by_seed": chosen[i].mean(-1).tolist(),
+            }
+            for how, chosen in of.items()
+        }
+        for i in range(len(success))
+    ]
+
+
+def _markdown(options: Options, result: dict[str, Any]) -> str:
+    lines = [
+        f"Success on the twin of `{options.robot}` in `{options.rung}` of one of {len(options.arms)} policies per "
+        f"recording of {options.target_steps} transitions, {len(options.seeds)} recordings, by who chooses it: mean, "
+        "95 % interval over recordings and episodes, paired difference to the mean of the policies.",
+        "",
+        f"| of | chosen by | {' | '.join(f'{place} | less chance' for place in result['places'])} |",
+        "|---|---|" + "---|---|" * len(result["places"]),
+    ]
+    for group, by_place in result["chosen"].items():
+        for how in by_place[0]:
+            cells = [group, how]
+            for found in by_place:
+                row = found[how]
+                cells.append("{:.2f} ({:.2f} .. {:.2f})".format(row["success"], *row["interval"]))
+                cells.append("" if how == "chance" else "{:+.2f} ({:+.2f} .. {:+.2f})".format(*row["less_chance"]))
+            lines.append(f"| {' | '.join(cells)} |")
+    lines.append("")
+    for name, of in result["exactness"].items():
+        for place, row in zip(result["places"], of, strict=True):
+            line = f"What the {name} simulator says of {place}: off by {row['error']:.3f} on average, "
+            lines.append(line + f"rank correlation {row['rank_correlation']:.2f}.")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
