@@ -28,6 +28,7 @@ from scipy.stats import spearmanr
 from sim2real import ARMS, RESULTS, Study, scores_file
 
 from landbridge.episode import commit
+from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge.simulation.calibrated import choose_scenario
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
@@ -65,6 +66,9 @@ def main(options: Options) -> None:
     """Foretell, choose, print and write."""
     study, robot = Study(options.work, options.robot, options.rung, target_steps=options.target_steps), options.robot
     places = [place for place in study.places if place.engine == "bullet"]
+    files = [scores_file(study, seed, arm, p) for p in places for seed in options.seeds for arm in options.arms]
+    if missing := [file for file in files if not file.is_file()]:
+        raise InputError(missing[0], "not there", "run benchmarks/sim2real.py with these seeds and arms first")
     success = np.array(  # (places, seeds, arms, episodes) on the twin
         [
             [[np.load(scores_file(study, seed, arm, place))[0] for arm in options.arms] for seed in options.seeds]
