@@ -180,9 +180,10 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             return now  # old data under a new stamp would pass for fresh
         self._taken = taken
         self._stamp = time.time_ns() - round((now - taken) * 1e9)
-        self.guard.measure(self._stamp, taken, position, velocity, self._measure_base())
+        tilt = self._measure_base()
         topics.joint_message_again(self._measurement, self._stamp, position=position, velocity=velocity)
-        self._joint_states.publish(self._measurement)
+        self._joint_states.publish(self._measurement)  # the guard judges it while the controller answers
+        self.guard.measure(self._stamp, taken, position, velocity, tilt)
         return now
 
     def _measure_base(self) -> float:
