@@ -232,7 +232,7 @@ def test_a_second_bridge_is_a_fault_and_so_is_one_in_the_place_of_the_first(rig:
     rig.operator.call("/monitor/arm")
     rig.operator.wait(lambda: rig.operator.state is State.ARMED, 5)
     with Processes([rig.specs["bridge"]]):
-        rig.await_fault("bridge_replaced")
+        rig.await_fault("bridge_replaced", START_TIMEOUT)
         rig.strike("bridge", signal.SIGKILL)
         rig.strike("policy", signal.SIGCONT)
         rig.reset()
