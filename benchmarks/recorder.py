@@ -16,13 +16,14 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import rclpy
 import tyro
-from mcap.exceptions import McapError
+from mcap.exceptions import EndOfFile
 from mcap.records import Message
 from mcap.stream_reader import StreamReader
 from rclpy.executors import SingleThreadedExecutor
@@ -94,16 +95,13 @@ def run(sinks: dict[str, str], seconds: float, rate: float, kill: bool = False) 
 def recorded(bag: Path) -> tuple[Counter[str], int]:
     """Messages by topic, and when [ns] the newest was received; up to the cut, if there is one."""
     counts, names, newest = Counter[str](), dict[int, str](), 0
-    with (bag / f"{bag.name}_0.mcap").open("rb") as stream:
-        try:
-            for record in StreamReader(stream).records:
-                if hasattr(record, "topic"):
-                    names[record.id] = record.topic
-                elif isinstance(record, Message):
-                    counts[names[record.channel_id]] += 1
-                    newest = max(newest, record.log_time)
-        except McapError:
-            pass  # the file ends in the middle of a record
+    with (bag / f"{bag.name}_0.mcap").open("rb") as stream, suppress(EndOfFile):
+        for record in StreamReader(stream).records:
+            if hasattr(record, "topic"):
+                names[record.id] = record.topic
+            elif isinstance(record, Message):
+                counts[names[record.channel_id]] += 1
+                newest = max(newest, record.log_time)
     return counts, newest
 
 

@@ -139,8 +139,10 @@ def load_policy(
 
     Raises:
         InputError: The graph is not one landbridge exports, golden vectors differ by more than the stated tolerance or
-            cannot tell, the provider fell back and `strict` is set, or an engine was not accepted here.
+            cannot tell, no provider bears that name, it fell back and `strict` is set, or an engine was not accepted
+            here.
     """
+    _require_known(providers)
     require_offered(providers[0], precision)
     where, sizes = bundle.path / "policy.onnx", _sizes(bundle.manifest)
     if providers[0] == NATIVE:
@@ -168,6 +170,13 @@ def load_policy(
     if isinstance(policy.graph, Calibrated):
         policy.graph.outside = 0  # of the robot's observations
     return policy
+
+
+def _require_known(providers: Sequence[str]) -> None:
+    """A misspelt name is no provider that this machine lacks, and falls back to nothing."""
+    known = (NATIVE, *ort.get_all_providers())
+    if unknown := [name for name in providers if name not in known]:
+        raise InputError("provider", f"there is no {unknown[0]!r}", f"name one of {', '.join(known)}")
 
 
 def key_of(bundle: Bundle, precision: Precision, provider: str) -> EngineKey:

@@ -132,8 +132,8 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 def _warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning to a user, as a line; one to a programmer also says where."""
-    where = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
+    """A warning to a user, of whatever kind, as a line; one to a programmer also says where."""
+    where = "" if issubclass(category, UserWarning) else f"{filename}:{lineno}: {category.__name__}: "
     return f"landbridge: warning: {where}{message}\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -54,6 +55,12 @@ def require_seed(*seeds: int) -> None:
     """Raise InputError if a seed is negative: numpy takes none that is."""
     if negative := [seed for seed in seeds if seed < 0]:
         raise InputError("--seed", f"is {negative[0]}", "give 0 or more")
+
+
+def require_positive(option: str, value: float) -> None:
+    """Raise InputError unless `value`, of a command's `option`, is finite and above 0."""
+    if not 0 < value < math.inf:
+        raise InputError(option, f"is {value:g}", "ask for more than 0")
 
 
 def validated(model: type[Model], plain: Any, path: Path, remedy: str) -> Model:

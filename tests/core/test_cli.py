@@ -14,6 +14,7 @@ import pytest
 
 from landbridge import __version__, doctor
 from landbridge.cli import COMMANDS, _function, main
+from landbridge.deploy.graph import ProviderFallbackWarning
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,16 +83,18 @@ def test_whatever_ends_a_command_lets_it_end_in_order(number: int, monkeypatch: 
         signal.signal(number, before)
 
 
-def test_a_warning_is_one_line_without_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warning_to_a_user_is_one_line_without_code(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
 
     def warned() -> None:
-        shown.append(warnings.formatwarning("few rows", UserWarning, "a.py", 7))
+        for category in (UserWarning, ProviderFallbackWarning, DeprecationWarning):
+            shown.append(warnings.formatwarning("few rows", category, "a.py", 7))
 
     monkeypatch.setattr("landbridge.doctor.doctor", warned)
     before = warnings.formatwarning
     assert main(["doctor"]) == 0
-    assert shown == ["landbridge: warning: few rows\n"]
+    told = "landbridge: warning: few rows\n"
+    assert shown == [told, told, "landbridge: warning: a.py:7: DeprecationWarning: few rows\n"]
     assert warnings.formatwarning is before
 
 

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from untrained import write_untrained
 
 from landbridge.bundle import npz, read_bundle
+from landbridge.cli import main
 from landbridge.deploy.graph import ProviderFallbackWarning
 from landbridge.deploy.runtime import load_policy
 from landbridge.deploy.verify import verify
@@ -131,10 +133,23 @@ def test_another_robot_is_refused(tmp_path: Path, linear_bundle: MakeBundle) -> 
 
 def test_a_provider_that_falls_back_says_so_or_is_refused(tmp_path: Path, linear_bundle: MakeBundle) -> None:
     bundle = read_bundle(linear_bundle(tmp_path / "b", WEIGHT))
-    with pytest.warns(ProviderFallbackWarning, match="asked for NoSuchProvider, running on CPU"):
-        assert load_policy(bundle, ("NoSuchProvider",)).provider == "CPUExecutionProvider"
-    with pytest.raises(InputError, match="asked for NoSuchProvider"):
-        load_policy(bundle, ("NoSuchProvider",), strict=True)
+    absent = next(name for name in ort.get_all_providers() if name not in ort.get_available_providers())
+    with pytest.warns(ProviderFallbackWarning, match=f"asked for {absent}, running on CPU"):
+        assert load_policy(bundle, (absent,)).provider == "CPUExecutionProvider"
+    with pytest.raises(InputError, match=f"asked for {absent}"):
+        load_policy(bundle, (absent,), strict=True)
+
+
+@pytest.mark.parametrize("arguments", [["verify"], ["verify", "--strict"], ["bench"]])
+def test_a_provider_that_there_is_nowhere_is_refused(
+    tmp_path: Path, linear_bundle: MakeBundle, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    option = "--providers" if arguments == ["bench"] else "--provider"
+    bundle = linear_bundle(tmp_path / "b", WEIGHT)
+    assert main([*arguments, str(bundle), option, "CPUExecutionProvidor"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "provider: there is no 'CPUExecutionProvidor'. name one of tensorrt, " in said
+    assert "CPUExecutionProvider" in said
 
 
 def test_verify_reports_figures(tmp_path: Path, linear_bundle: MakeBundle) -> None:

@@ -135,8 +135,8 @@ class Rig:
     def is_reset(self) -> bool:
         return self.operator.accepted("/monitor/reset")
 
-    def await_fault(self, reason: str) -> None:
-        self.operator.wait(lambda: self.operator.state is State.FAULT, 5)
+    def await_fault(self, reason: str, seconds: float = 5) -> None:
+        self.operator.wait(lambda: self.operator.state is State.FAULT, seconds)
         assert self.operator.reason == reason
 
     def await_silence(self) -> tuple[int, float]:

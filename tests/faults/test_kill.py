@@ -15,7 +15,7 @@ import psutil
 import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from mcap.exceptions import McapError
+from mcap.exceptions import EndOfFile
 from mcap.stream_reader import StreamReader
 
 from landbridge.deploy.supervisor import State
@@ -67,12 +67,9 @@ def test_the_recorder_dies_and_control_does_not_notice(rig: Rig) -> None:
     assert rig.operator.state is State.ACTIVE
     assert not (rig.bag / "metadata.yaml").exists()
     newest = 0
-    with (rig.bag / "bag_0.mcap").open("rb") as stream:
-        try:
-            for record in StreamReader(stream).records:
-                newest = max(newest, getattr(record, "log_time", 0))
-        except McapError:
-            pass  # the file ends in the middle of a record
+    with (rig.bag / "bag_0.mcap").open("rb") as stream, suppress(EndOfFile):  # it was cut
+        for record in StreamReader(stream).records:
+            newest = max(newest, getattr(record, "log_time", 0))
     lost = (struck - newest) / 1e6
     print(f"recorder SIGKILL: last {lost:.0f} ms lost")
     assert newest > 0
@@ -235,7 +232,7 @@ def test_a_second_bridge_is_a_fault_and_so_is_one_in_the_place_of_the_first(rig:
     rig.operator.call("/monitor/arm")
     rig.operator.wait(lambda: rig.operator.state is State.ARMED, 5)
     with Processes([rig.specs["bridge"]]):
-        rig.await_fault("bridge_replaced")
+        rig.await_fault("bridge_replaced", START_TIMEOUT)
         rig.strike("bridge", signal.SIGKILL)
         rig.strike("policy", signal.SIGCONT)
         rig.reset()

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
+from landbridge.cli import main
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge_nodes import bringup
@@ -250,3 +251,21 @@ def test_a_bring_up_goes_on_without_its_recorder_and_says_so_twice(
         os.waitid(os.P_PID, processes.pid("recorder"), os.WEXITED | os.WNOWAIT)
         with pytest.raises(InputError, match="node recorder: ended with code -9"):
             processes.check()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["up", "deploy", "--bundle", "none", "--episodes", "-1"], "--episodes: is -1. ask for 1 or more"),
+        (["record", "--out", "none", "--seconds", "0"], "--seconds: is 0. ask for more than 0"),
+        (["record", "--out", "none", "--seconds", "nan"], "--seconds: is nan. ask for more than 0"),
+        (["state", "--seconds", "-1"], "--seconds: is -1. ask for more than 0"),
+        (["state", "--seconds", "nan"], "--seconds: is nan. ask for more than 0"),
+    ],
+)
+def test_a_length_that_is_none_is_refused(
+    arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not taken for a run of nothing, whose figures would be `nan`."""
+    assert main(arguments) == 2
+    assert problem in " ".join(capsys.readouterr().err.split())

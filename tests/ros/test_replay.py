@@ -207,7 +207,9 @@ def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
         replay(LOG, tmp_path / "faster")
     with pytest.raises(InputError, match=r"holds 0 \.mcap files"):
         replay(tmp_path, BUNDLE)
-    with pytest.raises(InputError, match="asked for NoSuchProvider"):
+    with pytest.raises(InputError, match="provider: there is no 'NoSuchProvider'"):
         replay(LOG, BUNDLE, provider="NoSuchProvider")
     with pytest.raises(InputError, match="precision: is int8 on CPUExecutionProvider"):
         replay(LOG, BUNDLE, precision="int8")
+    with pytest.raises(InputError, match=r"--show: is -1\. give 0 or more"):
+        replay(LOG, BUNDLE, show=-1)

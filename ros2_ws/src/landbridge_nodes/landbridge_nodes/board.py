@@ -11,18 +11,19 @@ from rclpy.node import Node
 from landbridge.deploy.hil.command import PRIORITY
 from landbridge.deploy.hil.emulator import Emulator
 from landbridge.robot import load_robot
+from landbridge_nodes.parameters import LINK, ROBOT, SCENARIO, SEED, declare
 from landbridge_nodes.process import run
 
+PARAMETERS = (ROBOT, SCENARIO, SEED, LINK)
 POLL_SECONDS = 0.001  # of the firmware's main loop, at most
 
 
 class BoardNode(Node):  # type: ignore[misc]
-    """Node `board`. Parameters: robot; scenario and seed of the plant behind it; link, where its port is found."""
+    """Node `board`."""
 
     def __init__(self) -> None:
         super().__init__("board")
-        defaults = {"robot": "furuta", "scenario": "none", "seed": 0, "link": "/tmp/landbridge-board"}
-        read = {name: self.declare_parameter(name, default).value for name, default in defaults.items()}
+        read = declare(self, PARAMETERS)
         self._emulator = Emulator(load_robot(read["robot"]), read["scenario"], read["seed"], Path(read["link"]))
         self.create_timer(POLL_SECONDS, self._emulator.poll, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.get_logger().info(f"on {read['link']}")

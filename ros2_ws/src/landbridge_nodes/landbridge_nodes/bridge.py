@@ -34,8 +34,10 @@ from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
 from landbridge_nodes.bridge_report import BridgeReport, News
+from landbridge_nodes.parameters import HARDWARE, PORT, ROBOT, SCENARIO, SEED, declare
 from landbridge_nodes.process import BRIDGE_PRIORITY, PARK_SECONDS, run
 
+PARAMETERS = (ROBOT, HARDWARE, PORT, SCENARIO, SEED)
 DIAGNOSTICS_PERIOD = 1.0  # s
 PARKABLE = (State.STANDBY, *COMMANDED, State.PARK)  # out of any other state motion needs a reset first
 SETTLING = (State.PARK, *STOPS)  # states in which the monitor waits for the robot to come to rest
@@ -43,23 +45,11 @@ MOVABLE = (State.UNCONFIGURED, State.STANDBY, State.FAULT, State.ESTOP)  # state
 
 
 class Bridge(LifecycleNode):  # type: ignore[misc]
-    """Lifecycle node `bridge`.
-
-    Parameters: robot; hardware and port, "" for what robot.yaml says; scenario and seed of the twin.
-    """
+    """Lifecycle node `bridge`."""
 
     def __init__(self) -> None:
         super().__init__("bridge")
-        read = {
-            name: self.declare_parameter(name, default).value
-            for name, default in (
-                ("robot", "furuta"),
-                ("hardware", ""),
-                ("port", ""),
-                ("scenario", "none"),
-                ("seed", 0),
-            )
-        }
+        read = declare(self, PARAMETERS)
         self.robot = load_robot(read["robot"])
         self.spec = self.robot.spec
         self.guard = Guard(self.spec)
@@ -190,9 +180,10 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             return now  # old data under a new stamp would pass for fresh
         self._taken = taken
         self._stamp = time.time_ns() - round((now - taken) * 1e9)
-        self.guard.measure(self._stamp, taken, position, velocity, self._measure_base())
+        tilt = self._measure_base()
         topics.joint_message_again(self._measurement, self._stamp, position=position, velocity=velocity)
-        self._joint_states.publish(self._measurement)
+        self._joint_states.publish(self._measurement)  # the guard judges it while the controller answers
+        self.guard.measure(self._stamp, taken, position, velocity, tilt)
         return now
 
     def _measure_base(self) -> float:

@@ -13,10 +13,26 @@ from landbridge.deploy.hardware import choose_hardware
 from landbridge.hardware_spec import TwinHardware
 from landbridge.robot import load_robot
 from landbridge.spec import require_seed
+from landbridge_nodes.parameters import (
+    BLACK_BOX,
+    BLACK_BOX_SECONDS,
+    BOARD_LINK,
+    BUNDLE,
+    COMPENSATE,
+    EXCITATION,
+    HARDWARE,
+    LINK,
+    OUT,
+    PORT,
+    REQUIRE_SIGNATURE,
+    ROBOT,
+    SCENARIO,
+    SEED,
+    Parameter,
+)
 from landbridge_nodes.process import ENCLAVES
 
 PACKAGE = "landbridge_nodes"
-BOARD_LINK = "/tmp/landbridge-board"
 
 
 @dataclass(frozen=True)
@@ -40,19 +56,6 @@ class NodeSpec:
     def enclave(self) -> str:
         """Where SROS2 finds the keys of the process, and what these permit it: `deploy/security/policy.xml`."""
         return f"{ENCLAVES}/{self.name}"
-
-
-@dataclass(frozen=True)
-class Argument:
-    """One argument of a bring-up; a default of None makes it required."""
-
-    name: str
-    default: str | int | None
-    description: str
-
-    def read(self, text: str) -> str | int:
-        """The value of a text from `ros2 launch`."""
-        return int(text) if isinstance(self.default, int) else text
 
 
 def record(
@@ -144,55 +147,14 @@ def twin(robot: str, scenario: str, seed: int) -> list[NodeSpec]:
     return [_bridge(robot, scenario, seed, "twin", ""), _monitor(robot, "policy")]
 
 
-ROBOT = Argument("robot", "furuta", "robot that ships with landbridge, or folder of one")
-SCENARIO = Argument("scenario", "severe", "rung of the robot's scenarios.yaml (twin)")
-SEED = Argument("seed", 0, "of start states, noise and behaviour")
-BUNDLE = (
-    Argument("bundle", None, "bundle to run"),
-    Argument("out", "", "bag folder to write"),
-    Argument("require_signature", "", "public key that must have signed the bundle"),
-    Argument("compensate", "", "calibration.yaml by which the policy's commands are compensated"),
-)
-HARDWARE = (
-    Argument("hardware", "", "twin, mcu, dynamixel or feetech, in place of the robot's own line"),
-    Argument("port", "", "serial port, in place of the robot's own"),
-)
+TWIN = (ROBOT, SCENARIO.by_default("severe"), SEED)
+RUNNING = (*TWIN, BUNDLE.by_default(None), OUT, REQUIRE_SIGNATURE, COMPENSATE)
 
-MODES: dict[str, tuple[Callable[..., list[NodeSpec]], Sequence[Argument]]] = {
-    "record": (
-        record,
-        (
-            ROBOT,
-            SCENARIO,
-            SEED,
-            Argument("out", None, "bag folder to write"),
-            Argument("excitation", "", "file of `landbridge calibrate excite`, in place of the robot's behaviour"),
-            *HARDWARE,
-        ),
-    ),
-    "deploy": (
-        deploy,
-        (
-            ROBOT,
-            SCENARIO,
-            SEED,
-            *BUNDLE,
-            *HARDWARE,
-            Argument("black_box", "", "folder for a bag of the last seconds before every fault"),
-            Argument("black_box_seconds", 30, "that such a bag reaches back"),
-        ),
-    ),
-    "hil": (
-        hil,
-        (
-            ROBOT,
-            SCENARIO,
-            SEED,
-            *BUNDLE,
-            Argument("link", BOARD_LINK, "where to put the emulated board's port"),
-        ),
-    ),
-    "twin": (twin, (ROBOT, SCENARIO, SEED)),
+MODES: dict[str, tuple[Callable[..., list[NodeSpec]], Sequence[Parameter]]] = {
+    "record": (record, (*TWIN, OUT.by_default(None), EXCITATION, HARDWARE, PORT)),
+    "deploy": (deploy, (*RUNNING, HARDWARE, PORT, BLACK_BOX, BLACK_BOX_SECONDS)),
+    "hil": (hil, (*RUNNING, LINK)),
+    "twin": (twin, TWIN),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from landbridge.robot import load_robot
 from landbridge.simulation.compensation import Compensation
 from landbridge_nodes import topics
 from landbridge_nodes.base import read_base
+from landbridge_nodes.parameters import Parameter, declare
 
 PENDING = 4  # measurements that may be incomplete at a time: their parts come on topics that do not wait for each other
 
@@ -28,14 +30,19 @@ class Controller(LifecycleNode):  # type: ignore[misc]
     before never reached the motors, and its gait clock counts the measurements answered since then. A controller that
     cannot answer falls silent until it is activated again; the bridge stops the robot meanwhile.
 
+    Args:
+        parameters: Of the node; the robot is one of them.
+
     Attributes:
+        told: Their values, by name.
         fault: Why it fell silent; "" while it answers.
         compensation: By what commands are changed before they are sent, the actions left as they are; None by nothing.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, parameters: Sequence[Parameter]) -> None:
         super().__init__(name)
-        self.robot = load_robot(self.declare_parameter("robot", "furuta").value)
+        self.told = declare(self, parameters)
+        self.robot = load_robot(self.told["robot"])
         self.spec = self.robot.spec
         self.observer = Observer(self.spec)
         self._history = self.observer.initial_history(1)

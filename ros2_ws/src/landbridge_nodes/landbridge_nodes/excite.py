@@ -12,13 +12,15 @@ from landbridge.errors import InputError
 from landbridge.simulation.behaviour import Behaviour, Policy, load_behaviours
 from landbridge.simulation.excitation import behaviour_of, read_excitation
 from landbridge_nodes.controller import Controller
+from landbridge_nodes.parameters import EXCITATION, ROBOT, SEED
 from landbridge_nodes.process import CONTROLLER_PRIORITY, run
 
+PARAMETERS = (ROBOT, SEED, EXCITATION)
 BEHAVIOUR = "excite"
 
 
 class ExciteNode(Controller):
-    """Lifecycle node `excite`. Parameters: robot; seed; excitation, a file of `landbridge calibrate excite`.
+    """Lifecycle node `excite`.
 
     Each episode draws a new variant of the behaviour; a designed motion begins with each.
 
@@ -27,9 +29,9 @@ class ExciteNode(Controller):
     """
 
     def __init__(self) -> None:
-        super().__init__("excite")
-        self._make = self._made(self.declare_parameter("excitation", "").value)
-        self._rng = np.random.default_rng(self.declare_parameter("seed", 0).value)
+        super().__init__("excite", PARAMETERS)
+        self._make = self._made(self.told["excitation"])
+        self._rng = np.random.default_rng(self.told["seed"])
         self.begin()
 
     def _made(self, excitation: str) -> Behaviour:

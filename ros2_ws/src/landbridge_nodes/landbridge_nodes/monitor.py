@@ -31,8 +31,10 @@ from landbridge.deploy.verdict import Reason
 from landbridge.robot import load_robot
 from landbridge_nodes import topics
 from landbridge_nodes.neighbours import NAMELESS
+from landbridge_nodes.parameters import CONTROLLER, ROBOT, declare
 from landbridge_nodes.process import LOOP_SECONDS, MONITOR_PRIORITY, PARK_SECONDS, run
 
+PARAMETERS = (ROBOT, CONTROLLER)
 HEARTBEAT_PERIOD = 0.04  # s
 REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is made again: it may have been lost
 DISCOVERY_SECONDS = 1.0  # that it may take; who never gets a name is no node of ours
@@ -121,14 +123,15 @@ class Managed:
 
 
 class Monitor(Node):  # type: ignore[misc]
-    """Node `monitor`. Parameters: robot, controller (name of the lifecycle node that commands: policy or excite)."""
+    """Node `monitor`."""
 
     def __init__(self) -> None:
         super().__init__("monitor")
-        spec = load_robot(self.declare_parameter("robot", "furuta").value).spec
+        read = declare(self, PARAMETERS)
+        spec = load_robot(read["robot"]).spec
         self.supervisor = Supervisor(spec)
         self._bridge = Managed(self, "bridge")
-        self._commander = self.declare_parameter("controller", "policy").value
+        self._commander = read["controller"]
         self._controller = Managed(self, self._commander)
         self._nameless_since = math.inf  # since when there is a publisher of commands without a name [s, monotonic]
         self._alive = 0  # publishers of commands whose liveliness has not run out

@@ -11,23 +11,19 @@ from rclpy.clock import Clock, ClockType
 
 from landbridge.bundle import read_bundle
 from landbridge.deploy.drift import Written, watch_of
-from landbridge.deploy.graph import CPU
 from landbridge.deploy.runtime import load_policy
 from landbridge.simulation.compensation import load_compensation, require_nominal
 from landbridge_nodes import topics
 from landbridge_nodes.controller import Controller
+from landbridge_nodes.parameters import BUNDLE, COMPENSATE, PRECISION, PROVIDER, REQUIRE_SIGNATURE, ROBOT, STRICT
 from landbridge_nodes.process import CONTROLLER_PRIORITY, run
 
+PARAMETERS = (ROBOT, BUNDLE, REQUIRE_SIGNATURE, PROVIDER, PRECISION, STRICT, COMPENSATE)
 DIAGNOSTICS_PERIOD = 1.0  # s
 
 
 class PolicyNode(Controller):
     """Lifecycle node `policy`.
-
-    Parameters: robot, bundle, require_signature (public key that must have signed the bundle; "" asks for none),
-    provider (of onnxruntime, or `tensorrt`), precision (fp32, or fp16 or int8 for an engine accepted on this machine),
-    strict (refuse a provider that falls back), compensate (calibration of the robot, by which commands are compensated;
-    "" compensates nothing).
 
     Raises:
         InputError: The bundle is broken, not signed as required, is for another robot, or does not reproduce its golden
@@ -35,20 +31,16 @@ class PolicyNode(Controller):
     """
 
     def __init__(self) -> None:
-        super().__init__("policy")
-        bundle = read_bundle(Path(self.declare_parameter("bundle", "").value))
-        if public_key := self.declare_parameter("require_signature", "").value:
+        super().__init__("policy", PARAMETERS)
+        bundle = read_bundle(Path(self.told["bundle"]))
+        if public_key := self.told["require_signature"]:
             from landbridge.signature import require_signature  # only now: it imports the command line's parser
 
             require_signature(bundle, Path(public_key))
         bundle.require_robot(self.spec)
-        provider, strict, precision = (
-            self.declare_parameter(name, default).value
-            for name, default in (("provider", CPU), ("strict", False), ("precision", "fp32"))
-        )
-        self._policy = load_policy(bundle, (provider,), strict, precision)
+        self._policy = load_policy(bundle, (self.told["provider"],), self.told["strict"], self.told["precision"])
         self._digest, self._watch = bundle.digest, watch_of(bundle)
-        if calibration := self.declare_parameter("compensate", "").value:
+        if calibration := self.told["compensate"]:
             require_nominal(bundle.path, bundle.manifest.provenance)
             self.compensation = load_compensation(Path(calibration), self.robot)
         self._written = Written(self.observer)

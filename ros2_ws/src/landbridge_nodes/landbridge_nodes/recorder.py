@@ -25,34 +25,31 @@ from landbridge.simulation.calibrated import digest_of
 from landbridge_nodes import topics
 from landbridge_nodes.bag import Bag
 from landbridge_nodes.black_box import BlackBox
+from landbridge_nodes.parameters import (
+    BLACK_BOX,
+    BLACK_BOX_SECONDS,
+    BUNDLE,
+    COMPENSATE,
+    CONTROLLER,
+    OUT,
+    ROBOT,
+    SCENARIO,
+    declare,
+)
 from landbridge_nodes.process import run
 
+NOTED = (SCENARIO.by_default("real"), CONTROLLER.by_default(""), BUNDLE, COMPENSATE)
+PARAMETERS = (ROBOT, OUT, BLACK_BOX, BLACK_BOX_SECONDS, *NOTED)
 FLUSH_PERIOD = 0.2  # s
 DIAGNOSTICS_PERIOD = 1.0  # s
 
 
 class Recorder(Node):  # type: ignore[misc]
-    """Node `recorder`.
-
-    Parameters: robot; out (the new bag folder), black_box (folder for a bag per fault) or both; black_box_seconds (that
-    such a bag reaches back); noted in the bags: scenario, controller, bundle and compensate (files: their digests).
-    """
+    """Node `recorder`: into `out`, `black_box` or both; what else it is told is noted in the bags, files as digests."""
 
     def __init__(self) -> None:
         super().__init__("recorder")
-        read = {
-            name: self.declare_parameter(name, default).value
-            for name, default in (
-                ("robot", "furuta"),
-                ("out", ""),
-                ("black_box", ""),
-                ("black_box_seconds", 30),
-                ("scenario", "real"),
-                ("controller", ""),
-                ("bundle", ""),
-                ("compensate", ""),
-            )
-        }
+        read = declare(self, PARAMETERS)
         spec = load_robot(read["robot"]).spec
         about, self._topics = _about(spec, read), topics.every(spec)
         self._sinks: list[Bag | BlackBox] = [Bag(Path(read["out"]), about, self._topics)] if read["out"] else []

@@ -79,6 +79,8 @@ def replay(
         robot: Robot that ships with landbridge, or folder of one, whose calibration that is; by default the bundle's,
             by its name.
     """
+    if show < 0:
+        raise InputError("--show", f"is {show}", "give 0 or more")
     read, reader = read_bundle(bundle), BagReader(bag)
     require_robot(bag, reader.about, read.robot)
     if (controller := reader.about["controller"]) != "policy":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from landbridge.spec import require_positive
 from landbridge_nodes.process import OPERATOR, require_one_ros
 from landbridge_nodes.transport import stay_on_this_machine
 
@@ -17,6 +18,7 @@ def state(seconds: float = 5.0) -> dict[str, Any]:
     Args:
         seconds: To listen at most.
     """
+    require_positive("--seconds", seconds)
     require_one_ros()
     stay_on_this_machine()
     import rclpy

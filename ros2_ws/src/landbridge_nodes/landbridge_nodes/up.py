@@ -15,6 +15,7 @@ from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, TwinHardware
 from landbridge.robot import Robot, load_robot
 from landbridge.signature import require_signature as check_signature
+from landbridge.spec import require_positive
 from landbridge_nodes import bringup
 from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.process import require_one_ros
@@ -52,6 +53,7 @@ def record(
         hardware: twin, mcu, dynamixel or feetech, in place of the robot's own line.
         port: Serial port, in place of the robot's own; one alone asks for mcu.
     """
+    require_positive("--seconds", seconds)
     with _listening() as neighbours:
         loaded, on_twin = _check(robot, scenario, hardware, port)
         _require_new(out)
@@ -112,6 +114,8 @@ def up(
     given = {**paths, "episodes": episodes, "hardware": hardware, "port": port}
     if useless := [f"--{name}" for name, value in given.items() if value and name not in TAKEN[mode]]:
         raise InputError(f"up {mode}", f"takes no {' or '.join(useless)}", "leave that out, or use `up deploy`")
+    if episodes < 0:
+        raise InputError("--episodes", f"is {episodes}", "ask for 1 or more, or 0 to stay up and arm by hand")
     with _listening() as neighbours:
         loaded, on_twin = _check(robot, scenario, hardware if mode == "deploy" else "twin", port)
         if mode == "twin":
@@ -120,8 +124,7 @@ def up(
             _check_bundle(bundle, loaded, require_signature, compensate)
             if record is not None:
                 _require_new(record)
-            if black_box_seconds <= 0:
-                raise InputError("--black-box-seconds", f"is {black_box_seconds}", "ask for more than 0")
+            require_positive("--black-box-seconds", black_box_seconds)
             policy, out, key, box, file = ("" if path is None else str(path.resolve()) for path in paths.values())
             loading = _name(robot), scenario, seed, policy, out, key
             if mode == "hil":
