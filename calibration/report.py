@@ -117,7 +117,8 @@ def _friction(rows: list[dict[str, Any]]) -> list[str]:
     return [
         "<h2>Friction models</h2>",
         table(rows),
-        "<p>A Stribeck curve stays where it predicts windows that were not fitted better (gain, in log likelihood).",
+        "<p>A Stribeck curve, or friction by a share of the drive's effort (load), stays where it predicts windows "
+        "that were not fitted better (gain, in log likelihood).",
     ]
 
 

@@ -52,9 +52,9 @@ def test_friction_formula_by_hand() -> None:
     )
     v = 0.5
     expected = -(0.1 + 0.05 / math.e) * math.tanh(v / SMOOTHING_SPEED) - 0.02 * v
-    assert friction(v) == pytest.approx(expected, rel=1e-12)
-    assert friction(0.0) == 0.0
-    assert friction(40.0) == pytest.approx(-0.1 - 0.8, rel=1e-9)  # far beyond v_s: Coulomb and viscous only
+    assert friction(v, 0.0) == pytest.approx(expected, rel=1e-12)
+    assert friction(0.0, 0.0) == 0.0
+    assert friction(40.0, 0.0) == pytest.approx(-0.1 - 0.8, rel=1e-9)  # far beyond v_s: Coulomb and viscous only
 
 
 @pytest.mark.parametrize("kind", ["position", "velocity", "effort"])
@@ -82,9 +82,9 @@ def test_friction_always_brakes_and_is_odd(v: float, c: float, extra: float, v_s
     friction = JointFriction(
         Friction(frictionloss=c, stiction=c + extra, stribeck_velocity=v_s, viscous=b), SMOOTHING_SPEED
     )
-    assert friction(v) * v <= 0
-    assert friction(-v) == -friction(v)
-    assert abs(friction(v)) <= c + extra + b * abs(v) + 1e-12
+    assert friction(v, 0.0) * v <= 0
+    assert friction(-v, 0.0) == -friction(v, 0.0)
+    assert abs(friction(v, 0.0)) <= c + extra + b * abs(v) + 1e-12
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,9 @@ def test_torque_off_leaves_friction_alone_after_the_latency(robot: str) -> None:
     plant.reset(np.array([joint.default_joint_pos for joint in shipped.spec.joints]), speed)
     plant.step([(0.0, np.full(len(shipped.spec.actuated), 0.05))])
     plant.step([(0.0, None)])
-    friction = [JointFriction(joint.friction, shipped.spec.friction_smoothing)(2.0) for joint in shipped.spec.joints]
+    friction = [
+        JointFriction(joint.friction, shipped.spec.friction_smoothing)(2.0, 0.0) for joint in shipped.spec.joints
+    ]
     half = shipped.spec.decimation // 2
     before, after = plant.torques[-half - 1], plant.torques[-half:]
     assert before != pytest.approx(friction)
