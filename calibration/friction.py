@@ -135,7 +135,7 @@ class Choice:
         problem = self.problem
         values = to_values(problem.robot, to_scenario(problem.robot, at(problem.free, self.here.z), problem.base))
         return [
-            {"joint": joint} | {field: values[f"friction.{joint}.{field}"] for field in FRICTION}
+            {"joint": joint} | {field: values.get(f"friction.{joint}.{field}", 0.0) for field in FRICTION}
             for joint in problem.robot.spec.joint_names
         ]
 

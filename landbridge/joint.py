@@ -110,6 +110,10 @@ class Joint(Spec):
             raise ValueError(f"joint {self.name} is actuated and needs effort_limit > 0 and rate_limit")
         if self.transmission is not None and not self.actuated:
             raise ValueError(f"joint {self.name} is passive and has a transmission, which belongs to a drive")
+        if self.friction.load and not self.actuated:
+            raise ValueError(
+                f"joint {self.name} is passive and has friction.load, which is a share of a drive's effort"
+            )
         if self.transmission is not None and self.armature:
             raise ValueError(f"joint {self.name} has a transmission, whose rotor_inertia stands for its armature")
         return self

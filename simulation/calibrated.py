@@ -125,6 +125,9 @@ class Calibration(Spec):
         """Version 1 knew one term, the Stribeck curve."""
         if not isinstance(found, dict) or found.get("schema_version") != 1:
             return found
+        choices = found.get("friction", {})
+        if not isinstance(choices, dict) or not all(isinstance(choice, dict) for choice in choices.values()):
+            return found  # which is refused
         renamed = {
             "coulomb_error": "error_without",
             "stribeck_error": "error_with",
@@ -133,10 +136,10 @@ class Calibration(Spec):
         }
         friction = {
             joint: {
-                "stribeck": {"chosen": choice["model"] == "stribeck"}
+                "stribeck": {"chosen": choice.get("model") == "stribeck"}
                 | {new: choice[old] for old, new in renamed.items() if old in choice}
             }
-            for joint, choice in found.get("friction", {}).items()
+            for joint, choice in choices.items()
         }
         return found | {"schema_version": 2, "friction": friction}
 

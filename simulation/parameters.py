@@ -196,7 +196,7 @@ def to_scenario(robot: Robot, values: Mapping[str, float], base: Scenario | None
     friction: dict[str, Friction] = {}
     gears = dict(start.transmission)
     for name, alike in friction_groups(robot).items():
-        loss, excess, speed, viscous, load = (every[f"friction.{name}.{field}"] for field in FRICTION)
+        loss, excess, speed, viscous, load = (every.get(f"friction.{name}.{field}", 0.0) for field in FRICTION)
         stiction = loss + excess if excess > 0 else None
         law = Friction(frictionloss=loss, stiction=stiction, stribeck_velocity=speed, viscous=viscous, load=load)
         friction |= dict.fromkeys(alike, law)
@@ -237,6 +237,8 @@ def to_values(robot: Robot, scenario: Scenario) -> dict[str, float]:
         excess = 0.0 if friction.stiction is None else friction.stiction - friction.frictionloss
         of_joint = friction.frictionloss, excess, friction.stribeck_velocity, friction.viscous, friction.load
         values |= {f"friction.{name}.{field}": v for field, v in zip(FRICTION, of_joint, strict=True)}
+        if not robot.spec.joint(alike[0]).actuated:  # no drive loads it
+            del values[f"friction.{name}.load"]
     return values
 
 

@@ -57,11 +57,37 @@ def test_friction_formula_by_hand() -> None:
     assert friction(40.0, 0.0) == pytest.approx(-0.1 - 0.8, rel=1e-9)  # far beyond v_s: Coulomb and viscous only
 
 
+def test_friction_by_load_by_hand() -> None:
+    friction = JointFriction(Friction(frictionloss=0.1, viscous=0.02, load=0.3), SMOOTHING_SPEED)
+    for effort in (0.5, -0.5):  # whichever way the drive pulls, its gears rub against the motion
+        assert friction(2.0, effort) == pytest.approx(-(0.1 + 0.3 * 0.5) - 0.02 * 2.0, rel=1e-9)
+        assert friction(-2.0, effort) == pytest.approx((0.1 + 0.3 * 0.5) + 0.02 * 2.0, rel=1e-9)
+    assert friction(0.0, 0.5) == 0.0
+
+
+@pytest.mark.parametrize("engine", ["mujoco", "bullet"])
+def test_a_drive_that_loses_a_share_of_its_effort_moves_as_one_that_has_less_or_brakes_more(engine: Engine) -> None:
+    """What gears lose of a push, they add to a brake: 1 - load of the effort moves the joint, or 1 + load slows it."""
+    robot, load = load_robot("furuta"), 0.25
+    quiet = {"arm": Friction(load=load), "pendulum": Friction()}
+    plants = [make_plant(robot, engine, Scenario(friction=law)) for law in (quiet, quiet | {"arm": Friction()})]
+    for way in (1.0, -1.0):
+        sped = []
+        for plant, effort in zip(plants, (0.04 / (1 - load * way), 0.04), strict=True):
+            plant.reset(np.array([0.0, np.pi]), np.array([way * 3.0, 0.0]))  # far above the smoothing speed
+            plant.step([(0.0, np.array([effort]))])
+            sped.append(np.array(plant.state()[1]))
+        np.testing.assert_allclose(*sped, rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["position", "velocity", "effort"])
 def test_the_drive_on_arrays_is_the_drive_on_floats(kind: str) -> None:
     spec = load_robot("quadruped").spec
     spec = spec.model_copy(update={"action": spec.action.model_copy(update={"kind": kind})})
-    friction = {"FL_calf_joint": Friction(frictionloss=1, stiction=1.4, viscous=0.1), "FR_hip_joint": Friction()}
+    friction = {
+        "FL_calf_joint": Friction(frictionloss=1, stiction=1.4, viscous=0.1, load=0.2),
+        "FR_hip_joint": Friction(),
+    }
     scenario = Scenario(actuator_gain=0.8, friction=friction)
     on_floats, on_arrays = ScalarDrive(spec, scenario), ArrayDrive(spec, scenario)
     rng = np.random.default_rng(0)
@@ -71,7 +97,7 @@ def test_the_drive_on_arrays_is_the_drive_on_floats(kind: str) -> None:
 
 
 def test_the_drive_on_arrays_with_a_passive_joint() -> None:
-    spec, scenario = load_robot("furuta").spec, Scenario(actuator_gain=0.8)
+    spec, scenario = load_robot("furuta").spec, Scenario(actuator_gain=0.8, friction={"arm": Friction(load=0.3)})
     state = [0.3, 2.0], [4.0, -7.0], [0.05]
     expected = ScalarDrive(spec, scenario)(*state)
     np.testing.assert_allclose(ArrayDrive(spec, scenario)(*(np.array(part) for part in state)), expected, rtol=1e-12)
