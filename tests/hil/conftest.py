@@ -105,15 +105,27 @@ def arm_bus(bus: tuple[str, Emulated]) -> Emulated:
 @pytest.fixture
 def servos(kind: str, arm_bus: Emulated) -> Iterator[Servos]:
     """A driver in order, patient; afterwards there must be no fault left, and no torque."""
-    with real_time():
-        driver = arm.connect_patiently(kind, arm_bus)
-        try:
-            yield driver
-            arm_bus.order("plug")
-            arm_bus.order("clear")
-            arm.recover(driver)
-            driver.disable()
-            arm.until(driver, lambda: not any(arm_bus.order("status")["torque"]))
-            assert driver.fault == ""
-        finally:
-            driver.close()
+    with real_time(), servos_left_in_order(arm_bus, arm.connect_patiently(kind, arm_bus)) as connected:
+        yield connected
+
+
+@pytest.fixture
+def prompt_servos(kind: str, arm_bus: Emulated) -> Iterator[Servos]:
+    """The same with the arm's own limits."""
+    with real_time(), servos_left_in_order(arm_bus, arm.connect(kind, arm_bus)) as connected:
+        yield connected
+
+
+@contextmanager
+def servos_left_in_order(arm_bus: Emulated, servos: Servos) -> Iterator[Servos]:
+    """Afterwards: mend what a test has broken, recover, take torque off, and look."""
+    try:
+        yield servos
+        arm_bus.order("plug")
+        arm_bus.order("clear")
+        arm.recover(servos)
+        servos.disable()
+        arm.until(servos, lambda: not any(arm_bus.order("status")["torque"]))
+        assert servos.fault == ""
+    finally:
+        servos.close()
