@@ -9,8 +9,8 @@ Each draw hides gain, masses, lengths, friction and latency in a Bullet twin (`H
 latency, two of three with Stribeck friction in one joint, half with one that rubs more under load; episodes of the
 behaviour `excite` with the sensor noise of `moderate` are fitted in MuJoCo, one link's mass known, the friction model
 chosen. What cannot be fitted, and is refused as that, is told beside. `furuta_geared` has GEAR between motor and arm,
-its gap hidden too. `--delays` more draws are only asked for their delay. Then the classical controller is tuned in the
-simulator that was identified on a rung, nothing known, and meets that rung in Bullet.
+its gap and rotor hidden too. `--delays` more draws are only asked for their delay. Then the classical controller is
+tuned in the simulator that was identified on a rung, nothing known, and meets that rung in Bullet.
 Draws and rungs that are complete in --work are not made again. Writes `results/calibration_<robot>.json`.
 """
 
@@ -142,7 +142,10 @@ HIDDEN = {
         episodes=5,
     ),
 }
-HIDDEN[GEARED] = replace(HIDDEN["furuta"], ranges={**HIDDEN["furuta"].ranges, "backlash.arm": (0.005, 0.035)})
+HIDDEN[GEARED] = replace(
+    HIDDEN["furuta"],
+    ranges={**HIDDEN["furuta"].ranges, "backlash.arm": (0.005, 0.035), "rotor_inertia_scale.arm": (0.7, 1.4)},
+)
 
 console = Console(stderr=True, highlight=False)
 

@@ -54,10 +54,11 @@ def identify(
     in a wrong minimum, which its interval does not show. Both simulators rub under load; the MJCF and `--compensate` do
     not, and leave it out.
 
-    The gap of a gear is found for joints with a transmission in robot.yaml; rotor inertia, stiffness and damping are as
-    it says. With the encoder on the joint, gap and rotor show together only, as the time to cross: a rotor that is
-    heavier than it says is found as a gap that is wider in proportion, which no interval shows. Of several loose servos
-    in a row the fit may end in a wrong minimum; `doubts` then says so.
+    Gap and rotor of a gear are found for joints with a transmission in robot.yaml; stiffness and damping are as it
+    says. With the encoder on the joint, a rotor shows in the time to cross the gap and beside the other masses, so it
+    widens the intervals of gap, gain and masses. Where its maker's figure is known, say so, as by
+    `--known rotor_inertia_scale.arm`. Of several loose servos in a row the fit may end in a wrong minimum; `doubts`
+    then says so.
 
     Of a robot that walks, ground friction, a payload on the trunk and one friction for joints that are alike take the
     place of masses and lengths. Its feet strike the ground otherwise than in MuJoCo, stride after stride: its intervals

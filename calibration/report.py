@@ -170,7 +170,7 @@ def _intervals(found: Calibration, every: Mapping[str, Parameter]) -> Figure:
         axes.errorbar(value, i, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3)
     axes.set_yticks(range(len(found.estimates)), list(found.estimates), fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("from nominal [prior standard deviations]")
+    axes.set_xlabel("from nominal\n[prior standard deviations]")
     return figure
 
 

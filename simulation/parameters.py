@@ -95,7 +95,7 @@ class Parameter:
 
 
 def parameters(robot: Robot) -> list[Parameter]:
-    """Every parameter: gain, masses and lengths or what a floating base meets, friction, gaps of gears, latency."""
+    """Every parameter: gain, masses and lengths or what a floating base meets, friction, gaps and rotors, latency."""
     links, fixed = moving_links(robot), robot.spec.base == "fixed"
     root = ET.parse(robot.urdf).getroot()
     found = [_factor("actuator_gain")]
@@ -127,7 +127,7 @@ def parameters(robot: Robot) -> list[Parameter]:
             load = nominal.load
             found.append(Parameter(f"{prefix}.load", "", load, LOAD_SD, 0.0, max(load, LOAD_BOUND), log=False))
         if joint.transmission is not None:
-            found.append(_gap(f"backlash.{name}", joint.transmission.backlash))
+            found += [_gap(f"backlash.{name}", joint.transmission.backlash), _factor(f"rotor_inertia_scale.{name}")]
     return [*found, Parameter("latency_ms", "ms", 0.0, LATENCY_SD_MS, 0.0, MAX_LATENCY_MS, log=False)]
 
 
@@ -200,9 +200,11 @@ def to_scenario(robot: Robot, values: Mapping[str, float], base: Scenario | None
         stiction = loss + excess if excess > 0 else None
         law = Friction(frictionloss=loss, stiction=stiction, stribeck_velocity=speed, viscous=viscous, load=load)
         friction |= dict.fromkeys(alike, law)
-        if f"backlash.{name}" in every:
+        if (built_in := robot.spec.joint(alike[0]).transmission) is not None:
             gear = transmissions(robot.spec, start)[alike[0]]
-            gears |= dict.fromkeys(alike, gear.model_copy(update={"backlash": every[f"backlash.{name}"]}))
+            inertia = built_in.rotor_inertia * every[f"rotor_inertia_scale.{name}"]
+            changed_gear = {"backlash": every[f"backlash.{name}"], "rotor_inertia": inertia}
+            gears |= dict.fromkeys(alike, gear.model_copy(update=changed_gear))
     changed: dict[str, Any] = {name: every[name] for name in ("actuator_gain", "latency_ms")}
     if robot.spec.base == "floating":
         changed |= {"ground_friction": every["ground_friction"], "payload": _loaded(robot, every, start)}
@@ -231,8 +233,9 @@ def to_values(robot: Robot, scenario: Scenario) -> dict[str, float]:
         values[f"link_length_scale.{link}"] = scenario.link_length_scale.get(link, 1.0)
     gears = transmissions(robot.spec, scenario)
     for name, alike in friction_groups(robot).items():
-        if robot.spec.joint(alike[0]).transmission is not None:
+        if (built_in := robot.spec.joint(alike[0]).transmission) is not None:
             values[f"backlash.{name}"] = gears[alike[0]].backlash
+            values[f"rotor_inertia_scale.{name}"] = gears[alike[0]].rotor_inertia / built_in.rotor_inertia
         friction = scenario.friction.get(alike[0], robot.spec.joint(alike[0]).friction)
         excess = 0.0 if friction.stiction is None else friction.stiction - friction.frictionloss
         of_joint = friction.frictionloss, excess, friction.stribeck_velocity, friction.viscous, friction.load
