@@ -19,7 +19,7 @@ demo: setup
 
 # ROS graphs have the machine to themselves, since their processes start with real-time priority, and so has what claims
 # milliseconds. Patient boards and buses on a pty mostly wait: one worker runs them beside the rest, which shares the cores.
-ALONE := tests/ros tests/faults tests/hil/test_link.py $(wildcard tests/hil/test_graph_*.py)
+ALONE := tests/ros tests/faults tests/hil/test_link.py tests/hil/test_servo_times.py $(wildcard tests/hil/test_graph_*.py)
 
 test: setup
 	$(BIN)/pytest --durations 5 --numprocesses $$(($$(nproc) + 1)) $(ALONE:%=--ignore %)

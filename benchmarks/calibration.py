@@ -6,11 +6,11 @@
     python benchmarks/calibration.py --work /tmp/calibration --robot quadruped --draws 6 --delays 0 [--noise 1]
 
 Each draw hides gain, masses, lengths, friction and latency in a Bullet twin (`HIDDEN`), every other one with 20 ms of
-latency, two of three with Stribeck friction in one joint; episodes of the behaviour `excite` with the sensor noise of
-`moderate` are fitted in MuJoCo, one link's mass known, the friction model chosen. What cannot be fitted, and is refused
-as that, is told beside. `furuta_geared` has GEAR between motor and arm, its gap hidden too. `--delays` more draws
-are only asked for their delay. Then the classical controller is tuned in the simulator that was identified on a rung,
-nothing known, and meets that rung in Bullet.
+latency, two of three with Stribeck friction in one joint, half with one that rubs more under load; episodes of the
+behaviour `excite` with the sensor noise of `moderate` are fitted in MuJoCo, one link's mass known, the friction model
+chosen. What cannot be fitted, and is refused as that, is told beside. `furuta_geared` has GEAR between motor and arm,
+its gap and rotor hidden too. `--delays` more draws are only asked for their delay. Then the classical controller is
+tuned in the simulator that was identified on a rung, nothing known, and meets that rung in Bullet.
 Draws and rungs that are complete in --work are not made again. Writes `results/calibration_<robot>.json`.
 """
 
@@ -49,6 +49,7 @@ RESULTS = Path(__file__).parent / "results"
 SEED = 6000  # of the draws [SEED, number]; 1000, 5000, 7000 and 9000 were seen while formulas were chosen
 DELAYS_FROM = 100  # number of the first draw that is only asked for its delay
 EXCESS = (0.1, 0.5)  # of the Coulomb torque, in the joint that has a Stribeck curve
+LOAD = (0.05, 0.35)  # of the drive's effort, in the joint that rubs more under load: about what servos' gears lose
 # rad, rad/s, m/s, rad/s, of unit gravity: half widths of uniform noise in training (legged_gym, legged_robot_config.py)
 SENSORS = {"joint_pos": 0.01, "joint_vel": 1.5, "base_lin_vel": 0.1, "base_ang_vel": 0.2, "projected_gravity": 0.05}
 
@@ -61,6 +62,7 @@ class Hidden:
         known: Parameter that is not, if any.
         ranges: Of the others that are drawn; uniform, in their units.
         curve: Joint with a Stribeck curve, if any has one.
+        loaded: Joint that rubs more under load, if any does.
         episodes: Of 6 s.
         latency_ms: Drawn in every other draw; half of the highest in the rest.
         horizon: Of the windows, in control periods.
@@ -69,6 +71,7 @@ class Hidden:
     known: str | None
     ranges: Mapping[str, tuple[float, float]]
     curve: str | None
+    loaded: str | None
     episodes: int
     latency_ms: tuple[float, float] = (0.0, 40.0)
     horizon: int = 25
@@ -102,6 +105,7 @@ HIDDEN = {
             **{f"friction.{joint}.viscous": (0.01, 0.05) for joint in LEGS},
         },
         curve=None,
+        loaded=None,
         latency_ms=(0.0, 15.0),
         horizon=10,
         episodes=10,
@@ -120,6 +124,7 @@ HIDDEN = {
             "friction.pendulum.viscous": (0.000015, 0.000045),
         },
         curve="arm",
+        loaded="arm",
         episodes=10,
     ),
     "arm": Hidden(
@@ -133,10 +138,14 @@ HIDDEN = {
             "friction.shoulder_lift.stribeck_velocity": (0.3, 0.8),
         },
         curve="shoulder_lift",
+        loaded="elbow",
         episodes=5,
     ),
 }
-HIDDEN[GEARED] = replace(HIDDEN["furuta"], ranges={**HIDDEN["furuta"].ranges, "backlash.arm": (0.005, 0.035)})
+HIDDEN[GEARED] = replace(
+    HIDDEN["furuta"],
+    ranges={**HIDDEN["furuta"].ranges, "backlash.arm": (0.005, 0.035), "rotor_inertia_scale.arm": (0.7, 1.4)},
+)
 
 console = Console(stderr=True, highlight=False)
 
@@ -169,7 +178,7 @@ class Study:
 def main(study: Study) -> None:
     """Identify every draw, retune on every rung, write the figures."""
     name = study.robot + (f"_noise{study.noise:g}" if study.noise else "")
-    robot, folder = _machine(study.robot), study.work / name
+    robot, folder, of = _machine(study.robot), study.work / name, HIDDEN[study.robot]
     numbers = range(DELAYS_FROM, DELAYS_FROM + study.delays)
     delays = [_once(folder / f"{number}.json", partial(_delayed, robot, number)) for number in numbers]
     asked = [
@@ -192,7 +201,11 @@ def main(study: Study) -> None:
         "seeds": [[SEED, number] for number in (*range(study.draws), *numbers)],
         **latency,
         "refused": [draw["refused"] for draw in asked if "refused" in draw],
-        "friction": _friction(draws, HIDDEN[study.robot].curve),
+        "friction": {
+            term: _friction(draws, term, joint, hidden)
+            for term, joint, hidden in (("stribeck", of.curve, "excess"), ("load", of.loaded, "load"))
+            if joint is not None
+        },
         **_summary([draw["found"] for draw in draws]),
         "retuned": retuned,
         "draws": draws,
@@ -244,7 +257,7 @@ def _identified(robot: Robot, number: int, noise: float) -> dict[str, Any]:
         for name, estimate in found.estimates.items()
     ]
     missed = [row["parameter"] for row in rows if not row["covered"]]
-    console.print(f"draw {number}: {cpu:.0f} s, missed {missed}, Coulomb {found.coulomb}")
+    console.print(f"draw {number}: {cpu:.0f} s, missed {missed}, absent {found.absent}")
     return {
         "drawn_ms": drawn,
         "effective_ms": hidden["latency_ms"],
@@ -252,8 +265,8 @@ def _identified(robot: Robot, number: int, noise: float) -> dict[str, Any]:
         "seconds": sum(map(len, episodes)) * robot.spec.control_dt,
         "inflation": found.inflation,
         "excess": 0.0 if of.curve is None else hidden[f"friction.{of.curve}.excess"],
-        "coulomb": found.coulomb,
-        "friction": {joint: choice.model_dump() for joint, choice in found.friction.items()},
+        "load": 0.0 if of.loaded is None else hidden[f"friction.{of.loaded}.load"],
+        "friction": {joint: {k: v.model_dump() for k, v in terms.items()} for joint, terms in found.friction.items()},
         "undetermined": found.undetermined,
         "found": rows,
     }
@@ -290,6 +303,8 @@ def _draw(robot: Robot, rng: np.random.Generator, number: int) -> dict[str, floa
     excess, latency = rng.uniform(*EXCESS), rng.uniform(*of.latency_ms)
     if of.curve is not None:
         values[f"friction.{of.curve}.excess"] = values[f"friction.{of.curve}.frictionloss"] * excess * (number % 3 != 2)
+    if of.loaded is not None:
+        values[f"friction.{of.loaded}.load"] = rng.uniform(*LOAD) * (number % 4 in (1, 2))
     return values | {"latency_ms": latency if number % 2 else of.latency_ms[1] / 2}
 
 
@@ -297,18 +312,21 @@ def _latency(draw: Mapping[str, Any]) -> dict[str, Any]:
     return next(row for row in draw["found"] if row["parameter"] == "latency_ms")
 
 
-def _friction(draws: Sequence[Mapping[str, Any]], curve: str | None) -> dict[str, Any]:
-    """How often the model of a joint was chosen as it is, and the largest Stribeck excess that was overlooked."""
-    if curve is None:
-        return {}
-    right = [(curve in draw["coulomb"]) == (draw["excess"] == 0) for draw in draws]
-    others = [joint in draw["coulomb"] for draw in draws for joint in draw["friction"] if joint != curve]
-    overlooked = [draw["excess"] for draw in draws if draw["excess"] > 0 and curve in draw["coulomb"]]
+def _friction(draws: Sequence[Mapping[str, Any]], term: str, joint: str, hidden: str) -> dict[str, Any]:
+    """How often a term was chosen where it is and left out where not, and the largest that was overlooked.
+
+    Of `joint`, which has as much of it as the draws say under `hidden`, and of the others, which have none.
+    """
+    chosen = [{name: terms[term]["chosen"] for name, terms in d["friction"].items() if term in terms} for d in draws]
+    others = [not has for each in chosen for name, has in each.items() if name != joint]
+    overlooked = [
+        draw[hidden] for draw, each in zip(draws, chosen, strict=True) if draw[hidden] > 0 and not each[joint]
+    ]
     return {
-        "with_stribeck": sum(draw["excess"] > 0 for draw in draws),
-        f"{curve}_right": sum(right),
+        "with": sum(draw[hidden] > 0 for draw in draws),
+        f"{joint}_right": sum(each[joint] == (draw[hidden] > 0) for draw, each in zip(draws, chosen, strict=True)),
         "others_right": f"{sum(others)} of {len(others)}",
-        "overlooked_excess": max(overlooked, default=None),
+        "overlooked": max(overlooked, default=None),
     }
 
 

@@ -33,7 +33,7 @@ from landbridge.simulation.parameters import free_parameters, to_values
 from landbridge.simulation.scenario import Scenario, load_scenario
 
 RESULTS = Path(__file__).parent / "results"
-KNOWN = ("link_mass_scale.arm_link",)
+KNOWN = ("link_mass_scale.arm_link", "friction.arm.load")  # the rungs have no friction by load
 SEED, HORIZON = 7, 25  # control periods of a window
 EPISODES = 8  # enough for the windows of a motion that runs into the arm's limit at times
 NARROWEST = 1e-6  # prior standard deviations: an interval at a bound may have no width

@@ -3,7 +3,7 @@
     python benchmarks/safety_page.py
 
 The chart comes from the supervisor's transitions, the table from faults injected in virtual time (`faults.py`), and the
-figures from what `guard_fuzz.py`, `mutation.py` and `guard_cost.py` last wrote to `benchmarks/results`.
+rest from what `guard_fuzz.py`, `mutation.py`, `guard_cost.py` and `servo_faults.py` last wrote to `benchmarks/results`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import faults
+import servo_faults
 
 from landbridge.deploy.supervisor import Event, State, transitions
 
@@ -63,7 +64,12 @@ def read(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
-SECTIONS = {"states": chart, "faults": faults.table, "figures": figures}
+def servos() -> str:
+    """The table of servo faults with the times that were measured last, as Markdown."""
+    return servo_faults.table(read("servo_faults"))
+
+
+SECTIONS = {"states": chart, "faults": faults.table, "figures": figures, "servos": servos}
 
 
 def section(page: str, name: str) -> str:

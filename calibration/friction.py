@@ -1,16 +1,16 @@
 """`landbridge calibrate friction`: how much of a friction model the data of each joint support.
 
-Coulomb and viscous friction first, in all joints; then a Stribeck curve is added to one joint at a time, where a score
-test promises that it gains, and stays where it predicts windows that were not fitted so much better that chance does
-not explain it.
+Coulomb and viscous friction first, in all joints; then a term is added to one joint at a time, a Stribeck curve or what
+its gears rub more under load, where a score test promises that it gains, and stays where it predicts windows that were
+not fitted so much better that chance does not explain it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,28 +20,30 @@ from landbridge.calibration.descent import first_guess
 from landbridge.calibration.fit import Linear, Point, Problem, fit, linearise, solve, unseen
 from landbridge.calibration.windows import Windows, open_windows, require_fixed_base, split
 from landbridge.robot import Robot, load_robot
-from landbridge.simulation.calibrated import FrictionChoice
+from landbridge.simulation.calibrated import Term, TermChoice
 from landbridge.simulation.parameters import (
     FRICTION,
-    STRIBECK,
+    LOAD_BOUND,
     Parameter,
     at,
     free_parameters,
+    of_terms,
     to_scenario,
     to_values,
-    without_stribeck,
+    without_terms,
 )
 
 Array = NDArray[np.float64]
 Model = Literal["coulomb", "stribeck", "auto"]
+Place = tuple[str, Term]  # a term of friction: of which joint, and which
 
 FOLDS = 5  # of the cross-validation
-MARGIN_SE = 1.0  # standard errors over windows by which a Stribeck curve must predict better
+MARGIN_SE = 1.0  # standard errors over windows by which a term must predict better
 MARGIN = 4.0  # and in log likelihood: less is small (Sivula, Magnusson and Vehtari, arXiv:2008.10296)
 
 
 def friction(data: Path, /, robot: str = "furuta", known: tuple[str, ...] = (), horizon: float = 0.5) -> dict[str, Any]:
-    """Find which joints have a Stribeck curve, and the friction of each.
+    """Find which joints have a Stribeck curve, which rub more under load, and the friction of each.
 
     The other parameters are estimated along with it. A model's error is that of predictions over `horizon` from the
     best start states, in standard deviations of the sensor noise; each window is predicted by a fit to the others.
@@ -55,25 +57,25 @@ def friction(data: Path, /, robot: str = "furuta", known: tuple[str, ...] = (), 
         horizon: Length of the windows that are simulated [s].
 
     Returns:
-        By joint the chosen model, its values, the errors of both models on windows that were not fitted, and how much
-        log likelihood the curve gains there, with its standard error.
+        By joint its friction; and of each term whether it was chosen, the errors without it and with it on windows that
+        were not fitted, and how much log likelihood it gains there, with its standard error.
     """
     machine = load_robot(robot)
-    require_fixed_base(machine, "a Stribeck curve")
+    require_fixed_base(machine, "a Stribeck curve, or friction by load,")
     fitted, _ = split(open_windows(data, machine, horizon)[1])
     found = choose(machine, free_parameters(machine, known), fitted)
-    return {"dataset": str(data), "windows": len(fitted), "friction": found.rows()}
+    return {"dataset": str(data), "windows": len(fitted), "friction": found.rows(), "terms": term_rows(found.terms)}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A fit with a Stribeck curve in one more joint.
+    """A fit with one more term of friction.
 
     Attributes:
-        problem: With the curve's parameters among the free ones.
+        problem: With the term's parameters among the free ones.
         here: The fit.
         linear: The problem about it.
-        before: (W,) losses of the windows without the curve, each under a fit to others.
+        before: (W,) losses of the windows without the term, each under a fit to others.
         losses: (W,) with it.
     """
 
@@ -85,7 +87,7 @@ class Trial:
 
     @property
     def gain(self) -> float:
-        """Log likelihood of the windows with the curve over that without."""
+        """Log likelihood of the windows with the term over that without."""
         return float((self.before - self.losses).sum())
 
     @property
@@ -95,15 +97,13 @@ class Trial:
 
     @property
     def supported(self) -> bool:
-        """Whether the curve predicts better beyond chance."""
+        """Whether the term predicts better beyond chance."""
         return self.gain > max(MARGIN, MARGIN_SE * self.error)
 
-    def chosen(self, model: Literal["coulomb", "stribeck"]) -> FrictionChoice:
-        """This trial as the reason for a model."""
+    def chosen(self, chosen: bool) -> TermChoice:
+        """This trial as the reason to have the term or not."""
         before, after = _rms(self.before, self.here), _rms(self.losses, self.here)
-        return FrictionChoice(
-            model=model, coulomb_error=before, stribeck_error=after, gain=self.gain, gain_se=self.error
-        )
+        return TermChoice(chosen=chosen, error_without=before, error_with=after, gain=self.gain, gain_se=self.error)
 
 
 @dataclass(frozen=True)
@@ -111,27 +111,42 @@ class Choice:
     """The friction model of every joint and the fit.
 
     Attributes:
-        problem: Free parameters are those of the chosen models.
+        problem: Free parameters are those of the chosen terms.
         here: The fit.
         linear: The problem about it.
-        models: By joint, where the Stribeck curve is not known beforehand.
+        trials: Of each term that is not known beforehand.
     """
 
     problem: Problem
     here: Point
     linear: Linear
-    models: dict[str, FrictionChoice]
+    trials: Mapping[Place, TermChoice]
+
+    @property
+    def terms(self) -> dict[str, dict[Term, TermChoice]]:
+        """`trials` by joint."""
+        found: dict[str, dict[Term, TermChoice]] = {}
+        for (joint, term), choice in self.trials.items():
+            found.setdefault(joint, {})[term] = choice
+        return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """What the command line prints, one row a joint."""
+        """The friction of each joint, as the command line prints it."""
         problem = self.problem
         values = to_values(problem.robot, to_scenario(problem.robot, at(problem.free, self.here.z), problem.base))
         return [
-            {"joint": joint, "model": choice.model}
-            | {field: values[f"friction.{joint}.{field}"] for field in FRICTION}
-            | choice.model_dump(exclude={"model"})
-            for joint, choice in self.models.items()
+            {"joint": joint} | {field: values.get(f"friction.{joint}.{field}", 0.0) for field in FRICTION}
+            for joint in problem.robot.spec.joint_names
         ]
+
+
+def term_rows(friction: Mapping[str, Mapping[Term, TermChoice]]) -> list[dict[str, Any]]:
+    """What the command line prints of terms by joint, one row a term."""
+    return [
+        {"joint": joint, "term": term} | choice.model_dump()
+        for joint, terms in friction.items()
+        for term, choice in terms.items()
+    ]
 
 
 def choose(robot: Robot, free: Sequence[Parameter], windows: Windows, model: Model = "auto") -> Choice:
@@ -139,66 +154,67 @@ def choose(robot: Robot, free: Sequence[Parameter], windows: Windows, model: Mod
 
     Args:
         robot: Whose friction.
-        free: All parameters to estimate, those of the Stribeck curves among them.
+        free: All parameters to estimate, those of all terms of friction among them.
         windows: To fit and, by cross-validation, to predict.
-        model: That of all joints, or `auto`.
+        model: That of all joints, Coulomb and viscous friction alone or with a Stribeck curve, or `auto`.
     """
     names = {p.name for p in free}
-    able = [joint for joint in robot.spec.joint_names if names >= _curve(joint)]
-    if model == "stribeck":
-        return _fitted(Problem(robot, free, windows, first_guess(robot)), model, able)
-    curves = set().union(*map(_curve, able))
-    simple = [p for p in free if p.name not in curves]
-    plain = _fitted(Problem(robot, simple, windows, first_guess(robot), without_stribeck(robot, able)), "coulomb", able)
-    return plain if model == "coulomb" else _grown(plain, free)
-
-
-def _fitted(problem: Problem, model: Literal["coulomb", "stribeck"], joints: Sequence[str]) -> Choice:
-    problem, here = fit(problem)
-    return Choice(problem, here, linearise(problem, here), dict.fromkeys(joints, FrictionChoice(model=model)))
+    every: list[Place] = [(joint, term) for joint in robot.spec.joint_names for term in get_args(Term)]
+    able = [place for place in every if of_terms([place]) <= names]
+    chosen = {place: TermChoice(chosen=place[1] == model) for place in able}
+    absent = [place for place, choice in chosen.items() if not choice.chosen]
+    kept = [p for p in free if p.name not in of_terms(absent)]
+    problem, here = fit(Problem(robot, kept, windows, first_guess(robot), without_terms(robot, absent)))
+    plain = Choice(problem, here, linearise(problem, here), chosen)
+    return _grown(plain, free) if model == "auto" else plain
 
 
 def _grown(choice: Choice, free: Sequence[Parameter]) -> Choice:
-    """Curves added one by one, that which gains most first, while they gain."""
-    joints, losses = list(choice.models), _cross_validated(choice.problem, choice.here, choice.linear)
-    while joints:
-        best_bends = {joint: max(_bends(choice, free, joint), key=lambda bend: bend.promise) for joint in joints}
+    """Terms added one by one, that which gains most first, while they gain."""
+    places, losses = list(choice.trials), _cross_validated(choice.problem, choice.here, choice.linear)
+    while places:
+        best_bends = {place: max(_bends(choice, free, place), key=lambda bend: bend.promise) for place in places}
         tried = {
-            joint: _with_curve(bend.richer, bend.start(), choice.here.starts, losses)
-            for joint, bend in best_bends.items()
+            place: _with_term(bend.richer, bend.start(), choice.here.starts, losses)
+            for place, bend in best_bends.items()
             if bend.promise > MARGIN
         }
-        untried = {joint: FrictionChoice(model="coulomb") for joint in joints}
-        models = choice.models | untried | {joint: trial.chosen("coulomb") for joint, trial in tried.items()}
-        choice = replace(choice, models=models)
-        joints = [joint for joint, trial in tried.items() if trial.supported]
-        if joints:
-            best = max(joints, key=lambda joint: tried[joint].gain)
-            taken, losses = tried[best], tried[best].losses
-            models = models | {best: taken.chosen("stribeck")}
-            choice = Choice(taken.problem, taken.here, taken.linear, models)
-            joints.remove(best)
+        untried = {place: TermChoice(chosen=False) for place in places}
+        trials = {**choice.trials, **untried, **{place: trial.chosen(False) for place, trial in tried.items()}}
+        choice = replace(choice, trials=trials)
+        places = [place for place, trial in tried.items() if trial.supported]
+        if places:
+            best = max(places, key=lambda place: tried[place].gain)
+            problem, here = fit(tried[best].problem, tried[best].here.z)  # what was missing had passed for noise
+            choice = Choice(problem, here, linearise(problem, here), trials | {best: tried[best].chosen(True)})
+            losses = _cross_validated(problem, here, choice.linear)
+            places = [place for place in trials if not choice.trials[place].chosen and _open(place, places, best)]
     return choice
 
 
-def _richer(problem: Problem, free: Sequence[Parameter], joint: str) -> Problem:
-    """With the curve of one more joint among the free parameters."""
-    names = {p.name for p in problem.free} | _curve(joint)
+def _open(place: Place, supported: Sequence[Place], taken: Place) -> bool:
+    """Whether to ask again after `taken`: what was supported, and the same joint's, which `taken` may have hidden."""
+    return place in supported or place[0] == taken[0]
+
+
+def _richer(problem: Problem, free: Sequence[Parameter], place: Place) -> Problem:
+    """With one more term among the free parameters."""
+    names = {p.name for p in problem.free} | of_terms([place])
     return replace(problem, free=[p for p in free if p.name in names])
 
 
 def overlooked(
     choice: Choice, free: Sequence[Parameter], widening: float, draws: int, rng: np.random.Generator
 ) -> Array:
-    """Shifts of z (draws, P) by curves that were not found but may be there, each joint's in half of the draws.
+    """Shifts of z (draws, P) by terms that were not found but may be there, each in half of the draws.
 
-    As high as the data permit, and at most as the joint's Coulomb torque.
+    As high as the data permit, and a curve at most as the joint's Coulomb torque.
     """
     shifts, values = np.zeros((draws, len(choice.here.z))), at(choice.problem.free, choice.here.z)
-    for joint in (joint for joint, chosen in choice.models.items() if chosen.model == "coulomb"):
+    for joint, term in (place for place, chosen in choice.trials.items() if not chosen.chosen):
         dry = choice.problem.robot.spec.joint(joint).friction.frictionloss
-        highest = values.get(f"friction.{joint}.frictionloss", dry)
-        possible = _bends(choice, free, joint)
+        highest = values.get(f"friction.{joint}.frictionloss", dry) if term == "stribeck" else LOAD_BOUND
+        possible = _bends(choice, free, (joint, term))
         drawn = rng.integers(0, 2 * len(possible), draws)
         for i, bend in enumerate(possible):
             rows = drawn == i
@@ -206,11 +222,11 @@ def overlooked(
     return shifts
 
 
-def _bends(choice: Choice, free: Sequence[Parameter], joint: str) -> list[Bend]:
-    return bends(choice.problem, choice.here, choice.linear, _richer(choice.problem, free, joint), joint)
+def _bends(choice: Choice, free: Sequence[Parameter], place: Place) -> list[Bend]:
+    return bends(choice.problem, choice.here, choice.linear, _richer(choice.problem, free, place), *place)
 
 
-def _with_curve(richer: Problem, z: Array, starts: Array, losses: Array) -> Trial:
+def _with_term(richer: Problem, z: Array, starts: Array, losses: Array) -> Trial:
     here = solve(richer, z, starts)
     linear = linearise(richer, here)
     return Trial(richer, here, linear, losses, _cross_validated(richer, here, linear))
@@ -220,10 +236,6 @@ def _cross_validated(problem: Problem, here: Point, linear: Linear) -> Array:
     """Losses (W,) of every window under the fit to the windows of the other folds, which are stretches of the data."""
     fold = np.arange(len(here.starts)) * FOLDS // len(here.starts)
     return np.concatenate([unseen(problem, here, linear, fold == part) for part in range(FOLDS)])
-
-
-def _curve(joint: str) -> set[str]:
-    return {f"friction.{joint}.{field}" for field in STRIBECK}
 
 
 def _rms(losses: Array, here: Point) -> float:

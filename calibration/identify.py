@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.calibration.fit import settle
-from landbridge.calibration.friction import Model, choose, overlooked
+from landbridge.calibration.friction import Model, choose, overlooked, term_rows
 from landbridge.calibration.posterior import (
     WEAK,
     doubts,
@@ -49,13 +49,16 @@ def identify(
 
     Torques, masses and frictions that grow together move a robot alike, so one of them must be known for the others to
     be: weigh a link. A simulator with all of them estimated is as good, since it moves alike. A joint gets a Stribeck
-    curve only where the data support one (`landbridge calibrate friction`), and elsewhere intervals that allow for one
-    that was not found; from 20 s or less its speed may end in a wrong minimum, which its interval does not show.
+    curve, or friction that grows with the effort of its drive, only where the data support it (`landbridge calibrate
+    friction`), and elsewhere intervals that allow for one that was not found; from 20 s or less a curve's speed may end
+    in a wrong minimum, which its interval does not show. Both simulators rub under load; the MJCF and `--compensate` do
+    not, and leave it out.
 
-    The gap of a gear is found for joints with a transmission in robot.yaml; rotor inertia, stiffness and damping are as
-    it says. With the encoder on the joint, gap and rotor show together only, as the time to cross: a rotor that is
-    heavier than it says is found as a gap that is wider in proportion, which no interval shows. Of several loose servos
-    in a row the fit may end in a wrong minimum; `doubts` then says so.
+    Gap and rotor of a gear are found for joints with a transmission in robot.yaml; stiffness and damping are as it
+    says. With the encoder on the joint, a rotor shows in the time to cross the gap and beside the other masses, so it
+    widens the intervals of gap, gain and masses. Where its maker's figure is known, say so, as by
+    `--known rotor_inertia_scale.arm`. Of several loose servos in a row the fit may end in a wrong minimum; `doubts`
+    then says so.
 
     Of a robot that walks, ground friction, a payload on the trunk and one friction for joints that are alike take the
     place of masses and lengths. Its feet strike the ground otherwise than in MuJoCo, stride after stride: its intervals
@@ -69,7 +72,8 @@ def identify(
             that uses MuJoCo.
         robot: Name of a robot, or a folder with robot.yaml.
         known: Parameters that are as robot.yaml and the URDF say.
-        friction: A Stribeck curve in no joint, in every joint, or where the data support one (auto).
+        friction: Neither a Stribeck curve nor friction by load in any joint, a curve in every joint, or both where the
+            data support them (auto).
         horizon: Length of the windows that are simulated [s]; by default 0.5, or 0.2 with a floating base.
         seed: Of the bootstrap.
 
@@ -121,7 +125,7 @@ def calibration(
     if robot.spec.base == "floating":
         widening *= stride_inflation(robot, fitted)
         samples = resample(here, chosen.linear, widening, rng, worth=widening**-2)
-    # Curves that may hide shift all to one side: they widen the intervals, and are no spread about the estimate.
+    # Terms that may hide shift all to one side: they widen the intervals, and are no spread about the estimate.
     hidden = overlooked(chosen, free, widening, len(samples), rng) if friction == "auto" else 0.0
     return Calibration(
         robot=robot.spec.name,
@@ -129,7 +133,7 @@ def calibration(
         urdf_hash=robot.urdf_digest(),
         dataset=name,
         dataset_hash=checksum,
-        friction=chosen.models,
+        friction=chosen.terms,
         known=tuple(p.name for p in parameters(robot) if p not in free),
         estimates=estimates(problem.free, here.z, samples + hidden),
         covariance=tuple(map(tuple, np.cov(samples.T).tolist())),
@@ -156,7 +160,7 @@ def figures(found: Calibration) -> dict[str, Any]:
         "joint_pos_noise": found.joint_pos_noise,
         "joint_vel_noise": found.joint_vel_noise,
         "undetermined": [" with ".join(direction) for direction in found.undetermined],
-        "friction": [{"joint": name} | choice.model_dump() for name, choice in found.friction.items()],
+        "friction": term_rows(found.friction),
         "parameters": [{"parameter": name} | estimate.model_dump() for name, estimate in found.estimates.items()],
         "held_out": error_rows(found.nominal_error, found.calibrated_error),
         **(

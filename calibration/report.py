@@ -117,7 +117,8 @@ def _friction(rows: list[dict[str, Any]]) -> list[str]:
     return [
         "<h2>Friction models</h2>",
         table(rows),
-        "<p>A Stribeck curve stays where it predicts windows that were not fitted better (gain, in log likelihood).",
+        "<p>A Stribeck curve, or friction by a share of the drive's effort (load), stays where it predicts windows "
+        "that were not fitted better (gain, in log likelihood).",
     ]
 
 
@@ -169,7 +170,7 @@ def _intervals(found: Calibration, every: Mapping[str, Parameter]) -> Figure:
         axes.errorbar(value, i, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3)
     axes.set_yticks(range(len(found.estimates)), list(found.estimates), fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("from nominal [prior standard deviations]")
+    axes.set_xlabel("from nominal\n[prior standard deviations]")
     return figure
 
 

@@ -27,11 +27,12 @@ from landbridge.robot import Robot, load_robot
 from landbridge.simulation.parameters import (
     FACTOR_BOUND,
     FACTOR_SD,
-    STRIBECK,
+    TERMS,
     Parameter,
     free_parameters,
+    of_terms,
     to_scenario,
-    without_stribeck,
+    without_terms,
 )
 from landbridge.spec import require_seed
 
@@ -183,10 +184,10 @@ class EncoderProblem(Problem):
 def encoders(robot: Robot, known: Sequence[str], windows: Windows, rng: np.random.Generator) -> list[Found]:
     """The encoder of every joint, by a search for signs and rough shifts, then one fit of everything."""
     joints = robot.spec.joint_names
-    curves = {f"friction.{joint}.{field}" for joint in joints for field in STRIBECK}
-    free = [p for p in free_parameters(robot, known) if p.name not in curves]
+    terms = [(joint, term) for joint in joints for term in TERMS]
+    free = [p for p in free_parameters(robot, known) if p.name not in of_terms(terms)]
     free += [parameter for joint in joints for parameter in _parameters(joint)]
-    base, signs = without_stribeck(robot, joints), (1,) * len(joints)
+    base, signs = without_terms(robot, terms), (1,) * len(joints)
     start = EncoderProblem(robot, free, windows, first_guess(robot), base, signs)
     found, z = _searched(start)
     fitted, here = fit(found, z)

@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "landbridge.calibration.zero:zero",
         "encoder signs, offsets, gears that are wrong",
     ),
-    "calibrate friction": ("landbridge.calibration.friction:friction", "which joints have a Stribeck curve"),
+    "calibrate friction": ("landbridge.calibration.friction:friction", "which joints need a richer friction model"),
     "calibrate identify": ("landbridge.calibration.identify:identify", "gain, masses, friction, latency from rollouts"),
     "calibrate report": ("landbridge.calibration.report:report", "one page on a calibration and its limits"),
     "calibrate all": ("landbridge.calibration.pipeline:everything", "all of these, in order"),

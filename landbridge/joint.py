@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from landbridge.spec import Finite, NonNegative, Positive, Spec
 
 
 class Friction(Spec):
-    """Joint friction torque: Coulomb + Stribeck + viscous (Armstrong-Hélouvry et al., Automatica 30(7), 1994, eq. 5).
+    """Joint friction torque: Coulomb + Stribeck + viscous (Armstrong-Hélouvry et al., Automatica 30(7), 1994, eq. 5),
+    and what gears rub more under load (Duclusaud et al., arXiv:2410.08650, M3).
 
-    tau(v) = -[c + (s - c) exp(-(v / v_s)^2)] tanh(v / v_0) - b v, with v_0 a smoothing speed.
+    tau(v, e) = -[c + l |e| + (s - c) exp(-(v / v_s)^2)] tanh(v / v_0) - b v, with v_0 a smoothing speed and e the
+    effort with which the drive turns the joint. Of the two torques that load gears, the drive's and the one from
+    outside, only the former is known here without the dynamics of the whole robot; while a joint turns evenly they
+    differ by tau.
 
     Attributes:
         frictionloss: Coulomb torque c [N m].
         stiction: Break-away torque s >= c [N m]; equal to c when absent.
         stribeck_velocity: v_s [rad/s].
         viscous: b [N m s/rad].
+        load: l, the share of the drive's effort that is lost in its gears.
     """
 
     frictionloss: NonNegative = 0.0
     stiction: NonNegative | None = None
     stribeck_velocity: Positive = 0.5
     viscous: NonNegative = 0.0
+    load: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")
     def _break_away_is_at_least_coulomb(self) -> Self:
@@ -104,6 +110,10 @@ class Joint(Spec):
             raise ValueError(f"joint {self.name} is actuated and needs effort_limit > 0 and rate_limit")
         if self.transmission is not None and not self.actuated:
             raise ValueError(f"joint {self.name} is passive and has a transmission, which belongs to a drive")
+        if self.friction.load and not self.actuated:
+            raise ValueError(
+                f"joint {self.name} is passive and has friction.load, which is a share of a drive's effort"
+            )
         if self.transmission is not None and self.armature:
             raise ValueError(f"joint {self.name} has a transmission, whose rotor_inertia stands for its armature")
         return self

@@ -212,7 +212,9 @@ class RobotSpec(Spec):
         later: dict[str, Any] = dict.fromkeys(_unset(self, "base", "base_height", "friction_smoothing"), True)
         later["observation"] = {i: _unset(term, "period_s") for i, term in enumerate(self.observation)}
         later["joints"] = {
-            i: _unset(joint, "acceleration_limit", "jerk_limit", "transmission") for i, joint in enumerate(self.joints)
+            i: dict.fromkeys(_unset(joint, "acceleration_limit", "jerk_limit", "transmission"), True)
+            | {"friction": _unset(joint.friction, "load")}
+            for i, joint in enumerate(self.joints)
         }
         later["safety"] = _unset(self.safety, "max_tilt", "parking_pose", "parking_speed")
         later["hardware"] = True

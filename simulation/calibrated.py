@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from landbridge.errors import InputError
 from landbridge.robot import Robot
-from landbridge.simulation.parameters import at, parameters, to_scenario, without_stribeck
+from landbridge.simulation.parameters import at, parameters, to_scenario, without_terms
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
 from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
 
@@ -38,21 +38,24 @@ class Estimate(Spec):
     identifiable: bool
 
 
-class FrictionChoice(Spec):
-    """Why a joint has a Stribeck curve or none.
+Term = Literal["stribeck", "load"]
+
+
+class TermChoice(Spec):
+    """Why a joint's friction has a term besides Coulomb and viscous friction (`parameters.TERMS`), or does without it.
 
     Attributes:
-        model: Coulomb and viscous friction, or a Stribeck curve besides.
-        coulomb_error: Of windows under fits to others, in standard deviations of the noise; None: a curve
-            promised too little to be fitted.
-        stribeck_error: The same with the curve.
-        gain: Log likelihood of those windows with the curve over that without.
+        chosen: Whether it has.
+        error_without: Of windows under fits to others, in standard deviations of the noise; None: the term promised too
+            little to be fitted, or was asked for.
+        error_with: The same with the term.
+        gain: Log likelihood of those windows with the term over that without.
         gain_se: Its standard error.
     """
 
-    model: Literal["coulomb", "stribeck"]
-    coulomb_error: NonNegative | None = None
-    stribeck_error: NonNegative | None = None
+    chosen: bool
+    error_without: NonNegative | None = None
+    error_with: NonNegative | None = None
     gain: Finite | None = None
     gain_se: NonNegative | None = None
 
@@ -78,7 +81,7 @@ class Calibration(Spec):
         robot_hash: `RobotSpec.digest()` of the robot whose nominal parameters these replace.
         urdf_hash: `Robot.urdf_digest()` of the masses and lengths that factors are on.
         dataset_hash: SHA-256 of the observations and actions.
-        friction: The model of each joint whose Stribeck curve is not known beforehand.
+        friction: By joint, the terms of its friction that are not known beforehand.
         known: Parameters held at nominal by request.
         estimates: The others, by name.
         covariance: Of their coordinates z (`landbridge.simulation.parameters`), in the order of `estimates`; under the
@@ -94,13 +97,13 @@ class Calibration(Spec):
         doubts: Why the estimates should not be relied on, whatever their intervals say.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     robot: str
     robot_hash: str
     urdf_hash: str
     dataset: str
     dataset_hash: str
-    friction: dict[str, FrictionChoice] = Field(default_factory=dict)
+    friction: dict[str, dict[Term, TermChoice]] = Field(default_factory=dict)
     known: tuple[str, ...]
     estimates: dict[str, Estimate]
     covariance: tuple[tuple[Finite, ...], ...]
@@ -116,10 +119,36 @@ class Calibration(Spec):
     commit: str
     created: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _migrate(cls, found: Any) -> Any:
+        """Version 1 knew one term, the Stribeck curve."""
+        if not isinstance(found, dict) or found.get("schema_version") != 1:
+            return found
+        choices = found.get("friction", {})
+        if not isinstance(choices, dict) or not all(isinstance(choice, dict) for choice in choices.values()):
+            return found  # which is refused
+        renamed = {
+            "coulomb_error": "error_without",
+            "stribeck_error": "error_with",
+            "gain": "gain",
+            "gain_se": "gain_se",
+        }
+        friction = {
+            joint: {
+                "stribeck": {"chosen": choice.get("model") == "stribeck"}
+                | {new: choice[old] for old, new in renamed.items() if old in choice}
+            }
+            for joint, choice in choices.items()
+        }
+        return found | {"schema_version": 2, "friction": friction}
+
     @property
-    def coulomb(self) -> tuple[str, ...]:
-        """Joints without a Stribeck curve."""
-        return tuple(joint for joint, choice in self.friction.items() if choice.model == "coulomb")
+    def absent(self) -> list[tuple[str, Term]]:
+        """Terms of friction that were not chosen, as (joint, term)."""
+        return [
+            (joint, term) for joint, terms in self.friction.items() for term, its in terms.items() if not its.chosen
+        ]
 
     def scenario(self, robot: Robot) -> Scenario:
         """The calibrated simulator."""
@@ -138,7 +167,7 @@ class Calibration(Spec):
         if "latency_ms" in values:  # a plant waits whole physics steps, and one more for what is barely above
             step_ms = 1000 * robot.spec.control_dt / robot.spec.decimation
             values = values | {"latency_ms": step_ms * round(values["latency_ms"] / step_ms)}
-        return to_scenario(robot, values, without_stribeck(robot, self.coulomb).model_copy(update=fixed))
+        return to_scenario(robot, values, without_terms(robot, self.absent).model_copy(update=fixed))
 
     def write(self, path: Path) -> None:
         """As YAML, numbers in full precision."""

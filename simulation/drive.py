@@ -61,9 +61,9 @@ class ScalarDrive:
 
     def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats | None) -> list[float]:
         """See `Drive`."""
-        torque = [friction(velocity) for friction, velocity in zip(self._friction, joint_vel, strict=True)]
         if commands is None:
-            return torque
+            return [rubs(speed, 0.0) for rubs, speed in zip(self._friction, joint_vel, strict=True)]
+        efforts = [0.0] * len(self._friction)
         for (index, stiffness, damping, limit), command in zip(self._drives, commands, strict=True):
             if self._kind == "effort":
                 effort = command
@@ -71,8 +71,9 @@ class ScalarDrive:
                 effort = damping * (command - joint_vel[index])
             else:
                 effort = stiffness * (command - joint_pos[index]) - damping * joint_vel[index]
-            torque[index] += max(-limit, min(limit, self._gain * effort))
-        return torque
+            efforts[index] = max(-limit, min(limit, self._gain * effort))
+        acting = zip(self._friction, joint_vel, efforts, strict=True)
+        return [effort + rubs(speed, effort) for rubs, speed, effort in acting]
 
     def reset(self) -> None:
         """Nothing: the law knows no past."""
@@ -101,8 +102,7 @@ class ArrayDrive:
     def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats | None) -> Array:
         """See `Drive`."""
         position, velocity = np.asarray(joint_pos), np.asarray(joint_vel)
-        torque = self._friction(velocity)
-        return torque if commands is None else self.added(torque, self.effort(position, velocity, commands))
+        return self.rubbed(velocity, None if commands is None else self.effort(position, velocity, commands))
 
     def reset(self) -> None:
         """Nothing: the law knows no past."""
@@ -122,12 +122,16 @@ class ArrayDrive:
         np.maximum(effort, -self._limit, out=effort)
         return effort
 
-    def added(self, torque: Array, effort: Array) -> Array:
-        """`torque` (..., J), to which what acts on the actuated joints (..., A) is added in place."""
-        if self._passive:
-            torque[..., self.index] += effort
+    def rubbed(self, velocity: Array, effort: Array | None) -> Array:
+        """Torques (..., J) on joints that turn with velocities (..., J), drives pulling with efforts (..., A)."""
+        if self._passive or effort is None:
+            every = np.zeros_like(velocity, dtype=np.float64)
+            if effort is not None:
+                every[..., self.index] = effort
         else:
-            torque += effort
+            every = effort
+        torque = self._friction(velocity, every)
+        torque += every
         return torque
 
 
@@ -144,14 +148,13 @@ class GearedDrive:
     def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats | None) -> Array:
         """See `Drive`."""
         position, velocity = np.asarray(joint_pos), np.asarray(joint_vel)
-        friction = self._law(position, velocity, None)
         if commands is None:
             effort = np.zeros_like(position[..., self._law.index])
         else:
             effort = self._law.effort(position, velocity, commands)
         joints, drives = self._joints, self._drives
         effort[..., drives] = self._rotors(position[..., joints], velocity[..., joints], effort[..., drives])
-        return self._law.added(friction, effort)
+        return self._law.rubbed(velocity, effort)
 
     def carry(self, position: Array, velocity: Array) -> None:
         """Take the rotors along with joints that are moved by (..., J) and are faster by (..., J) all at once."""

@@ -12,7 +12,9 @@ from landbridge.joint import Friction
 
 
 class JointFriction:
-    """Friction torque of one joint: tau(v) = -[c + (s - c) exp(-(v / v_s)^2)] tanh(v / v_0) - b v (`joint.Friction`).
+    """Friction torque of one joint (`joint.Friction`).
+
+    tau(v, e) = -[c + l |e| + (s - c) exp(-(v / v_s)^2)] tanh(v / v_0) - b v.
 
     `smoothing` is v_0, the robot's `friction_smoothing` [rad/s].
 
@@ -24,11 +26,13 @@ class JointFriction:
         self._coulomb = friction.frictionloss
         self._excess = 0.0 if friction.stiction is None else friction.stiction - friction.frictionloss
         self._stribeck_velocity = friction.stribeck_velocity
-        self._viscous = friction.viscous
+        self._viscous, self._load = friction.viscous, friction.load
 
-    def __call__(self, joint_vel: float) -> float:
-        """Torque [N m] on a joint that turns with `joint_vel` [rad/s]."""
+    def __call__(self, joint_vel: float, effort: float) -> float:
+        """Torque [N m] on a joint that turns with `joint_vel` [rad/s] while its drive pulls with `effort` [N m]."""
         dry = self._coulomb
+        if self._load:
+            dry += self._load * abs(effort)
         if self._excess:
             dry += self._excess * exp(-((joint_vel / self._stribeck_velocity) ** 2))
         return -dry * tanh(joint_vel / self._smoothing) - self._viscous * joint_vel
@@ -39,17 +43,19 @@ class JointFrictions:
 
     def __init__(self, frictions: Sequence[Friction], smoothing: float) -> None:
         self._slope = 1 / smoothing
-        coulomb, self._viscous, self._stribeck_velocity = (
+        coulomb, self._viscous, self._stribeck_velocity, self._load = (
             np.array([getattr(friction, name) for friction in frictions])
-            for name in ("frictionloss", "viscous", "stribeck_velocity")
+            for name in ("frictionloss", "viscous", "stribeck_velocity", "load")
         )
         self._against = -coulomb
         self._excess = np.array([0.0 if f.stiction is None else f.stiction - f.frictionloss for f in frictions])
-        self._stribeck = bool(self._excess.any())
+        self._stribeck, self._loaded = bool(self._excess.any()), bool(self._load.any())
 
-    def __call__(self, joint_vel: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Torques (J,) [N m] on joints that turn with `joint_vel` (J,) [rad/s]."""
+    def __call__(self, joint_vel: NDArray[np.float64], effort: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Torques (..., J) [N m] on joints that turn with `joint_vel` [rad/s] while their drives pull with `effort`."""
         dry = self._against
+        if self._loaded:
+            dry = dry - self._load * np.abs(effort)
         if self._stribeck:
             dry = dry - self._excess * np.exp(-np.square(joint_vel / self._stribeck_velocity))
         torque = joint_vel * self._slope

@@ -19,8 +19,8 @@ def to_mjcf(robot: Robot, scenario: Scenario) -> str:
     """XML that `mujoco.MjModel.from_xml_path` reads: bodies, joint friction, gears, a drive for each actuated joint.
 
     Controls are joint commands in SI units. It moves as the plant does, except for what MuJoCo has no words for, which
-    a comment at the top names: friction near rest is MuJoCo's own, there is no Stribeck curve, and until the first
-    delayed command arrives joints are driven to 0, not to their default.
+    a comment at the top names: friction near rest is MuJoCo's own, there is no Stribeck curve and none that grows with
+    the load, and until the first delayed command arrives joints are driven to 0, not to their default.
 
     A gear with play is a rotor, a joint of its own called `<joint>_rotor` behind those of the robot, which the drive
     acts on, and a tendon that holds the difference of both within half the gap to either side. Its ends are as hard as
@@ -28,13 +28,15 @@ def to_mjcf(robot: Robot, scenario: Scenario) -> str:
     """
     spec = model_spec(robot, scenario)
     spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP  # damping explicit, as in the plant
-    curved, gears = [], transmissions(robot.spec, scenario)
+    curved, loaded, gears = [], [], transmissions(robot.spec, scenario)
     for joint in robot.spec.joints:
         found, friction = spec.joint(joint.name), scenario.friction.get(joint.name, joint.friction)
         found.damping[0], found.frictionloss, found.armature = friction.viscous, friction.frictionloss, joint.armature
         found.limited = mujoco.mjtLimited.mjLIMITED_FALSE
         if friction.stiction is not None and friction.stiction > friction.frictionloss:
             curved.append(f"{joint.name} {friction.stiction:g} N m, {friction.stribeck_velocity:g} rad/s")
+        if friction.load:
+            loaded.append(f"{joint.name} {friction.load:g}")
         driven = joint.name
         if joint.name in gears:
             driven = _add_rotor(spec, found, gears[joint.name])
@@ -42,6 +44,8 @@ def to_mjcf(robot: Robot, scenario: Scenario) -> str:
             _add_drive(spec, robot.spec, joint, driven, scenario)
     spec.compile()
     left_out = [f"Stribeck friction ({'; '.join(curved)})"] if curved else []
+    if loaded:
+        left_out.append(f"friction by the drive's effort ({', '.join(loaded)} of it)")
     if gears:
         left_out.append(f"compliance of the shafts of {', '.join(gears)}")
     if robot.spec.action.kind != "effort" and (loose := [name for name, gear in gears.items() if gear.backlash]):

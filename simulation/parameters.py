@@ -4,14 +4,14 @@ A parameter is one number of a `Scenario`, named by its place there. Its coordin
 from nominal: factors in the logarithm, torques and times themselves, since they may be zero.
 
 What walks is less told of than what hangs or stands: the links of a floating base are as the URDF says, its trunk
-carries a payload, and joints that are alike share their friction, without a Stribeck curve.
+carries a payload, and joints that are alike share their friction, without a Stribeck curve and the same under any load.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -38,15 +38,17 @@ DRIVEN_SD = (
 BACKLASH_BOUND = 3.0  # sigma
 TORQUE_BOUND = 3.0  # sigma; the explicit integration of stiff friction bears as much
 STRIBECK_SD = 0.5  # of a logarithm
+LOAD_SD, LOAD_BOUND = 0.2, 0.5  # of the drive's effort: spur gears of servos lose 0.1 to 0.4 of it (arXiv:2410.08650)
 BACKLASH_SD = 0.01  # rad, or the nominal gap if that is more: a gear's datasheet says 0.25 to 0.5 degrees, wear adds
 PAYLOAD_SD, PAYLOAD_SD_M = 0.2, 0.1  # of the robot's mass; m from the root link's frame
 PAYLOAD_BOUND = 3.0  # sigma
 LATENCY_SD_MS = 50.0
 MAX_LATENCY_MS = 100.0
 
-FRICTION = ("frictionloss", "excess", "stribeck_velocity", "viscous")
+FRICTION = ("frictionloss", "excess", "stribeck_velocity", "viscous", "load")
+# What friction may have besides Coulomb and viscous, by fields of FRICTION; where the first is 0 there is no such term.
+TERMS = {"stribeck": ("excess", "stribeck_velocity"), "load": ("load",)}
 PAYLOAD = ("mass", "x", "y", "z")
-STRIBECK = ("excess", "stribeck_velocity")  # what distinguishes a Stribeck curve from Coulomb and viscous friction
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Parameter:
 
 
 def parameters(robot: Robot) -> list[Parameter]:
-    """Every parameter: gain, masses and lengths or what a floating base meets, friction, gaps of gears, latency."""
+    """Every parameter: gain, masses and lengths or what a floating base meets, friction, gaps and rotors, latency."""
     links, fixed = moving_links(robot), robot.spec.base == "fixed"
     root = ET.parse(robot.urdf).getroot()
     found = [_factor("actuator_gain")]
@@ -121,8 +123,11 @@ def parameters(robot: Robot) -> list[Parameter]:
             *(curve if fixed else ()),
             _torque(f"{prefix}.viscous", "N m s/rad", nominal.viscous, *viscous),
         ]
+        if fixed and joint.actuated:
+            load = nominal.load
+            found.append(Parameter(f"{prefix}.load", "", load, LOAD_SD, 0.0, max(load, LOAD_BOUND), log=False))
         if joint.transmission is not None:
-            found.append(_gap(f"backlash.{name}", joint.transmission.backlash))
+            found += [_gap(f"backlash.{name}", joint.transmission.backlash), _factor(f"rotor_inertia_scale.{name}")]
     return [*found, Parameter("latency_ms", "ms", 0.0, LATENCY_SD_MS, 0.0, MAX_LATENCY_MS, log=False)]
 
 
@@ -156,10 +161,14 @@ def free_parameters(robot: Robot, known: Sequence[str]) -> list[Parameter]:
     return [p for p in every if p.name not in known]
 
 
-def without_stribeck(robot: Robot, joints: Sequence[str]) -> Scenario:
-    """The nominal robot, these joints without a Stribeck curve."""
-    plain = {name: robot.spec.joint(name).friction.model_copy(update={"stiction": None}) for name in joints}
-    return Scenario(friction=plain)
+def of_terms(terms: Collection[tuple[str, str]]) -> set[str]:
+    """Names of the parameters of terms of friction, each (joint, one of TERMS)."""
+    return {f"friction.{joint}.{field}" for joint, term in terms for field in TERMS[term]}
+
+
+def without_terms(robot: Robot, terms: Collection[tuple[str, str]]) -> Scenario:
+    """The nominal robot without these terms of friction, each (joint, one of TERMS)."""
+    return to_scenario(robot, {f"friction.{joint}.{TERMS[term][0]}": 0.0 for joint, term in terms})
 
 
 def moving_links(robot: Robot) -> dict[str, str]:
@@ -187,13 +196,15 @@ def to_scenario(robot: Robot, values: Mapping[str, float], base: Scenario | None
     friction: dict[str, Friction] = {}
     gears = dict(start.transmission)
     for name, alike in friction_groups(robot).items():
-        loss, excess, speed, viscous = (every[f"friction.{name}.{field}"] for field in FRICTION)
+        loss, excess, speed, viscous, load = (every.get(f"friction.{name}.{field}", 0.0) for field in FRICTION)
         stiction = loss + excess if excess > 0 else None
-        law = Friction(frictionloss=loss, stiction=stiction, stribeck_velocity=speed, viscous=viscous)
+        law = Friction(frictionloss=loss, stiction=stiction, stribeck_velocity=speed, viscous=viscous, load=load)
         friction |= dict.fromkeys(alike, law)
-        if f"backlash.{name}" in every:
+        if (built_in := robot.spec.joint(alike[0]).transmission) is not None:
             gear = transmissions(robot.spec, start)[alike[0]]
-            gears |= dict.fromkeys(alike, gear.model_copy(update={"backlash": every[f"backlash.{name}"]}))
+            inertia = built_in.rotor_inertia * every[f"rotor_inertia_scale.{name}"]
+            changed_gear = {"backlash": every[f"backlash.{name}"], "rotor_inertia": inertia}
+            gears |= dict.fromkeys(alike, gear.model_copy(update=changed_gear))
     changed: dict[str, Any] = {name: every[name] for name in ("actuator_gain", "latency_ms")}
     if robot.spec.base == "floating":
         changed |= {"ground_friction": every["ground_friction"], "payload": _loaded(robot, every, start)}
@@ -222,12 +233,15 @@ def to_values(robot: Robot, scenario: Scenario) -> dict[str, float]:
         values[f"link_length_scale.{link}"] = scenario.link_length_scale.get(link, 1.0)
     gears = transmissions(robot.spec, scenario)
     for name, alike in friction_groups(robot).items():
-        if robot.spec.joint(alike[0]).transmission is not None:
+        if (built_in := robot.spec.joint(alike[0]).transmission) is not None:
             values[f"backlash.{name}"] = gears[alike[0]].backlash
+            values[f"rotor_inertia_scale.{name}"] = gears[alike[0]].rotor_inertia / built_in.rotor_inertia
         friction = scenario.friction.get(alike[0], robot.spec.joint(alike[0]).friction)
         excess = 0.0 if friction.stiction is None else friction.stiction - friction.frictionloss
-        of_joint = friction.frictionloss, excess, friction.stribeck_velocity, friction.viscous
+        of_joint = friction.frictionloss, excess, friction.stribeck_velocity, friction.viscous, friction.load
         values |= {f"friction.{name}.{field}": v for field, v in zip(FRICTION, of_joint, strict=True)}
+        if not robot.spec.joint(alike[0]).actuated:  # no drive loads it
+            del values[f"friction.{name}.load"]
     return values
 
 

@@ -43,7 +43,11 @@ def group(file: Path) -> str:
     """
     if (folder := file.parent.name) not in FOLDERS:
         return ""
-    beside = folder == "hil" and file.name != "test_link.py" and not file.name.startswith("test_graph_")
+    beside = (
+        folder == "hil"
+        and file.name not in ("test_link.py", "test_servo_times.py")
+        and not file.name.startswith("test_graph_")
+    )
     return "board" if beside else "alone"
 
 

@@ -13,6 +13,7 @@ import serial
 from landbridge.errors import InputError
 
 BY_ID = Path("/dev/serial/by-id")  # made by udev: keeps its name when the adapter is plugged in elsewhere
+RATE = "name a serial port, and a rate that it has, such as 1000000: hardware.baud in robot.yaml, or --baud"
 UDEV_RULE = 'SUBSYSTEM=="tty", ATTRS{idVendor}=="VVVV", GROUP="dialout", MODE="0660"'
 
 
@@ -24,8 +25,8 @@ def open_port(name: str | None, baud: int) -> serial.Serial:
     """
     if name is None:
         raise InputError("hardware.port", "is not set", f"set it in robot.yaml or with --port; found: {_found()}")
-    if baud <= 0:
-        raise InputError("--baud", f"is {baud}", "give a rate of the port, such as 1000000")
+    if baud <= 0:  # 0 would hang up
+        raise InputError(name, f"cannot be opened at {baud} baud", RATE)
     try:
         port = serial.Serial(name, baud, timeout=0, write_timeout=0, exclusive=True)
     except (OSError, ValueError, termios.error) as error:  # serial.SerialException is an OSError
@@ -47,7 +48,7 @@ def _named(name: str, baud: int, error: Exception) -> InputError:
     cause = error.__context__
     if number == errno.EISDIR or (isinstance(cause, termios.error) and cause.args[0] == errno.ENOTTY):
         return InputError(name, "is no serial port", f"name one of: {_found()}")
-    return InputError(name, f"cannot be opened at {baud} baud: {error}", "name a serial port and a rate it has")
+    return InputError(name, f"cannot be opened at {baud} baud: {error}", RATE)
 
 
 def _group(name: str) -> str:

@@ -24,7 +24,13 @@ from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import Scenario
 from landbridge.simulation.transmission import transmissions
 
-HIDDEN = {"backlash.arm": 0.026, "actuator_gain": 0.9, "latency_ms": 20.0, "friction.arm.frictionloss": 0.0018}
+HIDDEN = {
+    "backlash.arm": 0.026,
+    "rotor_inertia_scale.arm": 1.3,
+    "actuator_gain": 0.9,
+    "latency_ms": 20.0,
+    "friction.arm.frictionloss": 0.0018,
+}
 NOMINAL = "{backlash: 0.0175, rotor_inertia: 0.0002, stiffness: 100, damping: 0.05}"  # rad, kg m^2, N m/rad, N m s/rad
 KNOWN = (
     *(f"link_{kind}_scale.{link}_link" for kind in ("mass", "length") for link in ("arm", "pendulum")),
@@ -68,7 +74,7 @@ def test_only_a_joint_with_a_gear_has_a_gap_to_find(robot: Robot) -> None:
     values = to_values(robot, to_scenario(robot, HIDDEN))
     assert {name: values[name] for name in HIDDEN} == HIDDEN
     gear = transmissions(robot.spec, to_scenario(robot, HIDDEN))["arm"]
-    assert gear.model_dump() == {"backlash": 0.026, "rotor_inertia": 0.0002, "stiffness": 100, "damping": 0.05}
+    assert gear.model_dump() == {"backlash": 0.026, "rotor_inertia": 1.3 * 0.0002, "stiffness": 100, "damping": 0.05}
 
 
 def test_a_window_of_a_geared_robot_is_what_the_plant_does(robot: Robot) -> None:
@@ -100,11 +106,12 @@ def test_a_window_of_a_geared_robot_is_what_the_plant_does(robot: Robot) -> None
     assert hidden < 0.5 * missed(scenario, replace(windows, commands=turned))
 
 
-def test_a_hidden_gap_is_found(robot: Robot, file: Path) -> None:
+def test_a_hidden_gap_and_rotor_are_found(robot: Robot, file: Path) -> None:
     found = read_calibration(file, robot)
     for name, hidden in HIDDEN.items():
         assert found.estimates[name].low <= hidden <= found.estimates[name].high, name
-    assert found.estimates["backlash.arm"].value == pytest.approx(HIDDEN["backlash.arm"], rel=0.05)
+    for name in ("backlash.arm", "rotor_inertia_scale.arm"):
+        assert found.estimates[name].value == pytest.approx(HIDDEN[name], rel=0.05)
     assert found.calibrated_error.joint_pos["arm"] < 0.3 * found.nominal_error.joint_pos["arm"]
     found.write(file.parent / "again.yaml")
     assert read_calibration(file.parent / "again.yaml", robot) == found

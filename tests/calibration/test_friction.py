@@ -1,6 +1,8 @@
-"""Which friction model the data support, on twins with and without a Stribeck curve."""
+"""Which friction model the data support, on twins with and without a Stribeck curve and friction by load."""
 
 from __future__ import annotations
+
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,13 +14,15 @@ from landbridge.calibration.windows import cut
 from landbridge.joint import Friction
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours
-from landbridge.simulation.parameters import free_parameters, to_scenario, to_values, without_stribeck
+from landbridge.simulation.calibrated import Term
+from landbridge.simulation.parameters import TERMS, free_parameters, to_scenario, to_values, without_terms
 from landbridge.simulation.scenario import Scenario
 
 ROBOT = load_robot("furuta")
 KNOWN = ("link_mass_scale.arm_link", "link_length_scale.arm_link", "link_length_scale.pendulum_link")
 FREE = free_parameters(ROBOT, KNOWN)
 CURVE = {"friction.arm.excess": 0.002, "friction.arm.stribeck_velocity": 0.5}
+EVERY = [("arm", "stribeck"), ("arm", "load"), ("pendulum", "stribeck")]  # the pendulum has no drive that loads it
 
 
 def chosen(hidden: dict[str, float], model: Model = "auto") -> Choice:
@@ -30,26 +34,56 @@ def chosen(hidden: dict[str, float], model: Model = "auto") -> Choice:
     return choose(ROBOT, FREE, cut(episodes, ROBOT, 15, "the twin"), model)
 
 
+def has(found: Choice) -> list[tuple[str, Term]]:
+    """The terms that were chosen."""
+    return [place for place, choice in found.trials.items() if choice.chosen]
+
+
 def test_a_curve_is_found_where_the_robot_has_one() -> None:
     found = chosen(CURVE)
-    assert {joint: choice.model for joint, choice in found.models.items()} == {"arm": "stribeck", "pendulum": "coulomb"}
+    assert has(found) == [("arm", "stribeck")]
     arm, pendulum = found.rows()
     assert arm["frictionloss"] + arm["excess"] == pytest.approx(0.005, rel=0.1)
-    assert arm["stribeck_error"] < arm["coulomb_error"]
-    assert pendulum["excess"] == 0.0
-    assert "friction.pendulum.excess" not in {p.name for p in found.problem.free}
+    curve = found.terms["arm"]["stribeck"]
+    assert curve.error_with is not None and curve.error_without is not None
+    assert curve.error_with < curve.error_without
+    assert pendulum["excess"] == arm["load"] == 0.0
+    assert not {"friction.pendulum.excess", "friction.arm.load"} & {p.name for p in found.problem.free}
 
 
-def test_a_simple_robot_is_given_no_curve() -> None:
+@pytest.mark.parametrize("load", [0.1, 0.3])
+def test_gears_that_rub_more_under_load_are_found(load: float) -> None:
+    found = chosen({"friction.arm.load": load})
+    assert has(found) == [("arm", "load")]
+    arm = found.rows()[0]
+    assert arm["load"] == pytest.approx(load, rel=0.05)
+    assert arm["frictionloss"] == pytest.approx(0.003, rel=0.05)
+    assert arm["excess"] == 0.0
+
+
+def test_a_curve_and_friction_by_load_are_told_apart() -> None:
+    found = chosen({**CURVE, "friction.arm.excess": 0.004, "friction.arm.load": 0.2})
+    assert has(found) == [("arm", "stribeck"), ("arm", "load")]  # which hides the curve until it is there
+    arm = found.rows()[0]
+    assert arm["load"] == pytest.approx(0.2, rel=0.05)
+    assert arm["frictionloss"] + arm["excess"] == pytest.approx(0.007, rel=0.1)
+
+
+def test_a_simple_robot_is_given_neither() -> None:
     found = chosen({})
-    assert {choice.model for choice in found.models.values()} == {"coulomb"}
+    assert list(found.trials) == EVERY
+    assert has(found) == []
     assert found.rows()[0]["frictionloss"] == pytest.approx(0.003, rel=0.05)
-    assert all(choice.gain is None or choice.gain < 10 for choice in found.models.values())
+    assert all(choice.gain is None or choice.gain < 10 for choice in found.trials.values())
+
+
+def test_terms_are_known_by_the_same_names_in_file_and_parameters() -> None:
+    assert get_args(Term) == tuple(TERMS)
 
 
 def test_a_score_test_promises_what_a_curve_gains_and_a_curve_that_is_overlooked_widens_the_friction() -> None:
     without = chosen(CURVE, "coulomb")
-    bend = max(_bends(without, FREE, "arm"), key=lambda each: each.promise)
+    bend = max(_bends(without, FREE, ("arm", "stribeck")), key=lambda each: each.promise)
     found = solve(bend.richer, bend.start(), without.here.starts)
     gain = without.here.cost - found.cost
     assert bend.promise > 20
@@ -58,7 +92,9 @@ def test_a_score_test_promises_what_a_curve_gains_and_a_curve_that_is_overlooked
     assert not bend.along[pressed].any()  # it stays at its bound, whatever the curve would have it do
     assert gain == pytest.approx(bend.promise, rel=0.3)
     shifts = overlooked(without, FREE, 1.0, 2000, np.random.default_rng(0))
-    assert np.mean(shifts.any(1)) == pytest.approx(0.5, abs=0.05)  # the pendulum is found without any dry friction
+    assert np.mean(shifts.any(1)) == pytest.approx(
+        0.75, abs=0.05
+    )  # the arm's two; the pendulum is found without dry friction
     place = [p.name for p in without.problem.free].index("friction.arm.frictionloss")
     truth = without.problem.free[place].coordinate(0.003)
     low, high = np.quantile(without.here.z[place] + shifts[:, place], (0.025, 0.975))
@@ -91,6 +127,6 @@ def test_without_a_curve_a_nominal_stiction_is_gone_too() -> None:
     sticky = Friction(frictionloss=0.001, stiction=0.002, viscous=0.0008)
     joints = tuple(joint.model_copy(update={"friction": sticky}) for joint in ROBOT.spec.joints)
     robot = Robot(ROBOT.spec.model_copy(update={"joints": joints}), ROBOT.folder)
-    values = to_values(robot, without_stribeck(robot, ["arm"]))
+    values = to_values(robot, without_terms(robot, [("arm", "stribeck")]))
     assert (values["friction.arm.excess"], values["friction.pendulum.excess"]) == (0.0, 0.001)
     assert values["friction.arm.frictionloss"] == 0.001

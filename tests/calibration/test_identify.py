@@ -5,10 +5,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
 import pytest
+import yaml
 
 from landbridge.calibration.delay import delays
 from landbridge.calibration.identify import _require_excitation, calibration, figures, identify
@@ -20,7 +22,7 @@ from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours
-from landbridge.simulation.calibrated import Calibration, read_calibration
+from landbridge.simulation.calibrated import Calibration, TermChoice, read_calibration
 from landbridge.simulation.collect import collect
 from landbridge.simulation.mjcf import to_mjcf
 from landbridge.simulation.parameters import free_parameters, to_scenario, to_values
@@ -187,7 +189,13 @@ def test_draws_spread_as_the_intervals_say(found: Calibration) -> None:
         ),
         (lambda text: re.sub(r"(covariance:\n- - ).*", r"\1-5.0", text), "not symmetric, or has a negative spread"),
         (lambda text: text.replace("  latency_ms:\n", "  wind:\n"), "not of this robot's parameters"),
-        (lambda text: text.replace("schema_version: 1", "schema_version: 2"), "schema_version"),
+        (lambda text: text.replace("schema_version: 2", "schema_version: 3"), "schema_version"),
+        (
+            lambda text: re.sub(
+                r"(?s)schema_version: 2(.*)friction:.*?known:", r"schema_version: 1\1friction: 3\nknown:", text
+            ),
+            "schema",
+        ),
         (lambda text: text + "wind: 3\n", "wind"),
         (
             lambda text: text.replace("friction:\n  arm:\n", "friction:\n  leg:\n"),
@@ -202,6 +210,19 @@ def test_a_file_that_is_not_this_robots_is_refused(written: Path, tmp_path: Path
         read_calibration(path, ROBOT)
     with pytest.raises(InputError, match="no such file"):
         read_calibration(tmp_path / "none.yaml", ROBOT)
+
+
+def test_a_file_of_version_1_which_knew_no_friction_by_load_is_read(tmp_path: Path, calibration: Any) -> None:
+    now = calibration(actuator_gain=0.9).model_dump(mode="json")
+    choice = {"model": "coulomb", "coulomb_error": 0.9, "stribeck_error": 0.8, "gain": 2.0, "gain_se": 1.0}
+    old = now | {"schema_version": 1, "friction": {"arm": choice | {"model": "stribeck"}, "pendulum": choice}}
+    (path := tmp_path / "calibration.yaml").write_text(yaml.safe_dump(old))
+    found = read_calibration(path, ROBOT)
+    assert found.absent == [("pendulum", "stribeck")]
+    reason = TermChoice(chosen=True, error_without=0.9, error_with=0.8, gain=2.0, gain_se=1.0)
+    assert found.friction["arm"] == {"stribeck": reason}
+    found.write(path)
+    assert read_calibration(path, ROBOT) == found
 
 
 def test_source_data_are_collected_in_the_calibrated_simulator(written: Path, tmp_path: Path) -> None:

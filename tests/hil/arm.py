@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from landbridge.deploy.hardware.servos import Servos
@@ -46,6 +46,13 @@ def recover(servos: Servos) -> None:
 
     well: list[bool] = []
     until(servos, healthy)
+
+
+def tell(record_property: Callable[[str, object], None], kind: str, order: str, after_ms: float) -> None:
+    """Print how long after an order something happened, and leave it for `benchmarks/servo_faults.py`."""
+    print(f"{kind}, {order}: after {after_ms:.0f} ms")
+    for name, value in {"kind": kind, "order": order, "after_ms": after_ms}.items():
+        record_property(name, value)
 
 
 def at(pose: Sequence[float], arm_bus: Emulated, joint: int = 0, within: float = 0.1) -> bool:

@@ -1,4 +1,8 @@
-"""A board to test against: the emulated one, or with `pytest tests/hil --port /dev/serial/by-id/...` a real one."""
+"""A board or a bus of servos to test against: emulated ones, or with `--port /dev/serial/by-id/...` real ones.
+
+With `--driver dynamixel` or `feetech` the port is that of the robot `arm` on servos 1 to 6; then only tests marked
+`real_servos` run on it, for the others break what they test.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,30 @@ from landbridge.deploy.hardware.servos import Servos
 from landbridge.robot import Robot
 
 from . import arm
-from .rig import FURUTA, PATIENT_MS, Emulated, Rig, real_time, recover, until
+from .rig import FURUTA, PATIENT_MS, Bus, Emulated, RealBus, Rig, real_time, recover, until
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--port", default=None, help="serial port of a real board in place of the emulated one")
+    parser.addoption("--port", default=None, help="serial port of a real board or bus in place of an emulated one")
+    parser.addoption("--driver", default="mcu", choices=("mcu", *arm.SETTINGS), help="what is on --port")
+
+
+def asked_before_it_moves(request: pytest.FixtureRequest, port: str) -> None:
+    """Ask the user, past pytest's capture; without an answer (EOFError) nothing moves."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    capture.suspend_global_capture(in_=True)
+    try:
+        input(f"\n{request.node.name} will move the joints on {port}: support them, step back and press Enter ")
+    finally:
+        capture.resume_global_capture()
+
+
+def real_port(request: pytest.FixtureRequest, driver: str) -> str | None:
+    """The port that the user names, None for an emulated one; skips a test of what is not on it."""
+    port: str | None = request.config.getoption("--port", default=None)
+    if port is not None and driver != (named := request.config.getoption("--driver")):
+        pytest.skip(f"of {driver}, and {named} is on --port: see --driver")
+    return port
 
 
 @pytest.fixture(scope="session")
@@ -28,14 +51,13 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
 
 @pytest.fixture
 def rig(request: pytest.FixtureRequest) -> Rig:
-    port = request.config.getoption("--port", default=None)
+    port = real_port(request, "mcu")
     if port is None:
         emulated = request.getfixturevalue("emulated")
         for words in ("plug", "clear", "reset"):
             emulated.order(words)
         return Rig(emulated.port, emulated)
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        input(f"\n{request.node.name} will move the joints on {port}: step back and press Enter ")
+    asked_before_it_moves(request, port)
     return Rig(port, None)
 
 
@@ -82,8 +104,11 @@ def left_in_order(rig: Rig, link: Mcu) -> Iterator[Mcu]:
 
 
 @pytest.fixture(scope="session", params=["dynamixel", "feetech"])
-def bus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Emulated]]:
-    """Six arm_bus servos: their family, and the process."""
+def bus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Bus]]:
+    """Six servos: their family, and the process or the port."""
+    if (port := real_port(request, request.param)) is not None:
+        yield request.param, RealBus(port)
+        return
     link = tmp_path_factory.mktemp("by-id") / f"landbridge-{request.param}"
     started = Emulated(link, "--robot", "arm", "--hardware", request.param)
     yield request.param, started
@@ -91,29 +116,50 @@ def bus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def kind(bus: tuple[str, Emulated]) -> str:
+def kind(bus: tuple[str, Bus]) -> str:
     return bus[0]
 
 
 @pytest.fixture
-def arm_bus(bus: tuple[str, Emulated]) -> Emulated:
+def arm_bus(request: pytest.FixtureRequest, bus: tuple[str, Bus]) -> Bus:
+    found = bus[1]
+    if isinstance(found, RealBus):
+        if request.node.get_closest_marker("real_servos") is None:
+            found.order("")
+        asked_before_it_moves(request, found.port)
+        return found
     for words in ("plug", "clear", "reset"):
-        bus[1].order(words)
-    return bus[1]
+        found.order(words)
+    return found
 
 
 @pytest.fixture
-def servos(kind: str, arm_bus: Emulated) -> Iterator[Servos]:
+def servos(kind: str, arm_bus: Bus) -> Iterator[Servos]:
     """A driver in order, patient; afterwards there must be no fault left, and no torque."""
-    with real_time():
-        driver = arm.connect_patiently(kind, arm_bus)
-        try:
-            yield driver
+    with real_time(), servos_left_in_order(arm_bus, arm.connect_patiently(kind, arm_bus)) as connected:
+        yield connected
+
+
+@pytest.fixture
+def prompt_servos(kind: str, arm_bus: Bus) -> Iterator[Servos]:
+    """The same with the arm's own limits."""
+    with real_time(), servos_left_in_order(arm_bus, arm.connect(kind, arm_bus)) as connected:
+        yield connected
+
+
+@contextmanager
+def servos_left_in_order(arm_bus: Bus, servos: Servos) -> Iterator[Servos]:
+    """Afterwards: mend what a test has broken, recover, take torque off, and look."""
+    try:
+        if isinstance(arm_bus, RealBus):
+            arm_bus.servos = servos
+        yield servos
+        if isinstance(arm_bus, Emulated):
             arm_bus.order("plug")
             arm_bus.order("clear")
-            arm.recover(driver)
-            driver.disable()
-            arm.until(driver, lambda: not any(arm_bus.order("status")["torque"]))
-            assert driver.fault == ""
-        finally:
-            driver.close()
+        arm.recover(servos)
+        servos.disable()
+        arm.until(servos, lambda: not any(arm_bus.order("status")["torque"]))
+        assert servos.fault == ""
+    finally:
+        servos.close()

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from landbridge.deploy.hardware.mcu import Mcu
 from landbridge.deploy.hardware.servos import Servos
 from landbridge.hardware_spec import McuHardware
@@ -53,6 +55,33 @@ class Emulated:
         ready, _, _ = select.select([self.process.stdout], [], [], 30)
         assert ready, "the emulator does not answer"
         return self.process.stdout.readline().strip()
+
+
+class RealBus:
+    """Servos on a port that the user has named; what the switchboard of emulated ones is asked, these say themselves.
+
+    Attributes:
+        port: The port.
+        servos: The driver that has it open.
+    """
+
+    def __init__(self, port: str) -> None:
+        self.port = port
+        self.servos: Servos | None = None
+
+    def order(self, words: str) -> Any:
+        if words != "status":
+            pytest.skip("breaks what it tests, or changes what servos remember: without --port only")
+        assert self.servos is not None
+        powered = self.servos._health.powered
+        return {
+            "position": list(self.servos._position.values()),
+            "velocity": list(self.servos._velocity.values()),
+            "torque": [id in powered for id in self.servos._joints],
+        }
+
+
+Bus = Emulated | RealBus
 
 
 class Rig(NamedTuple):

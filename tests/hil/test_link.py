@@ -162,6 +162,7 @@ def test_a_torque_off_that_is_lost_is_repeated(link: Mcu, switchboard: Emulated)
     move(link)
     switchboard.order("lost to_board 1")
     link.disable()
+    assert switchboard.order("status")["torque"] is True  # it was lost
     until(link, lambda: switchboard.order("status")["torque"] is False)
 
 
@@ -169,6 +170,7 @@ def test_a_torque_off_that_is_lost_is_repeated_by_close(rig: Rig, link: Mcu, swi
     move(link)
     switchboard.order("lost to_board 1")
     link.disable()
+    assert switchboard.order("status")["torque"] is True
     link.close()
     assert switchboard.order("status")["torque"] is False
     link.__init__(FURUTA, McuHardware(port=rig.port))  # type: ignore[misc]
@@ -241,8 +243,11 @@ def test_ports_that_cannot_be_opened_are_named(link: Mcu, rig: Rig, tmp_path: Pa
     (tmp_path / "file").touch()
     for other in ("/dev/null", str(tmp_path), str(tmp_path / "file")):
         assert f"{other}: is no serial port. name one of: " in refused(lambda other=other: open_port(other, 1_000_000))
-    assert "--baud: is 0" in refused(lambda: open_port("/dev/null", 0))
     ends = os.openpty()
+    for rate in (0, -1):
+        said = refused(lambda rate=rate: open_port(os.ttyname(ends[1]), rate))
+        assert f"{os.ttyname(ends[1])}: cannot be opened at {rate} baud" in said
+        assert "hardware.baud in robot.yaml, or --baud" in said
     os.chmod(os.ttyname(ends[1]), 0)
     with unprivileged():
         said = refused(lambda: open_port(os.ttyname(ends[1]), 1_000_000))

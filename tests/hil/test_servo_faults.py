@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -15,8 +14,8 @@ from landbridge.deploy.hardware.servo_poll import Poll
 from landbridge.deploy.hardware.servos import Servos
 from landbridge.deploy.supervisor import State
 
-from .arm import ARM, AWAY, DT, HOME, at, connect, connect_patiently, recover, until
-from .rig import Emulated, real_time
+from .arm import ARM, AWAY, DT, HOME, at, recover, tell, until
+from .rig import Emulated
 
 pytestmark = pytest.mark.filterwarnings("ignore:feetech")
 
@@ -37,10 +36,8 @@ FAULTS = {  # order: the faults that it may be named
 @pytest.mark.parametrize("order", FAULTS)
 def test_a_fault_is_named_and_left_by_a_reset(servos: Servos, arm_bus: Emulated, order: str) -> None:
     until(servos, lambda: at(AWAY, arm_bus), AWAY)
-    struck = time.monotonic()
     arm_bus.order(order)
     until(servos, lambda: bool(servos.fault), AWAY)
-    print(f"{order}: {servos.fault} after {1000 * (time.monotonic() - struck):.0f} ms")
     assert servos.fault in FAULTS[order]
     assert all(map(math.isnan, servos.read()[0]))
     arm_bus.order("plug" if order == "unplug" else "clear")
@@ -123,13 +120,20 @@ def test_a_write_while_the_port_vanishes(servos: Servos, arm_bus: Emulated) -> N
         ("stuck shoulder_pan", {"tracking_error"}),
     ],
 )
-def test_what_only_the_guard_can_see(servos: Servos, arm_bus: Emulated, order: str, expected: set[str]) -> None:
+def test_what_only_the_guard_can_see(
+    servos: Servos,
+    kind: str,
+    arm_bus: Emulated,
+    order: str,
+    expected: set[str],
+    record_property: Callable[[str, object], None],
+) -> None:
     """Read and written as the bridge does it, while a policy swings the joint."""
     until(servos, lambda: max(map(abs, servos.read()[1])) < 0.3, HOME)  # it has begun to fall
     guard, stamp = Guard(servos._spec), 0  # as patient
     for state in (State.STANDBY, State.ARMED):
         guard.supervise(state, 1, time.monotonic())
-    started = time.monotonic()
+    started, struck = time.monotonic(), math.inf
     next_tick = started
     while guard.fault is None and (age := time.monotonic() - started) < 8:
         stamp, told, measured = stamp + 1, servos.told_at, servos.read()
@@ -137,9 +141,9 @@ def test_what_only_the_guard_can_see(servos: Servos, arm_bus: Emulated, order: s
             guard.measure(stamp, time.monotonic(), *measured)
         if age > 0.6:
             guard.supervise(State.ACTIVE, 1, time.monotonic())
-            if age > 1.2 and order:
+            if age > 1.2 and struck == math.inf:
+                struck = time.monotonic()
                 arm_bus.order(order)
-                order = ""
             swing = [1.2 * math.sin(2 * (age - 0.6)), *HOME[1:]]
             guard.admit(stamp, ARM.spec.actuated, swing, time.monotonic())
             servos.write(guard.written)
@@ -149,42 +153,7 @@ def test_what_only_the_guard_can_see(servos: Servos, arm_bus: Emulated, order: s
             servos.write(stop.command)
         next_tick += DT
         time.sleep(max(0.0, next_tick - time.monotonic()))
-    assert order == "", f"{guard.fault} before anything was broken; {servos.fault} {servos.read()} {age}"
+    named = 1000 * (time.monotonic() - struck)
+    assert named > 0, f"{guard.fault} before anything was broken; {servos.fault} {servos.read()} {age}"
     assert guard.fault is not None and guard.fault.value in expected, servos.fault
-
-
-def test_a_silent_host(bus: tuple[str, Emulated]) -> None:
-    """Dynamixel stops by its bus watchdog until a reset; Feetech has none, and goes on to its goal."""
-    kind, arm_bus = bus
-    for words in ("plug", "clear", "reset"):
-        arm_bus.order(words)
-    settings = {"watchdog_ms": 40} if kind == "dynamixel" else {}
-    with real_time(), closing(connect(kind, arm_bus, **settings)) as servos:
-        recover(servos)
-        servos.write([1.8, *HOME[1:]])  # the last that it says for a while
-        position = at_rest(arm_bus)
-        print(f"{kind}: a silent host's joint rests at {position:.2f} rad on the way to 1.8 rad")
-        if kind == "feetech":
-            assert position == pytest.approx(1.8, abs=0.1)
-        else:
-            assert arm_bus.order("status")["watchdog"] == [-1] * 6
-            assert position < 1.7
-            servos.write([1.8, *HOME[1:]])  # is refused
-            until(servos, lambda: len(servos.stopped) == 6)
-            assert at([position], arm_bus, within=0.02)
-    with real_time(), closing(connect_patiently(kind, arm_bus)) as servos:
-        recover(servos)
-        until(servos, lambda: at(HOME, arm_bus), HOME)
-        servos.disable()
-        until(servos, lambda: not any(arm_bus.order("status")["torque"]))
-
-
-def at_rest(arm_bus: Emulated, seconds: float = 0.2) -> float:
-    """Where the first joint has been for `seconds`: longer than it takes to turn round."""
-    began = since = time.monotonic()
-    there = math.inf
-    while time.monotonic() < since + seconds:
-        assert time.monotonic() < began + 5, "it does not come to rest"
-        if abs((position := arm_bus.order("status")["position"][0]) - there) > 0.001:
-            there, since = position, time.monotonic()
-    return float(there)
+    tell(record_property, kind, order, named)

@@ -16,6 +16,7 @@ from .rig import Emulated
 pytestmark = pytest.mark.filterwarnings("ignore:feetech")
 
 
+@pytest.mark.real_servos
 def test_positions_and_velocities_by_name(servos: Servos, arm_bus: Emulated) -> None:
     until(servos, lambda: at(AWAY, arm_bus, 4, 0.01), AWAY)
     position, velocity = servos.read()
@@ -23,6 +24,15 @@ def test_positions_and_velocities_by_name(servos: Servos, arm_bus: Emulated) -> 
     assert position == pytest.approx(seen["position"], abs=0.01)
     assert velocity == pytest.approx(seen["velocity"], abs=0.1)
     until(servos, lambda: servos.read()[1][0] < -0.3, [-1.0, *AWAY[1:]])
+
+
+@pytest.mark.real_servos
+def test_torque_comes_with_a_goal_and_goes_when_it_is_told(servos: Servos, arm_bus: Emulated) -> None:
+    assert not servos.torque
+    until(servos, lambda: all(arm_bus.order("status")["torque"]) and at(HOME, arm_bus), HOME)
+    servos.disable()
+    until(servos, lambda: not servos.torque)
+    assert not any(arm_bus.order("status")["torque"])
 
 
 def test_it_reports_torque_watchdog_and_goals_in_effect(servos: Servos, kind: str, arm_bus: Emulated) -> None:

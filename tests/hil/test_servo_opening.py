@@ -47,6 +47,7 @@ def test_servos_that_are_not_the_robots(kind: str, arm_bus: Emulated) -> None:
     connect(kind, arm_bus).close()
 
 
+@pytest.mark.real_servos
 def test_a_second_program_finds_the_port_taken(servos: Servos, kind: str, arm_bus: Emulated) -> None:
     with pytest.raises(InputError, match="another program uses this port"):
         connect(kind, arm_bus)

@@ -45,6 +45,7 @@ def test_a_reset_does_not_bring_torque_back_to_a_joint_that_has_lost_it(servos: 
     assert arm_bus.order("status")["torque"] == [name != "elbow" for name in ARM.spec.joint_names]
 
 
+@pytest.mark.real_servos
 def test_a_servo_that_forgot_how_to_move_is_told_again_by_a_reset(servos: Servos) -> None:
     assert servos._bus is not None
     register, told = next(iter(servos._bus.family.prepared.items()))

@@ -89,7 +89,7 @@ def _there_and_back(kind: Any, arm_bus: Emulated) -> None:
     [
         ({"id": -1}, "--id: -1 is not in 0 .. 252"),
         ({"id": 254}, "--id: 254 is not in 0 .. 252"),
-        ({"baud": 0}, "--baud: is 0"),
+        ({"baud": 0}, "cannot be opened at 0 baud"),
         ({"id": 9}, "no (dynamixel|feetech) servo 9 answers at 1000000 baud"),
         ({"baud": 57_600}, "no (dynamixel|feetech) servo 3 answers at 57600 baud"),
         ({"new_id": 4}, "servo 4 is on this bus already"),

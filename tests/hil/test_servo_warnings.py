@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 
@@ -53,9 +54,8 @@ def test_a_supply_is_low_by_what_the_model_is_made_for_or_by_what_is_set(bus: tu
     arm_bus.order("clear")
 
 
-def test_feetech_warns_that_it_has_no_watchdog(bus: tuple[str, Emulated]) -> None:
-    kind, arm_bus = bus
-    if kind != "feetech":
-        pytest.skip("of feetech servos only")
-    with pytest.warns(UserWarning, match="no bus watchdog"):
+def test_servos_without_a_watchdog_are_warned_of_and_no_others(kind: str, arm_bus: Emulated) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         connect(kind, arm_bus).close()
+    assert ["no bus watchdog" in str(each.message) for each in told] == [True] * (kind == "feetech")

@@ -76,4 +76,6 @@ def test_a_position_commanded_robot_has_its_servos(tmp_path: Path) -> None:
 def test_what_it_cannot_say_is_named() -> None:
     sticky = Scenario(friction={"arm": Friction(frictionloss=0.002, stiction=0.003, stribeck_velocity=0.4)})
     assert "Not in here: Stribeck friction (arm 0.003 N m, 0.4 rad/s), friction smoothed" in to_mjcf(FURUTA, sticky)
+    rubbing = Scenario(friction={"arm": Friction(load=0.2)})
+    assert "Not in here: friction by the drive's effort (arm 0.2 of it), friction smoothed" in to_mjcf(FURUTA, rubbing)
     assert "Stribeck" not in to_mjcf(FURUTA, CALIBRATED)

@@ -20,7 +20,7 @@ def test_the_furuta_has_a_gain_two_links_two_frictions_and_a_latency() -> None:
         "link_mass_scale.pendulum_link",
         "link_length_scale.arm_link",
         "link_length_scale.pendulum_link",
-        *(f"friction.arm.{field}" for field in ("frictionloss", "excess", "stribeck_velocity", "viscous")),
+        *(f"friction.arm.{field}" for field in ("frictionloss", "excess", "stribeck_velocity", "viscous", "load")),
         *(f"friction.pendulum.{field}" for field in ("frictionloss", "excess", "stribeck_velocity", "viscous")),
         "latency_ms",
     ]

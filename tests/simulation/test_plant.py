@@ -52,16 +52,42 @@ def test_friction_formula_by_hand() -> None:
     )
     v = 0.5
     expected = -(0.1 + 0.05 / math.e) * math.tanh(v / SMOOTHING_SPEED) - 0.02 * v
-    assert friction(v) == pytest.approx(expected, rel=1e-12)
-    assert friction(0.0) == 0.0
-    assert friction(40.0) == pytest.approx(-0.1 - 0.8, rel=1e-9)  # far beyond v_s: Coulomb and viscous only
+    assert friction(v, 0.0) == pytest.approx(expected, rel=1e-12)
+    assert friction(0.0, 0.0) == 0.0
+    assert friction(40.0, 0.0) == pytest.approx(-0.1 - 0.8, rel=1e-9)  # far beyond v_s: Coulomb and viscous only
+
+
+def test_friction_by_load_by_hand() -> None:
+    friction = JointFriction(Friction(frictionloss=0.1, viscous=0.02, load=0.3), SMOOTHING_SPEED)
+    for effort in (0.5, -0.5):  # whichever way the drive pulls, its gears rub against the motion
+        assert friction(2.0, effort) == pytest.approx(-(0.1 + 0.3 * 0.5) - 0.02 * 2.0, rel=1e-9)
+        assert friction(-2.0, effort) == pytest.approx((0.1 + 0.3 * 0.5) + 0.02 * 2.0, rel=1e-9)
+    assert friction(0.0, 0.5) == 0.0
+
+
+@pytest.mark.parametrize("engine", ["mujoco", "bullet"])
+def test_a_drive_that_loses_a_share_of_its_effort_moves_as_one_that_has_less_or_brakes_more(engine: Engine) -> None:
+    """What gears lose of a push, they add to a brake: 1 - load of the effort moves the joint, or 1 + load slows it."""
+    robot, load = load_robot("furuta"), 0.25
+    quiet = {"arm": Friction(load=load), "pendulum": Friction()}
+    plants = [make_plant(robot, engine, Scenario(friction=law)) for law in (quiet, quiet | {"arm": Friction()})]
+    for way in (1.0, -1.0):
+        sped = []
+        for plant, effort in zip(plants, (0.04 / (1 - load * way), 0.04), strict=True):
+            plant.reset(np.array([0.0, np.pi]), np.array([way * 3.0, 0.0]))  # far above the smoothing speed
+            plant.step([(0.0, np.array([effort]))])
+            sped.append(np.array(plant.state()[1]))
+        np.testing.assert_allclose(*sped, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["position", "velocity", "effort"])
 def test_the_drive_on_arrays_is_the_drive_on_floats(kind: str) -> None:
     spec = load_robot("quadruped").spec
     spec = spec.model_copy(update={"action": spec.action.model_copy(update={"kind": kind})})
-    friction = {"FL_calf_joint": Friction(frictionloss=1, stiction=1.4, viscous=0.1), "FR_hip_joint": Friction()}
+    friction = {
+        "FL_calf_joint": Friction(frictionloss=1, stiction=1.4, viscous=0.1, load=0.2),
+        "FR_hip_joint": Friction(),
+    }
     scenario = Scenario(actuator_gain=0.8, friction=friction)
     on_floats, on_arrays = ScalarDrive(spec, scenario), ArrayDrive(spec, scenario)
     rng = np.random.default_rng(0)
@@ -71,7 +97,7 @@ def test_the_drive_on_arrays_is_the_drive_on_floats(kind: str) -> None:
 
 
 def test_the_drive_on_arrays_with_a_passive_joint() -> None:
-    spec, scenario = load_robot("furuta").spec, Scenario(actuator_gain=0.8)
+    spec, scenario = load_robot("furuta").spec, Scenario(actuator_gain=0.8, friction={"arm": Friction(load=0.3)})
     state = [0.3, 2.0], [4.0, -7.0], [0.05]
     expected = ScalarDrive(spec, scenario)(*state)
     np.testing.assert_allclose(ArrayDrive(spec, scenario)(*(np.array(part) for part in state)), expected, rtol=1e-12)
@@ -82,9 +108,9 @@ def test_friction_always_brakes_and_is_odd(v: float, c: float, extra: float, v_s
     friction = JointFriction(
         Friction(frictionloss=c, stiction=c + extra, stribeck_velocity=v_s, viscous=b), SMOOTHING_SPEED
     )
-    assert friction(v) * v <= 0
-    assert friction(-v) == -friction(v)
-    assert abs(friction(v)) <= c + extra + b * abs(v) + 1e-12
+    assert friction(v, 0.0) * v <= 0
+    assert friction(-v, 0.0) == -friction(v, 0.0)
+    assert abs(friction(v, 0.0)) <= c + extra + b * abs(v) + 1e-12
 
 
 @pytest.mark.parametrize(
@@ -156,7 +182,9 @@ def test_torque_off_leaves_friction_alone_after_the_latency(robot: str) -> None:
     plant.reset(np.array([joint.default_joint_pos for joint in shipped.spec.joints]), speed)
     plant.step([(0.0, np.full(len(shipped.spec.actuated), 0.05))])
     plant.step([(0.0, None)])
-    friction = [JointFriction(joint.friction, shipped.spec.friction_smoothing)(2.0) for joint in shipped.spec.joints]
+    friction = [
+        JointFriction(joint.friction, shipped.spec.friction_smoothing)(2.0, 0.0) for joint in shipped.spec.joints
+    ]
     half = shipped.spec.decimation // 2
     before, after = plant.torques[-half - 1], plant.torques[-half:]
     assert before != pytest.approx(friction)

@@ -199,6 +199,22 @@ def test_geared_and_direct_joints_stand_beside_each_other() -> None:
         np.testing.assert_allclose(both[0], one, rtol=1e-12)
 
 
+def test_gears_rub_under_what_passes_through_them() -> None:
+    """With the gap open that is nothing, however hard the motor pulls; else what reaches the joint."""
+    gear, rubs = GEAR.model_copy(update={"backlash": 0.1}), SMOOTH | {"arm": Friction(load=0.25)}
+    without, under = (
+        GearedDrive(FURUTA.spec, Scenario(friction=f, transmission={"arm": gear})) for f in (SMOOTH, rubs)
+    )
+    pos, vel = np.zeros(2), np.array([5.0, 0.0])
+    passed = []
+    for effort in [0.05, *[-0.05] * 60]:  # the motor turns back from one side of the gap to the other
+        torque, rubbed = without(pos, vel, [effort]), under(pos, vel, [effort])
+        np.testing.assert_allclose(rubbed, [torque[0] - 0.25 * abs(torque[0]), 0.0], rtol=1e-12)
+        passed.append(torque[0])
+        pos = pos + vel * FURUTA.spec.control_dt / FURUTA.spec.decimation
+    assert 0.0 in passed and max(map(abs, passed)) > 0.01
+
+
 def test_a_robot_without_gears_has_the_drive_it_had() -> None:
     assert type(make_drive(FURUTA.spec, Scenario())) is ScalarDrive
     assert type(make_drive(load_robot("quadruped").spec, Scenario())) is ArrayDrive
