@@ -104,8 +104,8 @@ class Update:
                 place.copy_(values[i])
 
     def _noise(self, agent: Agent, rows: int) -> Tensor:
-        """Standard normal numbers (rows, `noise_sizes`) of this rank, from those of all."""
-        size, generator = (rows * ranks.count(), agent.noise_sizes), agent.generator
+        """Standard normal numbers (rows, `total_noise_size`) of this rank, from those of all."""
+        size, generator = (rows * ranks.count(), agent.total_noise_size), agent.generator
         return ranks.share(torch.randn(size, generator=generator, device=generator.device))
 
     def _loss(

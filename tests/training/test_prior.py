@@ -54,7 +54,7 @@ def test_the_policy_alone_is_drawn_to_it() -> None:
     for prior in (None, constant(0.0, 0.0, 0.9)):
         agent.prior = prior
         agent.zero_grad()
-        loss, _ = agent(rows, weights, torch.zeros(4, agent.noise_sizes), True)
+        loss, _ = agent(rows, weights, torch.zeros(4, agent.total_noise_size), True)
         loss.backward()
         gradients.append({name: p.grad.clone() for name, p in agent.named_parameters() if p.grad is not None})
     plain, drawn = gradients

@@ -135,7 +135,7 @@ def test_a_graph_replayed_is_the_eager_step_on_the_cpu(monkeypatch: pytest.Monke
     generator = torch.Generator()  # the two devices would draw different noise
 
     def noise(self: Update, agent: Agent, rows: int) -> torch.Tensor:
-        drawn = torch.randn((rows, agent.noise_sizes), generator=generator)
+        drawn = torch.randn((rows, agent.total_noise_size), generator=generator)
         return drawn.to(agent.generator.device)
 
     monkeypatch.setattr(Update, "_noise", noise)

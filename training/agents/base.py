@@ -89,7 +89,7 @@ class Agent(nn.Module, ABC):
         return 0
 
     @property
-    def noise_sizes(self) -> int:
+    def total_noise_size(self) -> int:
         """Standard normal numbers that `forward` needs per row."""
         return self.noise_size + (0 if self.prior is None else self.prior.noise_size)
 
@@ -118,7 +118,7 @@ class Agent(nn.Module, ABC):
     def forward(self, rows: Tensor, weights: Tensor, noise: Tensor, policy: bool) -> tuple[Tensor, Tensor]:
         """Summed loss of packed rows (N, .) with weights (N,), and the `metrics` as one vector.
 
-        `noise` is (N, `noise_sizes`): that of `losses`, then that of the prior.
+        `noise` is (N, `total_noise_size`): that of `losses`, then that of the prior.
         """
         batch, own = unpack(rows, self.obs_size, self.action_size), self.noise_size
         losses, shown = self.losses(batch, weights, noise[:, :own])
