@@ -29,7 +29,8 @@ def test_positions_and_velocities_by_name(servos: Servos, arm_bus: Emulated) -> 
 @pytest.mark.real_servos
 def test_torque_comes_with_a_goal_and_goes_when_it_is_told(servos: Servos, arm_bus: Emulated) -> None:
     assert not servos.torque
-    until(servos, lambda: all(arm_bus.order("status")["torque"]) and at(HOME, arm_bus), HOME)
+    until(servos, lambda: servos.torque and at(HOME, arm_bus), HOME)
+    assert all(arm_bus.order("status")["torque"])
     servos.disable()
     until(servos, lambda: not servos.torque)
     assert not any(arm_bus.order("status")["torque"])
