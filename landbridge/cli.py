@@ -61,6 +61,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, hil, twin)"),
     "state": ("landbridge_nodes.state:state", "what the supervisor of a running robot says"),
     "watch": ("landbridge_nodes.watch:watch", "a running robot on a terminal, with arm, disarm and e-stop keys"),
+    "foxglove": (
+        "landbridge_nodes.foxglove_server:foxglove",
+        "serve a running robot to Foxglove, live, over WebSocket",
+    ),
     "deploy push": ("landbridge.deploy.push:push", "put a bundle on a robot's computer, verify it there, switch to it"),
     "hil run": ("landbridge_nodes.hil:run", "accept a robot's hardware, stage by stage, with a page and junit.xml"),
     "hil emulate": ("landbridge.deploy.hil.command:emulate", "be a robot's microcontroller or servos, on a pty"),

@@ -28,6 +28,7 @@ EXTRAS = {
     "serial": ("serial", "cobs", "dynamixel_sdk", "scservo_sdk"),
     "hil": ("serial", "cobs", "dynamixel_sdk", "scservo_sdk", "matplotlib"),
     "watch": ("textual",),
+    "foxglove": ("foxglove", "mcap", "rosbags"),
     "signing": ("model_signing", "OpenSSL"),
     "rerun": ("rerun",),
 }

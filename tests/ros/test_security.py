@@ -13,12 +13,11 @@ import pytest
 
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
-from landbridge_nodes import bringup
+from landbridge_nodes import bringup, topics
 from landbridge_nodes.listener import Listener
 from landbridge_nodes.operator import Operator
 from landbridge_nodes.process import ENCLAVES
 from landbridge_nodes.processes import Processes
-from landbridge_nodes.watch import watched
 
 pytestmark = pytest.mark.ros
 QUADRUPED = load_robot("quadruped")  # its base is measured too
@@ -58,7 +57,8 @@ def test_the_policy_permits_what_the_nodes_do_and_no_more(
     specs += [spec for spec in bringup.record("quadruped", "none", 0, "out") if spec.name == "excite"]
     names = [*(spec.name for spec in specs), "operator", "watch"]
     rules = permitted(repository)
-    with Processes(specs) as processes, Operator(QUADRUPED, processes.check) as operator, Listener(watched(QUADRUPED)):
+    every = topics.every(QUADRUPED.spec)  # as `landbridge foxglove`; `watch` listens to fewer
+    with Processes(specs) as processes, Operator(QUADRUPED, processes.check) as operator, Listener(every):
         operator.wait_ready(recorded=True)
         operator.wait(lambda: set(names) <= set(operator.node.get_node_names()), 20)
 

@@ -64,7 +64,7 @@ def test_an_operator_arms_stops_and_resets_a_robot(
             with Processes(specs):
                 await shows(app, "#state", "STANDBY")
                 await pilot.press("d")
-                await shows(app, "#answer", "disarm: REFUSED", "STANDBY")
+                await shows(app, "#answer", "disarm refused in STANDBY")
                 await pilot.press("A")
                 await shows(app, "#state", "ACTIVE", "guard: ok")
                 await shows(app, "#joints", "pendulum", "effort written")
@@ -75,7 +75,7 @@ def test_an_operator_arms_stops_and_resets_a_robot(
                 await pilot.press("space")
                 await shows(app, "#state", "ESTOP")
                 await pilot.press("A")
-                await shows(app, "#answer", "arm: REFUSED", "ESTOP")
+                await shows(app, "#answer", "arm refused in ESTOP")
                 await pilot.press("r")
                 await shows(app, "#state", "STANDBY")
             await shows(app, "#state", "MONITOR SILENT", "STANDBY")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -16,7 +16,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 from typing_extensions import Self
 
-from landbridge.deploy.supervisor import Event
+from landbridge.deploy.supervisor import Answer, Event
 from landbridge_nodes import topics
 from landbridge_nodes.process import LOOP_SECONDS, OPERATOR, make_executor
 from landbridge_nodes.transport import stay_on_this_machine
@@ -40,13 +40,19 @@ class Listener:
 
     Messages are kept as they came, and read when they are looked at: a few times a second, and not 500.
 
+    Args:
+        heard: What to listen to.
+        then: Called with every message as it came, in that thread.
+
     Attributes:
         heard: By topic.
         reports: The last DiagnosticStatus of each name: nodes take turns on that topic.
     """
 
-    def __init__(self, heard: Sequence[topics.Topic]) -> None:
-        self.heard = {topic: Heard() for topic in heard}
+    def __init__(
+        self, heard: Sequence[topics.Topic], then: Callable[[topics.Topic, bytes], None] = lambda topic, raw: None
+    ) -> None:
+        self.heard, self._then = {topic: Heard() for topic in heard}, then
         self.reports: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -83,6 +89,7 @@ class Listener:
             heard.count, heard.at, heard.raw = heard.count + 1, time.monotonic(), raw
             if topic is topics.DIAGNOSTICS:
                 self.reports |= {status.name: status for status in deserialize_message(raw, topic.message).status}
+            self._then(topic, raw)
 
         return keep
 
@@ -91,13 +98,13 @@ class Listener:
         raw = self.heard[topic].raw
         return deserialize_message(raw, topic.message) if raw else None
 
-    def ask(self, event: Event) -> str:
+    def ask(self, event: Event) -> Answer:
         """Ask the monitor for `event`; its answer, or that there is none. Waits <= 1 s: not in a UI's thread."""
         answered = threading.Event()
         future = self._clients[event].call_async(Trigger.Request())
         future.add_done_callback(lambda _: answered.set())
         if not answered.wait(ANSWER_SECONDS):
             self._clients[event].remove_pending_request(future)
-            return f"{event.value}: NO ANSWER from the monitor in {ANSWER_SECONDS:g} s"
+            return Answer(False, f"{event.value}: NO ANSWER from the monitor in {ANSWER_SECONDS:g} s")
         answer = future.result()
-        return f"{event.value}: {'' if answer.success else 'REFUSED, '}{answer.message}"
+        return Answer(answer.success, f"{event.value}: {answer.message}" if answer.success else answer.message)

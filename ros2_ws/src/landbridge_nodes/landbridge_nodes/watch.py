@@ -117,7 +117,7 @@ class Watch(App[None]):
     def action_ask(self, event: str) -> None:
         """Ask the monitor, and show its answer."""
         answer = self.listener.ask(Event(event))
-        self.call_from_thread(self.query_one("#answer", Static).update, Text(answer))
+        self.call_from_thread(self.query_one("#answer", Static).update, Text(answer.message))
 
     def _state(self, now: float) -> tuple[str, str]:
         message, verdict = (self.listener.message(topic) for topic in (topics.SAFETY_STATE, topics.GUARD_COMMAND))
