@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -32,6 +33,13 @@ def connect_patiently(kind: str, arm_bus: Emulated) -> Servos:
     safety = ARM.spec.safety.model_copy(update={"max_command_age_ms": PATIENT_MS})
     patient = Robot(ARM.spec.model_copy(update={"safety": safety}), ARM.folder)
     return connect(kind, arm_bus, patient, **({"watchdog_ms": PATIENT_MS} if kind == "dynamixel" else {}))
+
+
+def power(servos: Servos, arm_bus: Emulated) -> None:
+    """Have torque, and nothing left on its way to the servos: they have answered after the last write."""
+    until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
+    written = time.monotonic()
+    until(servos, lambda: servos.told_at > written)
 
 
 def recover(servos: Servos) -> None:

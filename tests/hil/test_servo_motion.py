@@ -10,7 +10,7 @@ import pytest
 from landbridge.deploy.hardware import Reporting
 from landbridge.deploy.hardware.servos import Servos
 
-from .arm import AWAY, HOME, PATIENT_MS, at, connect, until
+from .arm import AWAY, HOME, PATIENT_MS, at, connect, power, until
 from .rig import Emulated
 
 pytestmark = pytest.mark.filterwarnings("ignore:feetech")
@@ -53,7 +53,7 @@ def test_it_reports_torque_watchdog_and_goals_in_effect(servos: Servos, kind: st
 
 
 def test_a_torque_off_that_is_lost_is_repeated(servos: Servos, arm_bus: Emulated) -> None:
-    until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
+    power(servos, arm_bus)
     arm_bus.order("lost to_board 1")
     servos.disable()
     assert all(arm_bus.order("status")["torque"])
@@ -61,7 +61,7 @@ def test_a_torque_off_that_is_lost_is_repeated(servos: Servos, arm_bus: Emulated
 
 
 def test_a_torque_off_that_is_lost_is_repeated_by_close(servos: Servos, arm_bus: Emulated) -> None:
-    until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
+    power(servos, arm_bus)
     arm_bus.order("lost to_board 2")
     servos.disable()
     servos.close()
@@ -71,7 +71,7 @@ def test_a_torque_off_that_is_lost_is_repeated_by_close(servos: Servos, arm_bus:
 
 
 def test_a_torque_off_outlives_a_reset(servos: Servos, arm_bus: Emulated) -> None:
-    until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
+    power(servos, arm_bus)
     arm_bus.order("lost to_board 1")
     servos.disable()
     servos.recover()
