@@ -8,7 +8,8 @@ Takes runs, their scores on the twin and calibrations that `benchmarks/sim2real.
 written, and foretells what each run does, in its own seed's calibrated simulator (of the same robot time as its target
 data), as `landbridge export --calibration` does. One of a seed's runs is then chosen, of those that never saw a
 calibrated simulator and of all: by what is foretold, by what the nominal simulator says, by chance, and by the twin
-itself, which is as well as can be. Writes `results/selection_<robot>.json` and `.md`, with `_<rung>` if that is not
+itself, which is as well as can be. Beside them what the mean of their actions does, which `export` takes of several
+seeds without a calibration. Writes `results/selection_<robot>.json` and `.md`, with `_<rung>` if that is not
 `severe`.
 """
 
@@ -25,14 +26,15 @@ import tyro
 from numpy.typing import NDArray
 from rich.progress import track
 from scipy.stats import spearmanr
-from sim2real import ARMS, RESULTS, Study, scores_file
+from sim2real import ARMS, RESULTS, Place, Study, scores_file
 
 from landbridge.episode import commit
 from landbridge.errors import InputError
-from landbridge.robot import load_robot
+from landbridge.robot import Robot, load_robot
+from landbridge.simulation.behaviour import Behaviour, Policy
 from landbridge.simulation.calibrated import choose_scenario
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
-from landbridge.training.evaluate import resolve
+from landbridge.training.evaluate import resolve, score
 from landbridge.training.selection import Foretold, foretell
 from landbridge.training.statistics import bootstrap, paired_difference
 
@@ -96,7 +98,10 @@ def main(options: Options) -> None:
             ]
             for name, rows in said.items()
         },
-        "chosen": {name: _chosen(success[:, :, group], said, group) for name, group in groups.items()},
+        "chosen": {
+            name: _chosen(success[:, :, group], said, group, _of_mean(study, places, options, group))
+            for name, group in groups.items()
+        },
         "places": [str(place) for place in places],
         "found_by_seed": success.mean(-1).tolist(),
         "foretold_by_seed": {name: [[f.by_start for f in row] for row in rows] for name, rows in said.items()},
@@ -113,21 +118,46 @@ def _foretell(study: Study, seed: int, arm: str, simulator: Scenario) -> Foretol
     return foretell(resolve(str(study.folder(seed) / "runs" / arm), robot), robot, simulator)
 
 
+def _of_mean(study: Study, places: list[Place], options: Options, group: list[int]) -> Floats:
+    """Success (places, seeds, episodes) on the twin of the policy whose action is the mean of those of `group`."""
+    robot, arms = load_robot(study.robot), [options.arms[i] for i in group]
+    found = []
+    for seed in track(options.seeds, f"mean of {len(group)}"):
+        policies = [resolve(str(study.folder(seed) / "runs" / arm), robot) for arm in arms]
+        found.append([_success(_mean(policies), robot, place, study.episodes, seed) for place in places])
+    return np.swapaxes(np.array(found), 0, 1)
+
+
+def _mean(policies: list[Behaviour]) -> Behaviour:
+    def start(batch: int, rng: np.random.Generator) -> Policy:
+        started = [policy(batch, rng) for policy in policies]
+        return lambda obs: np.mean([act(obs) for act in started], axis=0)
+
+    return start
+
+
+def _success(policy: Behaviour, robot: Robot, place: Place, episodes: int, seed: int) -> Floats:
+    rung = load_scenario(robot, place.rung)
+    return score(policy, robot, place.engine, rung, episodes, seed, exploring=place.exploring)[0]
+
+
 def _exactness(foretold: Floats, found: Floats) -> dict[str, float]:
     """Of success (seeds, arms), foretold and on the twin: mean error, and Spearman's rank correlation over all."""
     rank = spearmanr(foretold.ravel(), found.ravel()).statistic
     return {"error": float(np.abs(foretold - found).mean()), "rank_correlation": float(rank)}
 
 
-def _chosen(success: Floats, said: dict[str, list[list[Foretold]]], group: list[int]) -> list[dict[str, Any]]:
-    """Per place the success (places, seeds, arms, episodes) of the runs that are chosen, by how they are."""
+def _chosen(
+    success: Floats, said: dict[str, list[list[Foretold]]], group: list[int], of_mean: Floats
+) -> list[dict[str, Any]]:
+    """Per place, of success (places, seeds, arms, episodes), that of the runs that are chosen, by how they are."""
     seeds = np.arange(success.shape[1])
     of = {
         f"{name} simulator": success[:, seeds, [max(range(len(group)), key=lambda i: row[group[i]]) for row in rows]]
         for name, rows in said.items()
     }
     twin = success.mean((0, 3)).argmax(1)
-    of |= {"chance": success.mean(2), "the twin itself": success[:, seeds, twin]}
+    of |= {"chance": success.mean(2), "the twin itself": success[:, seeds, twin], "nobody: their mean": of_mean}
     return [
         {
             how: {
