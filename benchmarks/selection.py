@@ -8,17 +8,18 @@ Takes runs, their scores on the twin and calibrations that `benchmarks/sim2real.
 written, and foretells what each run does, in its own seed's calibrated simulator (of the same robot time as its target
 data), as `landbridge export --calibration` does. One of a seed's runs is then chosen, of those that never saw a
 calibrated simulator and of all: by what is foretold, by what the nominal simulator says, by chance, and by the twin
-itself, which is as well as can be. Beside them what the mean of their actions does, which `export` takes of several
-seeds without a calibration. Writes `results/selection_<robot>.json` and `.md`, with `_<rung>` if that is not
-`severe`.
+itself, which is as well as can be. The mean of their actions, which `export` takes of several
+seeds where it has no calibration, stands beside them, and is chosen too where it promises more. Writes
+`results/selection_<robot>.json` and `.md`, with `_<rung>` if that is not `severe`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -81,8 +82,7 @@ def main(options: Options) -> None:
     nominal = load_scenario(load_robot(robot), NOMINAL)
     said: dict[str, list[list[Foretold]]] = {"calibrated": [], "nominal": []}
     for seed in track(options.seeds, "foretell"):
-        calibrated = choose_scenario(load_robot(robot), NOMINAL, study.folder(seed) / "calibration.yaml")
-        for name, simulator in (("calibrated", calibrated), ("nominal", nominal)):
+        for name, simulator in (("calibrated", _calibrated(study, seed)), ("nominal", nominal)):
             said[name].append([_foretell(study, seed, arm, simulator) for arm in options.arms])
     groups = {
         "nominal logs": [i for i, arm in enumerate(options.arms) if ARMS[arm].source == "source"],
@@ -99,7 +99,7 @@ def main(options: Options) -> None:
             for name, rows in said.items()
         },
         "chosen": {
-            name: _chosen(success[:, :, group], said, group, _of_mean(study, places, options, group))
+            name: _chosen(success[:, :, group], said, group, _means(study, places, options, group))
             for name, group in groups.items()
         },
         "places": [str(place) for place in places],
@@ -113,22 +113,34 @@ def main(options: Options) -> None:
     print(text)
 
 
+def _calibrated(study: Study, seed: int) -> Scenario:
+    return choose_scenario(load_robot(study.robot), NOMINAL, study.folder(seed) / "calibration.yaml")
+
+
 def _foretell(study: Study, seed: int, arm: str, simulator: Scenario) -> Foretold:
     robot = load_robot(study.robot)
     return foretell(resolve(str(study.folder(seed) / "runs" / arm), robot), robot, simulator)
 
 
-def _of_mean(study: Study, places: list[Place], options: Options, group: list[int]) -> Floats:
-    """Success (places, seeds, episodes) on the twin of the policy whose action is the mean of those of `group`."""
-    robot, arms = load_robot(study.robot), [options.arms[i] for i in group]
-    found = []
+class Mean(NamedTuple):
+    """What the mean of a group's actions does: success on the twin (places, seeds, episodes), and foretold by seed."""
+
+    success: Floats
+    foretold: list[Foretold]
+
+
+def _means(study: Study, places: list[Place], options: Options, group: list[int]) -> Mean:
+    robot, success, foretold = load_robot(study.robot), [], []
     for seed in track(options.seeds, f"mean of {len(group)}"):
-        policies = [resolve(str(study.folder(seed) / "runs" / arm), robot) for arm in arms]
-        found.append([_success(_mean(policies), robot, place, study.episodes, seed) for place in places])
-    return np.swapaxes(np.array(found), 0, 1)
+        policy = mean_of([resolve(str(study.folder(seed) / "runs" / options.arms[i]), robot) for i in group])
+        success.append([found_on(policy, robot, place, study.episodes, seed) for place in places])
+        foretold.append(foretell(policy, robot, _calibrated(study, seed)))
+    return Mean(np.swapaxes(np.array(success), 0, 1), foretold)
 
 
-def _mean(policies: list[Behaviour]) -> Behaviour:
+def mean_of(policies: Sequence[Behaviour]) -> Behaviour:
+    """The policy whose action is the mean of theirs, as that of `Actor` is."""
+
     def start(batch: int, rng: np.random.Generator) -> Policy:
         started = [policy(batch, rng) for policy in policies]
         return lambda obs: np.mean([act(obs) for act in started], axis=0)
@@ -136,7 +148,8 @@ def _mean(policies: list[Behaviour]) -> Behaviour:
     return start
 
 
-def _success(policy: Behaviour, robot: Robot, place: Place, episodes: int, seed: int) -> Floats:
+def found_on(policy: Behaviour, robot: Robot, place: Place, episodes: int, seed: int) -> Floats:
+    """Success (episodes,) of a policy at a place, in the episodes of `benchmarks/sim2real.py`."""
     rung = load_scenario(robot, place.rung)
     return score(policy, robot, place.engine, rung, episodes, seed, exploring=place.exploring)[0]
 
@@ -148,7 +161,7 @@ def _exactness(foretold: Floats, found: Floats) -> dict[str, float]:
 
 
 def _chosen(
-    success: Floats, said: dict[str, list[list[Foretold]]], group: list[int], of_mean: Floats
+    success: Floats, said: dict[str, list[list[Foretold]]], group: list[int], mean: Mean
 ) -> list[dict[str, Any]]:
     """Per place, of success (places, seeds, arms, episodes), that of the runs that are chosen, by how they are."""
     seeds = np.arange(success.shape[1])
@@ -156,8 +169,12 @@ def _chosen(
         f"{name} simulator": success[:, seeds, [max(range(len(group)), key=lambda i: row[group[i]]) for row in rows]]
         for name, rows in said.items()
     }
+    promising = [max(row[i] for i in group) for row in said["calibrated"]]
+    takes_mean = np.array([a > b for a, b in zip(mean.foretold, promising, strict=True)])
+    with_mean = np.where(takes_mean[:, None], mean.success, of["calibrated simulator"])
     twin = success.mean((0, 3)).argmax(1)
-    of |= {"chance": success.mean(2), "the twin itself": success[:, seeds, twin], "nobody: their mean": of_mean}
+    of |= {"chance": success.mean(2), "the twin itself": success[:, seeds, twin]}
+    of |= {"nobody: their mean": mean.success, "calibrated simulator, their mean among them": with_mean}
     return [
         {
             how: {

@@ -73,8 +73,8 @@ def export(run: Path, out: Path, calibration: Path | None = None) -> dict[str, A
         run: A run folder of `landbridge train`; of `--seeds` the one that holds all: the policy's action is the mean of
             theirs, and the live monitor is the first one's.
         out: Bundle to write: a folder, or one file if it ends in .zip.
-        calibration: File of `landbridge calibrate identify`: of several seeds the one that succeeds most in that
-            simulator is exported, in place of their mean.
+        calibration: File of `landbridge calibrate identify`: of several seeds and the mean of them all, what succeeds
+            most in that simulator is exported.
     """
     require_new(out)
     foretold: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Which of several policies will do best on the robot: the one that does in a simulator that was calibrated to it."""
+"""Which of several policies, or their mean, will do best on the robot: what does in a simulator calibrated to it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def foretell(policy: Behaviour, robot: Robot, simulator: Scenario) -> Foretold:
 
 
 def best(folder: Path, calibration: Path) -> tuple[Path, Foretold]:
-    """Of the runs of a folder the one that does best in the simulator of a calibration, and what is foretold of it.
+    """Of the runs of a folder, and of the mean of them all, what does best in the simulator of a calibration.
+
+    Returns:
+        The run, or the folder for the mean; and what is foretold of it.
 
     Raises:
         InputError: The folder has no run, or the file is no calibration, or of another robot.
@@ -60,9 +63,10 @@ def best(folder: Path, calibration: Path) -> tuple[Path, Foretold]:
     runs = runs_of(folder)
     robot = load_robot(read_run(runs[0])["robot"])
     simulator = choose_scenario(robot, NOMINAL, calibration)
+    candidates = [*runs, folder] if len(runs) > 1 else runs
     found = {
-        run: foretell(load_policy(run, robot), robot, simulator)
-        for run in track(runs, "foretell", console=Console(stderr=True))
+        one: foretell(load_policy(one, robot), robot, simulator)
+        for one in track(candidates, "foretell", console=Console(stderr=True))
     }
-    chosen = max(found, key=lambda run: found[run])
+    chosen = max(found, key=lambda one: found[one])
     return chosen, found[chosen]
