@@ -38,7 +38,7 @@ from landbridge.training.evaluate import score as score_policy
 from landbridge.training.log import Log
 from landbridge.training.outcome import warn_of_failures
 from landbridge.training.policy import Actor
-from landbridge.training.run import CONFIG, DIAGNOSTICS, Inputs, read_run, refuse_others, seed_folder
+from landbridge.training.run import CONFIG, DIAGNOSTICS, Inputs, read_run, refuse_others, runs_of, seed_folder
 from landbridge.training.stream import Stream, digests, read_domains
 from landbridge.training.trainer import Trainer, read_checkpoint
 
@@ -83,23 +83,21 @@ def train(
         scratch: Folder on a disk for the source's rows while the run lasts, where memory is too small for them.
             Alignments are then fitted to 262,144 rows, and every 256 steps draw from 131,072, both from all over. Each
             rank has a file of its own. A resumed run takes the one that it began with unless another is given.
-        resume: Continue the run in `out` with its own configuration, to the last bit as if never interrupted.
+        resume: Continue the run in `out`, or the seeds that are there, with their own configuration, to the last bit as
+            if never interrupted.
     """
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
     inputs = Inputs(robot, source, target, scratch, score)
-    if not seeds:
-        opened = [_open(out, config, inputs, resume)]
+    if seeds:
+        asked = {seed_folder(out, seed): replace(config, seed=seed) for seed in seeds}
     else:
-        folders = [seed_folder(out, seed) for seed in seeds]
-        opened = [
-            _open(folder, replace(config, seed=seed), inputs, resume and folder.exists())
-            for folder, seed in zip(folders, seeds, strict=True)
-        ]
+        asked = dict.fromkeys(runs_of(out) if resume else [out], config)
+    opened = [_open(folder, its, inputs, resume and (folder.exists() or not seeds)) for folder, its in asked.items()]
     _train(opened)
     figures = [_report(run.trainer, run.fit_seconds) if ranks.leads() else {} for run in opened]
     if any(run.trainer.step < run.trainer.config.steps for run in opened):
         raise KeyboardInterrupt
-    if not seeds or not ranks.leads():
+    if [*asked] == [out] or not ranks.leads():
         return figures[0]
     shown = ("step", "updates_per_s", "fit_seconds")  # the rest is in each folder
     each = zip(opened, figures, strict=True)

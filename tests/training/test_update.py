@@ -112,7 +112,7 @@ def test_seeds_trained_together_are_the_runs_of_each(
         with pytest.raises(ConnectionAbortedError):
             train(tmp_path / "both", data.source, data.target, config=config, seeds=(3, 5))
     assert [read_checkpoint(tmp_path / f"both/seed{seed}")["step"] for seed in (3, 5)] == [2 * BLOCK, 0]
-    figures = train(tmp_path / "both", data.source, data.target, config=config, seeds=(3, 5), resume=True)
+    figures = train(tmp_path / "both", resume=True)
     assert [(Path(row["run"]).name, row["step"]) for row in figures["runs"]] == [
         (f"seed{s}", 3 * BLOCK) for s in (3, 5)
     ]
