@@ -75,7 +75,7 @@ class Bundle:
             raise InputError(
                 self.path,
                 f"bundle is for robot {self.manifest.robot!r}, this is {spec.name!r}",
-                "export one for this robot",
+                f"add --robot {self.manifest.robot}, or export one for this robot",
             )
         if list(self.manifest.joints) != spec.joint_names or list(self.manifest.actuated) != spec.actuated:
             raise InputError(

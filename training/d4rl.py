@@ -49,7 +49,7 @@ def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) ->
         control_dt: Period [s] between rows.
 
     Raises:
-        InputError: Not such a file, sizes of another robot, NaN or Inf (with row numbers), or half the actions too large.
+        InputError: Not such a file, sizes of another robot, NaN or Inf (with row numbers), or actions too large.
     """
     data = _read(path)
     obs, actions = data["observations"], data["actions"]

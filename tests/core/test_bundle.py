@@ -118,7 +118,7 @@ def test_a_changed_robot_is_refused(tmp_path: Path, robot: RobotSpec) -> None:
     bundle.require_robot(robot)
     with pytest.raises(InputError, match="has changed since export"):
         bundle.require_robot(robot.model_copy(update={"control_rate_hz": 51.0}))
-    with pytest.raises(InputError, match="bundle is for robot 'furuta'"):
+    with pytest.raises(InputError, match=r"for robot 'furuta', this is 'arm'\. add --robot furuta, or export"):
         bundle.require_robot(robot.model_copy(update={"name": "arm"}))
     swapped = robot.model_copy(update={"joints": robot.joints[::-1]})
     with pytest.raises(InputError, match="bundle has joints"):
