@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import zipfile
@@ -111,6 +112,20 @@ def test_nothing_is_overwritten(tmp_path: Path, robot: RobotSpec) -> None:
     write(tmp_path / "b", robot)
     with pytest.raises(InputError, match="already exists"):
         write(tmp_path / "b", robot)
+
+
+@pytest.mark.parametrize("name", ["b", "b.zip"])
+def test_a_full_disk_is_named_and_leaves_nothing(
+    tmp_path: Path, robot: RobotSpec, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # of a write, which names no file
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    with pytest.raises(InputError, match=rf"{name}: cannot be written: No space left on device\. free space"):
+        write(tmp_path / name, robot)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_changed_robot_is_refused(tmp_path: Path, robot: RobotSpec) -> None:
