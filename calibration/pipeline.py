@@ -24,7 +24,7 @@ def everything(
     An encoder that is wrong ends it: whatever is identified through it would be wrong too. From the walking of a
     floating base only parameters, its latency among them, are identified; what was left out is named.
 
-    Example: landbridge calibrate all data/target --out calibration --known link_mass_scale.arm_link
+    Example: landbridge calibrate all data/target --out calibrations/first --known link_mass_scale.arm_link
 
     Args:
         data: A dataset folder.

@@ -85,7 +85,9 @@ def open_rollouts(path: Path, robot: Robot) -> Dataset:
         remedy = "name the robot's data; what stands for a robot is collected or ingested with --domain target"
         raise InputError(path, f"stands for the simulator (domain {found.domain})", remedy)
     if found.robot_hash != spec.digest():
-        raise InputError(path, f"was recorded on another {found.robot!r} than {spec.name!r}", "name its robot folder")
+        then, present = found.robot_hash[:12], spec.digest()[:12]
+        problem = f"was recorded on another {found.robot!r} ({then}) than {spec.name!r} ({present})"
+        raise InputError(path, problem, "name the right --robot, restore that robot.yaml, or record again")
     if not abs(found.measured_rate_hz / spec.control_rate_hz - 1) <= RATE_TOLERANCE:
         problem = f"was recorded at {found.measured_rate_hz:g} Hz, {spec.name} runs at {spec.control_rate_hz:g} Hz"
         raise InputError(path, problem, "record again at the robot's rate")

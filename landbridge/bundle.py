@@ -75,7 +75,7 @@ class Bundle:
             raise InputError(
                 self.path,
                 f"bundle is for robot {self.manifest.robot!r}, this is {spec.name!r}",
-                "export one for this robot",
+                f"add --robot {self.manifest.robot}, or export one for this robot",
             )
         if list(self.manifest.joints) != spec.joint_names or list(self.manifest.actuated) != spec.actuated:
             raise InputError(
@@ -115,15 +115,19 @@ def write_bundle(path: Path, manifest: Manifest, robot: RobotSpec, files: Mappin
         files: `policy.onnx`, `golden.npz`, `envelope.npz` and any optional file.
 
     Raises:
-        InputError: `path` exists.
+        InputError: `path` exists, or cannot be written.
     """
     require_new(path)
     every = dict(files)
     every["manifest.json"] = (json.dumps(manifest.model_dump(), indent=2) + "\n").encode()
     every["robot.yaml"] = yaml.safe_dump(robot.model_dump(mode="json"), sort_keys=False).encode()
     every[SUMS] = "".join(f"{hashlib.sha256(every[n]).hexdigest()}  {n}\n" for n in sorted(every)).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_files(path, every)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_files(path, every)
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror}"
+        raise InputError(path, problem, "free space, or choose another --out") from error
     return read_bundle(path)
 
 

@@ -5,6 +5,8 @@ A dataset is a Minari folder (HDF5 storage) whose `metadata.json` carries `Datas
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
+import h5py
 import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
@@ -27,6 +30,7 @@ from landbridge.robot import RobotSpec
 from landbridge.spec import Spec, require_new, validated
 
 SCHEMA_VERSION: Literal[1] = 1  # of `DatasetMetadata`
+SPARE_BYTES = 2**20  # that must be free besides what an episode takes: HDF5's own tables, and metadata.json
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,16 @@ class Dataset:
 
     def read(self, order: Iterable[int] | None = None) -> Iterator[Episode]:
         """The episodes with these numbers, in this order; by default all, as they were written."""
-        for data in self.minari.iterate_episodes(order):
-            yield Episode(
+        episodes = self.minari.iterate_episodes(order)
+        while (episode := self._next(episodes)) is not None:
+            yield episode
+
+    def _next(self, episodes: Iterator[minari.EpisodeData]) -> Episode | None:
+        """The next episode, None after the last; raises InputError where the file is damaged."""
+        try:
+            if (data := next(episodes, None)) is None:
+                return None
+            return Episode(
                 obs=np.asarray(data.observations, np.float32),
                 actions=np.asarray(data.actions, np.float32),
                 rewards=np.asarray(data.rewards, np.float32),
@@ -150,6 +162,8 @@ class Dataset:
                 truncated=np.asarray(data.truncations, bool),
                 stamps=np.asarray(data.infos["stamp"], np.float64),
             )
+        except (OSError, RuntimeError, KeyError, ValueError, AttributeError) as error:
+            raise _damaged(self.path, error) from error
 
 
 def write_dataset(path: Path, episodes: Iterable[Episode], metadata: DatasetMetadata) -> Dataset:
@@ -168,8 +182,10 @@ def write_dataset(path: Path, episodes: Iterable[Episode], metadata: DatasetMeta
             if storage is None:
                 box = gym.spaces.Box(-np.inf, np.inf, episode.obs.shape[1:], np.float32)
                 unit = gym.spaces.Box(-1.0, 1.0, episode.actions.shape[1:], np.float32)
-                storage = MinariStorage.new(partial, observation_space=box, action_space=unit)
+                with _written(path):
+                    storage = MinariStorage.new(partial, observation_space=box, action_space=unit)
             with _written(path):
+                _require_space(partial, episode)
                 storage.update_episodes([_to_buffer(episode)])
         if storage is None:
             raise InputError(path, "there is no episode to write", "check the recording or ask for more steps")
@@ -186,12 +202,19 @@ def write_dataset(path: Path, episodes: Iterable[Episode], metadata: DatasetMeta
     return open_dataset(path)
 
 
+def _require_space(folder: Path, episode: Episode) -> None:
+    """HDF5 that meets a full disk may end the process with a segmentation fault, so that it should never meet one."""
+    if shutil.disk_usage(folder).free < sum(array.nbytes for array in vars(episode).values()) + SPARE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 @contextmanager
 def _written(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # of a full disk HDF5 raises either, the reason deep inside
-        reason = str(error).partition("error message = '")[2].partition("'")[0] or str(error)
+        words = getattr(error, "strerror", None) or str(error)
+        reason = words.partition("error message = '")[2].partition("'")[0] or words
         raise InputError(path, f"cannot be written: {reason}", "free space, or choose another --out") from error
 
 
@@ -199,7 +222,7 @@ def open_dataset(path: Path) -> Dataset:
     """Open a dataset folder without reading its episodes.
 
     Raises:
-        InputError: Not a Minari folder, or not one that landbridge wrote.
+        InputError: Not a Minari folder, not one that landbridge wrote, or one whose file is cut off.
     """
     try:
         raw = MinariStorage.read_raw_metadata(path)
@@ -214,7 +237,18 @@ def open_dataset(path: Path) -> Dataset:
     if (version := ours.get("schema_version")) != SCHEMA_VERSION:
         problem = f"schema_version: {version!r}, this landbridge reads {SCHEMA_VERSION}"
         raise InputError(path, problem, "collect or ingest it again with this version")
-    return Dataset(path, validated(DatasetMetadata, ours, path / "metadata.json", "collect or ingest it again"), data)
+    metadata = validated(DatasetMetadata, ours, path / "metadata.json", "collect or ingest it again")
+    for file in path.glob("*.hdf5"):
+        try:
+            h5py.File(file).close()  # which compares its length with what it should be
+        except OSError as error:
+            raise _damaged(path, error) from error
+    return Dataset(path, metadata, data)
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    problem = f"is damaged, or copied in part: {' '.join(map(str, error.args))}"
+    return InputError(path, problem, "copy it again, or collect or ingest it anew")
 
 
 def _to_buffer(episode: Episode) -> EpisodeBuffer:

@@ -188,7 +188,9 @@ def read_calibration(path: Path, robot: Robot) -> Calibration:
         raise InputError(path, "no such file", "make it with `landbridge calibrate identify`")
     found = read_model(Calibration, path)
     if found.robot_hash != robot.spec.digest():
-        raise InputError(path, f"calibrates another {found.robot!r} than {robot.spec.name!r}", "calibrate this robot")
+        spec, digest = robot.spec, robot.spec.digest()
+        problem = f"calibrates another {found.robot!r} ({found.robot_hash[:12]}) than {spec.name!r} ({digest[:12]})"
+        raise InputError(path, problem, "name the right --robot, restore that robot.yaml, or calibrate this one")
     if found.urdf_hash != robot.urdf_digest():
         problem = f"calibrates {robot.spec.name} with another {robot.spec.urdf}, on whose masses and lengths it builds"
         raise InputError(path, problem, "calibrate again")

@@ -217,7 +217,8 @@ def _last_whole_record(path: Path, stream: IO[bytes]) -> tuple[int, str | None]:
     stream.seek(0)
     if footer and size == end + len(MAGIC):
         return end, None
-    return end, f"cut off: {size - end} bytes after the last complete record are lost"
+    after = f"{size - end} bytes after the last complete record are lost"
+    return end, f"cut off: {after if size > end else 'what came after the last complete record is lost'}"
 
 
 def _reads(stream: IO[bytes], start: int) -> bool:

@@ -7,6 +7,7 @@ not continue; the rest is refused.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from landbridge.episode import Episode
 from landbridge.errors import InputError
 
+FEW = 0.01  # share of rows with an action beyond [-1, 1] that may be noise, and goes without a warning
 SEAM = 1e-6  # |next_obs[i] - obs[i+1]| above which row i + 1 begins another episode
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 VECTORS = ("rewards", "terminals", "timeouts")
@@ -41,13 +43,13 @@ def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) ->
     Args:
         path: HDF5 with observations (N, n), actions (N, m), rewards (N,), terminals (N,) and, where it has them,
             next_observations (N, n) and timeouts (N,); a vector may be a column (N, 1), as ODRL's are. Actions beyond
-            [-1, 1] are clipped and counted.
+            [-1, 1] are clipped, counted and, if they are not few, told of.
         obs_size: n of the robot.
         action_size: m of the robot.
         control_dt: Period [s] between rows.
 
     Raises:
-        InputError: Not such a file, sizes of another robot, or NaN or Inf (with row numbers).
+        InputError: Not such a file, sizes of another robot, NaN or Inf (with row numbers), or actions too large.
     """
     data = _read(path)
     obs, actions = data["observations"], data["actions"]
@@ -63,6 +65,7 @@ def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) ->
     for name, array in data.items():
         if len(bad := np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))):
             raise InputError(path, f"{name} has NaN or Inf in {len(bad)} rows, first {bad[:5].tolist()}", "remove them")
+    clipped = _beyond(path, actions)
     terminal, timeout = data["terminals"].astype(bool), data["timeouts"].astype(bool)
     stored = "next_observations" in data
     following = data["next_observations"] if stored else np.concatenate([obs[1:], obs[-1:]])
@@ -82,9 +85,23 @@ def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) ->
     repairs = {
         "unmarked_seams": int((jump & ~marked).sum()),
         "rows_dropped": len(obs) - sum(map(len, episodes)),
-        "actions_clipped": int((np.abs(actions) > 1).any(1).sum()),
+        "actions_clipped": clipped,
     }
     return Imported(episodes, repairs)
+
+
+def _beyond(path: Path, actions: NDArray[np.float64]) -> int:
+    """Number of rows with an action beyond [-1, 1]: many speak of another unit, of which clipping leaves the sign."""
+    rows = int((np.abs(actions) > 1).any(1).sum())
+    problem = f"{rows} of {len(actions)} rows have an action beyond [-1, 1], up to {np.abs(actions).max():.4g}"
+    remedy = (
+        "an action is a share of the joint's range (`action` in robot.yaml), so scale what is in another unit first"
+    )
+    if rows > len(actions) / 2:
+        raise InputError(path, problem, f"{remedy}, or clip them yourself if that is meant")
+    if rows > FEW * len(actions):
+        warnings.warn(f"{path}: {problem}: clipped; {remedy}", stacklevel=3)
+    return rows
 
 
 def _read(path: Path) -> dict[str, NDArray[np.float64]]:

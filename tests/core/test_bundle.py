@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import zipfile
@@ -113,12 +114,26 @@ def test_nothing_is_overwritten(tmp_path: Path, robot: RobotSpec) -> None:
         write(tmp_path / "b", robot)
 
 
+@pytest.mark.parametrize("name", ["b", "b.zip"])
+def test_a_full_disk_is_named_and_leaves_nothing(
+    tmp_path: Path, robot: RobotSpec, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # of a write, which names no file
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    with pytest.raises(InputError, match=rf"{name}: cannot be written: No space left on device\. free space"):
+        write(tmp_path / name, robot)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_changed_robot_is_refused(tmp_path: Path, robot: RobotSpec) -> None:
     bundle = write(tmp_path / "b", robot)
     bundle.require_robot(robot)
     with pytest.raises(InputError, match="has changed since export"):
         bundle.require_robot(robot.model_copy(update={"control_rate_hz": 51.0}))
-    with pytest.raises(InputError, match="bundle is for robot 'furuta'"):
+    with pytest.raises(InputError, match=r"for robot 'furuta', this is 'arm'\. add --robot furuta, or export"):
         bundle.require_robot(robot.model_copy(update={"name": "arm"}))
     swapped = robot.model_copy(update={"joints": robot.joints[::-1]})
     with pytest.raises(InputError, match="bundle has joints"):

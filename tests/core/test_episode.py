@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 from minari.dataset.minari_storage import MinariStorage
@@ -62,6 +65,38 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: py
     with pytest.raises(InputError, match=r"d: cannot be written: No space left on device\. free space"):
         write_dataset(tmp_path / "d", [episode(3, 0)], METADATA)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_hdf5_never_meets_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take the process with it. Space for one episode is there, and not for the second."""
+    free = iter([2**21, 2**20])
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=next(free)))
+    with pytest.raises(InputError, match=r"d: cannot be written: No space left on device\. free space"):
+        write_dataset(tmp_path / "d", [episode(3, 0), episode(3, 1)], METADATA)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dataset_that_was_copied_in_part_is_refused_when_it_is_opened(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "d", [episode(300, 0)], METADATA)
+    file = tmp_path / "d/main_data.hdf5"
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(InputError, match=r"d: is damaged, or copied in part: .*truncated file.* copy it again"):
+        open_dataset(tmp_path / "d")
+
+
+def test_a_dataset_with_a_hole_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    """As a loss of power may leave it: the length is right."""
+    write_dataset(tmp_path / "d", [episode(300, i) for i in range(8)], METADATA)
+    file = tmp_path / "d/main_data.hdf5"
+    whole = file.read_bytes()
+    with h5py.File(file) as opened:  # only where the fourth episode begins
+        start = h5py.h5o.get_info(opened["episode_3"].id).addr
+    file.write_bytes(whole[:start] + bytes(64) + whole[start + 64 :])
+    read = iter(open_dataset(tmp_path / "d"))
+    for i in range(3):
+        np.testing.assert_array_equal(next(read).obs, episode(300, i).obs)
+    with pytest.raises(InputError, match=r"d: is damaged, or copied in part: .* copy it again"):
+        next(read)
 
 
 def test_another_version_and_another_projects_dataset_are_told_apart(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+import yaml
 from rclpy.parameter import Parameter as RosParameter
 
 from landbridge.errors import InputError
@@ -92,6 +93,51 @@ def test_every_parameter_is_described_and_cannot_change(start: Start, name: str)
 def test_what_is_not_allowed_is_refused(start: Start, name: str, given: dict[str, object], problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         start(name, **given)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "problem"),
+    [
+        (
+            "bridge",
+            {"scenaro": "mild"},
+            "parameter scenaro: is none that bridge has, perhaps 'scenario'. give hardware,",
+        ),
+        ("policy", {"bundel": "a"}, "parameter bundel: is none that policy has, perhaps 'bundle'. give bundle, compen"),
+        ("excite", {"excitation.file": "a"}, "parameter excitation.file: is none that excite has"),
+        ("monitor", {"rate": 7}, "parameter rate: is none that monitor has. give controller, robot"),
+        ("recorder", {"blackbox": "a"}, "parameter blackbox: is none that recorder has, perhaps 'black_box'"),
+        ("board", {"Link": "a"}, "parameter Link: is none that board has, perhaps 'link'. give link, robot, scenario"),
+    ],
+)
+def test_a_misspelt_parameter_is_refused(start: Start, name: str, given: dict[str, object], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        start(name, **given)
+
+
+def test_a_file_for_every_node_may_hold_what_only_one_takes_and_what_ros_takes_itself(
+    ros_domain: None, tmp_path: Path
+) -> None:
+    qos = {"/tf": {"publisher": {"depth": 7}}}
+    shared = {"robot": "arm", "bundle": "b", "use_sim_time": False, "start_type_description_service": False}
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump({"/**": {"ros__parameters": {**shared, "qos_overrides": qos}}}))
+    rclpy.init(args=["--ros-args", "--params-file", str(tmp_path / "all.yaml")])
+    try:
+        node = monitor.Monitor()
+        assert node.get_parameter("robot").value == "arm"
+        node.close()
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
+def test_a_misspelt_name_in_a_parameters_file_ends_the_process_with_one_line(ros_domain: None, tmp_path: Path) -> None:
+    (tmp_path / "bridge.yaml").write_text("/bridge:\n  ros__parameters:\n    scenaro: mild\n")
+    command = [sys.executable, "-m", "landbridge_nodes.bridge", "--ros-args", "--params-file", tmp_path / "bridge.yaml"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("parameter scenaro: is none that bridge has, perhaps 'scenario'. give hardware, port, ")
 
 
 def test_a_node_that_refuses_a_parameter_ends_with_one_line(ros_domain: None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,23 @@ def test_a_designed_excitation_is_followed_from_its_beginning(tmp_path: Path, ro
     errors = [float(np.abs(followed(late) - asked)[1:].max()) for late in range(3)]  # beside the change of state
     assert len(asked) > 30
     assert min(errors) < 1e-6
+
+
+def test_a_full_disk_ends_a_recording(ros_domain: None, tmp_path: Path) -> None:
+    """No file may grow beyond what the first seconds need: most of a minute of the robot would not be in the bag."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # the processes inherit it
+    try:
+        with pytest.raises(InputError, match=r"recorder: has stopped: .*bag_0.mcap: File too large\. free space"):
+            record(tmp_path / "bag", scenario="none", seconds=60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert 0 < (tmp_path / "bag/bag_0.mcap").stat().st_size <= 200_000
+
+
+def test_a_recording_without_its_end_is_no_success(
+    ros_domain: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("landbridge_nodes.up._run", lambda *_, **__: {"episodes": 1})
+    with pytest.raises(InputError, match=r"bag: is incomplete: the recorder could not write its end\. free space"):
+        record(tmp_path / "bag", scenario="none", seconds=6)

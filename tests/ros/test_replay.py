@@ -197,6 +197,12 @@ def test_a_compensated_log_needs_the_calibration_that_it_names(
         replay(told, BUNDLE, compensate=file, robot="arm")
 
 
+def test_a_log_that_was_cut_off_says_so(tmp_path: Path) -> None:
+    (tmp_path / "cut.mcap").write_bytes(LOG.read_bytes()[:-100])
+    assert replay(tmp_path / "cut.mcap", BUNDLE)["repaired"].startswith("cut off: ")
+    assert "repaired" not in replay(LOG, BUNDLE)
+
+
 def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
     bundle = read_bundle(BUNDLE)
     robot = bundle.robot.model_copy(update={"control_rate_hz": 51.0})
@@ -207,6 +213,8 @@ def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
         replay(LOG, tmp_path / "faster")
     with pytest.raises(InputError, match=r"holds 0 \.mcap files"):
         replay(tmp_path, BUNDLE)
+    with pytest.raises(InputError, match=r"arm.mcap: is of robot 'arm', .* of 'furuta'\. name a bundle of that robot"):
+        replay(rewrite(tmp_path / "arm.mcap", robot="arm"), BUNDLE)
     with pytest.raises(InputError, match="provider: there is no 'NoSuchProvider'"):
         replay(LOG, BUNDLE, provider="NoSuchProvider")
     with pytest.raises(InputError, match="precision: is int8 on CPUExecutionProvider"):

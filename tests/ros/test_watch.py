@@ -15,12 +15,13 @@ from rich.console import Console
 from sensor_msgs.msg import JointState
 from textual.widgets import Static
 
+from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge_nodes import bringup, topics
 from landbridge_nodes.listener import Listener
 from landbridge_nodes.processes import Processes
-from landbridge_nodes.watch import Watch, watched
+from landbridge_nodes.watch import Watch, watch, watched
 
 pytestmark = pytest.mark.ros
 FURUTA = load_robot("furuta")
@@ -83,6 +84,12 @@ def test_an_operator_arms_stops_and_resets_a_robot(
             await shows(app, "#answer", "estop: NO ANSWER")
 
     asyncio.run(operate())
+
+
+def test_without_a_terminal_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(InputError, match=r"needs a terminal .* use `landbridge state` in scripts"):
+        watch()
 
 
 def test_what_it_shows_does_not_end_it(listener: Listener) -> None:

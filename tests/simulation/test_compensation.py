@@ -211,7 +211,7 @@ def test_what_would_compensate_wrongly_is_refused(tmp_path: Path, calibration: M
         load_compensation(tmp_path / "arm.yaml", ARM)
     with pytest.raises(InputError, match=r"no such file\. make it with `landbridge calibrate identify`"):
         load_compensation(tmp_path / "none.yaml", ROBOT)
-    with pytest.raises(InputError, match="calibrates another 'furuta' than 'arm'"):
+    with pytest.raises(InputError, match=r"calibrates another 'furuta' \([0-9a-f]{12}\) than 'arm' \([0-9a-f]{12}\)"):
         load_compensation(file, ARM)
     changed = shutil.copytree(ROBOT.folder, tmp_path / "furuta")
     urdf = changed / ROBOT.spec.urdf

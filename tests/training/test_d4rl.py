@@ -95,10 +95,28 @@ def test_files_of_another_layout_or_robot_are_refused(tmp_path: Path) -> None:
         read_d4rl(tmp_path / "e.hdf5", 2, 1, 0.02)
 
 
+def test_actions_in_another_unit_are_refused_and_many_beyond_the_range_told_of(tmp_path: Path) -> None:
+    data = rows()
+    data["actions"][:] = np.array([[57.3], [-20.0], [3.0], [-90.0], [0.5], [0.1], [-0.2]])
+    with pytest.raises(
+        InputError, match=r"4 of 7 rows have an action beyond \[-1, 1\], up to 90\. an action is a share"
+    ):
+        read_d4rl(save(tmp_path / "deg.hdf5", data), 2, 1, 0.02)
+    data["actions"][:] = np.clip(data["actions"], -1, 1)
+    data["actions"][3] = -1.25
+    with pytest.warns(
+        UserWarning, match=r"few.hdf5: 1 of 7 rows have an action beyond \[-1, 1\], up to 1\.25: clipped"
+    ):
+        found = read_d4rl(save(tmp_path / "few.hdf5", data), 2, 1, 0.02)
+    assert found.repairs["actions_clipped"] == 1
+    assert np.concatenate([e.actions for e in found.episodes])[3, 0] == -1
+
+
 def test_ingest_writes_a_source_dataset(tmp_path: Path) -> None:
     data = rows(obs=8)
     data["actions"][1] = 1.5
-    figures = ingest(save(tmp_path / "a.hdf5", data), tmp_path / "data")
+    with pytest.warns(UserWarning, match=r"1 of 7 rows .* up to 1\.5: clipped"):
+        figures = ingest(save(tmp_path / "a.hdf5", data), tmp_path / "data")
     assert figures["transitions"] == 7
     assert figures["actions_clipped"] == 1
     dataset = open_dataset(tmp_path / "data")

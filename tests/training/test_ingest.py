@@ -235,6 +235,7 @@ def test_a_last_chunk_without_its_content_is_cut_off(tmp_path: Path) -> None:
     bag = read_bag(path, SPEC)
     assert bag.repaired == f"cut off: {end - last} bytes after the last complete record are lost"
     file.write_bytes(whole[:last])
+    assert read_bag(path, SPEC).repaired == "cut off: what came after the last complete record is lost"
     assert len(bag.segments[0].stamps) == len(read_bag(path, SPEC).segments[0].stamps) > 2
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from landbridge.errors import InputError
 from landbridge.robot import Robot
 from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.operator import Operator, Outcome
@@ -27,8 +28,10 @@ def run_episodes(
     `by_hand` asks a person on the terminal, before each, to put the robot into a start state; else a twin is reset.
 
     Raises:
-        InputError: A process ended, the graph did not come up, or a service refused.
+        InputError: A process ended, the graph did not come up, a service refused, or a bag that is the purpose
+            cannot be written.
     """
+    recorders = [spec for spec in specs if spec.executable == "recorder"]
     outcomes: list[Outcome] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
     with (
@@ -37,7 +40,7 @@ def run_episodes(
         Operator(robot, processes.check, partial(_ask_without_bar, progress) if by_hand else None) as operator,
     ):
         bar = progress.add_task("starting", total=episodes or seconds)
-        operator.wait_ready(recorded=any(spec.executable == "recorder" for spec in specs))
+        operator.wait_ready(recorded=bool(recorders))
         whole = operator.task.episode_steps + 1
         while not episodes or len(outcomes) < episodes:
             left = whole if episodes else _ticks_left(robot, seconds, outcomes)
@@ -47,6 +50,8 @@ def run_episodes(
             done = len(outcomes) if episodes else sum(o.seconds for o in outcomes)
             description = f"{sum(o.success for o in outcomes)} of {len(outcomes)} successful"
             progress.update(bar, completed=done, description=description)
+            if operator.unrecorded and any(spec.essential for spec in recorders):
+                raise InputError("recorder", f"has stopped: {operator.unrecorded}", "free space, and record again")
         operator.refresh_diagnostics()
     return _figures(outcomes, operator)
 
@@ -83,4 +88,5 @@ def _figures(outcomes: list[Outcome], operator: Operator) -> dict[str, Any]:
         "bridge_ticks": int(operator.diagnostics["ticks"]),
         "missed_ticks": int(operator.diagnostics["missed_ticks"]),
         "guard": guard,
+        **({"unrecorded": operator.unrecorded} if operator.unrecorded else {}),
     }

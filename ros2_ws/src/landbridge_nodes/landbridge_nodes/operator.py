@@ -67,6 +67,11 @@ class Operator:
         check: Called while waiting; raises when waiting has become useless.
         ask: Asks a person for what only a person can do, and returns when it is done; None: a twin, which the bridge
             can put into a start state.
+
+    Attributes:
+        diagnostics: What the bridge's last report says.
+        unrecorded: Why the recorder writes no more; "" while it does, or there is none.
+        latency_ms: Measurement to motor write of every command.
     """
 
     def __init__(self, robot: Robot, check: Callable[[], None], ask: Callable[[str], None] | None = None) -> None:
@@ -85,6 +90,7 @@ class Operator:
             topics.DIAGNOSTICS: self._on_diagnostics,
         }
         self.diagnostics: dict[str, str] = {}
+        self.unrecorded = ""
         self.latency_ms: list[float] = []
 
     def __enter__(self) -> Self:
@@ -241,5 +247,8 @@ class Operator:
         self.latency_ms.append(topics.array_values(message)[1]["written_ms"])
 
     def _on_diagnostics(self, message: Any) -> None:
-        for status in (status for status in message.status if status.name == "bridge"):
-            self.diagnostics.update({str(pair.key): str(pair.value) for pair in status.values})
+        for status in message.status:
+            if status.name == "bridge":
+                self.diagnostics.update({str(pair.key): str(pair.value) for pair in status.values})
+            elif status.name == "recorder":
+                self.unrecorded = self.unrecorded or str(status.message)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any, get_args
 
 from typing_extensions import Self
@@ -78,15 +79,23 @@ BLACK_BOX = Parameter("black_box", "", "folder for a bag of the last seconds bef
 BLACK_BOX_SECONDS = Parameter("black_box_seconds", 30, "that such a bag reaches back", least=1)
 
 
+# One file, or one `-p`, may serve all nodes: each passes over what only others take.
+TAKEN = {parameter.name for parameter in vars().values() if isinstance(parameter, Parameter)}
+OF_ROS = (
+    "qos_overrides."  # prefix of those that rclpy declares with a publisher or subscription; its others it has by now
+)
+
+
 def declare(node: Any, parameters: Sequence[Parameter]) -> dict[str, Any]:
     """The values of a node's parameters, by name.
 
     Raises:
-        InputError: A value is of another type, or not allowed.
+        InputError: A value is of another type, or not allowed; or the node is told one that no node has.
     """
     from rcl_interfaces.msg import IntegerRange, ParameterDescriptor  # only now: launch files are read without a node
     from rclpy.exceptions import ParameterException
 
+    _refuse_misspelt(node, [parameter.name for parameter in parameters])
     values = {}
     for parameter in parameters:
         descriptor = ParameterDescriptor(description=parameter.description, read_only=True)
@@ -103,3 +112,14 @@ def declare(node: Any, parameters: Sequence[Parameter]) -> dict[str, Any]:
             raise InputError(f"parameter {parameter.name}", f"is {value!r}", f"give {parameter.allowed}")
         values[parameter.name] = value
     return values
+
+
+def _refuse_misspelt(node: Any, names: Sequence[str]) -> None:
+    """ROS 2 ignores what nobody declares, and a robot would run with the default in place of what it was told."""
+    told = node._parameter_overrides  # rclpy has no public name for what files and arguments say to a node
+    others = [n for n in told if n not in TAKEN and not n.startswith(OF_ROS) and not node.has_parameter(n)]
+    if others:
+        meant = "".join(f", perhaps {near!r}" for near in get_close_matches(others[0], names, 1))
+        raise InputError(
+            f"parameter {others[0]}", f"is none that {node.get_name()} has{meant}", f"give {', '.join(sorted(names))}"
+        )

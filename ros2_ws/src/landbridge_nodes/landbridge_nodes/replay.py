@@ -82,6 +82,8 @@ def replay(
     if show < 0:
         raise InputError("--show", f"is {show}", "give 0 or more")
     read, reader = read_bundle(bundle), BagReader(bag)
+    if (other := reader.about["robot"]) != read.robot.name:
+        raise InputError(bag, f"is of robot {other!r}, {bundle} of {read.robot.name!r}", "name a bundle of that robot")
     require_robot(bag, reader.about, read.robot)
     if (controller := reader.about["controller"]) != "policy":
         problem = f"is of the controller {controller!r}: no policy ran"
@@ -107,6 +109,7 @@ def replay(
     judged, compensated = any(c.stage == "guard" for c in compared), reader.about.get("compensation", "none")
     return {
         "bag": str(bag),
+        **({} if reader.repaired is None else {"repaired": reader.repaired}),
         "bundle": f"{bundle}, {_same(reader.about.get('bundle'), read.digest)}",
         **(
             {} if compensation is None else {"compensation": f"{compensate}, {_same(compensated, compensation.digest)}"}

@@ -64,7 +64,11 @@ def record(
         designed = "" if excitation is None else str(excitation.resolve())
         specs = bringup.record(_name(robot), scenario, seed, str(out.resolve()), designed, hardware, port)
         neighbours.require_none()
-    return {"bag": str(out), "scenario": _label(specs), **_run(loaded, specs, on_twin, seconds=seconds)}
+    figures = _run(loaded, specs, on_twin, seconds=seconds)
+    if not (out / "metadata.yaml").is_file():
+        problem = "is incomplete: the recorder could not write its end"
+        raise InputError(out, problem, "free space, and ingest what there is, or record again")
+    return {"bag": str(out), "scenario": _label(specs), **figures}
 
 
 def up(

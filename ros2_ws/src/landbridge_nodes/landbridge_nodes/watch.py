@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Footer, Static
 
 from landbridge.deploy.supervisor import Event, State
+from landbridge.errors import InputError
 from landbridge.joint import Joint
 from landbridge.robot import Robot, load_robot
 from landbridge_nodes import topics
@@ -43,6 +45,10 @@ def watch(robot: str = "furuta") -> None:
     Args:
         robot: Name of a robot, or a folder with robot.yaml: whose limits the joints are shown against.
     """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):  # it would draw into a file for ever, and hear no key
+        raise InputError(
+            "watch", "needs a terminal to draw on and to hear keys from", "use `landbridge state` in scripts"
+        )
     require_one_ros()
     machine = load_robot(robot)
     with Listener(watched(machine)) as listener:
