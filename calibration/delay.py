@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.calibration.descent import first_guess
-from landbridge.calibration.fit import Problem, fit, linearise
+from landbridge.calibration.fit import Problem, fit
 from landbridge.calibration.posterior import estimates, inflation, resample
 from landbridge.calibration.windows import MIN_PERIODS, Windows, cut, open_rollouts, require_fixed_base
 from landbridge.episode import Episode
@@ -94,9 +94,9 @@ def _of_servos(robot: Robot, windows: Windows, rng: np.random.Generator) -> dict
     grid = product((-1.0, 0.0, 1.0), (0.0, 0.5, 1.0))
     tried = [np.array([0.0, *[damping] * (len(free) - 2), latency]) for damping, latency in grid]
     start = min(tried, key=lambda z: problem.point(z, few.states[:, 0]).cost)
-    problem, here = fit(problem, start)
-    widening = inflation(here.error.reshape(few.states.shape), 1.0)
-    found = estimates(free, here.z, resample(here, linearise(problem, here), widening, rng))["latency_ms"]
+    fitted = fit(problem, start)
+    widening = inflation(fitted.here.error.reshape(few.states.shape), 1.0)
+    found = estimates(free, fitted.here.z, resample(fitted.here, fitted.linear, widening, rng))["latency_ms"]
     if found.high >= MAX_LATENCY_MS:
         raise _too_late(robot, "the servos", MAX_LATENCY_MS, "the longest that is looked for")
     return {"joint": "all", "delay_ms": found.value, "low_ms": found.low, "high_ms": found.high}

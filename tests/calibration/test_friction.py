@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from landbridge.calibration.design import run_episodes
-from landbridge.calibration.fit import Linear, Point, Problem, pressing, solve
+from landbridge.calibration.fit import Linear, Point, Problem, descend, pressing
 from landbridge.calibration.friction import Choice, Model, Trial, _bends, choose, overlooked
 from landbridge.calibration.windows import cut
 from landbridge.joint import Friction
@@ -84,8 +84,8 @@ def test_terms_are_known_by_the_same_names_in_file_and_parameters() -> None:
 def test_a_score_test_promises_what_a_curve_gains_and_a_curve_that_is_overlooked_widens_the_friction() -> None:
     without = chosen(CURVE, "coulomb")
     bend = max(_bends(without, FREE, ("arm", "stribeck")), key=lambda each: each.promise)
-    found = solve(bend.richer, bend.start(), without.here.starts)
-    gain = without.here.cost - found.cost
+    found = descend(bend.richer, bend.richer.point(bend.start(), without.here.starts))
+    gain = without.here.cost - found.here.cost
     assert bend.promise > 20
     pressed = pressing(without.problem, without.here, without.linear)
     assert pressed[[p.name for p in without.problem.free].index("friction.pendulum.frictionloss")]
