@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from landbridge.calibration.bend import Bend, bends
 from landbridge.calibration.descent import first_guess
 from landbridge.calibration.fit import Fit, Point, Problem, begin, descend, fit, sharpened, unseen
+from landbridge.calibration.valley import least_valley
 from landbridge.calibration.windows import Windows, open_windows, require_fixed_base, split
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import Term, TermChoice
@@ -153,12 +154,15 @@ def choose(robot: Robot, free: Sequence[Parameter], windows: Windows, model: Mod
     kept = [p for p in free if p.name not in of_terms(absent)]
     plain = fit(Problem(robot, kept, windows, first_guess(robot), without_terms(robot, absent)))
     choice = Choice(plain.problem, plain.here, plain.linear, chosen)
-    return _grown(choice, free) if model == "auto" else choice
+    grown = _grown(choice, free) if model == "auto" else choice
+    best = least_valley(grown)
+    return replace(grown, problem=best.problem, here=best.here, linear=best.linear)
 
 
 def _grown(choice: Choice, free: Sequence[Parameter]) -> Choice:
     """Terms added one by one, that which gains most first, while they gain."""
-    places, losses, made = list(choice.trials), _cross_validated(choice), [choice]
+    places, losses = list(choice.trials), _cross_validated(choice)
+    made: list[Fit] = [choice]
     while places:
         best_bends = {place: max(_bends(choice, free, place), key=lambda bend: bend.promise) for place in places}
         tried = {place: _with_term(bend, made, losses) for place, bend in best_bends.items() if bend.promise > MARGIN}

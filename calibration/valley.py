@@ -1,0 +1,40 @@
+"""Where else the cost of a fit may be least: beside the gap and rotor of a gear that were found.
+
+To cross a gap takes a rotor a time that goes with the root of gap times inertia. A wide gap with a light rotor is hence
+much like a narrow one with a heavy rotor, and between the two, where knocks fall elsewhere, lies a ridge that no step
+down crosses.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from landbridge.calibration.fit import CLOSE, Fit, descend, relaxed
+
+ACROSS = (1.5, 1 / 1.5)  # times the gap, and the rotor divided by it; what was off in wrong minima was 1.3 to 2 times
+
+
+def least_valley(found: Fit) -> Fit:
+    """A fit, or the better one that is found beyond the ridge to one of its sides."""
+    names = {p.name for p in found.problem.free}
+    for joint in found.problem.robot.spec.joint_names:
+        if {f"backlash.{joint}", f"rotor_inertia_scale.{joint}"} <= names:
+            for factor in ACROSS:
+                better = _beyond(found, joint, factor)
+                if better is not None:
+                    found = better
+                    break
+    return found
+
+
+def _beyond(found: Fit, joint: str, factor: float) -> Fit | None:
+    """A better fit from where the gap of a joint is wider by a factor, and its rotor lighter, if one is there."""
+    problem, z = found.problem, found.here.z.copy()
+    names = [p.name for p in problem.free]
+    for name, times in ((f"backlash.{joint}", factor), (f"rotor_inertia_scale.{joint}", 1 / factor)):
+        place = names.index(name)
+        z[place] = problem.free[place].coordinate(problem.free[place].value(z[place]) * times)
+    z = np.clip(z, *problem.bounds)
+    start = relaxed(problem, problem.point(z, found.here.starts), found.linear)
+    other = descend(problem, start, CLOSE).here
+    return descend(problem, other) if other.cost < found.here.cost else None
