@@ -36,5 +36,7 @@ def _beyond(found: Fit, joint: str, factor: float) -> Fit | None:
         z[place] = problem.free[place].coordinate(problem.free[place].value(z[place]) * times)
     z = np.clip(z, *problem.bounds)
     start = relaxed(problem, problem.point(z, found.here.starts), found.linear)
-    other = descend(problem, start, CLOSE).here
-    return descend(problem, other) if other.cost < found.here.cost else None
+    other = descend(problem, start, CLOSE)
+    if other.here.cost < found.here.cost + CLOSE:  # it may have as much to go
+        other = descend(problem, other.here)
+    return other if other.here.cost < found.here.cost else None
