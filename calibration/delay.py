@@ -49,6 +49,8 @@ from landbridge.spec import require_seed
 
 RESAMPLES = 200
 RIDGE = 1e-6
+OWN_MS = 0.5  # the method's own error, beyond what a bootstrap sees: 0.3 in 20 furutas (docs/FIGURES.md)
+PLAY_MS = 3.0  # by which a gap that is crossed before a command is felt makes a delay look longer: up to 2.8 in 20
 MIN_EPISODES = 3  # below this a bootstrap over episodes says nothing
 DAMPING_SD = 0.3  # of a servo's nominal damping
 MOST = 40  # windows of it
@@ -70,8 +72,8 @@ def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any
         seed: Of the bootstrap.
 
     Returns:
-        Delay per joint [ms] with a 95 % bootstrap interval, which of a robot commanded in effort does not know the
-        method's own error of up to 2 ms. Stiffness and damping of servos may be off by 20 % each.
+        Delay per joint [ms] with a 95 % interval. Behind a gear with play a command is felt late, and how late depends
+        on the motion, so that interval begins 3 ms earlier. Stiffness and damping of servos may be off by 20 % each.
     """
     require_seed(seed)
     machine = load_robot(robot)
@@ -98,7 +100,9 @@ def joint_delays(
         if found[-1] >= observer.history:
             raise _too_late(robot, f"joint {joint}", period * observer.history, "the longest that action_history shows")
         low, estimate, high = (period * value for value in found)
-        rows.append({"joint": joint, "delay_ms": estimate, "low_ms": low, "high_ms": high})
+        play = 0.0 if robot.spec.joint(joint).transmission is None else PLAY_MS
+        ends = {"low_ms": max(0.0, low - OWN_MS - play), "high_ms": high + OWN_MS}
+        rows.append({"joint": joint, "delay_ms": estimate, **ends})
     return rows
 
 

@@ -7,9 +7,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from landbridge.calibration import friction
 from landbridge.calibration.design import run_episodes
 from landbridge.calibration.fit import Linear, Point, Problem, descend, pressing
-from landbridge.calibration.friction import Choice, Model, Trial, _bends, choose, overlooked
+from landbridge.calibration.friction import Choice, Model, Trial, _bends, _with_term, choose, embedded, overlooked
 from landbridge.calibration.windows import cut
 from landbridge.joint import Friction
 from landbridge.robot import Robot, load_robot
@@ -67,6 +68,20 @@ def test_a_curve_and_friction_by_load_are_told_apart() -> None:
     arm = found.rows()[0]
     assert arm["load"] == pytest.approx(0.2, rel=0.05)
     assert arm["frictionloss"] + arm["excess"] == pytest.approx(0.007, rel=0.1)
+
+
+def test_a_fit_is_never_worse_than_one_of_a_model_nested_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though with one more term it begins where it ends in a wrong minimum: at the longest latency, here 0."""
+    plain = chosen({"friction.arm.load": 0.2}, "coulomb")
+    (bend,) = _bends(plain, FREE, ("arm", "load"))
+    z = np.where([p.name == "latency_ms" for p in bend.richer.free], bend.richer.bounds[1], bend.start())
+    far = bend.richer.point(z, bend.richer.windows.states[:, 0])
+    assert descend(bend.richer, far).here.cost > 10 * plain.here.cost
+    assert embedded(bend.richer, plain).cost == pytest.approx(plain.here.cost)
+    monkeypatch.setattr(friction, "begin", lambda problem, z: far)
+    trial = _with_term(bend, [plain], plain.here.losses)
+    assert trial.here.cost < 0.1 * plain.here.cost
+    assert trial.supported
 
 
 def test_a_simple_robot_is_given_neither() -> None:
