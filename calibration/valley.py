@@ -15,28 +15,22 @@ ACROSS = (1.5, 1 / 1.5)  # times the gap, and the rotor divided by it; what was 
 
 
 def least_valley(found: Fit) -> Fit:
-    """A fit, or the better one that is found beyond the ridge to one of its sides."""
+    """The least of a fit and of those that are found beyond the ridges to its sides."""
     names = {p.name for p in found.problem.free}
     for joint in found.problem.robot.spec.joint_names:
         if {f"backlash.{joint}", f"rotor_inertia_scale.{joint}"} <= names:
-            for factor in ACROSS:
-                better = _beyond(found, joint, factor)
-                if better is not None:
-                    found = better
-                    break
+            fits = [found, *(_beyond(found, joint, factor) for factor in ACROSS)]
+            found = min(fits, key=lambda each: each.here.cost)
     return found
 
 
-def _beyond(found: Fit, joint: str, factor: float) -> Fit | None:
-    """A better fit from where the gap of a joint is wider by a factor, and its rotor lighter, if one is there."""
+def _beyond(found: Fit, joint: str, factor: float) -> Fit:
+    """The fit from where the gap of a joint is wider by a factor, and its rotor lighter; to its end if it may be less."""
     problem, z = found.problem, found.here.z.copy()
     names = [p.name for p in problem.free]
     for name, times in ((f"backlash.{joint}", factor), (f"rotor_inertia_scale.{joint}", 1 / factor)):
         place = names.index(name)
         z[place] = problem.free[place].coordinate(problem.free[place].value(z[place]) * times)
     z = np.clip(z, *problem.bounds)
-    start = relaxed(problem, problem.point(z, found.here.starts), found.linear)
-    other = descend(problem, start, CLOSE)
-    if other.here.cost < found.here.cost + CLOSE:  # it may have as much to go
-        other = descend(problem, other.here)
-    return other if other.here.cost < found.here.cost else None
+    other = descend(problem, relaxed(problem, problem.point(z, found.here.starts), found.linear), CLOSE)
+    return descend(problem, other.here) if other.here.cost < found.here.cost + CLOSE else other

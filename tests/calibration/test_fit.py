@@ -121,6 +121,6 @@ def test_beside_a_narrow_gap_with_a_heavy_rotor_a_wide_one_with_a_light_rotor_is
     second, least = ended(TwoValleys.SECOND), ended(TwoValleys.LEAST)
     assert second.here.cost > least.here.cost + 1
     np.testing.assert_allclose(least_valley(second).here.z, least.here.z, atol=0.01)
-    assert least_valley(least) is least
+    assert least_valley(least).here.cost == pytest.approx(least.here.cost, abs=0.1)
     without = replace(second, problem=replace(valleys, free=free[:1]))  # of a known rotor there is one valley
     assert least_valley(without) is without

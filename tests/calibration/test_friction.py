@@ -9,7 +9,7 @@ import pytest
 
 from landbridge.calibration import friction
 from landbridge.calibration.design import run_episodes
-from landbridge.calibration.fit import Linear, Point, Problem, descend, pressing
+from landbridge.calibration.fit import Fit, Linear, Point, Problem, descend, pressing
 from landbridge.calibration.friction import Choice, Model, Trial, _bends, _with_term, choose, embedded, overlooked
 from landbridge.calibration.windows import cut
 from landbridge.joint import Friction
@@ -75,11 +75,17 @@ def test_a_fit_is_never_worse_than_one_of_a_model_nested_in_it(monkeypatch: pyte
     plain = chosen({"friction.arm.load": 0.2}, "coulomb")
     (bend,) = _bends(plain, FREE, ("arm", "load"))
     z = np.where([p.name == "latency_ms" for p in bend.richer.free], bend.richer.bounds[1], bend.start())
-    far = bend.richer.point(z, bend.richer.windows.states[:, 0])
-    assert descend(bend.richer, far).here.cost > 10 * plain.here.cost
-    assert embedded(bend.richer, plain).cost == pytest.approx(plain.here.cost)
+    far, ends = bend.richer.point(z, bend.richer.windows.states[:, 0]), []
+
+    def followed(problem: Problem, here: Point) -> Fit:
+        ends.append(descend(problem, here))
+        return ends[-1]
+
     monkeypatch.setattr(friction, "begin", lambda problem, z: far)
+    monkeypatch.setattr(friction, "descend", followed)
+    assert embedded(bend.richer, plain).cost == pytest.approx(plain.here.cost)
     trial = _with_term(bend, [plain], plain.here.losses)
+    assert [end.here.cost > 10 * plain.here.cost for end in ends] == [True, False]
     assert trial.here.cost < 0.1 * plain.here.cost
     assert trial.supported
 
