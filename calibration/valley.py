@@ -25,7 +25,7 @@ def least_valley(found: Fit) -> Fit:
 
 
 def _beyond(found: Fit, joint: str, factor: float) -> Fit:
-    """The fit from where the gap of a joint is wider by a factor, and its rotor lighter; to its end if it may be less."""
+    """The fit from a gap wider by a factor and a rotor as much lighter; to its end if it may be the less."""
     problem, z = found.problem, found.here.z.copy()
     names = [p.name for p in problem.free]
     for name, times in ((f"backlash.{joint}", factor), (f"rotor_inertia_scale.{joint}", 1 / factor)):
