@@ -188,13 +188,16 @@ def main(study: Study) -> None:
     draws = [draw for draw in asked if "refused" not in draw]
     retuned = {rung: _once(folder / f"{rung}.json", partial(_retuned, robot, rung, study)) for rung in study.rungs}
     missed = [abs(each - d["effective_ms"]) for d in delays for each in d["delays_ms"].values()]
-    latency = {
+    latency: dict[str, Any] = {
         "delay_max_error_ms": max(missed, default=None),
         "delay_within_2_ms": _share([error <= 2 for error in missed]),
-        "identify_max_error_ms": max(abs(_latency(d)["value"] - d["effective_ms"]) for d in draws),
-        "identify_max_error_to_drawn_ms": max(abs(_latency(d)["value"] - d["drawn_ms"]) for d in draws),
-        "cpu_s": {"mean": float(np.mean([d["cpu_s"] for d in draws])), "max": max(d["cpu_s"] for d in draws)},
     }
+    if draws:
+        latency |= {
+            "identify_max_error_ms": max(abs(_latency(d)["value"] - d["effective_ms"]) for d in draws),
+            "identify_max_error_to_drawn_ms": max(abs(_latency(d)["value"] - d["drawn_ms"]) for d in draws),
+            "cpu_s": {"mean": float(np.mean([d["cpu_s"] for d in draws])), "max": max(d["cpu_s"] for d in draws)},
+        }
     results = {
         "commit": commit(),
         "study": {key: value for key, value in vars(study).items() if key != "work"},
@@ -354,7 +357,7 @@ def _summary(fits: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
         }
     sure = [row for row in everything if row["identifiable"]]
     return {
-        "coverage": float(np.mean([row["covered"] for row in everything])),
+        "coverage": _share([row["covered"] for row in everything]),
         "coverage_identified": _share([row["covered"] for row in sure]),
         "within_5_percent": _share([abs(row["value"] - row["hidden"]) <= 0.05 * row["hidden"] for row in sure]),
         "parameters": rows,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import truncnorm
 
 from landbridge.calibration.descent import STEP
-from landbridge.calibration.fit import Linear, Point, Problem, pressing
+from landbridge.calibration.fit import Fit, Problem, pressing
 from landbridge.simulation.parameters import TERMS
 
 Array = NDArray[np.float64]
@@ -61,20 +61,19 @@ class Bend:
         return found
 
 
-def bends(plain: Problem, here: Point, linear: Linear, richer: Problem, joint: str, term: str) -> list[Bend]:
-    """The forms of a term in a joint, parameters of `richer`, without which `plain` was fitted to `here`.
+def bends(plain: Fit, richer: Problem, joint: str, term: str) -> list[Bend]:
+    """The forms of a term in a joint, parameters of `richer`.
 
     Args:
-        plain: The problem without the term.
-        here: Its fit.
-        linear: The problem about it.
-        richer: With the term.
+        plain: The fit without the term.
+        richer: The problem with it.
         joint: Which joint.
         term: One of TERMS: of a Stribeck curve one form for each of SPEEDS.
     """
+    here, linear = plain.here, plain.linear
     place, *speed = ([p.name for p in richer.free].index(f"friction.{joint}.{field}") for field in TERMS[term])
     others = [i for i in range(len(richer.free)) if i not in (place, *speed)]
-    root, moving = np.sqrt(here.weights), np.flatnonzero(~pressing(plain, here, linear))
+    root, moving = np.sqrt(here.weights), np.flatnonzero(~pressing(plain.problem, here, linear))
     # Second derivatives are those of soft L1, as in `posterior.resample`.
     information = np.eye(len(others)) + here.curvature * linear.information.sum(0)
     found = []

@@ -2,9 +2,13 @@
 
 While a command is held for one control period dt, a command delayed by L drives the joint from L to L + dt after its
 measurement. The change of joint speed over period k is then linear in the last actions, whose weights say where each
-fell: (1 - L/dt) on a_k and L/dt on a_{k-1} for L < dt, and so on, times one gain. The L under which these two weights
-explain most is the delay. Weights fitted freely would find it as their centroid too, but there an error of 0.1 at the
-oldest action is one of 6 ms at 50 Hz.
+fell: (1 - L/dt) on a_k and L/dt on a_{k-1} for L < dt, and so on, times what an action does in that pose. The L under
+which these two weights explain most is the delay. Weights fitted freely would find it as their centroid too, but there
+an error of 0.1 at the oldest action is one of 6 ms at 50 Hz.
+
+What an action does in a pose, and what moves the joint without one, are the nominal simulator's, each up to a factor: a
+pendulum that swings makes the inertia before its drive another in every period. With one gain for all poses the delay
+of such a robot was up to 4 ms off.
 
 Where a servo closes a loop of its own, a command has half died down within its own period, and how far depends on what
 the joint carries; no such weights hold. There the nominal simulator is fitted to short windows, with the delay, the
@@ -14,7 +18,7 @@ servos' gain and each joint's damping free, since a damping that is wrong looks 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,18 +27,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.calibration.descent import first_guess
-from landbridge.calibration.fit import Problem, fit, linearise
+from landbridge.calibration.fit import Problem, fit
 from landbridge.calibration.posterior import estimates, inflation, resample
-from landbridge.calibration.windows import MIN_PERIODS, Windows, cut, open_rollouts, require_fixed_base
+from landbridge.calibration.shooting import Case, simulate_all
+from landbridge.calibration.windows import (
+    MIN_PERIODS,
+    Windows,
+    cut,
+    lags,
+    measured_state,
+    open_rollouts,
+    require_fixed_base,
+)
 from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.parameters import MAX_LATENCY_MS, Parameter, parameters
+from landbridge.simulation.scenario import Scenario
 from landbridge.spec import require_seed
 
 RESAMPLES = 200
 RIDGE = 1e-6
+OWN_MS = 0.5  # the method's own error, beyond what a bootstrap sees: 0.3 in 20 furutas (docs/FIGURES.md)
+PLAY_MS = 3.0  # by which a gap that is crossed before a command is felt makes a delay look longer: up to 2.8 in 20
 MIN_EPISODES = 3  # below this a bootstrap over episodes says nothing
 DAMPING_SD = 0.3  # of a servo's nominal damping
 MOST = 40  # windows of it
@@ -44,9 +60,9 @@ def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any
     """Estimate the command delay of each actuated joint from rollouts.
 
     The joints must be excited: rollouts of `landbridge record` are. The observation must carry joint speeds and
-    `action_history` as long as the longest delay looked for. It takes seconds. A robot commanded in effort needs no
-    model. Servos that close a loop of their own get one delay for all of them, with the robot's nominal model; its base
-    must be fixed. `identify`, which fits the whole model, is more exact.
+    `action_history` as long as the longest delay looked for. It takes seconds. Masses, lengths and frictions are those
+    of robot.yaml and the URDF. Servos that close a loop of their own get one delay for all of them; their base must be
+    fixed. `identify`, which fits the whole model, is more exact.
 
     Example: landbridge calibrate delay demo/data/target
 
@@ -56,8 +72,8 @@ def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any
         seed: Of the bootstrap.
 
     Returns:
-        Delay per joint [ms] with a 95 % bootstrap interval, which of a robot commanded in effort does not know the
-        method's own error of up to 2 ms. Stiffness and damping of servos may be off by 20 % each.
+        Delay per joint [ms] with a 95 % interval. Behind a gear with play a command is felt late, and how late depends
+        on the motion, so that interval begins 3 ms earlier. Stiffness and damping of servos may be off by 20 % each.
     """
     require_seed(seed)
     machine = load_robot(robot)
@@ -76,13 +92,17 @@ def joint_delays(
     observer, rows = Observer(robot.spec), []
     if not observer.history:
         raise InputError(robot.spec.name, "its observation carries no action_history", "add it to robot.yaml")
-    period, episodes = 1000 * robot.spec.control_dt, _usable(episodes, observer, where)
+    period, usable = 1000 * robot.spec.control_dt, _usable(episodes, observer, where)
+    states = [measured_state(robot, observer, each, f"{where}: episode {i}") for i, each in enumerate(usable)]
+    foretold = [(each, _one_period(robot, state)) for each, state in zip(usable, states, strict=True)]
     for joint in robot.spec.actuated:
-        found = delay([_regression(observer, episode, joint) for episode in episodes], observer.history + 1, rng)
+        found = delay([_regression(observer, *pair, joint) for pair in foretold], observer.history + 1, rng)
         if found[-1] >= observer.history:
             raise _too_late(robot, f"joint {joint}", period * observer.history, "the longest that action_history shows")
         low, estimate, high = (period * value for value in found)
-        rows.append({"joint": joint, "delay_ms": estimate, "low_ms": low, "high_ms": high})
+        play = 0.0 if robot.spec.joint(joint).transmission is None else PLAY_MS
+        ends = {"low_ms": max(0.0, low - OWN_MS - play), "high_ms": high + OWN_MS}
+        rows.append({"joint": joint, "delay_ms": estimate, **ends})
     return rows
 
 
@@ -94,9 +114,9 @@ def _of_servos(robot: Robot, windows: Windows, rng: np.random.Generator) -> dict
     grid = product((-1.0, 0.0, 1.0), (0.0, 0.5, 1.0))
     tried = [np.array([0.0, *[damping] * (len(free) - 2), latency]) for damping, latency in grid]
     start = min(tried, key=lambda z: problem.point(z, few.states[:, 0]).cost)
-    problem, here = fit(problem, start)
-    widening = inflation(here.error.reshape(few.states.shape), 1.0)
-    found = estimates(free, here.z, resample(here, linearise(problem, here), widening, rng))["latency_ms"]
+    fitted = fit(problem, start)
+    widening = inflation(fitted.here.error.reshape(few.states.shape), 1.0)
+    found = estimates(free, fitted.here.z, resample(fitted.here, fitted.linear, widening, rng))["latency_ms"]
     if found.high >= MAX_LATENCY_MS:
         raise _too_late(robot, "the servos", MAX_LATENCY_MS, "the longest that is looked for")
     return {"joint": "all", "delay_ms": found.value, "low_ms": found.low, "high_ms": found.high}
@@ -179,13 +199,46 @@ def _usable(episodes: Sequence[Episode], observer: Observer, where: str) -> list
     return usable
 
 
-def _regression(observer: Observer, episode: Episode, joint: str) -> Regression:
+@dataclass(frozen=True)
+class Period:
+    """What the nominal robot does in T control periods from measured states (T, S).
+
+    Attributes:
+        velocity: (T, J) of the joints at their beginning [rad/s].
+        free: (T, J) by how much they get faster without a command [rad/s].
+        gains: (A, T, J) and by how much more under each drive's largest command.
+    """
+
+    velocity: Array
+    free: Array
+    gains: Array
+
+
+def _one_period(robot: Robot, state: Array) -> Period:
+    """From each but the last of measured states (T + 1, S); rotors of geared joints turn with them."""
+    joints, lead = [], lags(robot)
+    for joint in robot.spec.joints:
+        inertia = 0.0 if joint.transmission is None else joint.transmission.rotor_inertia
+        joints.append(joint.model_copy(update={"transmission": None, "armature": joint.armature + inertia}))
+    rigid = Robot(robot.spec.model_copy(update={"joints": tuple(joints)}), robot.folder)
+    starts, pairs = state[:-1], np.stack([state[:-1], state[1:]], 1)
+    largest = np.diag([robot.spec.action.scale[name] for name in robot.spec.actuated])
+    commands = [np.broadcast_to(each, (len(starts), lead + 1, len(largest))) for each in (0 * largest[0], *largest)]
+    windows = [Windows(pairs, each, np.zeros(len(starts), np.intp), pairs[:, [0] * lead]) for each in commands]
+    ends = simulate_all(rigid, [Case(Scenario(), each, starts) for each in windows])[:, :, 1]
+    speeds = slice(len(joints), 2 * len(joints))
+    return Period(starts[:, speeds], (ends[0] - starts)[:, speeds], (ends[1:] - ends[0])[..., speeds])
+
+
+def _regression(observer: Observer, episode: Episode, period: Period, joint: str) -> Regression:
     """y: change of the joint's speed. X: its last actions, then what else accelerates it: the state, its products."""
-    speed = observer.column(episode.obs, f"joint_vel.{joint}")
-    own = observer.spec.actuated.index(joint)
+    column, own = observer.spec.joint_names.index(joint), observer.spec.actuated.index(joint)
+    gains, speed = period.gains[..., column], observer.column(episode.obs, f"joint_vel.{joint}")
     past = [observer.column(episode.obs[:-1], f"action_history.{joint}.{age}") for age in range(observer.history)]
     state = episode.obs[:-1, observer.measured].astype(np.float64)
     products = np.einsum("ti,tj->tij", state, state)[(slice(None), *np.triu_indices(state.shape[1]))]
-    others = [episode.actions[:, i] for i in range(observer.num_actions) if i != own]
-    columns: list[NDArray[Any]] = [episode.actions[:, own], *past, np.ones(len(episode)), *others, state, products]
-    return np.column_stack(columns), np.diff(speed)
+    rubs = np.tanh(period.velocity[:, column] / observer.spec.friction_smoothing)
+    others = [gains[i] * episode.actions[:, i] for i in range(observer.num_actions) if i != own]
+    lagged = [gains[own] * each for each in (episode.actions[:, own], *past)]
+    columns: list[NDArray[Any]] = [*lagged, np.ones(len(episode)), gains[own] * rubs, *others]
+    return np.column_stack([*columns, period.free, state, products]), np.diff(speed)

@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 
 STEP = 1e-6  # of finite differences, in prior or noise standard deviations
 SECANT = 0.3  # prior standard deviations to both sides
+JAGGED = 1.0  # of cost: what a step may promise and not keep where gears knock
 RIDGED = 3e-3  # of the cost: where a fit over secants ends, since the cost is no smoother than that
 CUT = 4.0  # secants beyond as many sigma of those of their state are cut there
 NOISE = (0.003, 0.05)  # rad, rad/s: of measured joints, a first guess
@@ -26,7 +27,9 @@ MAD = 1.4826  # from the median absolute deviation to the standard deviation of 
 
 
 class Smooth:
-    """Of a fixed base: by derivatives, down to where a step gains less than what was asked for.
+    """Of a fixed base: by derivatives, down to where a whole step promises less than what was asked for.
+
+    What a step gains does not tell the end: one that was cut short gains little wherever it is.
 
     Attributes:
         estimates_starts: Whether the start states of windows are estimated, or held at the measured ones.
@@ -38,16 +41,19 @@ class Smooth:
     noise_is_model_error = False
     base_noise: tuple[float, ...] = ()
 
-    def slope(self, problem: Problem, here: Point, i: int) -> Array:
-        """Change of the errors (W, N) with the i-th parameter."""
-        parameter = problem.free[i]
-        step = STEP if parameter.value(here.z[i] + STEP) < parameter.high else -STEP
-        moved = problem.point(here.z + step * (np.arange(len(here.z)) == i), here.starts)
-        return (moved.error - here.error) / step
+    def probes(self, problem: Problem, z: Array) -> Array:
+        """Where about z (P,) the errors are asked for (K, P)."""
+        inside = [p.value(each + STEP) < p.high for p, each in zip(problem.free, z, strict=True)]
+        return z + STEP * np.diag(np.where(inside, 1.0, -1.0))
 
-    def ended(self, gain: float, cost: float, tolerance: float) -> bool:
-        """Whether a step that gained so much, and left this cost, was the last."""
-        return gain < tolerance
+    def slopes(self, problem: Problem, here: Point, probes: Array, errors: Array) -> Array:
+        """Change of the errors (P, W, N) with each parameter, by those (K, W, N) of the probes (K, P)."""
+        change: Array = (errors - here.error) / (probes - here.z).sum(1)[:, None, None]
+        return change
+
+    def ended(self, promise: float, gain: float, cost: float, tolerance: float) -> bool:
+        """Whether a fit has ended: what its next step promises, what the last one gained, and the cost that it left."""
+        return promise < tolerance or (promise < JAGGED and gain < tolerance)
 
 
 class Rough(Smooth):
@@ -61,19 +67,22 @@ class Rough(Smooth):
     noise_is_model_error = True
     base_noise = (0.003, *[0.01] * 3, *[0.1] * 3, *[0.05] * 3)
 
-    def slope(self, problem: Problem, here: Point, i: int) -> Array:
-        """See `Smooth`; inside the bounds."""
+    def probes(self, problem: Problem, z: Array) -> Array:
+        """See `Smooth`: below, then above, inside the bounds."""
         low, high = problem.bounds
-        ends = np.clip(here.z[i] + SECANT * np.array([-1, 1]), low[i], high[i])
-        below, above = (
-            problem.point(np.where(np.arange(len(low)) == i, end, here.z), here.starts).error for end in ends
-        )
-        slope = ((above - below) / (ends[1] - ends[0])).reshape(*problem.windows.states.shape)
-        spread = MAD * np.median(np.abs(slope[:, 1:]), axis=(0, 1))
-        cut: Array = np.clip(slope, -CUT * spread, CUT * spread)
-        return cut.reshape(here.error.shape)
+        own = np.eye(len(z), dtype=bool)
+        return np.concatenate([np.where(own, np.clip(z + side, low, high), z) for side in (-SECANT, SECANT)])
 
-    def ended(self, gain: float, cost: float, tolerance: float) -> bool:
+    def slopes(self, problem: Problem, here: Point, probes: Array, errors: Array) -> Array:
+        """See `Smooth`."""
+        below, above = np.split(np.arange(len(probes)), 2)
+        width = (probes[above] - probes[below]).sum(1)[:, None, None]
+        slopes = ((errors[above] - errors[below]) / width).reshape(-1, *problem.windows.states.shape)
+        spread = MAD * np.median(np.abs(slopes[:, :, 1:]), axis=(1, 2), keepdims=True)
+        cut: Array = np.clip(slopes, -CUT * spread, CUT * spread)
+        return cut.reshape(len(width), *here.error.shape)
+
+    def ended(self, promise: float, gain: float, cost: float, tolerance: float) -> bool:
         """See `Smooth`; whatever was asked for."""
         return gain < RIDGED * cost
 

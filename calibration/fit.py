@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.calibration.descent import MAD, STEP, Smooth, descent
-from landbridge.calibration.shooting import simulate
+from landbridge.calibration.shooting import Case, simulate_all
 from landbridge.calibration.windows import Windows
 from landbridge.robot import Robot
 from landbridge.simulation.parameters import Parameter, at, to_scenario
@@ -28,10 +28,11 @@ Array = NDArray[np.float64]
 SOFT = 2.0  # residuals beyond as many sigma count linearly (soft L1)
 FLOOR = 1e-5  # rad and rad/s; measured states are float32
 FIRST = 40  # windows that the first round, from far away, makes do with
-CLOSE = 10.0  # of cost: where that round ends
-CONVERGED = 0.5  # of cost: one standard deviation; the last steps shrink thirtyfold, so what remains is far less
+CLOSE = 10.0  # of cost: what a step may still promise where that round ends
+CONVERGED = 0.05  # and where a fit does: it is within a third of a standard deviation
+RELAXATIONS = 5  # of start states after one step
 ITERATIONS = 50
-STALLED = 1e8  # damping at which a step is no step
+WHOLE, STALLED = 1e-6, 1e8  # damping at which a step is as good as whole, and at which it is none
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,23 @@ class Problem:
 
     def point(self, z: Array, starts: Array) -> Point:
         """The problem at coordinates z (P,) and start states (W, S)."""
-        states = self.predicted(at(self.free, z), starts)
-        return Point(z, starts, ((states - self.windows.states) / self.noise).reshape(len(starts), -1))
+        return self.points([z], [starts])[0]
 
-    def predicted(self, values: Mapping[str, float], starts: Array) -> Array:
-        """Measured states (W, H + 1, S) that parameters and start states (W, S) lead to."""
-        return simulate(self.robot, to_scenario(self.robot, values, self.base), self.windows, starts)
+    def points(self, zs: Sequence[Array], starts: Sequence[Array]) -> list[Point]:
+        """The same at K of each, in one simulation."""
+        values = [at(self.free, z) for z in zs]
+        cases = [self.case(*each) for each in zip(values, starts, strict=True)]
+        states = [self.seen(*each) for each in zip(values, simulate_all(self.robot, cases), strict=True)]
+        errors = ((np.stack(states) - self.windows.states) / self.noise).reshape(*np.shape(starts)[:2], -1)
+        return [Point(*each) for each in zip(zs, starts, errors, strict=True)]
+
+    def case(self, values: Mapping[str, float], starts: Array) -> Case:
+        """What to simulate at these parameters and measured start states (W, S)."""
+        return Case(to_scenario(self.robot, values, self.base), self.windows, starts)
+
+    def seen(self, values: Mapping[str, float], states: Array) -> Array:
+        """What would be measured of simulated states (W, H + 1, S)."""
+        return states
 
 
 @dataclass(frozen=True)
@@ -146,74 +158,78 @@ class Linear:
         return np.einsum("wnp,wn->wp", self.reduced, self.error)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """A problem, where its cost is least, and the problem to first order about there."""
+
+    problem: Problem
+    here: Point
+    linear: Linear
+
+
 def linearise(problem: Problem, here: Point) -> Linear:
-    """By differences, each of one simulation of all windows."""
-    root = np.sqrt(here.weights)
-    slopes = [root * problem.descent.slope(problem, here, i) for i in range(len(problem.free))]
-    of_starts = [
-        root * (problem.point(here.z, here.starts + move).error - here.error) / STEP
-        for move in STEP * problem.noise * np.eye(len(problem.noise))[problem.loose]
-    ]
-    none = np.empty((*here.error.shape, 0))
-    basis, upper = np.linalg.qr(np.stack(of_starts, -1) if of_starts else none)
-    whole = np.stack(slopes, -1) if slopes else none
-    return Linear(root * here.error, whole, whole - basis @ (np.swapaxes(basis, 1, 2) @ whole), basis, upper)
+    """By differences."""
+    probes = problem.descent.probes(problem, here.z)
+    moves = STEP * problem.noise * np.eye(len(problem.noise))[problem.loose]
+    zs = [*probes, *[here.z] * len(moves)]
+    starts = [*[here.starts] * len(probes), *(here.starts + move for move in moves)]
+    error, root = here.error, np.sqrt(here.weights)
+    errors = np.array([point.error for point in problem.points(zs, starts)]) if zs else np.empty((0, *error.shape))
+    slopes = problem.descent.slopes(problem, here, probes, errors[: len(probes)])
+    whole = root[..., None] * np.moveaxis(slopes, 0, -1)
+    basis, upper = np.linalg.qr(root[..., None] * np.moveaxis((errors[len(probes) :] - error) / STEP, 0, -1))
+    return Linear(root * error, whole, whole - basis @ (np.swapaxes(basis, 1, 2) @ whole), basis, upper)
 
 
-def fit(problem: Problem, z: Array | None = None) -> tuple[Problem, Point]:
-    """Estimate the parameters from z (P,), by default nominal.
-
-    Returns the problem with the noise that residuals show, and the fit.
-    """
+def fit(problem: Problem, z: Array | None = None) -> Fit:
+    """Estimate the parameters from z (P,), by default nominal, under the noise that residuals show."""
     few = np.arange(len(problem.windows)) % max(1, len(problem.windows) // FIRST) == 0
     part = replace(problem, windows=problem.windows.where(few))
-    start = _start(part, z)
+    start = begin(part, np.array([p.coordinate(p.nominal) for p in problem.free]) if z is None else z)
     if problem.descent.noise_is_model_error:
         part = replace(part, noise=_noise(part, start))
         start = part.point(start.z, start.starts)
-    rough = _solve(part, start, CLOSE)
+    rough = descend(part, start, CLOSE).here
+    starts = problem.windows.states[:, 0].copy()
+    starts[few] = rough.starts
     problem = replace(problem, noise=_noise(part, rough))
-    return problem, solve(problem, rough.z, problem.windows.states[:, 0])
+    return descend(problem, problem.point(rough.z, starts))
 
 
-def solve(problem: Problem, z: Array, starts: Array) -> Point:
-    """The best point near parameters z (P,) and start states (W, S)."""
-    return _solve(problem, problem.point(z, starts), CONVERGED)
-
-
-def refined(problem: Problem, z: Array, starts: Array) -> Point:
-    """About the best point near z and start states, for comparisons."""
-    return _solve(problem, problem.point(z, starts), CLOSE)
+def sharpened(found: Fit) -> Fit:
+    """The fit under the noise that its own residuals show: what its model lacked before has passed for noise."""
+    problem = replace(found.problem, noise=_noise(found.problem, found.here))
+    return descend(problem, problem.point(found.here.z, found.here.starts))
 
 
 def settle(problem: Problem, z: Array, windows: Windows) -> Point:
     """The best start states of other windows, with the parameters held at z."""
     base = to_scenario(problem.robot, at(problem.free, z), problem.base)
-    return solve(replace(problem, free=(), windows=windows, base=base), np.empty(0), windows.states[:, 0])
+    rest = replace(problem, free=(), windows=windows, base=base)
+    return descend(rest, rest.point(np.empty(0), windows.states[:, 0])).here
 
 
-def unseen(problem: Problem, here: Point, linear: Linear, left_out: NDArray[np.bool_]) -> Array:
-    """Losses of the windows that are left out (W,) under the fit to the others, which is one Newton step from `here`.
+def unseen(found: Fit, left_out: NDArray[np.bool_]) -> Array:
+    """Losses of the windows that are left out (W,) under the fit to the others, which is one Newton step away.
 
     As in approximate cross-validation (Rad and Maleki, Journal of the Royal Statistical Society B 82(4), 2020).
     """
-    others, own = linear.where(~left_out), linear.where(left_out)
+    problem, here = found.problem, found.here
+    others, own = found.linear.where(~left_out), found.linear.where(left_out)
     z = _parameters(problem, here, others, 0.0)
     rest = replace(problem, windows=problem.windows.where(left_out))
     at_rest = replace(here, starts=here.starts[left_out])
-    return rest.point(z, _starts(rest, at_rest, own, z)).losses
+    return relaxed(rest, rest.point(z, _starts(rest, at_rest, own, z)), own).losses
 
 
-def _start(problem: Problem, z: Array | None) -> Point:
-    """z, by default nominal, at the latency that fits best."""
-    nominal = np.array([p.coordinate(p.nominal) for p in problem.free]) if z is None else z
-    starts = problem.windows.states[:, 0]
-    tried = [nominal]
+def begin(problem: Problem, z: Array) -> Point:
+    """Parameters z (P,) and measured start states, at the latency that fits best: of that a fit may have two minima."""
+    starts, tried = problem.windows.states[:, 0], [z]
     for i, parameter in enumerate(problem.free):
         if parameter.name == "latency_ms":
             values = np.linspace(parameter.low, parameter.high, 11)
-            tried = [np.where(np.arange(len(nominal)) == i, parameter.coordinate(value), nominal) for value in values]
-    return min((problem.point(z, starts) for z in tried), key=lambda point: point.cost)
+            tried += [np.where(np.arange(len(z)) == i, parameter.coordinate(value), z) for value in values]
+    return min(problem.points(tried, [starts] * len(tried)), key=lambda point: point.cost)
 
 
 def _noise(problem: Problem, at: Point) -> Array:
@@ -221,23 +237,50 @@ def _noise(problem: Problem, at: Point) -> Array:
     return np.maximum(MAD * np.median(error, axis=0) * problem.noise, FLOOR)
 
 
-def _solve(problem: Problem, here: Point, tolerance: float) -> Point:
-    """Levenberg-Marquardt from `here` until a step gains less than `tolerance`."""
-    damping = 1e-3
+def descend(problem: Problem, here: Point, tolerance: float = CONVERGED) -> Fit:
+    """Levenberg-Marquardt from `here`, never upwards, until a whole step promises less than `tolerance`."""
+    linear, damping, gain = linearise(problem, here), 1e-3, np.inf
     for _ in range(ITERATIONS):
-        linear = linearise(problem, here)
+        if problem.descent.ended(_promise(problem, here, linear), gain, here.cost, tolerance):
+            break
         while damping < STALLED:
             z = _parameters(problem, here, linear, damping)
-            there = problem.point(z, _starts(problem, here, linear, z))
+            there = relaxed(problem, problem.point(z, _starts(problem, here, linear, z)), linear)
             if there.cost <= here.cost:
                 break
             damping *= 10
         else:
-            return here
-        gain, here, damping = here.cost - there.cost, there, damping / 10
-        if problem.descent.ended(gain, here.cost, tolerance):
             break
+        gain, here, damping = here.cost - there.cost, there, max(damping / 10, WHOLE)
+        linear = linearise(problem, here)
+    return Fit(problem, here, linear)
+
+
+def relaxed(problem: Problem, here: Point, linear: Linear) -> Point:
+    """`here` with start states that are better at its z, by their derivatives at a point nearby.
+
+    A step goes along the parameters to first order, and a robot that is unstable or knocks in its gears punishes start
+    states that are a bit off far more than the step gains. To mend them takes a simulation, a shorter step many.
+    """
+    for _ in range(RELAXATIONS):
+        wanted = _wanted(linear, np.sqrt(here.weights) * here.error)
+        if np.square(wanted).sum() / 2 < CONVERGED:
+            break
+        moved = problem.point(here.z, _moved(problem, here, linear, wanted))
+        better = (moved.losses < here.losses)[:, None]
+        if not better.any():
+            break
+        pairs = (moved.starts, here.starts), (moved.error, here.error)
+        here = Point(here.z, *(np.where(better, new, old) for new, old in pairs))
     return here
+
+
+def _promise(problem: Problem, here: Point, linear: Linear) -> float:
+    """By how much a whole step would lower the cost, to second order."""
+    step = _parameters(problem, here, linear, 0.0) - here.z
+    of_starts = np.square(_wanted(linear, linear.error)).sum() / 2
+    gradient, information = here.z + linear.gradient.sum(0), np.eye(len(step)) + linear.information.sum(0)
+    return float(of_starts - step @ (gradient + information @ step / 2))
 
 
 def _parameters(problem: Problem, here: Point, linear: Linear, damping: float) -> Array:
@@ -261,8 +304,16 @@ def pressing(problem: Problem, here: Point, linear: Linear) -> NDArray[np.bool_]
 
 def _starts(problem: Problem, here: Point, linear: Linear, z: Array) -> Array:
     """The start states (W, S) that are best at z, to first order."""
-    error = linear.error + linear.slopes @ (z - here.z)
-    wanted = np.swapaxes(linear.basis, 1, 2) @ error[..., None]
+    return _moved(problem, here, linear, _wanted(linear, linear.error + linear.slopes @ (z - here.z)))
+
+
+def _wanted(linear: Linear, error: Array) -> Array:
+    """What of weighted errors (W, N) start states can undo (W, L), along the basis."""
+    return np.einsum("wnl,wn->wl", linear.basis, error)
+
+
+def _moved(problem: Problem, here: Point, linear: Linear, wanted: Array) -> Array:
+    """Start states (W, S) that undo `wanted` (W, L)."""
     best, loose = here.starts.copy(), problem.loose
-    best[:, loose] -= np.linalg.solve(linear.upper, wanted)[..., 0] * problem.noise[loose]
+    best[:, loose] -= np.linalg.solve(linear.upper, wanted[..., None])[..., 0] * problem.noise[loose]
     return best

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from landbridge.calibration.bend import Bend, bends
 from landbridge.calibration.descent import first_guess
-from landbridge.calibration.fit import Linear, Point, Problem, fit, linearise, solve, unseen
+from landbridge.calibration.fit import Fit, Point, Problem, begin, descend, fit, sharpened, unseen
+from landbridge.calibration.valley import least_valley
 from landbridge.calibration.windows import Windows, open_windows, require_fixed_base, split
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import Term, TermChoice
@@ -68,20 +69,14 @@ def friction(data: Path, /, robot: str = "furuta", known: tuple[str, ...] = (), 
 
 
 @dataclass(frozen=True)
-class Trial:
+class Trial(Fit):
     """A fit with one more term of friction.
 
     Attributes:
-        problem: With the term's parameters among the free ones.
-        here: The fit.
-        linear: The problem about it.
         before: (W,) losses of the windows without the term, each under a fit to others.
         losses: (W,) with it.
     """
 
-    problem: Problem
-    here: Point
-    linear: Linear
     before: Array
     losses: Array
 
@@ -107,19 +102,13 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The friction model of every joint and the fit.
+class Choice(Fit):
+    """The friction model of every joint and the fit, whose free parameters are those of the chosen terms.
 
     Attributes:
-        problem: Free parameters are those of the chosen terms.
-        here: The fit.
-        linear: The problem about it.
         trials: Of each term that is not known beforehand.
     """
 
-    problem: Problem
-    here: Point
-    linear: Linear
     trials: Mapping[Place, TermChoice]
 
     @property
@@ -132,11 +121,10 @@ class Choice:
 
     def rows(self) -> list[dict[str, Any]]:
         """The friction of each joint, as the command line prints it."""
-        problem = self.problem
-        values = to_values(problem.robot, to_scenario(problem.robot, at(problem.free, self.here.z), problem.base))
+        values = _values(self)
         return [
             {"joint": joint} | {field: values.get(f"friction.{joint}.{field}", 0.0) for field in FRICTION}
-            for joint in problem.robot.spec.joint_names
+            for joint in self.problem.robot.spec.joint_names
         ]
 
 
@@ -164,30 +152,29 @@ def choose(robot: Robot, free: Sequence[Parameter], windows: Windows, model: Mod
     chosen = {place: TermChoice(chosen=place[1] == model) for place in able}
     absent = [place for place, choice in chosen.items() if not choice.chosen]
     kept = [p for p in free if p.name not in of_terms(absent)]
-    problem, here = fit(Problem(robot, kept, windows, first_guess(robot), without_terms(robot, absent)))
-    plain = Choice(problem, here, linearise(problem, here), chosen)
-    return _grown(plain, free) if model == "auto" else plain
+    plain = fit(Problem(robot, kept, windows, first_guess(robot), without_terms(robot, absent)))
+    choice = Choice(plain.problem, plain.here, plain.linear, chosen)
+    grown = _grown(choice, free) if model == "auto" else choice
+    best = least_valley(grown)
+    return replace(grown, problem=best.problem, here=best.here, linear=best.linear)
 
 
 def _grown(choice: Choice, free: Sequence[Parameter]) -> Choice:
     """Terms added one by one, that which gains most first, while they gain."""
-    places, losses = list(choice.trials), _cross_validated(choice.problem, choice.here, choice.linear)
+    places, losses = list(choice.trials), _cross_validated(choice)
+    made: list[Fit] = [choice]
     while places:
         best_bends = {place: max(_bends(choice, free, place), key=lambda bend: bend.promise) for place in places}
-        tried = {
-            place: _with_term(bend.richer, bend.start(), choice.here.starts, losses)
-            for place, bend in best_bends.items()
-            if bend.promise > MARGIN
-        }
+        tried = {place: _with_term(bend, made, losses) for place, bend in best_bends.items() if bend.promise > MARGIN}
         untried = {place: TermChoice(chosen=False) for place in places}
         trials = {**choice.trials, **untried, **{place: trial.chosen(False) for place, trial in tried.items()}}
         choice = replace(choice, trials=trials)
         places = [place for place, trial in tried.items() if trial.supported]
         if places:
             best = max(places, key=lambda place: tried[place].gain)
-            problem, here = fit(tried[best].problem, tried[best].here.z)  # what was missing had passed for noise
-            choice = Choice(problem, here, linearise(problem, here), trials | {best: tried[best].chosen(True)})
-            losses = _cross_validated(problem, here, choice.linear)
+            grown = sharpened(tried[best])
+            choice = Choice(grown.problem, grown.here, grown.linear, trials | {best: tried[best].chosen(True)})
+            losses, made = _cross_validated(choice), [*made, *tried.values(), choice]
             places = [place for place in trials if not choice.trials[place].chosen and _open(place, places, best)]
     return choice
 
@@ -223,19 +210,36 @@ def overlooked(
 
 
 def _bends(choice: Choice, free: Sequence[Parameter], place: Place) -> list[Bend]:
-    return bends(choice.problem, choice.here, choice.linear, _richer(choice.problem, free, place), *place)
+    return bends(choice, _richer(choice.problem, free, place), *place)
 
 
-def _with_term(richer: Problem, z: Array, starts: Array, losses: Array) -> Trial:
-    here = solve(richer, z, starts)
-    linear = linearise(richer, here)
-    return Trial(richer, here, linear, losses, _cross_validated(richer, here, linear))
+def _with_term(bend: Bend, made: Sequence[Fit], losses: Array) -> Trial:
+    """The fit with the term of `bend`, whose cost is no higher than that of any of the fits made without it."""
+    names = {p.name for p in bend.richer.free}
+    nested = [embedded(bend.richer, each) for each in made if {p.name for p in each.problem.free} <= names]
+    found, best = descend(bend.richer, begin(bend.richer, bend.start())), min(nested, key=lambda point: point.cost)
+    if found.here.cost > best.cost:  # it has ended in a wrong minimum
+        found = descend(bend.richer, best)
+    return Trial(found.problem, found.here, found.linear, losses, _cross_validated(found))
 
 
-def _cross_validated(problem: Problem, here: Point, linear: Linear) -> Array:
+def embedded(richer: Problem, nested: Fit) -> Point:
+    """The same robot and start states as one of a richer problem, whose further terms it has none of."""
+    values = _values(nested)
+    return richer.point(np.array([p.coordinate(values[p.name]) for p in richer.free]), nested.here.starts)
+
+
+def _values(found: Fit) -> dict[str, float]:
+    """Every parameter of the robot that was found, by name."""
+    problem = found.problem
+    return to_values(problem.robot, to_scenario(problem.robot, at(problem.free, found.here.z), problem.base))
+
+
+def _cross_validated(found: Fit) -> Array:
     """Losses (W,) of every window under the fit to the windows of the other folds, which are stretches of the data."""
-    fold = np.arange(len(here.starts)) * FOLDS // len(here.starts)
-    return np.concatenate([unseen(problem, here, linear, fold == part) for part in range(FOLDS)])
+    windows = len(found.here.starts)
+    fold = np.arange(windows) * FOLDS // windows
+    return np.concatenate([unseen(found, fold == part) for part in range(FOLDS)])
 
 
 def _rms(losses: Array, here: Point) -> float:

@@ -6,6 +6,9 @@ an unstable robot amplifies.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
@@ -23,44 +26,62 @@ Array = NDArray[np.float64]
 EDGE = 1e-9  # of a control period; a command that falls on a physics step belongs to it in spite of rounding
 
 
-def simulate(robot: Robot, scenario: Scenario, windows: Windows, starts: Array) -> Array:
-    """States (W, H + 1, S) that follow from start states (W, S) under the logged commands.
+@dataclass(frozen=True)
+class Case:
+    """What is simulated: a scenario, from start states (W, S), under the commands of W windows."""
 
-    As the plant does it, in MuJoCo, all windows at once; but a command that takes effect within a physics step acts in
+    scenario: Scenario
+    windows: Windows
+    starts: Array
+
+
+def simulate(robot: Robot, scenario: Scenario, windows: Windows, starts: Array) -> Array:
+    """States (W, H + 1, S) that follow from start states (W, S) under the logged commands."""
+    found: Array = simulate_all(robot, [Case(scenario, windows, starts)])[0]
+    return found
+
+
+def simulate_all(robot: Robot, cases: Sequence[Case]) -> Array:
+    """The same of K cases with as many windows of the same length, (K, W, H + 1, S).
+
+    As the plant does it, in MuJoCo, all at once; but a command that takes effect within a physics step acts in
     proportion, so that the outcome is a continuous function of the latency. Where the rotors of geared joints are at a
     window's start follows from the measured motion just before it.
     """
     spec, lead = robot.spec, lags(robot)
-    in_effect = _in_effect(robot, scenario.latency_ms, windows.commands)
+    in_effect = np.stack([_in_effect(robot, case.scenario.latency_ms, case.windows.commands) for case in cases], 1)
     periods = in_effect.reshape(-1, spec.decimation, *in_effect.shape[1:])
-    states = np.empty((len(starts), len(periods) - lead + 1, starts.shape[1]))
-    states[:, 0] = starts
+    starts, before = (np.stack(parts) for parts in zip(*((c.starts, c.windows.before) for c in cases), strict=True))
+    states = np.empty((*starts.shape[:2], len(periods) - lead + 1, starts.shape[2]))
+    states[:, :, 0] = starts
     with Rollout(nthread=0) as engine:
-        plants = _Plants(robot, scenario, engine)
+        plants = _Plants(robot, [case.scenario for case in cases], engine)
         if plants.geared:
             # The rotors begin at the side that the command pushes to; each crossing since makes up for a wrong one.
             # From one measurement to the next the joints move by the model too: a curve through the measured states
             # would press on the shafts wherever a joint knocks between two of them.
-            for measured, commands in zip(np.moveaxis(windows.before, 1, 0), periods[:lead], strict=True):
+            for measured, commands in zip(np.moveaxis(before, 2, 0), periods[:lead], strict=True):
                 plants.place(measured)
                 plants.run(commands)
         plants.place(starts)
         for i, commands in enumerate(periods[lead:]):
             plants.run(commands)
-            states[:, i + 1] = plants.states
+            states[:, :, i + 1] = plants.states
     return states
 
 
 class _Plants:
-    """W plants side by side."""
+    """W plants under each of K scenarios, side by side."""
 
-    def __init__(self, robot: Robot, scenario: Scenario, engine: Rollout) -> None:
+    def __init__(self, robot: Robot, scenarios: Sequence[Scenario], engine: Rollout) -> None:
         self._spec, self._engine = robot.spec, engine
-        self._model, self._drive = compile_model(robot, scenario), array_drive(robot.spec, scenario)
-        self._data = [mujoco.MjData(self._model)]
-        joints, nq, nv = len(robot.spec.joints), self._model.nq, self._model.nv
-        self._position, self._velocity = slice(1 + nq - joints, 1 + nq), slice(1 + nq + nv - joints, None)
-        self._current: Array | None = None  # (W, time + nq + nv)
+        self._models = [compile_model(robot, scenario) for scenario in scenarios]
+        self._drive = array_drive(robot.spec, *scenarios)
+        model, joints = self._models[0], len(robot.spec.joints)
+        self._data, self._dofs = [mujoco.MjData(model)], model.nv
+        self._position = slice(1 + model.nq - joints, 1 + model.nq)
+        self._velocity = slice(1 + model.nq + model.nv - joints, None)
+        self._current: Array | None = None  # (K, W, time + nq + nv)
 
     @property
     def geared(self) -> bool:
@@ -69,29 +90,46 @@ class _Plants:
 
     @property
     def states(self) -> Array:
-        """(W, S)."""
+        """(K, W, S)."""
         assert self._current is not None
-        return from_physics(self._spec, self._current[:, 1:])
+        physics = self._current[..., 1:]
+        states = from_physics(self._spec, physics.reshape(-1, physics.shape[-1]))
+        return states.reshape(*physics.shape[:2], -1)
 
     def place(self, states: Array) -> None:
-        """Put the plants into states (W, S); rotors go along with their joints."""
-        there = np.concatenate([np.zeros((len(states), 1)), to_physics(self._spec, states)], 1)
+        """Put the plants into states (K, W, S); rotors go along with their joints."""
+        physics = to_physics(self._spec, states.reshape(-1, states.shape[-1]))
+        there = np.concatenate([np.zeros((len(physics), 1)), physics], 1).reshape(*states.shape[:2], -1)
         if self._current is not None and isinstance(self._drive, GearedDrive):
             moved = there - self._current
-            self._drive.carry(moved[:, self._position], moved[:, self._velocity])
+            self._drive.carry(moved[..., self._position], moved[..., self._velocity])
         self._current = there
 
     def run(self, commands: Array) -> None:
-        """One control period under the commands (decimation, W, A) in effect."""
+        """One control period under the commands (decimation, K, W, A) in effect."""
         assert self._current is not None
-        applied = int(mujoco.mjtState.mjSTATE_QFRC_APPLIED)
-        force = np.zeros((len(self._current), 1, self._model.nv))
-        joints = force[:, 0, -len(self._spec.joints) :]
+        applied, (cases, windows, size) = int(mujoco.mjtState.mjSTATE_QFRC_APPLIED), self._current.shape
+        models = [model for model in self._models for _ in range(windows)]
+        force = np.zeros((cases * windows, 1, self._dofs))
+        joints = force.reshape(cases, windows, -1)[..., -len(self._spec.joints) :]
+        sensors = np.empty((len(models), 1, 0))
         for command in commands:
-            joints[:] = self._drive(self._current[:, self._position], self._current[:, self._velocity], command)
-            rollout = self._engine.rollout
-            ahead = rollout(self._model, self._data, self._current, force, control_spec=applied, nstep=1)[0]
-            self._current = ahead[:, 0]
+            joints[:] = self._drive(self._current[..., self._position], self._current[..., self._velocity], command)
+            # What Rollout checks of its arguments, and how it repeats them, would take a third of the time.
+            ahead = np.empty((len(models), 1, size))
+            start = self._current.reshape(-1, size)
+            self._engine.rollout(
+                models,
+                self._data,
+                start,
+                force,
+                control_spec=applied,
+                skip_checks=True,
+                nstep=1,
+                state=ahead,
+                sensordata=sensors,
+            )
+            self._current = ahead.reshape(self._current.shape)
 
 
 def _in_effect(robot: Robot, latency_ms: float, commands: Array) -> Array:

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.calibration.descent import first_guess
-from landbridge.calibration.fit import Point, Problem, fit, linearise, refined
+from landbridge.calibration.fit import CLOSE, Problem, descend, fit
 from landbridge.calibration.posterior import inflation, resample
-from landbridge.calibration.shooting import simulate
+from landbridge.calibration.shooting import Case
 from landbridge.calibration.windows import Windows, open_windows, require_fixed_base
 from landbridge.joint import Encoder
 from landbridge.robot import Robot, load_robot
@@ -162,19 +162,28 @@ class EncoderProblem(Problem):
 
     signs: tuple[int, ...] = ()
 
-    def predicted(self, values: Mapping[str, float], starts: Array) -> Array:
-        """See `Problem`. Start states are measured ones; a position command goes through the encoder too."""
-        spec, robot = self.robot.spec, self.robot
-        gain = np.array(self.signs) * [values[f"encoder.{joint}.gain"] for joint in spec.joint_names]
-        shift = np.array([values[f"encoder.{joint}.shift"] for joint in spec.joint_names])
-        gains, shifts = np.tile(gain, 2), np.concatenate([shift, np.zeros_like(shift)])
+    def case(self, values: Mapping[str, float], starts: Array) -> Case:
+        """See `Problem`; a position command goes through the encoder too."""
+        spec, (gains, shifts) = self.robot.spec, self._encoders(values)
         commands, own = self.windows.commands, [spec.joint_names.index(joint) for joint in spec.actuated]
         if spec.action.kind != "effort":
-            commands = gain[own] * commands + (shift[own] if spec.action.kind == "position" else 0.0)
-        seen, before = gains * self.windows.states + shifts, gains * self.windows.before + shifts
-        windows = replace(self.windows, states=seen, commands=commands, before=before)
-        states = simulate(robot, to_scenario(robot, values, self.base), windows, gains * starts + shifts)
-        return (states - shifts) / gains
+            commands = gains[own] * commands + (shifts[own] if spec.action.kind == "position" else 0.0)
+        states, before = gains * self.windows.states + shifts, gains * self.windows.before + shifts
+        windows = replace(self.windows, states=states, commands=commands, before=before)
+        return Case(to_scenario(self.robot, values, self.base), windows, gains * starts + shifts)
+
+    def seen(self, values: Mapping[str, float], states: Array) -> Array:
+        """See `Problem`."""
+        gains, shifts = self._encoders(values)
+        found: Array = (states - shifts) / gains
+        return found
+
+    def _encoders(self, values: Mapping[str, float]) -> tuple[Array, Array]:
+        """What measured states are times (S,), and plus (S,), to be true ones."""
+        joints = self.robot.spec.joint_names
+        gain = np.array(self.signs) * [values[f"encoder.{joint}.gain"] for joint in joints]
+        shift = np.array([values[f"encoder.{joint}.shift"] for joint in joints])
+        return np.tile(gain, 2), np.concatenate([shift, np.zeros_like(shift)])
 
     def place(self, name: str) -> int:
         """Index of a parameter."""
@@ -189,12 +198,13 @@ def encoders(robot: Robot, known: Sequence[str], windows: Windows, rng: np.rando
     free += [parameter for joint in joints for parameter in _parameters(joint)]
     base, signs = without_terms(robot, terms), (1,) * len(joints)
     start = EncoderProblem(robot, free, windows, first_guess(robot), base, signs)
-    found, z = _searched(start)
-    fitted, here = fit(found, z)
+    searched, z = _searched(start)
+    found = fit(searched, z)
+    fitted, here = found.problem, found.here
     assert isinstance(fitted, EncoderProblem)
-    sure = _sure(fitted, here)
+    sure = _sure(fitted, here.z)
     widening = inflation(here.error.reshape(windows.states.shape), 1.0)
-    samples = resample(here, linearise(fitted, here), widening, rng)
+    samples = resample(here, found.linear, widening, rng)
     ends = np.quantile(samples, (0.025, 0.975), axis=0)
 
     def interval(name: str) -> tuple[float, float, float]:
@@ -252,17 +262,17 @@ def _shifted(problem: EncoderProblem, z: Array, starts: Array, joint: str) -> tu
     """The least cost over shifts of one joint, and its z."""
     place = problem.place(f"encoder.{joint}.shift")
     trials = [np.where(np.arange(len(z)) == place, shift / OFFSET_SD, z) for shift in (z[place] * OFFSET_SD, *SHIFTS)]
-    costs = [problem.point(trial, starts).cost for trial in trials]
+    costs = [point.cost for point in problem.points(trials, [starts] * len(trials))]
     return min(costs), trials[int(np.argmin(costs))]
 
 
-def _sure(problem: EncoderProblem, here: Point) -> list[bool]:
-    """By joint, whether its other sign, with all parameters fitted anew, is worse beyond doubt."""
+def _sure(problem: EncoderProblem, z: Array) -> list[bool]:
+    """By joint, whether its other sign, with all parameters fitted anew from z (P,), is worse beyond doubt."""
     part, told = _few(problem), []
     starts = part.windows.states[:, 0]
-    own = refined(part, here.z, starts).cost
+    own = descend(part, part.point(z, starts), CLOSE).here.cost
     for i, joint in enumerate(problem.robot.spec.joint_names):
         turned = replace(part, signs=(*part.signs[:i], -part.signs[i], *part.signs[i + 1 :]))
-        other = refined(turned, _shifted(turned, here.z, starts, joint)[1], starts).cost
-        told.append(other - own > SURE)
+        start = turned.point(_shifted(turned, z, starts, joint)[1], starts)
+        told.append(descend(turned, start, CLOSE).here.cost - own > SURE)
     return told

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.robot import RobotSpec
-from landbridge.simulation.friction import JointFriction, JointFrictions
+from landbridge.simulation.friction import JointFriction, JointFrictions, side_by_side
 from landbridge.simulation.scenario import Scenario
 from landbridge.simulation.transmission import Rotors, transmissions
 
@@ -39,9 +39,12 @@ def make_drive(spec: RobotSpec, scenario: Scenario) -> Drive:
     return ScalarDrive(spec, scenario) if few else array_drive(spec, scenario)
 
 
-def array_drive(spec: RobotSpec, scenario: Scenario) -> ArrayDrive | GearedDrive:
-    """The drive on arrays, which also takes many robots at once, (..., J) and (..., A)."""
-    return GearedDrive(spec, scenario) if transmissions(spec, scenario) else ArrayDrive(spec, scenario)
+def array_drive(spec: RobotSpec, *scenarios: Scenario) -> ArrayDrive | GearedDrive:
+    """The drive on arrays, which also takes many robots at once.
+
+    Under one scenario (..., J) and (..., A); under K of them, with the same gears in each, (K, W, J) and (K, W, A).
+    """
+    return (GearedDrive if transmissions(spec, scenarios[0]) else ArrayDrive)(spec, *scenarios)
 
 
 class ScalarDrive:
@@ -80,15 +83,15 @@ class ScalarDrive:
 
 
 class ArrayDrive:
-    """The law on arrays.
+    """The law on arrays, see `array_drive`.
 
     Attributes:
         index: (A,) of the actuated joints among all.
     """
 
-    def __init__(self, spec: RobotSpec, scenario: Scenario) -> None:
+    def __init__(self, spec: RobotSpec, *scenarios: Scenario) -> None:
         joints = [spec.joint(name) for name in spec.actuated]
-        self._kind, self._gain = spec.action.kind, scenario.actuator_gain
+        self._kind, self._gain = spec.action.kind, side_by_side([[each.actuator_gain] for each in scenarios])
         self._passive = len(joints) < len(spec.joints)
         self.index = np.array([spec.joint_names.index(joint.name) for joint in joints])
         stiffness, damping, self._limit = (
@@ -96,7 +99,8 @@ class ArrayDrive:
         )
         self._stiffness, self._damping = self._gain * stiffness, self._gain * damping
         self._friction = JointFrictions(
-            [scenario.friction.get(joint.name, joint.friction) for joint in spec.joints], spec.friction_smoothing
+            [[each.friction.get(joint.name, joint.friction) for joint in spec.joints] for each in scenarios],
+            spec.friction_smoothing,
         )
 
     def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats | None) -> Array:
@@ -138,10 +142,11 @@ class ArrayDrive:
 class GearedDrive:
     """The law on arrays, some drives acting on a rotor, which turns the joint: the one drive that has a memory."""
 
-    def __init__(self, spec: RobotSpec, scenario: Scenario) -> None:
-        gears = transmissions(spec, scenario)
-        self._law = ArrayDrive(spec, scenario)
-        self._rotors = Rotors(list(gears.values()), spec.control_dt / spec.decimation)
+    def __init__(self, spec: RobotSpec, *scenarios: Scenario) -> None:
+        gears = transmissions(spec, scenarios[0])
+        self._law = ArrayDrive(spec, *scenarios)
+        every = [list(transmissions(spec, each).values()) for each in scenarios]
+        self._rotors = Rotors(every, spec.control_dt / spec.decimation)
         self._joints = np.array([spec.joint_names.index(name) for name in gears])
         self._drives = np.array([spec.actuated.index(name) for name in gears])
 

@@ -38,17 +38,25 @@ class JointFriction:
         return -dry * tanh(joint_vel / self._smoothing) - self._viscous * joint_vel
 
 
-class JointFrictions:
-    """`JointFriction` of all joints at once, on arrays."""
+def side_by_side(rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Numbers of each joint (J,), or of the joints of K > 1 robots (K, 1, J), to meet states (..., J) or (K, W, J)."""
+    found = np.array(rows, dtype=np.float64)
+    return found[0] if len(found) == 1 else found[:, None]
 
-    def __init__(self, frictions: Sequence[Friction], smoothing: float) -> None:
+
+class JointFrictions:
+    """`JointFriction` of all joints of K robots at once, on arrays (K, W, J), or (..., J) of one robot."""
+
+    def __init__(self, robots: Sequence[Sequence[Friction]], smoothing: float) -> None:
         self._slope = 1 / smoothing
         coulomb, self._viscous, self._stribeck_velocity, self._load = (
-            np.array([getattr(friction, name) for friction in frictions])
+            side_by_side([[getattr(friction, name) for friction in joints] for joints in robots])
             for name in ("frictionloss", "viscous", "stribeck_velocity", "load")
         )
         self._against = -coulomb
-        self._excess = np.array([0.0 if f.stiction is None else f.stiction - f.frictionloss for f in frictions])
+        self._excess = side_by_side(
+            [[0.0 if f.stiction is None else f.stiction - f.frictionloss for f in joints] for joints in robots]
+        )
         self._stribeck, self._loaded = bool(self._excess.any()), bool(self._load.any())
 
     def __call__(self, joint_vel: NDArray[np.float64], effort: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from landbridge.errors import InputError
 from landbridge.joint import Transmission
 from landbridge.robot import RobotSpec
+from landbridge.simulation.friction import side_by_side
 from landbridge.simulation.scenario import Scenario
 
 Array = NDArray[np.float64]
@@ -25,6 +26,8 @@ def transmissions(spec: RobotSpec, scenario: Scenario) -> dict[str, Transmission
 class Rotors:
     """G rotors, each of which turns a joint through a gap and a shaft (`landbridge.joint.Transmission`).
 
+    Of one robot, states (..., G), or of K robots, states (K, W, G).
+
     With p and v how far and how fast the rotor is ahead of the joint and h half the gap, each side of the gap is a
     spring and damper that pushes only, max(0, k (p - h) + d v) on the one. Without a gap that is k p + d v. So a side
     is felt d / k ahead; in return the torque is continuous in state and parameters, where a gap that ends at p = h
@@ -33,9 +36,9 @@ class Rotors:
     One physics step is implicit in the rotor, with the joint's speed as it is at its beginning; see `require_bearable`.
     """
 
-    def __init__(self, gears: Sequence[Transmission], dt: float) -> None:
+    def __init__(self, robots: Sequence[Sequence[Transmission]], dt: float) -> None:
         backlash, inertia, self._stiffness, self._damping = (
-            np.array([getattr(gear, name) for gear in gears])
+            side_by_side([[getattr(gear, name) for gear in gears] for gears in robots])
             for name in ("backlash", "rotor_inertia", "stiffness", "damping")
         )
         self._dt, self._half = dt, backlash / 2

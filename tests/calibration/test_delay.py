@@ -8,11 +8,13 @@ import pytest
 from landbridge.calibration.delay import delay, delays, joint_delays
 from landbridge.calibration.design import run_episodes
 from landbridge.errors import InputError
-from landbridge.joint import Friction
+from landbridge.joint import Friction, Transmission
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.collect import collect
 from landbridge.simulation.scenario import Scenario
+
+GEAR = Transmission(backlash=0.03, rotor_inertia=2e-4, stiffness=100, damping=0.05)
 
 
 @pytest.mark.parametrize("periods", [0.0, 0.3, 1.0, 1.75, 2.5])
@@ -40,8 +42,20 @@ def test_the_twins_delay_is_found_from_recorded_behaviour(tmp_path: Path) -> Non
     )
     found = delays(tmp_path / "d")["delays"][0]
     assert found["joint"] == "arm"
-    assert found["delay_ms"] == pytest.approx(30, abs=4)  # latency_ms of `severe`
-    assert found["low_ms"] < found["delay_ms"] < found["high_ms"]
+    assert found["delay_ms"] == pytest.approx(30, abs=0.5)  # latency_ms of `severe`
+    assert found["low_ms"] < 30 < found["high_ms"] < found["low_ms"] + 3
+
+
+def test_a_gear_with_play_makes_a_delay_look_longer_and_the_interval_says_so() -> None:
+    furuta = load_robot("furuta")
+    arm, pendulum = furuta.spec.joints
+    loose = arm.model_copy(update={"transmission": GEAR})
+    robot = Robot(furuta.spec.model_copy(update={"joints": (loose, pendulum)}), furuta.folder)
+    policy = load_behaviours(robot)["excite"](4, np.random.default_rng(0))
+    episodes = run_episodes(robot, "mujoco", Scenario(latency_ms=6), policy, 4, 0)
+    (found,) = joint_delays(robot, episodes, np.random.default_rng(0))
+    assert 7 < found["delay_ms"] < 9
+    assert found["low_ms"] < 6 < found["high_ms"]
 
 
 @pytest.mark.parametrize("odd", [(0.8, 1.2), (1.2, 0.8)], ids=["all alike", "every other joint"])

@@ -7,9 +7,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from landbridge.calibration import friction
 from landbridge.calibration.design import run_episodes
-from landbridge.calibration.fit import Linear, Point, Problem, pressing, solve
-from landbridge.calibration.friction import Choice, Model, Trial, _bends, choose, overlooked
+from landbridge.calibration.fit import Fit, Linear, Point, Problem, descend, pressing
+from landbridge.calibration.friction import Choice, Model, Trial, _bends, _with_term, choose, embedded, overlooked
 from landbridge.calibration.windows import cut
 from landbridge.joint import Friction
 from landbridge.robot import Robot, load_robot
@@ -69,6 +70,26 @@ def test_a_curve_and_friction_by_load_are_told_apart() -> None:
     assert arm["frictionloss"] + arm["excess"] == pytest.approx(0.007, rel=0.1)
 
 
+def test_a_fit_is_never_worse_than_one_of_a_model_nested_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though with one more term it begins where it ends in a wrong minimum: at the longest latency, here 0."""
+    plain = chosen({"friction.arm.load": 0.2}, "coulomb")
+    (bend,) = _bends(plain, FREE, ("arm", "load"))
+    z = np.where([p.name == "latency_ms" for p in bend.richer.free], bend.richer.bounds[1], bend.start())
+    far, ends = bend.richer.point(z, bend.richer.windows.states[:, 0]), []
+
+    def followed(problem: Problem, here: Point) -> Fit:
+        ends.append(descend(problem, here))
+        return ends[-1]
+
+    monkeypatch.setattr(friction, "begin", lambda problem, z: far)
+    monkeypatch.setattr(friction, "descend", followed)
+    assert embedded(bend.richer, plain).cost == pytest.approx(plain.here.cost)
+    trial = _with_term(bend, [plain], plain.here.losses)
+    assert [end.here.cost > 10 * plain.here.cost for end in ends] == [True, False]
+    assert trial.here.cost < 0.1 * plain.here.cost
+    assert trial.supported
+
+
 def test_a_simple_robot_is_given_neither() -> None:
     found = chosen({})
     assert list(found.trials) == EVERY
@@ -84,8 +105,8 @@ def test_terms_are_known_by_the_same_names_in_file_and_parameters() -> None:
 def test_a_score_test_promises_what_a_curve_gains_and_a_curve_that_is_overlooked_widens_the_friction() -> None:
     without = chosen(CURVE, "coulomb")
     bend = max(_bends(without, FREE, ("arm", "stribeck")), key=lambda each: each.promise)
-    found = solve(bend.richer, bend.start(), without.here.starts)
-    gain = without.here.cost - found.cost
+    found = descend(bend.richer, bend.richer.point(bend.start(), without.here.starts))
+    gain = without.here.cost - found.here.cost
     assert bend.promise > 20
     pressed = pressing(without.problem, without.here, without.linear)
     assert pressed[[p.name for p in without.problem.free].index("friction.pendulum.frictionloss")]

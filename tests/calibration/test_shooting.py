@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from landbridge.calibration.shooting import _in_effect, simulate
+from landbridge.calibration.shooting import Case, _in_effect, simulate, simulate_all
 from landbridge.calibration.windows import Windows, lags
-from landbridge.robot import load_robot
+from landbridge.joint import Friction, Transmission
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.scenario import load_scenario
 
@@ -49,6 +50,28 @@ def test_windows_do_not_touch_each_other() -> None:
     )
     alone = simulate(ROBOT, scenario, window, window.states[:, 0])
     np.testing.assert_array_equal(simulate(ROBOT, scenario, both, both.states[:, 0])[:1], alone)
+
+
+@pytest.mark.parametrize("gear", [None, Transmission(backlash=0.02, rotor_inertia=2e-4, stiffness=100, damping=0.05)])
+def test_several_scenarios_at_once_are_what_each_is_alone(gear: Transmission | None) -> None:
+    arm, pendulum = ROBOT.spec.joints
+    joints = (arm.model_copy(update={"transmission": gear}), pendulum)
+    robot = Robot(ROBOT.spec.model_copy(update={"joints": joints}), ROBOT.folder)
+    window = rolled("mujoco", 20.0)
+    moderate, rubs = load_scenario(ROBOT, "moderate"), Friction(frictionloss=0.001, stiction=0.002, load=0.2)
+    scenarios = [
+        moderate,
+        moderate.model_copy(update={"latency_ms": 7.0, "actuator_gain": 0.8, "link_mass_scale": {"arm_link": 1.3}}),
+        moderate.model_copy(update={"friction": {"arm": rubs}}),
+    ]
+    if gear is not None:
+        wider = gear.model_copy(update={"backlash": 0.04, "rotor_inertia": 3e-4})
+        scenarios.append(moderate.model_copy(update={"transmission": {"arm": wider}}))
+    starts = [window.states[:, 0] + 0.1 * i for i in range(len(scenarios))]
+    together = simulate_all(robot, [Case(each, window, start) for each, start in zip(scenarios, starts, strict=True)])
+    for found, scenario, start in zip(together, scenarios, starts, strict=True):
+        np.testing.assert_array_equal(found, simulate(robot, scenario, window, start))
+    assert len(np.unique(together[:, 0, -1, 0])) == len(scenarios)
 
 
 @pytest.mark.parametrize(

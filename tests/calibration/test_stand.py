@@ -65,8 +65,7 @@ def test_gain_latency_and_friction_of_a_hung_quadruped_are_found(hung: Robot) ->
     windows = cut(episodes, hung, 10, "the twin")
     sought = ("actuator_gain", "friction.FR_calf_joint.frictionloss", "latency_ms")
     free = [parameter for parameter in parameters(hung) if parameter.name in sought]
-    problem, here = fit(Problem(hung, free, windows, first_guess(hung)))
-    found = at(problem.free, here.z)
+    found = at(free, fit(Problem(hung, free, windows, first_guess(hung))).here.z)
     assert found["actuator_gain"] == pytest.approx(0.8, rel=0.02)
     assert found["friction.FR_calf_joint.frictionloss"] == pytest.approx(0.8, rel=0.1)
     assert found["latency_ms"] == pytest.approx(12.5, abs=0.5)

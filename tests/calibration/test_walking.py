@@ -10,7 +10,7 @@ import pytest
 
 from landbridge.calibration.descent import first_guess
 from landbridge.calibration.design import run_episodes
-from landbridge.calibration.fit import Problem, fit, linearise
+from landbridge.calibration.fit import Problem, fit
 from landbridge.calibration.friction import friction
 from landbridge.calibration.identify import prediction_error
 from landbridge.calibration.posterior import estimates, inflation, resample, stride_inflation
@@ -108,13 +108,14 @@ def test_a_walking_twins_parameters_are_approached_and_predict_what_was_not_fitt
     sought = ("actuator_gain", "ground_friction", "latency_ms")
     others = to_scenario(ROBOT, {name: value for name, value in truth.items() if name not in sought})
     free = [parameter for parameter in parameters(ROBOT) if parameter.name in sought]
-    problem, here = fit(Problem(ROBOT, free, fitted, first_guess(ROBOT), others))
+    found_fit = fit(Problem(ROBOT, free, fitted, first_guess(ROBOT), others))
+    problem, here = found_fit.problem, found_fit.here
     found = at(problem.free, here.z)
     assert found["actuator_gain"] == pytest.approx(truth["actuator_gain"], rel=0.1)  # from 1.0
     assert found["latency_ms"] == pytest.approx(truth["latency_ms"], abs=2.5)  # from 0
     assert found["ground_friction"] < 0.65  # 0.5, from 0.8
     widening = inflation(here.error.reshape(fitted.states.shape), 1.0) * stride_inflation(ROBOT, fitted)
-    samples = resample(here, linearise(problem, here), widening, np.random.default_rng(0), worth=widening**-2)
+    samples = resample(here, found_fit.linear, widening, np.random.default_rng(0), worth=widening**-2)
     for name, estimate in estimates(problem.free, here.z, samples).items():
         assert estimate.low < truth[name] < estimate.high, name
     before = prediction_error(ROBOT, others, held)

@@ -53,7 +53,7 @@ def pulled(rotors: Rotors, effort: float, steps: int) -> Array:
 def test_a_gap_is_crossed_in_the_time_that_the_torque_takes_to_carry_the_rotor() -> None:
     """Constant torque tau carries J over b from rest in sqrt(2 b J / tau); no torque passes meanwhile."""
     dt, torque = 1e-5, 0.03
-    rotors = Rotors([GEAR.model_copy(update={"damping": 1e-6})], dt)
+    rotors = Rotors([[GEAR.model_copy(update={"damping": 1e-6})]], dt)
     assert pulled(rotors, -1e-9, 1) == pytest.approx(0, abs=1e-8)  # at rest on the far side
     passed = pulled(rotors, torque, 4000)
     crossing = np.sqrt(2 * GEAR.backlash * GEAR.rotor_inertia / torque)
@@ -80,7 +80,7 @@ def test_nothing_reaches_the_joint_while_the_gap_is_open(engine: Engine) -> None
 def test_without_play_rotor_and_joint_are_spring_and_damper() -> None:
     """K p + d v on either side, implicit in the rotor: by hand for one step."""
     dt, (k, d, inertia) = 0.002, (50.0, 0.2, 1e-3)
-    rotors = Rotors([Transmission(rotor_inertia=inertia, stiffness=k, damping=d)], dt)
+    rotors = Rotors([[Transmission(rotor_inertia=inertia, stiffness=k, damping=d)]], dt)
     joint_pos, joint_vel, effort = 0.3, -1.0, 0.04
     found = rotors(np.array([joint_pos]), np.array([joint_vel]), np.array([effort]))
     # The rotor starts at the joint's position and speed; T = k dt (w - v) + d (w - v), w = v + dt (effort - T) / J.

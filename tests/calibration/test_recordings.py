@@ -1,0 +1,118 @@
+"""Recordings that identification refuses, before anything is fitted or written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landbridge.calibration.delay import delays
+from landbridge.calibration.identify import identify
+from landbridge.calibration.windows import open_rollouts
+from landbridge.episode import Episode, open_dataset, write_dataset
+from landbridge.errors import InputError
+from landbridge.robot import load_robot
+from landbridge.simulation.parameters import free_parameters
+
+ROBOT = load_robot("furuta")
+
+
+def spoiled(path: Path, out: Path, change) -> Path:  # type: ignore[no-untyped-def]
+    """A copy of the dataset with each episode changed."""
+    dataset = open_dataset(path)
+    write_dataset(out, [change(episode) for episode in dataset], dataset.metadata)
+    return out
+
+
+def not_a_number(episode: Episode) -> Episode:
+    obs = episode.obs.copy()
+    obs[7, 4] = np.nan
+    return replace(episode, obs=obs)
+
+
+def idle(episode: Episode) -> Episode:
+    return replace(episode, actions=np.zeros_like(episode.actions))
+
+
+def frozen(episode: Episode) -> Episode:
+    return replace(episode, obs=np.repeat(episode.obs[:1], len(episode.obs), axis=0))
+
+
+def saturated(episode: Episode) -> Episode:
+    obs = episode.obs.copy()
+    obs[:, 0] = np.clip(obs[:, 0], -0.1, 0.1)  # joint_pos.arm
+    return replace(episode, obs=obs)
+
+
+def with_lost_ticks(episode: Episode) -> Episode:
+    return replace(episode, stamps=episode.stamps * np.where(np.arange(len(episode.stamps)) % 2, 1.0, 1.5))
+
+
+def cut_short(episode: Episode) -> Episode:
+    parts = (episode.actions, episode.rewards, episode.terminated, episode.truncated)
+    return Episode(episode.obs[:121], *(part[:120] for part in parts), episode.stamps[:121])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (not_a_number, r"episode 0: observation joint_vel.pendulum of row 7 is nan"),
+        (idle, r"the commands of joints \['arm'\] never vary"),
+        (frozen, r"joints \['arm', 'pendulum'\] never move"),
+        (saturated, r"joint arm reads the same position while it turns, in \d+% of the rows. its encoder is saturated"),
+        (cut_short, r"has 16 usable windows. record at least 20"),
+        (with_lost_ticks, r"no episode holds 30 steady control periods"),
+    ],
+)
+def test_data_that_cannot_be_used_are_refused(recorded: Path, tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+    path, out = spoiled(recorded, tmp_path / "spoiled", change), tmp_path / "calibration.yaml"
+    with pytest.raises(InputError, match=message):
+        identify(path, out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        ({"robot_hash": "0"}, r"was recorded on another 'furuta' \(0\) than 'furuta' \([0-9a-f]{12}\)"),
+        ({"measured_rate_hz": 40.0}, "was recorded at 40 Hz, furuta runs at 50 Hz"),
+        ({"measured_rate_hz": 51.0}, "was recorded at 51 Hz"),
+        ({"domain": "source"}, "stands for the simulator"),
+        ({"measured_rate_hz": float("nan")}, "was recorded at nan Hz"),
+    ],
+)
+def test_rollouts_of_another_robot_or_rate_are_refused(
+    recorded: Path, tmp_path: Path, update: dict[str, object], message: str
+) -> None:
+    dataset = open_dataset(recorded)
+    path = tmp_path / "other"
+    write_dataset(path, dataset, dataset.metadata.model_copy(update=update))
+    with pytest.raises(InputError, match=message):
+        open_rollouts(path, ROBOT)
+    with pytest.raises(InputError, match=message):
+        delays(path)
+
+
+def test_nothing_is_fitted_for_a_file_that_cannot_be_written(recorded: Path, tmp_path: Path) -> None:
+    for there in (tmp_path / "calibration.yaml", tmp_path / "furuta.calibrated.xml"):
+        there.write_text("mine")
+        with pytest.raises(InputError, match=rf"{there.name}: already exists"):
+            identify(recorded, tmp_path / "calibration.yaml")
+        assert there.read_text() == "mine"
+        there.unlink()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        identify(recorded, tmp_path / "file" / "calibration.yaml")
+    for horizon in (float("nan"), 0.0, float("inf")):
+        with pytest.raises(InputError, match="--horizon"):
+            identify(recorded, tmp_path / "calibration.yaml", horizon=horizon)
+    assert [path.name for path in tmp_path.iterdir() if "calib" in path.name] == []
+
+
+def test_data_of_another_robot_and_an_unknown_parameter_are_refused(recorded: Path) -> None:
+    with pytest.raises(InputError, match=r"was recorded on another 'furuta' \(.*\) than 'quadruped' \("):
+        open_rollouts(recorded, load_robot("quadruped"))
+    with pytest.raises(InputError, match=r"\['wind'\] are no parameters. name some of \['actuator_gain'"):
+        free_parameters(ROBOT, ("wind",))
