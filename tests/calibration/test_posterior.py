@@ -84,6 +84,7 @@ def test_a_fit_that_leaves_no_noise_or_predicts_worse_is_doubted() -> None:
     assert doubts("fixed", 1.07, far, near) == []
     (colour,) = doubts("fixed", 2.5, far, near)
     assert "is no noise (inflation 2.50, " in colour
+    assert "it is 0.05 rad off, and the nominal simulator 0.5: if that is much more, go on" in colour
     assert doubts("floating", 2.5, far, near) == []  # contacts leave that much however good the fit is
     (worse,) = doubts("fixed", 1.0, near, far)
     assert "worse than the nominal simulator, by 0.5 and 0.05 rad" in worse
