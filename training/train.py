@@ -83,8 +83,7 @@ def train(
         scratch: Folder on a disk for the source's rows while the run lasts, where memory is too small for them.
             Alignments are then fitted to 262,144 rows, and every 256 steps draw from 131,072, both from all over. Each
             rank has a file of its own. A resumed run takes the one that it began with unless another is given.
-        resume: Continue the run in `out`, or the seeds that are there, with their own configuration, to the last bit as
-            if never interrupted.
+        resume: Continue the run in `out`, or its seeds, as configured, to the last bit as if never interrupted.
     """
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
     inputs = Inputs(robot, source, target, scratch, score)
