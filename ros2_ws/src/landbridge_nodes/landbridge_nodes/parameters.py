@@ -81,9 +81,7 @@ BLACK_BOX_SECONDS = Parameter("black_box_seconds", 30, "that such a bag reaches 
 
 # One file, or one `-p`, may serve all nodes: each passes over what only others take.
 TAKEN = {parameter.name for parameter in vars().values() if isinstance(parameter, Parameter)}
-OF_ROS = (
-    "qos_overrides."  # prefix of those that rclpy declares with a publisher or subscription; its others it has by now
-)
+OF_ROS = "qos_overrides."  # prefix of what rclpy declares with a publisher or subscription; its others it has by now
 
 
 def declare(node: Any, parameters: Sequence[Parameter]) -> dict[str, Any]:
