@@ -121,7 +121,7 @@ def _scores(study: Study, options: Options, places: list[Place], seed: int) -> d
     """Success (places, episodes) on the twin of one recording's policies, by how they come about."""
     robot, folder = load_robot(study.robot), _folder(study, options, seed)
     members = {n: resolve(str(folder / f"seed{n}"), robot) for n in range(options.members)}
-    means = {n: mean_of([members[i] for i in range(n)]) for n in options.means}
+    means = {n: mean_of([members[i] for i in range(n)]) for n in sorted({*options.means, options.members})}
     alone, together = (
         {
             n: np.array([found_on(policy, robot, place, study.episodes, seed) for place in places])
@@ -130,13 +130,11 @@ def _scores(study: Study, options: Options, places: list[Place], seed: int) -> d
         for policies in (members, means)
     )
     chosen, _ = best(folder, study.folder(seed) / "calibration.yaml")
-    found = resolve(str(chosen), robot)
+    scored = {folder / f"seed{n}": success for n, success in alone.items()} | {folder: together[options.members]}
     return {
         ONE: np.mean([*alone.values()], axis=0),
         **{f"the mean of {n}": success for n, success in together.items()},
-        "what `export --calibration` chooses": np.array(
-            [found_on(found, robot, place, study.episodes, seed) for place in places]
-        ),
+        "what `export --calibration` chooses": scored[chosen],
         "the best of them on the twin": max(alone.values(), key=np.mean),
     }
 
