@@ -168,6 +168,8 @@ def read_bundle(path: Path) -> Bundle:
         InputError: Anything is missing, changed, unknown or contradictory.
     """
     files = _read_files(path)
+    if not files.keys() & {*REQUIRED}:
+        raise InputError(path, "is no bundle", "name the output of `landbridge export`")
     for name in REQUIRED:
         if name not in files:
             raise InputError(path, f"{name} is missing", REMEDY)
@@ -205,9 +207,8 @@ def _read_files(path: Path) -> dict[str, bytes]:
                 raise InputError(path, f"{nested[0]!r} is not a plain file name", REMEDY)
             return {name: archive.read(name) for name in archive.namelist()}
     except (OSError, EOFError, *BROKEN_ZIP) as error:
-        raise InputError(
-            path, f"not a bundle folder or zip: {error}", "name the output of `landbridge export`"
-        ) from error
+        problem = f"is no bundle: {getattr(error, 'strerror', None) or error}"
+        raise InputError(path, problem, "name the output of `landbridge export`") from error
 
 
 def _verify_sums(path: Path, files: Mapping[str, bytes]) -> None:

@@ -89,9 +89,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         run["train"].setdefault("target_share", 1.0)  # what runs had before there was a choice
         TrainConfig.from_json(run["train"])
     except (OSError, ValueError) as error:
-        raise InputError(
-            folder / CONFIG, f"not a readable run: {error}", "name the --out of `landbridge train`"
-        ) from error
+        problem = f"is no readable run: {getattr(error, 'strerror', None) or error}"
+        raise InputError(folder / CONFIG, problem, "name the --out of `landbridge train`") from error
     except (KeyError, TypeError) as error:
         raise InputError(folder / CONFIG, f"of another version of landbridge: {error}", "train again") from error
     return run

@@ -87,6 +87,14 @@ def test_a_missing_file_is_named(tmp_path: Path, robot: RobotSpec, name: str) ->
         read_bundle(tmp_path / "b")
 
 
+@pytest.mark.parametrize("name", ["nowhere", "folder", "nowhere.zip"])
+def test_what_is_no_bundle_at_all_is_called_that(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=rf"{name}: is no bundle(: No such file or directory)?\. name the output of"):
+        read_bundle(tmp_path / name)
+
+
 def test_an_unlisted_file_is_refused(tmp_path: Path, robot: RobotSpec) -> None:
     write(tmp_path / "b", robot)
     (tmp_path / "b" / "extra.bin").write_bytes(b"x")
@@ -102,9 +110,9 @@ def test_a_truncated_zip_and_a_stranger_are_refused(tmp_path: Path, robot: Robot
         read_bundle(tmp_path / "cut.zip")
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(InputError, match="is missing"):
+    with pytest.raises(InputError, match=r"other\.zip: is no bundle"):
         read_bundle(tmp_path / "other.zip")
-    with pytest.raises(InputError, match="not a bundle"):
+    with pytest.raises(InputError, match="is no bundle"):
         read_bundle(tmp_path / "absent")
 
 
@@ -224,7 +232,7 @@ def test_zips_that_cannot_be_unpacked_are_refused(tmp_path: Path, robot: RobotSp
         broken = bytearray(packed)
         broken[at + (entry if at < 100 else 0)] = value
         (tmp_path / "broken.zip").write_bytes(broken)
-        with pytest.raises(InputError, match=r"broken\.zip: not a bundle folder or zip"):
+        with pytest.raises(InputError, match=r"broken\.zip: is no bundle"):
             read_bundle(tmp_path / "broken.zip")
 
 

@@ -67,7 +67,9 @@ def load(path: Path) -> Any:
     return module.generate_launch_description()
 
 
-def expand_with_launch_ros(path: Path, values: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> list[Process]:
+def expand_with_launch_ros(
+    path: Path, values: dict[str, str], monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...] = ()
+) -> list[Process]:
     from launch import LaunchContext
     from launch.actions import ExecuteProcess
     from launch.utilities import perform_substitutions
@@ -81,7 +83,7 @@ def expand_with_launch_ros(path: Path, values: dict[str, str], monkeypatch: pyte
         found.append((self.node_package, self.node_executable, *file_replaced(argv), ends_all))
 
     monkeypatch.setattr(ExecuteProcess, "execute", execute)
-    context = LaunchContext()
+    context = LaunchContext(argv=argv)
     context.launch_configurations.update(values)
     waiting = list(load(path).visit(context))
     while waiting:
@@ -91,7 +93,9 @@ def expand_with_launch_ros(path: Path, values: dict[str, str], monkeypatch: pyte
     return found
 
 
-def expand_with_stand_ins(path: Path, values: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> list[Process]:
+def expand_with_stand_ins(
+    path: Path, values: dict[str, str], monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...] = ()
+) -> list[Process]:
     class DeclareLaunchArgument:
         def __init__(self, name: str, *, default_value: str | None, description: str) -> None:
             assert description
@@ -144,7 +148,10 @@ def expand_with_stand_ins(path: Path, values: dict[str, str], monkeypatch: pytes
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, name, module)
     (function,) = [action.function for action in load(path) if isinstance(action, OpaqueFunction)]
-    return [node.process for node in function(None)]
+    return [node.process for node in function(types.SimpleNamespace(argv=argv))]
+
+
+expand = expand_with_launch_ros if HAS_LAUNCH_ROS else expand_with_stand_ins
 
 
 @pytest.mark.parametrize("mode", bringup.MODES)
@@ -152,7 +159,6 @@ def test_both_front_ends_start_identical_argument_lists(
     mode: str, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make, declared = bringup.MODES[mode]
-    expand = expand_with_launch_ros if HAS_LAUNCH_ROS else expand_with_stand_ins
     listened: list[str] = []
     monkeypatch.setattr(Neighbours, "require_none", lambda self: listened.append(mode))
     launched = expand(repository / "launch" / f"{mode}.launch.py", dict(VALUES[mode]), monkeypatch)
@@ -160,6 +166,20 @@ def test_both_front_ends_start_identical_argument_lists(
     typed = {a.name: a.read(VALUES[mode].get(a.name, str(a.default))) for a in declared}
     assert launched == [as_started_by_up(spec) for spec in make(**typed)]
     assert len(launched) == {"record": 4, "deploy": 4, "hil": 4, "twin": 2}[mode]
+
+
+def test_an_argument_that_a_launch_file_does_not_have_is_refused(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not ignored, as `ros2 launch` would; but where another file includes this one, arguments may be for that."""
+    monkeypatch.setattr(Neighbours, "require_none", lambda self: None)
+    path, told = repository / "launch" / "deploy.launch.py", ("bundle:=b.zip", "require_signatur:=key.pub")
+    assert len(expand(path, {"bundle": "b.zip"}, monkeypatch, told)) == 3
+    for program in (["ros2", "launch", "landbridge", "deploy.launch.py"], ["ros2", "launch", str(path)]):
+        monkeypatch.setattr(sys, "argv", [*program, *told])
+        with pytest.raises(InputError, match="require_signatur: is none of this launch file, perhaps 'require_sig"):
+            expand(path, {"bundle": "b.zip"}, monkeypatch, told)
+        assert len(expand(path, {"bundle": "b.zip"}, monkeypatch, (told[0], "launch-prefix:=gdb"))) == 3
 
 
 def test_the_recorder_starts_first_and_the_monitor_last() -> None:

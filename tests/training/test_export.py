@@ -185,7 +185,7 @@ def test_the_bundle_says_what_it_is(run: Path, bundle: Path) -> None:
 
 
 def test_a_wrong_run_or_an_existing_bundle_is_refused(run: Path, bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not a readable run"):
+    with pytest.raises(InputError, match=r"json: is no readable run: No such file or directory\. name"):
         export(tmp_path, tmp_path / "b")
     with pytest.raises(InputError, match="already exists"):
         export(run, bundle)

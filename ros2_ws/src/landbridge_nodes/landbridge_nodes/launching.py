@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+from landbridge.errors import InputError
 from landbridge_nodes.bringup import MODES
 from landbridge_nodes.neighbours import Neighbours
+
+OF_LAUNCH = {"launch-prefix", "launch-prefix-filter"}  # arguments that `ros2 launch` gives itself
 
 
 def describe(mode: str) -> Any:
@@ -21,6 +28,8 @@ def describe(mode: str) -> Any:
     make, arguments = MODES[mode]
 
     def start(context: Any) -> list[Any]:
+        if any(Path(word).name == f"{mode}.launch.py" for word in sys.argv):  # not where another file includes this one
+            _refuse_misspelt(context.argv, [a.name for a in arguments])
         with Neighbours() as neighbours:
             neighbours.require_none()
         values = {a.name: a.read(LaunchConfiguration(a.name).perform(context)) for a in arguments}
@@ -45,3 +54,11 @@ def describe(mode: str) -> Any:
         for a in arguments
     ]
     return LaunchDescription([*declared, OpaqueFunction(function=start)])
+
+
+def _refuse_misspelt(argv: Sequence[str], names: Sequence[str]) -> None:
+    """`ros2 launch` ignores what no file declares, and a robot would run with the default in place of what was told."""
+    for told in (word.partition(":=")[0] for word in argv):
+        if told not in names and told not in OF_LAUNCH:
+            meant = "".join(f", perhaps {near!r}" for near in get_close_matches(told, names, 1))
+            raise InputError(f"argument {told}", f"is none of this launch file{meant}", f"give {', '.join(names)}")
