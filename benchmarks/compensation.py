@@ -11,45 +11,32 @@ rung, from the task's start states and, if it has such, from anywhere. Writes `r
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
+from of_study import Floats, OfStudy
 from rich.progress import track
-from sim2real import ARMS, RESULTS, Place, Study
+from sim2real import ARMS, Place, Study
 
-from landbridge.episode import commit
 from landbridge.robot import load_robot
 from landbridge.simulation.compensation import Compensation, load_compensation, require_nominal
 from landbridge.simulation.scenario import load_scenario
 from landbridge.training.evaluate import provenance, resolve, score, summary
 from landbridge.training.statistics import paired_difference
 
-Scores = NDArray[np.float64]  # (success and return, bare and compensated, episodes)
-
 
 @dataclass(frozen=True)
-class Options:
+class Options(OfStudy):
     """What to score.
 
     Attributes:
-        work: Folder of a study; only read.
-        robot: Robot that ships with landbridge.
-        rung: Scenario that the twin stands in.
-        target_steps: Robot transitions of the study.
-        seeds: Its seeds.
+        seeds: Of the study.
         arms: Its ways to a policy, of the nominal simulator and of the robot.
         episodes: Per run and start states.
     """
 
-    work: Path
-    robot: str = "furuta"
-    rung: str = "severe"
-    target_steps: int = 1_000
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     arms: tuple[str, ...] = ("source_only", "none", "tabb")
     episodes: int = 50
@@ -57,25 +44,18 @@ class Options:
 
 def main(options: Options) -> None:
     """Score, print the table and write the results."""
-    study = Study(options.work, options.robot, options.rung, target_steps=options.target_steps)
-    places = [place for place in study.places if place.engine == "bullet"]
+    study = options.study
     found = {
         (arm, place): np.stack([_score(study, arm, place, seed, options.episodes) for seed in options.seeds], axis=2)
         for arm in track(options.arms, "score")
-        for place in places
+        for place in options.places
     }
     rows = [
         {"arm": arm, "place": str(place), **_row(*success), "return": _row(*returns)}
         for (arm, place), (success, returns) in found.items()
     ]
     applied = {seed: _constants(_compensation(study, seed)) for seed in options.seeds}
-    config = {key: value for key, value in vars(options).items() if key != "work"}
-    result = {"commit": commit(), "options": config, "compensation_by_seed": applied, "rows": rows}
-    name = f"compensation_{options.robot}" + ("" if options.rung == "severe" else f"_{options.rung}")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
-    (RESULTS / f"{name}.md").write_text(text := _markdown(options, rows))
-    print(text)
+    options.write("compensation", {"compensation_by_seed": applied, "rows": rows}, _markdown(options, rows))
 
 
 def _compensation(study: Study, seed: int) -> Compensation:
@@ -88,7 +68,8 @@ def _constants(compensation: Compensation) -> dict[str, Any]:
     return {"boost": compensation.boost, "frictionloss": dry, "viscous": viscous}
 
 
-def _score(study: Study, arm: str, place: Place, seed: int, episodes: int) -> Scores:
+def _score(study: Study, arm: str, place: Place, seed: int, episodes: int) -> Floats:
+    """Success and return, bare and compensated, of each episode (2, 2, episodes)."""
     robot, run = load_robot(study.robot), study.folder(seed) / "runs" / arm
     require_nominal(run, provenance(str(run)))
     policy, rung = resolve(str(run), robot), load_scenario(robot, place.rung)
@@ -99,7 +80,7 @@ def _score(study: Study, arm: str, place: Place, seed: int, episodes: int) -> Sc
     return np.stack(both, axis=1)
 
 
-def _row(bare: NDArray[np.float64], compensated: NDArray[np.float64]) -> dict[str, Any]:
+def _row(bare: Floats, compensated: Floats) -> dict[str, Any]:
     """Means, intervals and means by seed of scores (seeds, episodes), and the difference."""
     figures = {
         name: {**summary(of, of), "by_seed": of.mean(1).tolist()}

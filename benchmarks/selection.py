@@ -15,50 +15,36 @@ seeds where it has no calibration, stands beside them, and is chosen too where i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import tyro
-from numpy.typing import NDArray
+from of_study import Floats, OfStudy, cells, found_on, paired
 from rich.progress import track
 from scipy.stats import spearmanr
-from sim2real import ARMS, RESULTS, Place, Study, scores_file
+from sim2real import ARMS, Study, scores_file
 
-from landbridge.episode import commit
 from landbridge.errors import InputError
-from landbridge.robot import Robot, load_robot
+from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import Behaviour, Policy
 from landbridge.simulation.calibrated import choose_scenario
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
-from landbridge.training.evaluate import resolve, score
+from landbridge.training.evaluate import resolve
 from landbridge.training.selection import Foretold, foretell
-from landbridge.training.statistics import bootstrap, paired_difference
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(OfStudy):
     """What to choose from.
 
     Attributes:
-        work: Folder of a study; only read.
-        robot: Robot that ships with landbridge.
-        rung: Scenario that the twin stands in.
-        target_steps: Robot transitions of the study.
-        seeds: Its seeds.
+        seeds: Of the study.
         arms: Its ways to a policy.
     """
 
-    work: Path
-    robot: str = "furuta"
-    rung: str = "severe"
-    target_steps: int = 1_000
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)
     arms: tuple[str, ...] = (
         "source_only", "target_only", "none", "tabb", "dynamics", "shuffled", "calibrated_mix", "calibrated_tabb",
@@ -67,8 +53,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Foretell, choose, print and write."""
-    study, robot = Study(options.work, options.robot, options.rung, target_steps=options.target_steps), options.robot
-    places = [place for place in study.places if place.engine == "bullet"]
+    study, places = options.study, options.places
     files = [scores_file(study, seed, arm, p) for p in places for seed in options.seeds for arm in options.arms]
     if missing := [file for file in files if not file.is_file()]:
         raise InputError(missing[0], "not there", "run benchmarks/sim2real.py with these seeds and arms first")
@@ -79,7 +64,7 @@ def main(options: Options) -> None:
         ]
     )
     torch.set_num_threads(1)  # two would wait for each other on a busy machine
-    nominal = load_scenario(load_robot(robot), NOMINAL)
+    nominal = load_scenario(load_robot(options.robot), NOMINAL)
     said: dict[str, list[list[Foretold]]] = {"calibrated": [], "nominal": []}
     for seed in track(options.seeds, "foretell"):
         for name, simulator in (("calibrated", _calibrated(study, seed)), ("nominal", nominal)):
@@ -89,8 +74,6 @@ def main(options: Options) -> None:
         "all": [*range(len(options.arms))],
     }
     result = {
-        "commit": commit(),
-        "options": {key: value for key, value in vars(options).items() if key != "work"},
         "exactness": {
             name: [
                 _exactness(np.array([[f.by_start[i] for f in row] for row in rows]), success[i].mean(-1))
@@ -99,18 +82,13 @@ def main(options: Options) -> None:
             for name, rows in said.items()
         },
         "chosen": {
-            name: _chosen(success[:, :, group], said, group, _means(study, places, options, group))
-            for name, group in groups.items()
+            name: _chosen(success[:, :, group], said, group, _means(options, group)) for name, group in groups.items()
         },
         "places": [str(place) for place in places],
         "found_by_seed": success.mean(-1).tolist(),
         "foretold_by_seed": {name: [[f.by_start for f in row] for row in rows] for name, rows in said.items()},
     }
-    name = f"selection_{robot}" + ("" if options.rung == "severe" else f"_{options.rung}")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
-    (RESULTS / f"{name}.md").write_text(text := _markdown(options, result))
-    print(text)
+    options.write("selection", result, _markdown(options, result))
 
 
 def _calibrated(study: Study, seed: int) -> Scenario:
@@ -129,11 +107,11 @@ class Mean(NamedTuple):
     foretold: list[Foretold]
 
 
-def _means(study: Study, places: list[Place], options: Options, group: list[int]) -> Mean:
-    robot, success, foretold = load_robot(study.robot), [], []
+def _means(options: Options, group: list[int]) -> Mean:
+    study, robot, success, foretold = options.study, load_robot(options.robot), [], []
     for seed in track(options.seeds, f"mean of {len(group)}"):
         policy = mean_of([resolve(str(study.folder(seed) / "runs" / options.arms[i]), robot) for i in group])
-        success.append([found_on(policy, robot, place, study.episodes, seed) for place in places])
+        success.append([found_on(policy, robot, place, study.episodes, seed) for place in options.places])
         foretold.append(foretell(policy, robot, _calibrated(study, seed)))
     return Mean(np.swapaxes(np.array(success), 0, 1), foretold)
 
@@ -146,12 +124,6 @@ def mean_of(policies: Sequence[Behaviour]) -> Behaviour:
         return lambda obs: np.mean([act(obs) for act in started], axis=0)
 
     return start
-
-
-def found_on(policy: Behaviour, robot: Robot, place: Place, episodes: int, seed: int) -> Floats:
-    """Success (episodes,) of a policy at a place, in the episodes of `benchmarks/sim2real.py`."""
-    rung = load_scenario(robot, place.rung)
-    return score(policy, robot, place.engine, rung, episodes, seed, exploring=place.exploring)[0]
 
 
 def _exactness(foretold: Floats, found: Floats) -> dict[str, float]:
@@ -175,18 +147,7 @@ def _chosen(
     twin = success.mean((0, 3)).argmax(1)
     of |= {"chance": success.mean(2), "the twin itself": success[:, seeds, twin]}
     of |= {"nobody: their mean": mean.success, "calibrated simulator, their mean among them": with_mean}
-    return [
-        {
-            how: {
-                "success": float(chosen[i].mean()),
-                "interval": bootstrap(chosen[i]),
-                "less_chance": paired_difference(chosen[i], of["chance"][i]),
-                "by_seed": chosen[i].mean(-1).tolist(),
-            }
-            for how, chosen in of.items()
-        }
-        for i in range(len(success))
-    ]
+    return [{how: paired(chosen[i], of["chance"][i]) for how, chosen in of.items()} for i in range(len(success))]
 
 
 def _markdown(options: Options, result: dict[str, Any]) -> str:
@@ -200,12 +161,8 @@ def _markdown(options: Options, result: dict[str, Any]) -> str:
     ]
     for group, by_place in result["chosen"].items():
         for how in by_place[0]:
-            cells = [group, how]
-            for found in by_place:
-                row = found[how]
-                cells.append("{:.2f} ({:.2f} .. {:.2f})".format(row["success"], *row["interval"]))
-                cells.append("" if how == "chance" else "{:+.2f} ({:+.2f} .. {:+.2f})".format(*row["less_chance"]))
-            lines.append(f"| {' | '.join(cells)} |")
+            row = [group, how, *(cell for found in by_place for cell in cells(found[how], how == "chance"))]
+            lines.append(f"| {' | '.join(row)} |")
     lines.append("")
     for name, of in result["exactness"].items():
         for place, row in zip(result["places"], of, strict=True):

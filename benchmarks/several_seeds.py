@@ -7,12 +7,11 @@
 Takes the data and calibrations that `benchmarks/sim2real.py` left in --work, trains `members` seeds on each recording
 with `landbridge train --seeds`, and scores on the twin each of them, the mean of the first few, and of all of these
 what `landbridge export --calibration` chooses. What is complete in --work is not made again. Writes
-`results/several_seeds_<robot>_<arm>.json` and `.md`, with `_<rung>` if that is not `severe`.
+`results/several_seeds_<arm>_<robot>.json` and `.md`, with `_<rung>` if that is not `severe`.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,43 +19,32 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from numpy.typing import NDArray
+from of_study import Floats, OfStudy, cells, found_on, paired
 from rich.progress import track
-from selection import found_on, mean_of
-from sim2real import ARMS, RESULTS, Place, Study
+from selection import mean_of
+from sim2real import ARMS
 
 from landbridge.cli import main as landbridge
-from landbridge.episode import commit
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge.training.evaluate import resolve
 from landbridge.training.run import has_reached
 from landbridge.training.selection import best
-from landbridge.training.statistics import bootstrap, paired_difference
 
-Floats = NDArray[np.float64]
 ONE = "one of them"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(OfStudy):
     """What to train, and on which data.
 
     Attributes:
-        work: Folder of a study.
-        robot: Robot that ships with landbridge.
-        rung: Scenario that the twin stands in.
-        target_steps: Robot transitions of the study.
-        seeds: Its seeds, each a recording.
+        seeds: Of the study, each a recording.
         arm: Which of its ways to a policy.
         members: Seeds of training per recording.
         means: Of how many of them the mean is scored.
     """
 
-    work: Path
-    robot: str = "furuta"
-    rung: str = "severe"
-    target_steps: int = 1_000
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)
     arm: str = "calibrated_tabb"
     members: int = 5
@@ -69,42 +57,25 @@ def main(options: Options) -> None:
         raise InputError("--arm", options.arm, "choose one of sim2real's that differs in alignment, agent or logs only")
     if max(options.means) > options.members:
         raise InputError("--means", f"{options.means} of {options.members} members", "train as many")
-    study = Study(options.work, options.robot, options.rung, target_steps=options.target_steps)
-    places = [place for place in study.places if place.engine == "bullet"]
     torch.set_num_threads(1)  # two would wait for each other on a busy machine
     by_recording = []
     for seed in track(options.seeds, "recordings"):
-        _train(study, options, seed)
-        by_recording.append(_scores(study, options, places, seed))
+        _train(options, seed)
+        by_recording.append(_scores(options, seed))
     success = {how: np.stack([found[how] for found in by_recording], axis=1) for how in by_recording[0]}
-    rows = {
-        how: [
-            {
-                "success": float(found[i].mean()),
-                "interval": bootstrap(found[i]),
-                "less_one": paired_difference(found[i], success[ONE][i]),
-                "by_recording": found[i].mean(-1).tolist(),
-            }
-            for i in range(len(places))
-        ]
-        for how, found in success.items()
-    }
-    shown = {key: value for key, value in vars(options).items() if key != "work"}
-    result = {"commit": commit(), "options": shown, "places": [str(place) for place in places], "found": rows}
-    name = f"several_seeds_{options.robot}_{options.arm}" + ("" if options.rung == "severe" else f"_{options.rung}")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
-    (RESULTS / f"{name}.md").write_text(text := _markdown(options, places, rows))
-    print(text)
+    rows = {how: [paired(*both) for both in zip(of, success[ONE], strict=True)] for how, of in success.items()}
+    found = {"places": [str(place) for place in options.places], "found": rows}
+    options.write(f"several_seeds_{options.arm}", found, _markdown(options, rows))
 
 
-def _folder(study: Study, options: Options, seed: int) -> Path:
-    return study.folder(seed) / "several" / options.arm
+def _folder(options: Options, seed: int) -> Path:
+    return options.study.folder(seed) / "several" / options.arm
 
 
-def _train(study: Study, options: Options, seed: int) -> None:
+def _train(options: Options, seed: int) -> None:
     """All members as one batch; one that was cut off is gone on with."""
-    out, data, arm = _folder(study, options, seed), study.folder(seed), ARMS[options.arm]
+    study, out, arm = options.study, _folder(options, seed), ARMS[options.arm]
+    data = study.folder(seed)
     if all(has_reached(out / f"seed{n}", study.steps) for n in range(options.members)):
         return
     words = (
@@ -117,14 +88,14 @@ def _train(study: Study, options: Options, seed: int) -> None:
         raise InputError(out, "the training failed", "see above")
 
 
-def _scores(study: Study, options: Options, places: list[Place], seed: int) -> dict[str, Floats]:
+def _scores(options: Options, seed: int) -> dict[str, Floats]:
     """Success (places, episodes) on the twin of one recording's policies, by how they come about."""
-    robot, folder = load_robot(study.robot), _folder(study, options, seed)
+    study, robot, folder = options.study, load_robot(options.robot), _folder(options, seed)
     members = {n: resolve(str(folder / f"seed{n}"), robot) for n in range(options.members)}
     means = {n: mean_of([members[i] for i in range(n)]) for n in sorted({*options.means, options.members})}
     alone, together = (
         {
-            n: np.array([found_on(policy, robot, place, study.episodes, seed) for place in places])
+            n: np.array([found_on(policy, robot, place, study.episodes, seed) for place in options.places])
             for n, policy in policies.items()
         }
         for policies in (members, means)
@@ -139,21 +110,18 @@ def _scores(study: Study, options: Options, places: list[Place], seed: int) -> d
     }
 
 
-def _markdown(options: Options, places: list[Place], rows: dict[str, list[dict[str, Any]]]) -> str:
+def _markdown(options: Options, rows: dict[str, list[dict[str, Any]]]) -> str:
     lines = [
         f"Success on the twin of `{options.robot}` in `{options.rung}`, {ARMS[options.arm].label}, {options.members} "
         f"seeds of training on each of {len(options.seeds)} recordings of {options.target_steps} transitions: mean, "
         "95 % interval over recordings and episodes, paired difference to one of them, whichever.",
         "",
-        f"| policy | {' | '.join(f'{place} | less one' for place in places)} |",
-        "|---|" + "---|---|" * len(places),
+        f"| policy | {' | '.join(f'{place} | less one' for place in options.places)} |",
+        "|---|" + "---|---|" * len(options.places),
     ]
     for how, found in rows.items():
-        cells = [how]
-        for row in found:
-            cells.append("{:.2f} ({:.2f} .. {:.2f})".format(row["success"], *row["interval"]))
-            cells.append("" if how == ONE else "{:+.2f} ({:+.2f} .. {:+.2f})".format(*row["less_one"]))
-        lines.append(f"| {' | '.join(cells)} |")
+        row = [how, *(cell for place in found for cell in cells(place, how == ONE))]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
 
 
