@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("landbridge.deploy.bench:bench", "measure inference on every back end of this machine"),
     "engine": ("landbridge.deploy.accept:engine", "build a TensorRT engine and accept it by a closed loop"),
     "replay": ("landbridge_nodes.replay:replay", "re-run a recorded log through bundle and guard, bit for bit"),
+    "repair": ("landbridge_nodes.repair:repair", "make a bag that was cut off whole for ros2 bag"),
     "rerun": (
         "landbridge_nodes.rrd:rerun",
         "turn a recorded log into a file for the Rerun viewer, with the robot moving",

@@ -120,6 +120,12 @@ class BagReader:
     def messages(self, topics: Container[str]) -> Iterator[tuple[str, int, Any]]:
         """Topic, time of receipt [ns] by the recorder and message, of these topics."""
         types = get_typestore(Stores.ROS2_JAZZY)
+        for schema, channel, message in self.raw():
+            if channel.topic in topics:
+                yield channel.topic, message.log_time, types.deserialize_cdr(message.data, schema.name)
+
+    def raw(self) -> Iterator[tuple[Schema, Channel, Message]]:
+        """Every message as it was recorded, with its type and its topic."""
         schemas: dict[int, Schema] = {}
         channels: dict[int, Channel] = {}
         with self._file.open("rb") as stream:
@@ -128,9 +134,9 @@ class BagReader:
                     schemas[record.id] = record
                 elif isinstance(record, Channel):
                     channels[record.id] = record
-                elif isinstance(record, Message) and (topic := channels[record.channel_id].topic) in topics:
-                    kind = schemas[channels[record.channel_id].schema_id].name
-                    yield topic, record.log_time, types.deserialize_cdr(record.data, kind)
+                elif isinstance(record, Message):
+                    channel = channels[record.channel_id]
+                    yield schemas[channel.schema_id], channel, record
 
 
 def read_bag(path: Path, spec: RobotSpec) -> Bag:

@@ -19,6 +19,7 @@ from landbridge.errors import InputError
 from landbridge_nodes import topics
 
 CHUNK_SIZE = 64 * 1024  # bytes
+METADATA = "metadata.yaml"
 METADATA_VERSION = 8  # read by the rosbag2 of Humble and of Jazzy
 
 
@@ -99,10 +100,10 @@ class Bag:
             if not self._first:
                 shutil.rmtree(self.path)
                 return
-            partial = self.path / "metadata.yaml.partial"
+            partial = self.path / f"{METADATA}.partial"
             partial.write_text(_yaml(self._metadata()))
             _sync(self.file, partial)
-            partial.rename(self.path / "metadata.yaml")
+            partial.rename(self.path / METADATA)
             _sync(self.path, self.path.parent)
         except OSError as error:
             self._give_up(error)

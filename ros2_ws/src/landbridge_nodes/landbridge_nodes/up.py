@@ -17,6 +17,7 @@ from landbridge.robot import Robot, load_robot
 from landbridge.signature import require_signature as check_signature
 from landbridge.spec import require_positive
 from landbridge_nodes import bringup
+from landbridge_nodes.bag import METADATA
 from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.process import require_one_ros
 from landbridge_nodes.processes import Processes
@@ -65,7 +66,7 @@ def record(
         specs = bringup.record(_name(robot), scenario, seed, str(out.resolve()), designed, hardware, port)
         neighbours.require_none()
     figures = _run(loaded, specs, on_twin, seconds=seconds)
-    if not (out / "metadata.yaml").is_file():
+    if not (out / METADATA).is_file():
         problem = "is incomplete: the recorder could not write its end"
         raise InputError(out, problem, "free space, and ingest what there is, or record again")
     return {"bag": str(out), "scenario": _label(specs), **figures}

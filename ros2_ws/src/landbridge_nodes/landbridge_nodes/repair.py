@@ -1,0 +1,44 @@
+"""`landbridge repair`: a bag that was cut off becomes one that ROS 2's own tools open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from landbridge.errors import InputError
+from landbridge.training.bag import BagReader
+from landbridge_nodes import topics
+from landbridge_nodes.bag import METADATA, Bag
+
+TOPICS = {topic.name: topic for topic in vars(topics).values() if isinstance(topic, topics.Topic)}
+
+
+def repair(bag: Positional[Path], out: Path) -> dict[str, Any]:
+    """Write a bag that a kill, a full disk or a power loss has cut off anew, with its index and `metadata.yaml`.
+
+    Every message before the cut is kept, byte for byte, and the bag itself as it is. Needed for `ros2 bag` and the like
+    only: landbridge's own commands read a bag that was cut off unasked.
+
+    Example: landbridge repair bags/cut --out bags/whole
+
+    Args:
+        bag: Bag folder, or one .mcap file.
+        out: Bag folder to write; must not exist.
+    """
+    reader = BagReader(bag)
+    if reader.repaired is None and (not bag.is_dir() or (bag / METADATA).is_file()):
+        raise InputError(bag, "is whole", "use it as it is")
+    recorded = {channel.topic for _, channel, _ in reader.raw()}
+    if not recorded:
+        raise InputError(bag, f"holds no message ({reader.repaired})", "record again")
+    if unknown := sorted(recorded - TOPICS.keys()):
+        raise InputError(bag, f"has topics that landbridge does not record: {unknown}", "use `ros2 bag reindex`")
+    whole = Bag(out, reader.about, [topic for name, topic in TOPICS.items() if name in recorded])
+    for _, channel, message in reader.raw():
+        whole.write(channel.topic, message.data, message.log_time)
+    whole.close()
+    if whole.fault:
+        raise InputError(out, f"cannot be written: {whole.fault}", "free space, or choose another --out")
+    return {"path": str(out), "messages": sum(whole.counts.values()), "lost": reader.repaired or "metadata.yaml alone"}
