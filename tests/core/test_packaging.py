@@ -101,7 +101,7 @@ def test_the_robot_side_never_imports_torch_or_mujoco() -> None:
 
 def test_the_steps_of_the_readme_write_to_where_nothing_is_in_a_fresh_clone(repository: Path) -> None:
     """And to where git does not look: what a dataset or a run notes of its commit stays clean."""
-    steps = (repository / "README.md").read_text().partition("## Step by step")[2].partition("\nWith hardware")[0]
+    steps = (repository / "README.md").read_text().partition("## Step by step")[2].partition("\n**On hardware**")[0]
     written = re.findall(r"--(?:out|record|black-box) (\S+)", steps)
     assert {"data/source", "calibrations/first", "policy.bundle"} <= {*written}
     listed = subprocess.run(["git", "ls-files", *written], cwd=repository, capture_output=True, text=True, check=True)
