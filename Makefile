@@ -11,7 +11,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt ros2_ws/src/landbridge_nodes/setup.cfg
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt -e ".[training,sweep,serial,signing,watch,foxglove,ros-wheels,dev]" -e ros2_ws/src/landbridge_nodes
+	$(BIN)/pip install --quiet --constraint constraints.txt -e ".[training,sweep,serial,signing,watch,foxglove,rerun,ros-wheels,dev]" -e ros2_ws/src/landbridge_nodes
 	touch $@
 
 demo: setup
