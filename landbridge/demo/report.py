@@ -23,7 +23,7 @@ ARMS = {
     "target_only": ("robot data only", "#c9a227"),
     "none": ("naive mix", "#d1653a"),
     "tabb": ("target-aligned (tabb)", "#2166ac"),
-    "calibrated_tabb": ("calibrated, and tabb", "#1b9e77"),  # robots with a fixed base
+    "calibrated_tabb": ("calibrated, and tabb", "#1b9e77"),
 }
 FRAMES_PER_SECOND = 12.5
 
