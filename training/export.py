@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import importlib.metadata
-import logging
 import platform
-import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from landbridge.bundle import npz, write_bundle
 from landbridge.episode import commit, now
@@ -30,34 +22,12 @@ from landbridge.spec import require_new
 from landbridge.task import load_task
 from landbridge.training.dataset import Transitions, open_domains
 from landbridge.training.monitoring import TargetModel, describe, drift, target_model
+from landbridge.training.onnx_graph import beyond_tensorrt, run_rows, to_onnx
 from landbridge.training.policy import Actor, Trained, load_trained
 from landbridge.training.run import METRICS, has_reached, read_run, runs_of
 from landbridge.training.selection import best
 from landbridge.training.stream import digests, read_domains
 
-OPSET = 18  # ONNX 1.13: within what TensorRT 8.6 (JetPack 6) and every onnxruntime since 1.14 read
-# What our networks and rsl_rl's are made of and TensorRT 8.6 reads, up to its opset (onnx-tensorrt, docs/operators.md).
-TENSORRT_OPSET = 17
-TENSORRT_OPERATORS = (
-    *("Abs", "Add", "Clip", "Concat", "Constant", "Div", "Elu", "Exp", "Expand", "GRU", "Gather", "Gemm", "Identity"),
-    *(
-        "LSTM",
-        "LayerNormalization",
-        "Log",
-        "MatMul",
-        "Max",
-        "Min",
-        "Mul",
-        "Neg",
-        "Relu",
-        "Reshape",
-        "Shape",
-        "Sigmoid",
-        "Slice",
-        "Softplus",
-    ),
-    *("Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where"),
-)
 GOLDEN_ROWS = 128
 EXTREME = 100.0  # standard deviations; the policy must saturate the same way everywhere
 TOLERANCE = 5e-5  # eight times what float32 sums of 128 terms in another order cost at EXTREME: 6e-6 after the tanh
@@ -88,17 +58,12 @@ def export(run: Path, out: Path, calibration: Path | None = None) -> dict[str, A
         if not has_reached(one, config["steps"]):
             raise InputError(one, f"has not come to its end at step {config['steps']}", "go on with `train --resume`")
     domains = _domains(run, plain, trained.robot)
-    golden = _golden(trained.actor, np.concatenate([data.obs for data in domains.values()]))
-    graph = to_onnx(trained.actor, {"obs": golden["obs"][:1]}, ["action"])
-    difference = float(np.abs(_run(graph, {"obs": golden["obs"]}) - golden["action"]).max())
-    if difference > TOLERANCE:
-        raise InputError(run, f"onnxruntime differs from torch by {difference:.2g}", "report this: the export is wrong")
+    graph, golden = _policy(run, trained.actor, domains)
     files = {"policy.onnx": graph, "envelope.npz": npz(**describe(domains))}
     limits, model = _limits(trained, domains)
     if model is not None:
-        vectors = _golden_mismatch(model, domains["target"])
-        files["alignment.onnx"] = to_onnx(model, {name: vectors[name][:1] for name in ROWS}, ["mismatch", "predicted"])
-        golden |= {f"alignment_{name}": values for name, values in vectors.items()}
+        files["alignment.onnx"], vectors = _alignment(model, domains["target"])
+        golden |= vectors
     manifest = Manifest.of(
         spec,
         task=task.name,
@@ -123,7 +88,7 @@ def export(run: Path, out: Path, calibration: Path | None = None) -> dict[str, A
         "digest": bundle.digest,
         "bytes": sum(map(len, bundle.files.values())),
         "golden_rows": len(golden["obs"]),
-        "golden_difference": difference,
+        "golden_difference": _difference(graph, golden),
         "tensorrt": ", ".join(beyond_tensorrt(graph)) or "reads every operator of the policy",
         "live_mismatch": watched,
         **({"run": str(run)} | foretold if foretold else {}),
@@ -139,39 +104,17 @@ def _domains(run: Path, plain: dict[str, Any], robot: Robot) -> dict[str, Transi
     return domains
 
 
-def to_onnx(module: nn.Module, example: dict[str, NDArray[np.float32]], outputs: list[str]) -> bytes:
-    """A module as ONNX with the inputs of `example`, by name and shape, and these outputs; all float32."""
-    inputs = tuple(torch.from_numpy(value) for value in example.values())
-    # The exporter reports its progress on standard output and through logging and warnings; failures still raise.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module,
-            inputs,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(example),
-            output_names=outputs,
-            verbose=False,
-        )
-    assert program is not None
-    onnx.checker.check_model(program.model_proto, full_check=True)
-    return bytes(program.model_proto.SerializeToString())
+def _policy(run: Path, actor: Actor, domains: dict[str, Transitions]) -> tuple[bytes, dict[str, NDArray[np.float32]]]:
+    """The policy as ONNX, and its golden vectors; InputError if onnxruntime does not reproduce them."""
+    golden = _golden(actor, np.concatenate([data.obs for data in domains.values()]))
+    graph = to_onnx(actor, {"obs": golden["obs"][:1]}, ["action"])
+    if (difference := _difference(graph, golden)) > TOLERANCE:
+        raise InputError(run, f"onnxruntime differs from torch by {difference:.2g}", "report this: the export is wrong")
+    return graph, golden
 
 
-def beyond_tensorrt(graph: bytes) -> list[str]:
-    """Operators of an ONNX file that TensorRT does not read, or knows only in an older form."""
-    model = onnx.load_from_string(graph)
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    found = {(node.op_type, node.domain) for node in model.graph.node}
-    return sorted(
-        name
-        for name, domain in found
-        if domain not in ("", "ai.onnx")
-        or name not in TENSORRT_OPERATORS
-        or onnx.defs.get_schema(name, opset).since_version > TENSORRT_OPSET
-    )
+def _difference(graph: bytes, golden: dict[str, NDArray[np.float32]]) -> float:
+    return float(np.abs(run_rows(graph, {"obs": golden["obs"]}) - golden["action"]).max())
 
 
 def _golden(actor: Actor, obs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -193,17 +136,13 @@ def _limits(trained: Trained, domains: dict[str, Transitions]) -> tuple[Drift | 
     return limits, model if limits is not None and limits.mismatch is not None else None
 
 
-def _golden_mismatch(model: TargetModel, target: Transitions) -> dict[str, NDArray[np.float32]]:
-    """Transitions of the robot and their mismatch as torch computes it."""
+def _alignment(model: TargetModel, target: Transitions) -> tuple[bytes, dict[str, NDArray[np.float32]]]:
+    """The target model as ONNX, and its golden vectors: rows of the robot, and their mismatch as torch computes it."""
     rows = target[np.random.default_rng(0).choice(len(target), min(GOLDEN_ROWS, len(target)), replace=False)]
-    return dict(zip(ROWS, (rows.obs, rows.action, rows.next_obs), strict=True)) | {"mismatch": model.mismatch(rows)}
-
-
-def _run(graph: bytes, inputs: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """First output of every row."""
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    rows = [{name: values[i : i + 1] for name, values in inputs.items()} for i in range(len(inputs["obs"]))]
-    return np.concatenate([session.run(None, row)[0] for row in rows])
+    inputs = dict(zip(ROWS, (rows.obs, rows.action, rows.next_obs), strict=True))
+    graph = to_onnx(model, {name: values[:1] for name, values in inputs.items()}, ["mismatch", "predicted"])
+    vectors = inputs | {"mismatch": model.mismatch(rows)}
+    return graph, {f"alignment_{name}": values for name, values in vectors.items()}
 
 
 def _scores(run: Path, plain: dict[str, Any]) -> dict[str, float]:

@@ -29,8 +29,9 @@ from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.spec import require_new
 from landbridge.task import load_task
 from landbridge.training.dataset import Transitions
-from landbridge.training.export import TOLERANCE, beyond_tensorrt
+from landbridge.training.export import TOLERANCE
 from landbridge.training.monitoring import describe
+from landbridge.training.onnx_graph import beyond_tensorrt
 from landbridge.training.policy import graph_policy
 
 SEED = 40_000

@@ -37,7 +37,7 @@ from landbridge.training.alignments.tabb import TabbConfig
 from landbridge.training.alignments.vgdf import VGDF, VGDFConfig, keep_top
 from landbridge.training.config import AgentName, AlignmentName, TrainConfig
 from landbridge.training.dataset import Batch, Normaliser, Transitions, load_domains, pack, unpack
-from landbridge.training.export import beyond_tensorrt, to_onnx
+from landbridge.training.onnx_graph import beyond_tensorrt, to_onnx
 from landbridge.training.policy import load_actor
 from landbridge.training.predictor import PredictorConfig
 from landbridge.training.prior import PriorConfig

@@ -23,7 +23,8 @@ from landbridge.training.agents.iql import IQLConfig
 from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import Normaliser
 from landbridge.training.evaluate import evaluate
-from landbridge.training.export import beyond_tensorrt, export, to_onnx
+from landbridge.training.export import export
+from landbridge.training.onnx_graph import beyond_tensorrt, to_onnx
 from landbridge.training.policy import Actor, load_actor, load_policy
 from landbridge.training.selection import Foretold
 from landbridge.training.statistics import bootstrap, interquartile_mean, paired_difference
