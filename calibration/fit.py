@@ -203,10 +203,11 @@ def sharpened(found: Fit) -> Fit:
 
 
 def settle(problem: Problem, z: Array, windows: Windows) -> Point:
-    """The best start states of other windows, with the parameters held at z."""
+    """The best start states of other windows, with the parameters held at z; the measured ones where these are held."""
     base = to_scenario(problem.robot, at(problem.free, z), problem.base)
     rest = replace(problem, free=(), windows=windows, base=base)
-    return descend(rest, rest.point(np.empty(0), windows.states[:, 0])).here
+    measured = rest.point(np.empty(0), windows.states[:, 0])
+    return descend(rest, measured).here if rest.descent.estimates_starts else measured
 
 
 def unseen(found: Fit, left_out: NDArray[np.bool_]) -> Array:
