@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import tyro
 
 from landbridge.episode import commit, now
 from landbridge.robot import load_robot
@@ -57,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import tyro
 
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.supervisor import State
@@ -71,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -15,6 +15,7 @@ from typing import Any
 
 import faults
 import servo_faults
+import tyro
 
 from landbridge.deploy.supervisor import Event, State, transitions
 
@@ -92,5 +93,10 @@ def _pattern(name: str) -> str:
     return rf"(<!-- {name}: [^\n]*-->\n\n)(.*?)(\n<!-- /{name} -->)"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the sections of SAFETY.md anew."""
     PAGE.write_text(with_sections(PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
