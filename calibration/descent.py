@@ -75,6 +75,8 @@ class Rough(Smooth):
 
     def slopes(self, problem: Problem, here: Point, probes: Array, errors: Array) -> Array:
         """See `Smooth`."""
+        if len(probes) == 0:  # parameters are held, and a median of nothing is an error
+            return np.empty((0, *here.error.shape))
         below, above = np.split(np.arange(len(probes)), 2)
         width = (probes[above] - probes[below]).sum(1)[:, None, None]
         slopes = ((errors[above] - errors[below]) / width).reshape(-1, *problem.windows.states.shape)
