@@ -26,6 +26,7 @@ from landbridge.errors import InputError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("landbridge.demo:demo", "the whole way, once: logs to a policy on the twin, with a report"),
+    "robot check": ("landbridge.simulation.check:check", "read a robot folder whole and drive it in both engines"),
     "collect": ("landbridge.simulation.collect:collect", "simulate behaviour policies into a source dataset"),
     "record": ("landbridge_nodes.up:record", "record target rollouts over ROS 2 into an MCAP bag"),
     "ingest": ("landbridge.training.ingest:ingest", "turn a bag or a D4RL file into a dataset"),
