@@ -50,6 +50,15 @@ def test_a_robot_that_is_right_raises_no_doubt(copied: Callable[[str], Path]) ->
     assert all(run["apart"] < 1e-3 for run in found["runs"])
 
 
+def test_the_robot_of_the_guide_raises_no_doubt_and_does_its_task(guide: Path) -> None:
+    found = check(str(guide), episodes=2)
+    assert found["failed"] == []
+    assert [(run["rung"], run["mujoco"], run["bullet"]) for run in found["runs"] if run["behaviour"] == "tuned"] == [
+        ("none", 1, 1),
+        ("severe", 1, 1),
+    ]
+
+
 def test_limits_that_the_urdf_has_otherwise_are_named(copied: Callable[[str], Path]) -> None:
     folder = copied("furuta")
     edit(folder / "robot.yaml", "position_limit: [-2.4, 2.4]", "position_limit: [-137, 137]")
