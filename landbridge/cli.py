@@ -26,7 +26,6 @@ from landbridge.errors import InputError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("landbridge.demo:demo", "the whole way, once: logs to a policy on the twin, with a report"),
-    "robot check": ("landbridge.simulation.check:check", "read a robot folder whole and drive it in both engines"),
     "collect": ("landbridge.simulation.collect:collect", "simulate behaviour policies into a source dataset"),
     "record": ("landbridge_nodes.up:record", "record target rollouts over ROS 2 into an MCAP bag"),
     "ingest": ("landbridge.training.ingest:ingest", "turn a bag or a D4RL file into a dataset"),
@@ -73,6 +72,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "hil protocol": ("landbridge.deploy.hil.command:protocol", "the C header of the protocol"),
     "servo scan": ("landbridge.deploy.hardware.servo_setup:scan", "list the servos that answer on a port"),
     "servo setup": ("landbridge.deploy.hardware.servo_setup:setup", "give a servo its id, baud rate and mode"),
+    "robot check": ("landbridge.simulation.check:check", "read a robot folder whole and drive it in both engines"),
     "doctor": ("landbridge.doctor:doctor", "what this machine can do, and what to install for the rest"),
 }
 FAILED = 1

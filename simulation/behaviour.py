@@ -57,7 +57,7 @@ def require_action(action: NDArray[np.floating], batch: int, spec: RobotSpec, wh
         problem = f"gives actions of shape {np.shape(action)} for observations of {batch} robots"
         raise InputError(where, problem, f"give (batch, {shape[1]}), a column for each of {spec.actuated}")
     if not np.isfinite(action).all():
-        raise InputError(where, "gives an action that is not finite", "look for a division by zero or an overflow")
+        raise InputError(where, "answers NaN or Inf", "look for a division by zero or an overflow")
 
 
 class Tuned(Spec):

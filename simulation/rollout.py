@@ -43,7 +43,7 @@ def lockstep(
     terminated = np.zeros(batch, bool)
     for t in range(steps):
         action = policy(obs[t])
-        require_action(action, batch, observer.spec, f"the policy, in control step {t},")
+        require_action(action, batch, observer.spec, f"policy, control step {t}")
         actions[t] = np.clip(action, -1.0, 1.0)
         commands = action_to_command(observer.spec, actions[t])
         for b in np.flatnonzero(~terminated).tolist():

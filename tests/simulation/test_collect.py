@@ -262,9 +262,9 @@ def test_a_source_mix_that_names_no_behaviour_is_blamed_on_its_file(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("late", "problem"), [(np.full((1, 1), np.nan), "not finite"), (np.zeros((1, 2)), r"shape \(1, 2\)")]
+    ("late", "problem"), [(np.full((1, 1), np.nan), "answers NaN or Inf"), (np.zeros((1, 2)), r"shape \(1, 2\)")]
 )
 def test_a_policy_that_goes_wrong_later_ends_the_rollout(late: np.ndarray, problem: str) -> None:
     given = iter([np.zeros((1, 1))] * 3 + [late])
-    with pytest.raises(InputError, match=f"in control step 3,.*{problem}"):
+    with pytest.raises(InputError, match=f"control step 3: .*{problem}"):
         lockstep([make_plant(ROBOT, "mujoco", Scenario())], TASK, lambda obs: next(given), np.random.default_rng(0))

@@ -123,7 +123,12 @@ def test_a_behaviour_that_does_nothing_is_named_and_the_exit_code_is_1(
             "np.where(near, catch, swing)",
             r"shape \(2,\).*\(batch, 1\)",
         ),
-        ("behaviour.py", "np.where(near, catch, swing)[:, None]", "np.full((2, 1), np.nan)", "that is not finite"),
+        (
+            "behaviour.py",
+            "np.where(near, catch, swing)[:, None]",
+            "np.full((2, 1), np.nan)",
+            "behaviour tuned: answers NaN or Inf",
+        ),
     ],
 )
 def test_a_file_that_is_wrong_ends_it(
