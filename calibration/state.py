@@ -37,7 +37,8 @@ def base_state(robot: Robot, observer: Observer, obs: NDArray[np.floating], join
     """
     seen = {term.kind for term in robot.spec.observation}
     if missing := sorted(BASE_KINDS - seen):
-        raise InputError(robot.spec.name, f"its observation lacks {missing}", "add it")
+        problem = f"observation lacks {missing}, without which a floating base cannot be calibrated"
+        raise InputError(robot.folder / "robot.yaml", problem, "add them, then collect and record again")
     measured = np.stack([observer.column(obs, name) for name in BASE if name != "height"], -1)
     model = compile_model(robot, Scenario())
     data = mujoco.MjData(model)

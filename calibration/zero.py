@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.calibration.descent import first_guess
-from landbridge.calibration.fit import CLOSE, Problem, descend, fit
+from landbridge.calibration.fit import CLOSE, Problem, begin, descend, fit
 from landbridge.calibration.posterior import inflation, resample
 from landbridge.calibration.shooting import Case
 from landbridge.calibration.windows import Windows, open_windows, require_fixed_base
@@ -242,11 +242,14 @@ def _few(problem: EncoderProblem) -> EncoderProblem:
 
 
 def _searched(problem: EncoderProblem) -> tuple[EncoderProblem, Array]:
-    """Signs and shifts under which the nominal robot predicts best, joint by joint."""
+    """Signs and shifts under which the nominal robot predicts best, joint by joint.
+
+    At the latency that fits best: without it, a rod that is balanced late looks like one that hangs.
+    """
     part = _few(problem)
     starts, signs = part.windows.states[:, 0], list(problem.signs)
-    z = np.array([p.coordinate(p.nominal) for p in problem.free])
-    best, before = part.point(z, starts).cost, np.inf
+    begun = begin(part, np.array([p.coordinate(p.nominal) for p in problem.free]))
+    z, best, before = begun.z, begun.cost, np.inf
     while best < before:
         before = best
         for i, joint in enumerate(problem.robot.spec.joint_names):

@@ -73,6 +73,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "hil protocol": ("landbridge.deploy.hil.command:protocol", "the C header of the protocol"),
     "servo scan": ("landbridge.deploy.hardware.servo_setup:scan", "list the servos that answer on a port"),
     "servo setup": ("landbridge.deploy.hardware.servo_setup:setup", "give a servo its id, baud rate and mode"),
+    "robot check": ("landbridge.simulation.check:check", "read a robot folder whole and drive it in both engines"),
     "doctor": ("landbridge.doctor:doctor", "what this machine can do, and what to install for the rest"),
 }
 FAILED = 1

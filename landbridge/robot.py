@@ -11,7 +11,10 @@ import hashlib
 import importlib.util
 import math
 import sys
+import traceback
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -23,6 +26,7 @@ from landbridge.errors import InputError
 from landbridge.hardware_spec import HardwareSpec, TwinHardware
 from landbridge.joint import Joint
 from landbridge.spec import Finite, Positive, Spec, read_model
+from landbridge.urdf import read_urdf, require_robot
 
 ROBOTS = Path(__file__).parent / "robots"
 
@@ -60,9 +64,11 @@ class ObservationTerm(Spec):
     @model_validator(mode="after")
     def _fields_belong_to_the_kind(self) -> Self:
         if self.kind.startswith("joint_") != bool(self.joints):
-            raise ValueError(f"observation term {self.kind}: joints is {list(self.joints)}")
+            needs = "names the joints it covers" if self.kind.startswith("joint_") else "takes no joints"
+            raise ValueError(f"observation term {self.kind} {needs}: joints is {list(self.joints)}")
         if (self.kind == "gait_phase") != (self.period_s is not None):
-            raise ValueError(f"observation term {self.kind}: period_s is {self.period_s}")
+            needs = "needs a period" if self.kind == "gait_phase" else "takes no period"
+            raise ValueError(f"observation term {self.kind} {needs}: period_s is {self.period_s}")
         if self.kind == "gait_phase" and self.clip is not None:
             raise ValueError("observation term gait_phase takes no clip: a clipped clock cannot be advanced")
         return self
@@ -100,7 +106,7 @@ class SafetyEnvelope(Spec):
     max_command_age_ms: Positive
     max_silence_periods: Annotated[int, Field(ge=2)] = 3
     heartbeat_timeout_ms: Positive = 200.0
-    max_tilt: Positive | None = None
+    max_tilt: Annotated[float, Field(gt=0, lt=math.pi)] | None = None
     max_tracking_error: Positive | None = None
     parking_pose: dict[str, Finite] = Field(default={})
     parking_speed: Positive = 0.5
@@ -121,7 +127,7 @@ class RobotSpec(Spec):
     """
 
     schema_version: Literal[1]
-    name: str
+    name: Annotated[str, Field(pattern=r"^[\w-]+$")]  # of files, too
     urdf: str
     control_rate_hz: Positive
     decimation: Annotated[int, Field(ge=1)]
@@ -166,7 +172,8 @@ class RobotSpec(Spec):
     @model_validator(mode="after")
     def _base_is_complete(self) -> Self:
         if (self.base == "floating") != (self.base_height is not None):
-            raise ValueError(f"base is {self.base} and base_height is {self.base_height}")
+            needs = "needs a height" if self.base == "floating" else "takes no height"
+            raise ValueError(f"a {self.base} base {needs}: base_height is {self.base_height}")
         if self.base == "fixed" and self.safety.max_tilt is not None:
             raise ValueError(f"safety.max_tilt is {self.safety.max_tilt}, and a fixed base does not tilt")
         kinds = [term.kind for term in self.observation]
@@ -241,6 +248,10 @@ class Robot:
         """The URDF, checked to exist by `load_robot`."""
         return self.folder / self.spec.urdf
 
+    def urdf_text(self) -> str:
+        """What engines read; raises InputError if it is not XML or a mesh is missing."""
+        return read_urdf(self.urdf, self.folder)
+
     def urdf_digest(self) -> str:
         """SHA-256 of the URDF, comments and layout left out."""
         return hashlib.sha256(ET.canonicalize(self.urdf.read_text(), strip_text=True).encode()).hexdigest()
@@ -251,9 +262,9 @@ class Robot:
         Robots are found by path, not by package, so that a user's own robot needs no installation.
 
         Raises:
-            InputError: The folder has no such file.
+            InputError: The folder has no such file, or it does not run.
         """
-        path = (self.folder / f"{name}.py").resolve()
+        path = self._python(name)
         key = f"landbridge_robot_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
         if key in sys.modules:
             return sys.modules[key]
@@ -264,11 +275,40 @@ class Robot:
         module = importlib.util.module_from_spec(found)
         sys.modules[key] = module
         try:
-            found.loader.exec_module(module)
+            with self.blamed(name):
+                found.loader.exec_module(module)
         except BaseException:
             del sys.modules[key]
             raise
         return module
+
+    def defined(self, name: str, attribute: str) -> Any:
+        """`attribute` of `<folder>/<name>.py`; raises InputError if it defines none."""
+        module = self.module(name)
+        if not hasattr(module, attribute):
+            raise InputError(self._python(name), f"defines no {attribute}", f"see robots/furuta/{name}.py for one")
+        return getattr(module, attribute)
+
+    @contextmanager
+    def blamed(self, name: str) -> Iterator[None]:
+        """What `<folder>/<name>.py` raises in here, as an InputError that names its line."""
+        path = self._python(name)
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+            line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+            said = (
+                error.msg if isinstance(error, SyntaxError) else error.args[0] if isinstance(error, KeyError) else error
+            )
+            problem = f"{type(error).__name__}: {' '.join(str(said).split())}"
+            remedy = "correct it there" + (", or its parameters in behaviour.yaml" if name == "behaviour" else "")
+            raise InputError(path if line is None else f"{path}:{line}", problem, remedy) from error
+
+    def _python(self, name: str) -> Path:
+        return (self.folder / f"{name}.py").resolve()
 
 
 def robots() -> list[str]:
@@ -289,6 +329,7 @@ def load_robot(robot: str | Path) -> Robot:
     spec = read_spec(path)
     if not (folder / spec.urdf).is_file():
         raise InputError(path, f"urdf {spec.urdf!r} does not exist", f"put it into {folder} or correct the name")
+    require_robot(folder / spec.urdf, [joint.name for joint in spec.joints])
     return Robot(spec, folder)
 
 

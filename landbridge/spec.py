@@ -69,5 +69,9 @@ def validated(model: type[Model], plain: Any, path: Path, remedy: str) -> Model:
         return model.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "file"
-        raise InputError(path, f"{field}: {first['msg']} (got {first['input']!r:.80})", remedy) from error
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "value_error":  # of several fields together: its words name them and their values
+            problem = first["msg"].removeprefix("Value error, ")
+        else:
+            problem = f"{first['msg']} (got {first['input']!r:.80})"
+        raise InputError(path, f"{field}: {problem}" if field else problem, remedy) from error

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.observation import Observer
+from landbridge.errors import InputError
+from landbridge.observation import Base, Observer
 from landbridge.robot import Robot
 
 Floats = NDArray[np.floating]
@@ -73,7 +75,49 @@ class Task(ABC):
 
 
 def load_task(robot: Robot) -> Task:
-    """The task of `robot`, from its `task.py`."""
-    task = robot.module("task").make_task(Observer(robot.spec))
-    assert isinstance(task, Task)
+    """The task of `robot`, from its `task.py`.
+
+    Raises:
+        InputError: It cannot be made, or what it says of a robot at its start is of another shape than `Task` asks for.
+    """
+    path, make = robot.folder / "task.py", robot.defined("task", "make_task")
+    with robot.blamed("task"):
+        task = make(Observer(robot.spec))
+        if not isinstance(task, Task):
+            raise InputError(path, f"make_task returns {task!r:.80}", "return an object of a class derived from Task")
+        _require_shapes(task, path)
     return task
+
+
+def first_observations(task: Task, batch: int) -> NDArray[np.float32]:
+    """Observations (batch, n) of robots at a start of `task`, a floating base level and at rest."""
+    observer = task.observer
+    joint_pos, joint_vel = task.initial_state(np.random.default_rng(0), batch)
+    level, still = np.tile([1.0, 0.0, 0.0, 0.0], (batch, 1)), np.zeros((batch, 3))
+    return observer(joint_pos, joint_vel, observer.initial_history(batch), Base(level, still, still))
+
+
+def _require_shapes(task: Task, path: Path) -> None:
+    batch = (2, 3)
+    joints = (batch[1], len(task.observer.spec.joints))
+    for start in (task.initial_state, task.exploring_state):
+        for values, name in zip(start(np.random.default_rng(0), batch[1]), ("positions", "velocities"), strict=True):
+            _require_shape(path, f"{start.__name__}'s {name}", values, joints)
+    obs = np.broadcast_to(first_observations(task, batch[1]), (*batch, task.observer.size))
+    action = np.zeros((*batch, task.observer.num_actions), np.float32)
+    _require_shape(path, "reward", task.reward(obs, action, obs), batch)
+    ended = task.terminated(obs, action, obs)
+    _require_shape(path, "terminated", ended, batch)
+    if ended.dtype != np.bool_:
+        raise InputError(path, f"terminated is an array of {ended.dtype}", "return booleans")
+    if not isinstance(succeeded := task.success(obs[0]), bool | np.bool_):
+        raise InputError(path, f"success is {succeeded!r:.80}", "return one bool for a whole episode")
+
+
+def _require_shape(path: Path, name: str, values: object, shape: tuple[int, ...]) -> None:
+    found = f"of shape {values.shape}" if isinstance(values, np.ndarray) else f"a {type(values).__name__}"
+    if not isinstance(values, np.ndarray) or values.shape != shape:
+        remedy = "see landbridge.task.Task: batch dimensions lead"
+        raise InputError(path, f"{name} is {found}, where an array of shape {shape} is needed", remedy)
+    if not np.isfinite(values).all():
+        raise InputError(path, f"{name} has values that are not finite", "correct it")

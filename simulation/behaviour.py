@@ -6,7 +6,7 @@ the commands that tuned them, are in its `behaviour.yaml`. The pieces that sever
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from landbridge.errors import InputError
 from landbridge.observation import Observer
-from landbridge.robot import Robot
+from landbridge.robot import Robot, RobotSpec
 from landbridge.spec import Positive, Spec, read_model
+from landbridge.task import first_observations, load_task
 
 Policy = Callable[[NDArray[np.float32]], NDArray[np.floating]]
 """Batched: obs (B, n) -> action (B, m) in [-1, 1]."""
@@ -34,8 +35,29 @@ def load_behaviours(robot: Robot, parameters: BehaviourFile | None = None) -> di
     if parameters is None:
         parameters = read_behaviours(robot.folder / "behaviour.yaml")
     values = {name: tuned.parameters for name, tuned in parameters.behaviours.items()}
-    behaviours: dict[str, Behaviour] = robot.module("behaviour").make_behaviours(Observer(robot.spec), values)
+    make = robot.defined("behaviour", "make_behaviours")
+    with robot.blamed("behaviour"):
+        behaviours: dict[str, Behaviour] = make(Observer(robot.spec), values)
     return behaviours
+
+
+def require_actions(robot: Robot, behaviours: Mapping[str, Behaviour], names: Iterable[str]) -> None:
+    """Raise InputError unless each of these behaviours acts on two robots at their start as `Policy` says."""
+    obs = first_observations(load_task(robot), 2)
+    for name in names:
+        with robot.blamed("behaviour"):
+            action = behaviours[name](len(obs), np.random.default_rng(0))(obs)
+        require_action(action, len(obs), robot.spec, f"{robot.folder / 'behaviour.py'}: behaviour {name}")
+
+
+def require_action(action: NDArray[np.floating], batch: int, spec: RobotSpec, where: str) -> None:
+    """Raise InputError unless `action` is (batch, A) and finite."""
+    shape = batch, len(spec.actuated)
+    if np.shape(action) != shape:
+        problem = f"gives actions of shape {np.shape(action)} for observations of {batch} robots"
+        raise InputError(where, problem, f"give (batch, {shape[1]}), a column for each of {spec.actuated}")
+    if not np.isfinite(action).all():
+        raise InputError(where, "answers NaN or Inf", "look for a division by zero or an overflow")
 
 
 class Tuned(Spec):

@@ -51,12 +51,14 @@ class BulletPlant(Plant):
     def __init__(self, robot: Robot, scenario: Scenario, rng: np.random.Generator | None = None) -> None:
         super().__init__(robot, scenario, rng)
         if geared := [j.name for j in self.spec.joints if j.armature > 0]:
-            raise InputError(
-                robot.folder / "robot.yaml", f"joints {geared} have armature, Bullet has none", "use MuJoCo"
-            )
+            problem, remedy = f"joints {geared} have armature, Bullet has none", "add it to the inertia of their links"
+            raise InputError(robot.folder / "robot.yaml", problem, remedy)
         with _redirected(1, to=2):  # warnings about the URDF; standard output belongs to the program that uses us
             self.client = pybullet.connect(pybullet.DIRECT)
-            self.body = self._load(apply(robot.urdf.read_text(), scenario, str(robot.urdf)))
+            try:
+                self.body = self._load(apply(robot.urdf_text(), scenario, str(robot.urdf)))
+            except pybullet.error as error:
+                raise InputError(robot.urdf, f"Bullet refuses it: {error}", "correct what it printed above") from error
         every = [pybullet.getJointInfo(self.body, i, self.client) for i in range(self._count())]
         by_name = {info[1].decode(): info[0] for info in every}
         self.joints = [by_name[name] for name in self.spec.joint_names]

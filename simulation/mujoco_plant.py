@@ -17,7 +17,11 @@ def compile_model(robot: Robot, scenario: Scenario) -> mujoco.MjModel:
 
     A floating robot stands on a plane; its links touch the ground and never each other, as in Bullet.
     """
-    model = model_spec(robot, scenario).compile()
+    try:
+        model = model_spec(robot, scenario).compile()
+    except ValueError as error:
+        problem = f"MuJoCo refuses it: {' '.join(str(error).split())}"
+        raise InputError(robot.urdf, problem, "correct what it names") from error
     model.dof_damping[:] = 0
     model.dof_frictionloss[:] = 0
     model.jnt_limited[:] = 0  # the engines' stops differ; a task ends the episode at a limit instead
@@ -28,7 +32,7 @@ def compile_model(robot: Robot, scenario: Scenario) -> mujoco.MjModel:
 
 def model_spec(robot: Robot, scenario: Scenario) -> mujoco.MjSpec:
     """Its bodies and time step, to be compiled."""
-    spec = mujoco.MjSpec.from_string(apply(robot.urdf.read_text(), scenario, str(robot.urdf)))
+    spec = mujoco.MjSpec.from_string(apply(robot.urdf_text(), scenario, str(robot.urdf)))
     spec.compiler.fusestatic = False  # keep the base a body of its own, with its mass
     spec.option.timestep = robot.spec.control_dt / robot.spec.decimation
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
@@ -65,9 +69,10 @@ class MujocoPlant(Plant):
         free = 6 if self.spec.base == "floating" else 0  # degrees of freedom before the first joint
         self._qpos, self._qvel = self.data.qpos[free + (free > 0) :], self.data.qvel[free:]
         self._applied = self.data.qfrc_applied[free:]
-        order = [int(self.model.joint(name).dofadr[0]) for name in self.spec.joint_names]
-        if order != list(range(free, self.model.nv)):
-            raise InputError(robot.urdf, f"joints are not in the order {self.spec.joint_names}", "sort them")
+        order = [self.model.joint(i).name for i in range(free > 0, self.model.njnt)]
+        if order != self.spec.joint_names:
+            problem = f"joints are {self.spec.joint_names}, in the order of the URDF's tree they are {order}"
+            raise InputError(robot.folder / "robot.yaml", problem, "sort them likewise")
         self._require_bearable(str(robot.folder))
 
     def _set_state(self, joint_pos: Array, joint_vel: Array) -> None:

@@ -148,9 +148,9 @@ def friction_groups(robot: Robot) -> dict[str, tuple[str, ...]]:
 
 
 def _common_end(names: Sequence[str]) -> str:
-    """`hip_joint` of `FR_hip_joint` and `FL_hip_joint`."""
-    letters = takewhile(lambda each: len(set(each)) == 1, zip(*(name[::-1] for name in names), strict=False))
-    return "".join(each[0] for each in letters)[::-1].lstrip("_")
+    """`hip_joint` of `FR_hip_joint` and `FL_hip_joint`, whole words only: not `t_wheel` of left and right."""
+    words = takewhile(lambda each: len(set(each)) == 1, zip(*(name.split("_")[::-1] for name in names), strict=False))
+    return "_".join(each[0] for each in [*words][::-1])
 
 
 def free_parameters(robot: Robot, known: Sequence[str]) -> list[Parameter]:

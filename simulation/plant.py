@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from landbridge.errors import InputError
 from landbridge.observation import Base
 from landbridge.robot import Robot
 from landbridge.simulation.drive import FEW, Floats, make_drive
@@ -75,6 +76,7 @@ class Plant(ABC):
     engine_version: str
 
     def __init__(self, robot: Robot, scenario: Scenario, rng: np.random.Generator | None = None) -> None:
+        _require_gains(robot)
         self.spec, self.scenario = robot.spec, scenario
         self.rng = np.random.default_rng(0) if rng is None else rng
         self.physics_dt = self.spec.control_dt / self.spec.decimation
@@ -139,6 +141,10 @@ class Plant(ABC):
     def _require_bearable(self, where: str) -> None:
         """Raise InputError if a gear is too stiff for the physics steps; for engines, once they stand."""
         gears = transmissions(self.spec, self.scenario)
+        require_bearable(self.spec, gears, self.inertias(list(gears)), where)
+
+    def inertias(self, joints: Sequence[str]) -> dict[str, float]:
+        """What a torque on each of these joints turns [kg m^2], at rest in the default pose; leaves the robot there."""
         rest, still = np.array([joint.default_joint_pos for joint in self.spec.joints]), np.zeros(len(self.spec.joints))
 
         def speeds(torque: Array) -> Array:
@@ -146,10 +152,10 @@ class Plant(ABC):
             self._advance(torque)
             return np.array(self._state()[1])
 
-        free = speeds(still) if gears else still
-        units = {name: (np.array(self.spec.joint_names) == name).astype(np.float64) for name in gears}
+        free = speeds(still) if joints else still
+        units = {name: (np.array(self.spec.joint_names) == name).astype(np.float64) for name in joints}
         gained = {name: float(unit @ (speeds(unit) - free)) for name, unit in units.items()}
-        require_bearable(self.spec, gears, {name: self.physics_dt / speed for name, speed in gained.items()}, where)
+        return {name: self.physics_dt / speed for name, speed in gained.items()}
 
     @abstractmethod
     def close(self) -> None:
@@ -178,6 +184,13 @@ class Plant(ABC):
     @abstractmethod
     def _advance(self, torque: Floats) -> None:
         """One physics step with joint torques (J,)."""
+
+
+def _require_gains(robot: Robot) -> None:
+    gain = {"position": "stiffness", "velocity": "damping"}.get(robot.spec.action.kind)
+    if gain and (idle := [name for name in robot.spec.actuated if not getattr(robot.spec.joint(name), gain)]):
+        problem = f"joints {idle} are commanded in {robot.spec.action.kind} and their {gain} is 0"
+        raise InputError(robot.folder / "robot.yaml", problem, f"give the {gain} with which their drives follow")
 
 
 def into_body(quat: Sequence[float], vector: Sequence[float]) -> list[float]:

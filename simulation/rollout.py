@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from landbridge.episode import Episode
 from landbridge.observation import Base, Observer, action_to_command, push_action
-from landbridge.simulation.behaviour import Policy
+from landbridge.simulation.behaviour import Policy, require_action
 from landbridge.simulation.compensation import Compensation
 from landbridge.simulation.plant import Plant
 from landbridge.task import Task
@@ -42,7 +42,9 @@ def lockstep(
     obs[0] = observer(joint_pos, joint_vel, history, _bases(plants), 0)
     terminated = np.zeros(batch, bool)
     for t in range(steps):
-        actions[t] = np.clip(policy(obs[t]), -1.0, 1.0)
+        action = policy(obs[t])
+        require_action(action, batch, observer.spec, f"policy, control step {t}")
+        actions[t] = np.clip(action, -1.0, 1.0)
         commands = action_to_command(observer.spec, actions[t])
         for b in np.flatnonzero(~terminated).tolist():
             sent = commands[b] if compensation is None else compensation(commands[b], joint_vel[b])

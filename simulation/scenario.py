@@ -16,6 +16,7 @@ from landbridge.errors import InputError
 from landbridge.joint import Friction, Transmission
 from landbridge.robot import Robot
 from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
+from landbridge.urdf import INERTIA, check_inertia, parse_urdf
 
 SCENARIOS = "scenarios.yaml"
 NOMINAL = "none"  # the rung without any shift
@@ -91,13 +92,26 @@ def load_scenario(robot: Robot, name: str) -> Scenario:
     Raises:
         InputError: The file is missing or malformed, or names an unknown scenario, link or joint.
     """
+    ladder = _ladder(robot)
+    if name not in ladder:
+        raise InputError(robot.folder / SCENARIOS, f"no scenario {name!r}", f"name one of {', '.join(ladder)}")
+    return _fitting(robot, name, ladder[name])
+
+
+def load_scenarios(robot: Robot) -> dict[str, Scenario]:
+    """Every scenario of `robot`, as `load_scenario` gives it."""
+    return {name: _fitting(robot, name, scenario) for name, scenario in _ladder(robot).items()}
+
+
+def _ladder(robot: Robot) -> dict[str, Scenario]:
     path = robot.folder / SCENARIOS
     if not path.is_file():
         raise InputError(path, "no such file", "a robot folder needs scenarios.yaml; see robots/furuta")
-    ladder = read_model(Ladder, path).scenarios
-    if name not in ladder:
-        raise InputError(path, f"no scenario {name!r}", f"name one of {', '.join(ladder)}")
-    scenario = ladder[name]
+    return read_model(Ladder, path).scenarios
+
+
+def _fitting(robot: Robot, name: str, scenario: Scenario) -> Scenario:
+    path = robot.folder / SCENARIOS
     if unknown := sorted(set(scenario.friction) - set(robot.spec.joint_names)):
         raise InputError(
             path, f"{name}.friction names unknown joints {unknown}", f"joints are {', '.join(robot.spec.joint_names)}"
@@ -108,7 +122,7 @@ def load_scenario(robot: Robot, name: str) -> Scenario:
         raise InputError(path, problem, f"those are {', '.join(free)}")
     if scenario.push is not None and robot.spec.base == "fixed":
         raise InputError(path, f"{name}.push: {robot.spec.name} has a fixed base", "remove it")
-    apply(robot.urdf.read_text(), scenario, where=f"{path}: {name}")
+    apply(robot.urdf_text(), scenario, where=f"{path}: {name}")
     return scenario
 
 
@@ -118,10 +132,7 @@ def apply(urdf: str, scenario: Scenario, where: str = "scenario") -> str:
     Raises:
         InputError: Not XML, a named link does not exist, or an inertia is not that of a body (see `check_inertia`).
     """
-    try:
-        root = ET.fromstring(urdf)
-    except ET.ParseError as error:
-        raise InputError(where, f"URDF is not XML: {error}", "correct the file's syntax") from error
+    root = parse_urdf(urdf, where)
     links = {link.attrib["name"]: link for link in root.iter("link")}
     named = set(scenario.link_mass_scale) | set(scenario.link_length_scale) | set(scenario.payload)
     if unknown := sorted(named - set(links)):
@@ -136,27 +147,6 @@ def apply(urdf: str, scenario: Scenario, where: str = "scenario") -> str:
     for name, link in links.items():
         check_inertia(link, f"{where}: link {name}")
     return ET.tostring(root, encoding="unicode")
-
-
-INERTIA = ("ixx", "iyy", "izz", "ixy", "ixz", "iyz")
-
-
-def check_inertia(link: ET.Element, where: str) -> None:
-    """Raise InputError unless the link's mass is positive and its principal inertias satisfy the triangle inequality.
-
-    Bullet replaces such an inertia by zero with no more than a console warning; no rigid body has one.
-    """
-    mass, inertia = link.find("inertial/mass"), link.find("inertial/inertia")
-    if mass is None or inertia is None or float(mass.attrib["value"]) <= 0:
-        raise InputError(where, "has no positive mass or no inertia", "give it an <inertial> block")
-    xx, yy, zz, xy, xz, yz = (float(inertia.attrib[key]) for key in INERTIA)
-    low, middle, high = np.linalg.eigvalsh([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    if low <= 0 or low + middle < high * (1 - 1e-6):
-        raise InputError(
-            where,
-            f"principal inertias {low:.3g}, {middle:.3g}, {high:.3g} kg m^2 belong to no rigid body",
-            "each must be positive and at most the sum of the other two",
-        )
 
 
 def _load(link: ET.Element, payload: Payload, where: str) -> None:

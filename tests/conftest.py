@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -29,6 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from . import stalls
 from .ssh import target as target
 
+GUIDE = ("swing.urdf", "robot.yaml", "task.py", "behaviour.py", "behaviour.yaml", "scenarios.yaml")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and tests send it
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -241,3 +243,16 @@ def _linear_graph(weight: NDArray[np.float32], output: str = "action", activatio
     )
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+@pytest.fixture
+def guide(tmp_path: Path) -> Path:
+    """The robot folder that docs/ROBOT.md has a person write."""
+    folder = tmp_path / "swing"
+    folder.mkdir()
+    blocks = re.findall(
+        r"^```\w+\n(.*?)^```$", (REPOSITORY / "docs" / "ROBOT.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    for name, text in zip(GUIDE, blocks, strict=True):
+        (folder / name).write_text(text)
+    return folder

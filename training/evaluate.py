@@ -15,7 +15,7 @@ from rich.progress import track
 from landbridge.bundle import read_bundle
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
-from landbridge.simulation.behaviour import Behaviour, Policy, load_behaviours
+from landbridge.simulation.behaviour import Behaviour, Policy, load_behaviours, require_actions
 from landbridge.simulation.calibrated import CALIBRATED, choose_scenario
 from landbridge.simulation.compensation import Compensation, load_compensation, require_nominal
 from landbridge.simulation.plant import Engine, make_plant
@@ -125,6 +125,7 @@ def resolve(name: str, robot: Robot) -> Behaviour:
     behaviours, short = load_behaviours(robot), name.removeprefix(BEHAVIOUR)
     if short not in behaviours:
         raise InputError(name, f"no behaviour {short!r}", f"name one of {', '.join(behaviours)}")
+    require_actions(robot, behaviours, [short])
     return behaviours[short]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from landbridge.calibration.descent import first_guess
 from landbridge.calibration.design import run_episodes
-from landbridge.calibration.fit import Problem, fit
+from landbridge.calibration.fit import Problem, fit, settle
 from landbridge.calibration.friction import friction
 from landbridge.calibration.identify import prediction_error
 from landbridge.calibration.posterior import estimates, inflation, resample, stride_inflation
@@ -21,7 +21,7 @@ from landbridge.calibration.zero import zero
 from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.observation import Observer
-from landbridge.robot import load_robot
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.parameters import at, friction_groups, parameters, to_scenario, to_values
 from landbridge.simulation.plant import make_plant
@@ -88,6 +88,29 @@ def test_joints_alike_share_a_friction_and_a_scenario_survives_its_values() -> N
     assert again.payload == SEVERE.payload
     assert again.friction == SEVERE.friction
     assert to_values(ROBOT, again) == to_values(ROBOT, SEVERE)
+
+
+def test_joints_alike_go_by_the_words_that_they_share() -> None:
+    """`wheel`, not the `t_wheel` of left and right."""
+    names = {"FR_hip_joint": "left_wheel", "FL_hip_joint": "right_wheel"}
+    joints = tuple(
+        joint.model_copy(update={"name": names[joint.name]}) for joint in ROBOT.spec.joints if joint.name in names
+    )
+    assert friction_groups(Robot(ROBOT.spec.model_copy(update={"joints": joints}), ROBOT.folder)) == {
+        "wheel": ("left_wheel", "right_wheel")
+    }
+
+
+def test_with_every_parameter_held_a_fit_stays_at_the_measured_starts(walked: list[Episode]) -> None:
+    """As `identify` judges one on the windows that it left out."""
+    windows = cut(walked, ROBOT, HORIZON, "twin")
+    few = windows.where(np.arange(len(windows)) < 3)
+    free = [parameter for parameter in parameters(ROBOT) if parameter.name == "actuator_gain"]
+    problem = Problem(ROBOT, free, windows, first_guess(ROBOT), SEVERE)
+    z = np.array([free[0].coordinate(0.75)])
+    held = settle(problem, z, few)
+    np.testing.assert_array_equal(held.starts, few.states[:, 0])
+    assert held.losses == pytest.approx(replace(problem, windows=few).point(z, few.states[:, 0]).losses)
 
 
 def test_windows_with_a_push_are_left_out(walked: list[Episode]) -> None:

@@ -23,7 +23,7 @@ from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.parameters import parameters
-from landbridge.simulation.scenario import Scenario
+from landbridge.simulation.scenario import Scenario, load_scenario
 
 FURUTA = load_robot("furuta")
 
@@ -130,6 +130,17 @@ def test_a_reversed_and_shifted_encoder_of_the_twin_is_found_and_a_vertical_axis
     assert pendulum.encoder.offset == pytest.approx(0.4, abs=0.01)
     assert pendulum.encoder.gear == pytest.approx(1.0, abs=0.01)
     assert arm.line == ""
+
+
+def test_a_rod_that_is_balanced_late_is_not_taken_for_one_that_hangs(guide: Path) -> None:
+    """Its encoder is right; half a turn off, the nominal robot, which has no delay, would predict better."""
+    robot = load_robot(guide)
+    policy = load_behaviours(robot)["excite"](8, np.random.default_rng(1))
+    scenario = load_scenario(robot, "severe").model_copy(update={"joint_vel_noise": 0.02})
+    windows = cut(run_episodes(robot, "bullet", scenario, policy, batch=8, seed=1), robot, 15, "the twin")
+    (hinge,) = encoders(robot, [], windows, np.random.default_rng(0))
+    assert hinge.line == ""
+    assert hinge.shift[0] == pytest.approx(0, abs=0.01)
 
 
 def test_all_stops_at_an_encoder_that_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

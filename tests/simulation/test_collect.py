@@ -251,3 +251,20 @@ def test_robot_without_behaviours_is_refused(tmp_path: Path) -> None:
     (folder / "behaviour.yaml").unlink()
     with pytest.raises(InputError, match="no such file"):
         load_behaviours(load_robot(folder))
+
+
+def test_a_source_mix_that_names_no_behaviour_is_blamed_on_its_file(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(ROBOT.folder, tmp_path / "furuta"))
+    (folder / "behaviour.py").write_text((folder / "behaviour.py").read_text().replace('"noisy": 0.5', '"nosy": 0.5'))
+    with pytest.raises(InputError, match=r"behaviour.py: SOURCE_MIX: unknown behaviours \['nosy'\]"):
+        collect(tmp_path / "out", robot=str(folder), steps=10)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("late", "problem"), [(np.full((1, 1), np.nan), "answers NaN or Inf"), (np.zeros((1, 2)), r"shape \(1, 2\)")]
+)
+def test_a_policy_that_goes_wrong_later_ends_the_rollout(late: np.ndarray, problem: str) -> None:
+    given = iter([np.zeros((1, 1))] * 3 + [late])
+    with pytest.raises(InputError, match=f"control step 3: .*{problem}"):
+        lockstep([make_plant(ROBOT, "mujoco", Scenario())], TASK, lambda obs: next(given), np.random.default_rng(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from landbridge.errors import InputError
 from landbridge.joint import Friction
 from landbridge.robot import ActionSpec, Robot, RobotSpec, load_robot
 from landbridge.simulation.drive import ArrayDrive, ScalarDrive
@@ -236,3 +238,45 @@ def test_a_twin_needs_no_mujoco(tmp_path: Path) -> None:
     code = "import sys, landbridge.simulation.bullet_plant; sys.exit('mujoco' in sys.modules or 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("kind", "gain"), [("position", "stiffness"), ("velocity", "damping")])
+def test_a_drive_without_the_gain_that_it_follows_by_is_refused(engine: Engine, kind: str, gain: str) -> None:
+    robot = load_robot("quadruped")
+    joints = tuple(joint.model_copy(update={gain: 0.0}) for joint in robot.spec.joints)
+    action = robot.spec.action.model_copy(update={"kind": kind})
+    idle = Robot(robot.spec.model_copy(update={"joints": joints, "action": action}), robot.folder)
+    with pytest.raises(
+        InputError, match=rf"robot.yaml: .*'RL_calf_joint'\] are commanded in {kind} and their {gain} is 0"
+    ):
+        make_plant(idle, engine, Scenario())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_mesh_beside_the_urdf_is_loaded(engine: Engine, tmp_path: Path) -> None:
+    """A robot stands on feet of eight triangles in place of spheres."""
+    folder = Path(shutil.copytree(load_robot("quadruped").folder, tmp_path / "quadruped"))
+    (folder / "foot.obj").write_text(octahedron(0.02))
+    urdf = folder / "quadruped.urdf"
+    urdf.write_text(
+        urdf.read_text().replace('<sphere radius="0.02"/>', '<mesh filename="package://quadruped/foot.obj"/>')
+    )
+    plant = make_plant(load_robot(folder), engine, Scenario())
+    plant.reset(np.array([joint.default_joint_pos for joint in plant.spec.joints]), np.zeros(12))
+    fallen = 0.0
+    for _ in range(50):
+        plant.step([])
+        base = plant.measure_base()
+        assert base is not None
+        fallen -= float(base.lin_vel[0, 2]) * plant.spec.control_dt
+    assert fallen < 0.03
+    plant.close()
+
+
+def octahedron(radius: float) -> str:
+    """As a Wavefront file."""
+    corners = [sign * radius * axis for sign in (1, -1) for axis in np.eye(3)]
+    lines = [f"v {x} {y} {z}" for x, y, z in corners]
+    faces = [(1, 2, 3), (2, 4, 3), (4, 5, 3), (5, 1, 3), (2, 1, 6), (4, 2, 6), (5, 4, 6), (1, 5, 6)]
+    return "\n".join([*lines, *(f"f {a} {b} {c}" for a, b, c in faces)])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.errors import InputError
-from landbridge.simulation.behaviour import Behaviour, Policy, load_behaviours
+from landbridge.simulation.behaviour import Behaviour, Policy, load_behaviours, require_actions
 from landbridge.simulation.excitation import behaviour_of, read_excitation
 from landbridge_nodes.controller import Controller
 from landbridge_nodes.parameters import EXCITATION, ROBOT, SEED
@@ -41,6 +41,7 @@ class ExciteNode(Controller):
         if BEHAVIOUR not in behaviours:
             where, known = self.robot.folder / "behaviour.py", sorted(behaviours)
             raise InputError(where, f"no behaviour {BEHAVIOUR!r} among {known}", "add one to make_behaviours")
+        require_actions(self.robot, behaviours, [BEHAVIOUR])
         return behaviours[BEHAVIOUR]
 
     def begin(self) -> None:

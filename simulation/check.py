@@ -1,0 +1,145 @@
+"""`landbridge robot check`: a robot folder read whole, held against its URDF, and driven in both engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from typing import Any, get_args
+
+import numpy as np
+
+from landbridge.errors import InputError
+from landbridge.robot import Robot, load_robot
+from landbridge.simulation.behaviour import load_behaviours, require_actions
+from landbridge.simulation.plant import Engine, Plant, make_plant
+from landbridge.simulation.rollout import lockstep
+from landbridge.simulation.scenario import NOMINAL, SCENARIOS, Scenario, load_scenarios
+from landbridge.spec import require_seed
+from landbridge.task import load_task
+from landbridge.urdf import limits
+
+TUNED, RECORDED = "tuned", "excite"  # what does the task, and what `landbridge record` plays
+COMPARED_S = 1.0  # of an episode, in which engines are to move alike
+DROP_S, DROP = 0.1, 0.02  # m that a floating base may rise or sink within as many seconds; free fall is 0.05
+CLEAR = 1.0  # m that a floating base is lifted, where nothing is to touch the ground
+BEARABLE = 2.0  # times its inertia over a physics step: a stronger damper throws a joint back faster than it came
+ALIKE = 0.05  # of a joint's inertia, in which engines may differ
+
+
+def check(robot: str, /, episodes: int = 4, seed: int = 0) -> dict[str, Any]:
+    """Check a robot folder: every file of it, its limits beside the URDF's, and two behaviours in both engines.
+
+    A file that is wrong ends it with an error. What is doubtful is listed under `failed`, and the exit code is 1.
+    Nothing is pushed, since what a push tips over strikes the ground otherwise in each engine.
+
+    Example: landbridge robot check quadruped
+
+    Args:
+        robot: Robot folder, or name of a robot that ships.
+        episodes: Of each behaviour, on each rung of scenarios.yaml and in each engine.
+        seed: Of start states, noise and behaviours.
+
+    Returns:
+        Its joints with the inertia that each engine sees and the share of a joint's speed that friction takes in a
+        physics step (above 2 it is unstable); the success of the behaviours, and how far any observed column is from
+        that in the other engine within the first second; what is doubtful.
+    """
+    require_seed(seed)
+    if episodes < 1:
+        raise InputError("--episodes", f"is {episodes}", "give 1 or more")
+    machine = load_robot(robot)
+    rungs = {name: rung.model_copy(update={"push": None}) for name, rung in load_scenarios(machine).items()}
+    behaviours = load_behaviours(machine)
+    needed = (NOMINAL, rungs, SCENARIOS), (TUNED, behaviours, "behaviour.py"), (RECORDED, behaviours, "behaviour.py")
+    for name, known, file in needed:
+        if name not in known:
+            raise InputError(machine.folder / file, f"has no {name!r} among {[*known]}", "add it")
+    require_actions(machine, behaviours, behaviours)
+    joints = _joints(machine, rungs)
+    runs = [
+        _run(machine, rung, scenario, name, episodes, seed)
+        for rung, scenario in rungs.items()
+        for name in (TUNED, RECORDED)
+    ]
+    doubts = [*_beside_urdf(machine), *_unlike(joints), *_dropped(machine, rungs[NOMINAL]), *_idle(runs)]
+    return {"robot": machine.spec.name, "joints": joints, "runs": runs, "failed": doubts}
+
+
+def _joints(robot: Robot, rungs: Mapping[str, Scenario]) -> list[dict[str, Any]]:
+    spec, seen, lifted = robot.spec, {}, robot
+    if spec.base_height is not None:  # the ground would weigh in
+        lifted = Robot(spec.model_copy(update={"base_height": spec.base_height + CLEAR}), robot.folder)
+    for engine in get_args(Engine):
+        with closing(make_plant(lifted, engine, rungs[NOMINAL])) as plant:
+            seen[engine], dt = plant.inertias(spec.joint_names), plant.physics_dt
+    rows = []
+    for joint in spec.joints:
+        frictions = [each.friction.get(joint.name, joint.friction) for each in rungs.values()]
+        damper = max(max(f.frictionloss, f.stiction or 0.0) / spec.friction_smoothing + f.viscous for f in frictions)
+        inertias = {f"{engine} [kg m^2]": inertia[joint.name] for engine, inertia in seen.items()}
+        rows.append({"joint": joint.name, **inertias, "friction in a step": damper * dt / min(inertias.values())})
+    return rows
+
+
+def _beside_urdf(robot: Robot) -> Iterator[str]:
+    """Limits that the URDF has otherwise than robot.yaml, by which alone anything goes."""
+    for name, theirs in limits(robot.urdf).items():
+        joint = robot.spec.joint(name)
+        lower, upper = joint.position_limit or (None, None)
+        ours = {"lower": lower, "upper": upper, "velocity": joint.velocity_limit, "effort": joint.effort_limit}
+        for field, value in ours.items():
+            if theirs[field] != value:
+                yield f"joint {name}: {field} limit is {value} in robot.yaml, {theirs[field]} in {robot.urdf.name}"
+
+
+def _unlike(joints: list[dict[str, Any]]) -> Iterator[str]:
+    for row in joints:
+        name, mujoco, bullet, braking = row.values()
+        if not abs(mujoco - bullet) < ALIKE * bullet:
+            yield f"joint {name}: engines see inertias of {mujoco:.3g} and {bullet:.3g} kg m^2"
+        if braking > BEARABLE:
+            yield f"joint {name}: friction is unstable at this physics rate: raise decimation or friction_smoothing"
+
+
+def _dropped(robot: Robot, scenario: Scenario) -> Iterator[str]:
+    """Whether a floating base stands where an episode begins."""
+    if robot.spec.base == "fixed":
+        return
+    rest = np.array([joint.default_joint_pos for joint in robot.spec.joints])
+    for engine in get_args(Engine):
+        with closing(make_plant(robot, engine, scenario)) as plant:
+            plant.reset(rest, np.zeros_like(rest))
+            rise = 0.0
+            for _ in range(round(DROP_S / robot.spec.control_dt)):
+                plant.step([])
+                rise += float(_upwards(plant)) * robot.spec.control_dt
+        if abs(rise) > DROP:
+            yield f"base rises by {rise:.3f} m in its first {DROP_S} s in {engine}: correct base_height or <collision>"
+
+
+def _upwards(plant: Plant) -> float:
+    base = plant.measure_base()
+    assert base is not None
+    return -float((base.lin_vel * base.projected_gravity()).sum())
+
+
+def _run(robot: Robot, rung: str, scenario: Scenario, name: str, episodes: int, seed: int) -> dict[str, Any]:
+    """Success of a behaviour in each engine, and the largest difference of any observed column between them."""
+    task, success, seen = load_task(robot), dict[str, float](), []
+    for engine in get_args(Engine):
+        rngs = [np.random.default_rng([seed, i]) for i in range(episodes)]  # the same noise in each engine
+        with ExitStack() as opened:
+            plants = [opened.enter_context(closing(make_plant(robot, engine, scenario, rng))) for rng in rngs]
+            rng = np.random.default_rng(seed)
+            made = lockstep(plants, task, load_behaviours(robot)[name](episodes, rng), rng)
+        success[engine] = float(np.mean([task.success(episode.obs) for episode in made]))
+        seen.append([episode.obs[: round(COMPARED_S * robot.spec.control_rate_hz)] for episode in made])
+    apart = max(float(np.abs(a[: len(b)] - b[: len(a)]).max()) for a, b in zip(*seen, strict=True))
+    return {"rung": rung, "behaviour": name, **success, "apart": apart}
+
+
+def _idle(runs: list[dict[str, Any]]) -> Iterator[str]:
+    for row in runs:
+        for engine in get_args(Engine):
+            if row["rung"] == NOMINAL and row["behaviour"] == TUNED and not row[engine]:
+                yield f"behaviour {TUNED!r} never does the task on rung {NOMINAL!r} in {engine}"

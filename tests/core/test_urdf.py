@@ -1,0 +1,93 @@
+"""What a robot folder's URDF must say, and that a wrong one is refused when the folder is read, by its own name."""
+
+from __future__ import annotations
+
+import shutil
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from landbridge.errors import InputError
+from landbridge.robot import ROBOTS, load_robot
+from landbridge.urdf import check_inertia, limits, read_urdf
+
+MAST = """<link name="flag"><inertial><mass value="0.1"/>
+<inertia ixx="1e-4" iyy="1e-4" izz="1e-4" ixy="0" ixz="0" iyz="0"/></inertial></link>
+<joint name="mast" type="{kind}"><parent link="base"/><child link="flag"/><axis xyz="0 0 1"/></joint></robot>"""
+SPHERE = '<sphere radius="0.02"/>'
+
+
+@pytest.fixture
+def furuta(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ROBOTS / "furuta", tmp_path / "furuta"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('joint name="arm"', 'joint name="arn"', r"no joint 'arm', which robot.yaml names.*perhaps it is 'arn'"),
+        ('type="revolute"', 'type="prismatic"', "joint 'arm' is prismatic.*only revolute and continuous"),
+        ('type="revolute"', 'type="fixed"', "joint 'arm' is fixed.*only revolute and continuous"),
+        (
+            "</robot>",
+            MAST.format(kind="continuous"),
+            "joint 'mast' moves and robot.yaml does not name it.*actuated: false",
+        ),
+        ("</robot>", MAST.format(kind="floating"), "joint 'mast' is floating"),
+        ('<mass value="0.04"/>', "", "link pendulum_link: has no positive mass"),
+        ("</robot>", '<link name="imu"/></robot>', "link imu: has no positive mass.*nothing but a frame"),
+        ('izz="0.0000005"', 'izz="0.00060051"', "link pendulum_link.*belong to no rigid body.*round the largest down"),
+        ("<robot ", '<robot xmlns:xacro="http://www.ros.org/wiki/xacro" ', None),  # a mere name space is none
+        ("</robot>", '<x:if xmlns:x="http://ros.org/wiki/xacro"/></robot>', "is a xacro.*xacro furuta.urdf >"),
+        ("</robot>", "", "URDF is not XML"),
+    ],
+)
+def test_a_urdf_that_cannot_be_simulated_is_refused(furuta: Path, old: str, new: str, problem: str | None) -> None:
+    urdf = furuta / "furuta.urdf"
+    urdf.write_text(urdf.read_text().replace(old, new))
+    if problem is None:
+        assert load_robot(furuta).spec.name == "furuta"
+        return
+    with pytest.raises(InputError, match=problem) as caught:
+        load_robot(furuta)
+    assert caught.value.where.startswith(str(urdf))
+
+
+def test_a_joint_that_does_not_move_needs_no_name(furuta: Path) -> None:
+    urdf = furuta / "furuta.urdf"
+    urdf.write_text(urdf.read_text().replace("</robot>", MAST.format(kind="fixed")))
+    assert load_robot(furuta).spec.joint_names == ["arm", "pendulum"]
+
+
+def test_no_rounding_is_allowed_for() -> None:
+    """Neither engine does: MuJoCo refuses such a body, and Bullet takes zero for its inertia."""
+    plate = (
+        '<link><inertial><mass value="1"/><inertia ixx="1" iyy="1" izz="{}" ixy="0" ixz="0" iyz="0"/></inertial></link>'
+    )
+    check_inertia(ET.fromstring(plate.format("2")), "plate")
+    with pytest.raises(InputError, match="belong to no rigid body"):
+        check_inertia(ET.fromstring(plate.format("2.0000000001")), "plate")
+
+
+@pytest.mark.parametrize(
+    "name", ["meshes/foot.stl", "package://any_name/meshes/foot.stl", "file://{folder}/meshes/foot.stl"]
+)
+def test_meshes_are_found_by_the_folder_and_named_absolutely(furuta: Path, name: str) -> None:
+    urdf, mesh = furuta / "mesh.urdf", furuta / "meshes" / "foot.stl"
+    link = (
+        f'<link name="a"><visual><geometry><mesh filename="{name.format(folder=furuta)}"/></geometry></visual></link>'
+    )
+    urdf.write_text(f"<robot>{link}</robot>")
+    with pytest.raises(InputError, match=rf"mesh '.*foot.stl' does not exist. put it at {mesh}"):
+        read_urdf(urdf, furuta)
+    mesh.parent.mkdir()
+    mesh.touch()
+    (found,) = ET.fromstring(read_urdf(urdf, furuta)).iter("mesh")
+    assert found.attrib["filename"] == str(mesh)
+
+
+def test_limits_are_those_that_the_file_names() -> None:
+    found = limits(load_robot("furuta").urdf)
+    assert found["arm"] == {"lower": -2.4, "upper": 2.4, "velocity": 30, "effort": 0.12}
+    assert found["pendulum"] == {"lower": None, "upper": None, "velocity": 60, "effort": 0}
