@@ -26,7 +26,7 @@ from landbridge.errors import InputError
 from landbridge.hardware_spec import HardwareSpec, TwinHardware
 from landbridge.joint import Joint
 from landbridge.spec import Finite, Positive, Spec, read_model
-from landbridge.urdf import read_urdf, require_robot
+from landbridge.urdf import parse_urdf, read_urdf, require_robot
 
 ROBOTS = Path(__file__).parent / "robots"
 
@@ -251,6 +251,10 @@ class Robot:
     def urdf_text(self) -> str:
         """What engines read; raises InputError if it is not XML or a mesh is missing."""
         return read_urdf(self.urdf, self.folder)
+
+    def urdf_root(self) -> ET.Element:
+        """Its root element, mere frames left out."""
+        return parse_urdf(self.urdf.read_text(), self.urdf)
 
     def urdf_digest(self) -> str:
         """SHA-256 of the URDF, comments and layout left out."""

@@ -40,11 +40,51 @@ def read_urdf(path: Path, folder: Path) -> str:
 
 
 def parse_urdf(text: str, where: str | Path) -> ET.Element:
-    """The root element of a URDF's `text`; raises InputError if it is not XML."""
+    """The root element of a URDF's `text`, without links that are mere frames.
+
+    Raises:
+        InputError: Not XML, or a joint that does not say which links it joins.
+    """
     try:
-        return ET.fromstring(text)
+        root = ET.fromstring(text)
     except ET.ParseError as error:
         raise InputError(where, f"URDF is not XML: {error}", "correct the file's syntax") from error
+    while _drop_a_frame(root, where):
+        pass
+    return root
+
+
+def _drop_a_frame(root: ET.Element, where: str | Path) -> bool:
+    """Whether there was one: a link without mass and shape to collide that is fixed to one other link.
+
+    So are tools and sensors described, and roots as `base_footprint` where nothing lies between it and its child.
+    Engines make bodies of them: Bullet gives each a mass of 1 kg.
+    """
+    joints = [
+        (joint, _link_of(joint, "parent", where), _link_of(joint, "child", where)) for joint in root.iterfind("joint")
+    ]
+    for link in root.iterfind("link"):
+        name = link.attrib.get("name")
+        at = [(joint, parent == name) for joint, parent, child in joints if name in (parent, child)]
+        if link.find("inertial") is None and link.find("collision") is None and len(at) == 1:
+            ((joint, is_root),) = at
+            if joint.attrib.get("type") == "fixed" and not (is_root and _is_displaced(joint)):
+                root.remove(link)
+                root.remove(joint)
+                return True
+    return False
+
+
+def _link_of(joint: ET.Element, end: str, where: str | Path) -> str:
+    found = joint.find(end)
+    if found is None or "link" not in found.attrib:
+        raise InputError(where, f"joint {joint.attrib.get('name')!r} has no <{end} link=...>", "add it")
+    return found.attrib["link"]
+
+
+def _is_displaced(joint: ET.Element) -> bool:
+    origin = joint.find("origin")
+    return origin is not None and any(float(x) for key in ("xyz", "rpy") for x in origin.attrib.get(key, "0").split())
 
 
 def require_robot(path: Path, names: Sequence[str]) -> None:
@@ -93,7 +133,7 @@ def check_inertia(link: ET.Element, where: str) -> None:
     """
     mass, inertia = link.find("inertial/mass"), link.find("inertial/inertia")
     if mass is None or inertia is None or float(mass.attrib["value"]) <= 0:
-        remedy = "give it an <inertial> block, or remove a link that is nothing but a frame"
+        remedy = "give it an <inertial> block; only a mere frame, fixed to one other link, needs none"
         raise InputError(where, "has no positive mass or no inertia", remedy)
     xx, yy, zz, xy, xz, yz = (float(inertia.attrib[key]) for key in INERTIA)
     low, middle, high = np.linalg.eigvalsh([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])

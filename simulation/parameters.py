@@ -97,7 +97,7 @@ class Parameter:
 def parameters(robot: Robot) -> list[Parameter]:
     """Every parameter: gain, masses and lengths or what a floating base meets, friction, gaps and rotors, latency."""
     links, fixed = moving_links(robot), robot.spec.base == "fixed"
-    root = ET.parse(robot.urdf).getroot()
+    root = robot.urdf_root()
     found = [_factor("actuator_gain")]
     if fixed:
         found += [_factor(f"link_mass_scale.{link}") for link in links.values()]
@@ -173,13 +173,13 @@ def without_terms(robot: Robot, terms: Collection[tuple[str, str]]) -> Scenario:
 
 def moving_links(robot: Robot) -> dict[str, str]:
     """The link that each joint of `robot.yaml` moves, by the joint's name."""
-    children = {j.attrib["name"]: j.find("child") for j in ET.parse(robot.urdf).getroot().iter("joint")}
+    children = {j.attrib["name"]: j.find("child") for j in robot.urdf_root().iter("joint")}
     return {name: child.attrib["link"] for name in robot.spec.joint_names if (child := children[name]) is not None}
 
 
 def root_link(robot: Robot) -> str:
     """The link that no joint moves."""
-    root = ET.parse(robot.urdf).getroot()
+    root = robot.urdf_root()
     moved = {child.attrib["link"] for child in root.iter("child")}
     return next(link.attrib["name"] for link in root.iter("link") if link.attrib["name"] not in moved)
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shutil
 import xml.etree.ElementTree as ET
+from contextlib import closing
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from landbridge.errors import InputError
 from landbridge.robot import ROBOTS, load_robot
+from landbridge.simulation.parameters import parameters
+from landbridge.simulation.plant import Engine, make_plant
+from landbridge.simulation.scenario import Scenario
 from landbridge.urdf import check_inertia, limits, read_urdf
 
 MAST = """<link name="flag"><inertial><mass value="0.1"/>
@@ -36,7 +41,8 @@ def furuta(tmp_path: Path) -> Path:
         ),
         ("</robot>", MAST.format(kind="floating"), "joint 'mast' is floating"),
         ('<mass value="0.04"/>', "", "link pendulum_link: has no positive mass"),
-        ("</robot>", '<link name="imu"/></robot>', "link imu: has no positive mass.*nothing but a frame"),
+        ("</robot>", '<link name="imu"/></robot>', "link imu: has no positive mass.*only a mere frame, fixed to one"),
+        ('<child link="pendulum_link"/>', "", "joint 'pendulum' has no <child link=...>. add it"),
         ('izz="0.0000005"', 'izz="0.00060051"', "link pendulum_link.*belong to no rigid body.*round the largest down"),
         ("<robot ", '<robot xmlns:xacro="http://www.ros.org/wiki/xacro" ', None),  # a mere name space is none
         ("</robot>", '<x:if xmlns:x="http://ros.org/wiki/xacro"/></robot>', "is a xacro.*xacro furuta.urdf >"),
@@ -58,6 +64,36 @@ def test_a_joint_that_does_not_move_needs_no_name(furuta: Path) -> None:
     urdf = furuta / "furuta.urdf"
     urdf.write_text(urdf.read_text().replace("</robot>", MAST.format(kind="fixed")))
     assert load_robot(furuta).spec.joint_names == ["arm", "pendulum"]
+
+
+FRAMES = """<link name="imu"/><joint name="to_imu" type="fixed"><parent link="pendulum_link"/><child link="imu"/>
+<origin xyz="0 0 0.1"/></joint>
+<link name="optical"><visual><geometry><sphere radius="1"/></geometry></visual></link>
+<joint name="to_optical" type="fixed"><parent link="imu"/><child link="optical"/></joint>
+<link name="{root}"/><joint name="to_base" type="fixed"><parent link="{root}"/><child link="base"/>{origin}</joint>
+</robot>"""
+
+
+def test_mere_frames_are_no_bodies_to_either_engine(furuta: Path) -> None:
+    """Of which Bullet would make 1 kg each."""
+    bare = load_robot(furuta)
+    urdf = furuta / "furuta.urdf"
+    text = urdf.read_text()
+    urdf.write_text(
+        text.replace("</robot>", FRAMES.format(root="footprint", origin='<origin xyz="0 0 0" rpy="0 0 0"/>'))
+    )
+    robot = load_robot(furuta)
+    assert [link.attrib["name"] for link in robot.urdf_root().iter("link")] == ["base", "arm_link", "pendulum_link"]
+    assert parameters(robot) == parameters(bare)
+    for engine in get_args(Engine):
+        with (
+            closing(make_plant(robot, engine, Scenario())) as framed,
+            closing(make_plant(bare, engine, Scenario())) as plain,
+        ):
+            assert framed.inertias(["arm", "pendulum"]) == plain.inertias(["arm", "pendulum"])
+    urdf.write_text(text.replace("</robot>", FRAMES.format(root="world", origin='<origin rpy="1.57 0 0"/>')))
+    with pytest.raises(InputError, match="link world: has no positive mass"):
+        load_robot(furuta)
 
 
 def test_no_rounding_is_allowed_for() -> None:
