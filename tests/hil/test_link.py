@@ -281,7 +281,7 @@ def robot_with(folder: Path, old: str, new: str) -> Path:
     text = (FURUTA.folder / "robot.yaml").read_text()
     assert old in text
     (folder / "robot.yaml").write_text(text.replace(old, new))
-    (folder / "furuta.urdf").write_text(FURUTA.urdf.read_text())
+    (folder / "furuta.urdf").write_text(FURUTA.urdf.read_text().replace(f'"{old}"', f'"{new}"'))
     return folder
 
 
