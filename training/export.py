@@ -58,7 +58,7 @@ def export(run: Path, out: Path, calibration: Path | None = None) -> dict[str, A
         if not has_reached(one, config["steps"]):
             raise InputError(one, f"has not come to its end at step {config['steps']}", "go on with `train --resume`")
     domains = _domains(run, plain, trained.robot)
-    graph, golden = _policy(run, trained.actor, domains)
+    graph, golden, difference = _policy(run, trained.actor, domains)
     files = {"policy.onnx": graph, "envelope.npz": npz(**describe(domains))}
     limits, model = _limits(trained, domains)
     if model is not None:
@@ -88,7 +88,7 @@ def export(run: Path, out: Path, calibration: Path | None = None) -> dict[str, A
         "digest": bundle.digest,
         "bytes": sum(map(len, bundle.files.values())),
         "golden_rows": len(golden["obs"]),
-        "golden_difference": _difference(graph, golden),
+        "golden_difference": difference,
         "tensorrt": ", ".join(beyond_tensorrt(graph)) or "reads every operator of the policy",
         "live_mismatch": watched,
         **({"run": str(run)} | foretold if foretold else {}),
@@ -104,17 +104,16 @@ def _domains(run: Path, plain: dict[str, Any], robot: Robot) -> dict[str, Transi
     return domains
 
 
-def _policy(run: Path, actor: Actor, domains: dict[str, Transitions]) -> tuple[bytes, dict[str, NDArray[np.float32]]]:
-    """The policy as ONNX, and its golden vectors; InputError if onnxruntime does not reproduce them."""
+def _policy(
+    run: Path, actor: Actor, domains: dict[str, Transitions]
+) -> tuple[bytes, dict[str, NDArray[np.float32]], float]:
+    """The policy as ONNX, its golden vectors, and how far onnxruntime is from them; InputError if that is too far."""
     golden = _golden(actor, np.concatenate([data.obs for data in domains.values()]))
     graph = to_onnx(actor, {"obs": golden["obs"][:1]}, ["action"])
-    if (difference := _difference(graph, golden)) > TOLERANCE:
+    difference = float(np.abs(run_rows(graph, {"obs": golden["obs"]}) - golden["action"]).max())
+    if difference > TOLERANCE:
         raise InputError(run, f"onnxruntime differs from torch by {difference:.2g}", "report this: the export is wrong")
-    return graph, golden
-
-
-def _difference(graph: bytes, golden: dict[str, NDArray[np.float32]]) -> float:
-    return float(np.abs(run_rows(graph, {"obs": golden["obs"]}) - golden["action"]).max())
+    return graph, golden, difference
 
 
 def _golden(actor: Actor, obs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

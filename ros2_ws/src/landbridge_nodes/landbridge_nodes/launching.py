@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from landbridge.errors import InputError
 from landbridge_nodes.bringup import MODES
 from landbridge_nodes.neighbours import Neighbours
+from landbridge_nodes.parameters import no_such
 
 OF_LAUNCH = {"launch-prefix", "launch-prefix-filter"}  # arguments that `ros2 launch` gives itself
 
@@ -60,5 +59,4 @@ def _refuse_misspelt(argv: Sequence[str], names: Sequence[str]) -> None:
     """`ros2 launch` ignores what no file declares, and a robot would run with the default in place of what was told."""
     for told in (word.partition(":=")[0] for word in argv):
         if told not in names and told not in OF_LAUNCH:
-            meant = "".join(f", perhaps {near!r}" for near in get_close_matches(told, names, 1))
-            raise InputError(f"argument {told}", f"is none of this launch file{meant}", f"give {', '.join(names)}")
+            raise no_such("argument", told, "of this launch file", names)

@@ -117,7 +117,10 @@ def _refuse_misspelt(node: Any, names: Sequence[str]) -> None:
     told = node._parameter_overrides  # rclpy has no public name for what files and arguments say to a node
     others = [n for n in told if n not in TAKEN and not n.startswith(OF_ROS) and not node.has_parameter(n)]
     if others:
-        meant = "".join(f", perhaps {near!r}" for near in get_close_matches(others[0], names, 1))
-        raise InputError(
-            f"parameter {others[0]}", f"is none that {node.get_name()} has{meant}", f"give {', '.join(sorted(names))}"
-        )
+        raise no_such("parameter", others[0], f"that {node.get_name()} has", sorted(names))
+
+
+def no_such(kind: str, told: str, whose: str, names: Sequence[str]) -> InputError:
+    """What to say of a name that nobody declares, with the one that may have been meant."""
+    meant = "".join(f", perhaps {near!r}" for near in get_close_matches(told, names, 1))
+    return InputError(f"{kind} {told}", f"is none {whose}{meant}", f"give {', '.join(names)}")
