@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge_nodes import board, bridge, excite, monitor, policy, recorder
 from landbridge_nodes.parameters import LARGEST, SEED, Parameter
+from landbridge_nodes.sections import require_heard
 
 pytestmark = pytest.mark.ros
 OWN = {"use_sim_time", "start_type_description_service"}  # rclpy's, of every node
@@ -138,6 +140,53 @@ def test_a_misspelt_name_in_a_parameters_file_ends_the_process_with_one_line(ros
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith("parameter scenaro: is none that bridge has, perhaps 'scenario'. give hardware, port, ")
+
+
+@pytest.mark.parametrize(
+    ("section", "is_told", "meant"),
+    [
+        ({"/**": {}}, True, None),
+        ({"/left/monitor": {}}, True, None),
+        ({"left": {"monitor": {}}}, True, None),  # nested by namespace
+        ({"/*/monitor": {}}, True, None),
+        ({"/left/**": {}}, True, None),
+        ({"/policy": {}}, False, None),  # a file may serve many nodes
+        ({"/left/monitro": {}}, False, "/left/monitro"),
+        ({"left": {"Monitor": {}}}, False, "/left/Monitor"),
+        ({"/monitor": {}}, False, "/monitor"),
+        ({"/*/*/monitor": {}}, False, "/*/*/monitor"),
+    ],
+)
+def test_a_section_of_a_file_that_no_node_hears_is_refused(
+    ros_domain: None, tmp_path: Path, section: dict[str, Any], is_told: bool, meant: str | None
+) -> None:
+    """Which section is heard is as ROS 2 itself has it."""
+    file = tmp_path / "parameters.yaml"
+    file.write_text(yaml.safe_dump(section).replace("{}", "{ros__parameters: {robot: arm}}"))
+    arguments = ["--ros-args", "--params-file", str(file), "-r", "__ns:=/left"]
+    rclpy.init(args=arguments)
+    try:
+        node = rclpy.create_node("monitor")
+        assert ("robot" in node._parameter_overrides) is is_told
+        if meant is None:
+            require_heard(node.get_fully_qualified_name(), arguments)
+        else:
+            with pytest.raises(
+                InputError, match=re.escape(f"{file}: has no section for /left/monitor, but one for {meant}")
+            ):
+                require_heard(node.get_fully_qualified_name(), arguments)
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
+def test_a_misspelt_node_in_a_parameters_file_ends_its_process_with_one_line(ros_domain: None, tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text("/brigde:\n  ros__parameters:\n    scenario: mild\n")
+    command = [sys.executable, "-m", "landbridge_nodes.bridge", "--ros-args", "--params-file", tmp_path / "all.yaml"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line == f"{tmp_path / 'all.yaml'}: has no section for /bridge, but one for /brigde. rename it, or the node."
 
 
 def test_a_node_that_refuses_a_parameter_ends_with_one_line(ros_domain: None) -> None:

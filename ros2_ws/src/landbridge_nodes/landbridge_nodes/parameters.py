@@ -6,6 +6,7 @@ them when it starts, so that none can change: `ros2 param set` is refused.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from typing_extensions import Self
 from landbridge.deploy.engine import Precision
 from landbridge.deploy.hardware import KINDS
 from landbridge.errors import InputError
+from landbridge_nodes.sections import require_heard
 
 BOARD_LINK = "/tmp/landbridge-board"
 LARGEST = 2**31 - 1  # of an integer: rqt_reconfigure shows none of a node's parameters if one goes beyond
@@ -88,11 +90,13 @@ def declare(node: Any, parameters: Sequence[Parameter]) -> dict[str, Any]:
     """The values of a node's parameters, by name.
 
     Raises:
-        InputError: A value is of another type, or not allowed; or the node is told one that no node has.
+        InputError: A value is of another type, or not allowed; the node is told one that no node has; or a file tells
+            one whose name is almost this one's.
     """
     from rcl_interfaces.msg import IntegerRange, ParameterDescriptor  # only now: launch files are read without a node
     from rclpy.exceptions import ParameterException
 
+    require_heard(node.get_fully_qualified_name(), sys.argv)
     _refuse_misspelt(node, [parameter.name for parameter in parameters])
     values = {}
     for parameter in parameters:
