@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import sin
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -57,6 +58,27 @@ class Transmission(Spec):
     rotor_inertia: Positive
     stiffness: Positive
     damping: NonNegative = 0.0
+
+
+class Cogging(Spec):
+    """Torque that only depends on where the joint stands: tau(q) = amplitude sin(periods q + phase).
+
+    A motor's magnets pull it from slot to slot many times a turn; a base that is not level, or an arm out of balance,
+    pulls a vertical axis once a turn; a cable that winds, less than once.
+
+    Attributes:
+        amplitude: [N m]
+        periods: A turn of the joint.
+        phase: [rad]
+    """
+
+    amplitude: NonNegative
+    periods: Positive
+    phase: Finite = 0.0
+
+    def torque(self, position: float) -> float:
+        """On the joint [N m] where it stands at `position` [rad]."""
+        return self.amplitude * sin(self.periods * position + self.phase)
 
 
 class Encoder(Spec):

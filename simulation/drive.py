@@ -26,7 +26,7 @@ Floats = Sequence[float] | Array
 class Drive(Protocol):
     """What turns commands into joint torques, in SI units and the spec's order, once in each physics step."""
 
-    def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats | None) -> Floats:
+    def __call__(self, joint_pos: Floats, joint_vel: Floats, commands: Floats | None) -> list[float] | Array:
         """Joint torques (J,) from positions (J,), velocities (J,) and commands (A,), or None for torque off."""
 
     def reset(self) -> None:

@@ -19,8 +19,8 @@ def to_mjcf(robot: Robot, scenario: Scenario) -> str:
     """XML that `mujoco.MjModel.from_xml_path` reads: bodies, joint friction, gears, a drive for each actuated joint.
 
     Controls are joint commands in SI units. It moves as the plant does, except for what MuJoCo has no words for, which
-    a comment at the top names: friction near rest is MuJoCo's own, there is no Stribeck curve and none that grows with
-    the load, and until the first delayed command arrives joints are driven to 0, not to their default.
+    a comment at the top names: friction near rest is MuJoCo's own, there is no Stribeck curve, none that grows with the
+    load and no cogging, and until the first delayed command arrives joints are driven to 0, not to their default.
 
     A gear with play is a rotor, a joint of its own called `<joint>_rotor` behind those of the robot, which the drive
     acts on, and a tendon that holds the difference of both within half the gap to either side. Its ends are as hard as
@@ -50,6 +50,8 @@ def to_mjcf(robot: Robot, scenario: Scenario) -> str:
         left_out.append(f"compliance of the shafts of {', '.join(gears)}")
     if robot.spec.action.kind != "effort" and (loose := [name for name, gear in gears.items() if gear.backlash]):
         left_out.append(f"measurement on the joint's side of the gap in the drives of {', '.join(loose)}")
+    if scenario.cogging:
+        left_out.append(f"cogging of {', '.join(scenario.cogging)}")
     left_out += ["friction smoothed near rest", "sensor noise"]
     if scenario.latency_ms and robot.spec.action.kind == "position":
         left_out.append("a default command before the first one arrives")

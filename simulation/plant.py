@@ -1,7 +1,7 @@
 """The plant: a simulated robot that is stepped by control periods.
 
 Everything but the rigid-body physics is common to the engines and lives here: command latency, drive, effort limit,
-gears, friction, pushes and measurement noise. An engine adds three methods: set the state, get it, advance it by one
+gears, friction, cogging, pushes and measurement noise. An engine adds three methods: set the state, get it, advance it by one
 physics step; with a floating base two more: get the base's state, push it.
 """
 
@@ -83,6 +83,7 @@ class Plant(ABC):
         self.time = 0.0
         self._drive = make_drive(self.spec, scenario)
         self._few = len(self.spec.joints) <= FEW  # then plain floats are faster than arrays
+        self._cogging = [(self.spec.joint_names.index(name), law) for name, law in scenario.cogging.items()]
         self._line = self._idle_line()
         self._pushes: Pushes | None = None
 
@@ -111,7 +112,11 @@ class Plant(ABC):
         if self._pushes is not None and (velocity := self._pushes.due(start)) is not None:
             self._kick(*velocity)
         for i in range(self.spec.decimation):
-            self._advance(self._drive(*self._state(), self._line.at(start + i * self.physics_dt)))
+            joint_pos, joint_vel = self._state()
+            torque = self._drive(joint_pos, joint_vel, self._line.at(start + i * self.physics_dt))
+            for index, law in self._cogging:
+                torque[index] += law.torque(joint_pos[index])
+            self._advance(torque)
         self.time = start + self.spec.control_dt
 
     def measure(self) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ from landbridge.simulation.transmission import transmissions
 def draw_between(robot: Robot, rung: str, rng: np.random.Generator) -> Scenario:
     """A scenario whose every part lies uniformly between the nominal robot's and the rung's.
 
-    A part is one number, one joint's friction or gear, or one link's payload; the numbers of a part move together, so
+    A part is one number, one joint's friction, gear or cogging, or one link's payload; the numbers of a part move together, so
     that a friction law between two valid ones is valid. A gear that only one of both has is there throughout, and its
     gap is drawn from none. A link that only one of both changes is unchanged in the other; a push that only one of both
     has is in every scenario, since it belongs to the task.
@@ -38,6 +38,8 @@ def _complete(robot: Robot, scenario: Scenario, other: Scenario) -> dict[str, An
     own, others = transmissions(robot.spec, scenario), transmissions(robot.spec, other)
     tight = {name: gear.model_dump() | {"backlash": 0.0} for name, gear in others.items()}
     plain["transmission"] = tight | {name: gear.model_dump() for name, gear in own.items()}
+    cogging = {name: law.model_dump() for name, law in scenario.cogging.items()}
+    plain["cogging"] = {n: law.model_dump() | {"amplitude": 0.0} for n, law in other.cogging.items()} | cogging
     push = scenario.push or other.push
     plain["push"] = None if push is None else push.model_dump()
     return plain

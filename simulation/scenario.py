@@ -1,7 +1,7 @@
 """Scenarios: how a simulated robot differs from its nominal self.
 
 `scenarios.yaml` of a robot names a severity ladder. `apply` does the rigid-body part: it edits the URDF text that every
-engine loads. Friction, gain, transmissions, latency and noise are done by `landbridge.simulation.plant`.
+engine loads. Friction, gain, transmissions, cogging, latency and noise are done by `landbridge.simulation.plant`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from landbridge.errors import InputError
-from landbridge.joint import Friction, Transmission
+from landbridge.joint import Cogging, Friction, Transmission
 from landbridge.robot import Robot
 from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
 from landbridge.urdf import INERTIA, check_inertia, parse_urdf
@@ -58,6 +58,7 @@ class Scenario(Spec):
             the inertia grows with its square.
         friction: Joint friction in place of the one in `robot.yaml`.
         transmission: Gear of a joint, in place of the one in `robot.yaml` if there is one.
+        cogging: Torque by where a joint stands. Calibration does not look for it.
         latency_ms: Time from the write of a command to its effect [ms].
         joint_pos_noise: Standard deviation of the measured positions [rad].
         joint_vel_noise: Standard deviation of the measured velocities [rad/s].
@@ -71,6 +72,7 @@ class Scenario(Spec):
     link_length_scale: dict[str, Positive] = Field(default_factory=dict)
     friction: dict[str, Friction] = Field(default_factory=dict)
     transmission: dict[str, Transmission] = Field(default_factory=dict)
+    cogging: dict[str, Cogging] = Field(default_factory=dict)
     latency_ms: Annotated[float, Field(ge=0, le=200)] = 0.0
     joint_pos_noise: NonNegative = 0.0
     joint_vel_noise: NonNegative = 0.0
@@ -112,10 +114,10 @@ def _ladder(robot: Robot) -> dict[str, Scenario]:
 
 def _fitting(robot: Robot, name: str, scenario: Scenario) -> Scenario:
     path = robot.folder / SCENARIOS
-    if unknown := sorted(set(scenario.friction) - set(robot.spec.joint_names)):
-        raise InputError(
-            path, f"{name}.friction names unknown joints {unknown}", f"joints are {', '.join(robot.spec.joint_names)}"
-        )
+    for field in ("friction", "cogging"):
+        if unknown := sorted(set(getattr(scenario, field)) - set(robot.spec.joint_names)):
+            known = ", ".join(robot.spec.joint_names)
+            raise InputError(path, f"{name}.{field} names unknown joints {unknown}", f"joints are {known}")
     free = [joint.name for joint in robot.spec.joints if joint.actuated and not joint.armature]
     if unknown := sorted(set(scenario.transmission) - set(free)):
         problem = f"{name}.transmission names {unknown}, which are no actuated joints without armature"
