@@ -1,8 +1,8 @@
 """The plant: a simulated robot that is stepped by control periods.
 
 Everything but the rigid-body physics is common to the engines and lives here: command latency, drive, effort limit,
-gears, friction, cogging, pushes and measurement noise. An engine adds three methods: set the state, get it, advance it by one
-physics step; with a floating base two more: get the base's state, push it.
+gears, friction, cogging, pushes and measurement noise. An engine adds three methods: set the state, get it, advance it
+by one physics step; with a floating base two more: get the base's state, push it.
 """
 
 from __future__ import annotations

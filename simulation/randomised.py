@@ -15,10 +15,10 @@ from landbridge.simulation.transmission import transmissions
 def draw_between(robot: Robot, rung: str, rng: np.random.Generator) -> Scenario:
     """A scenario whose every part lies uniformly between the nominal robot's and the rung's.
 
-    A part is one number, one joint's friction, gear or cogging, or one link's payload; the numbers of a part move together, so
-    that a friction law between two valid ones is valid. A gear that only one of both has is there throughout, and its
-    gap is drawn from none. A link that only one of both changes is unchanged in the other; a push that only one of both
-    has is in every scenario, since it belongs to the task.
+    A part is one number, one joint's friction, gear or cogging, or one link's payload; the numbers of a part move
+    together, so that a friction law between two valid ones is valid. A gear that only one of both has is there
+    throughout, and its gap is drawn from none; so is the amplitude of cogging. A link that only one of both changes is
+    unchanged in the other; a push that only one of both has is in every scenario, since it belongs to the task.
 
     Raises:
         InputError: There is no such rung.
