@@ -60,7 +60,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         self._action = topics.publish(self, topics.ACTION)
         self._observation = topics.publish(self, topics.OBSERVATION)
         self._names: list[str] = []  # of the joints in the last measurement, and where the robot's own are among them
-        self._order = np.zeros(0, np.intp)
+        self._order: slice | NDArray[np.intp] = slice(None)  # which spares the two indexings of most robots
         self._ticks = 0  # measurements answered since the supervisor became ACTIVE
         self._arriving: dict[int, dict[topics.Topic, Any]] = {}  # parts of the newest measurements, by stamp
         self._parts = topics.measured(self.spec)
@@ -129,7 +129,8 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         base = read_base(parts[topics.IMU], parts[topics.ODOM]) if topics.IMU in parts else None
         if message.name != self._names:
             at = {name: i for i, name in enumerate(message.name)}
-            self._names, self._order = message.name, np.array([at[name] for name in self.spec.joint_names])
+            order = [at[name] for name in self.spec.joint_names]
+            self._names, self._order = message.name, slice(None) if order == list(range(len(at))) else np.array(order)
         joint_pos, joint_vel = np.asarray(message.position)[self._order], np.asarray(message.velocity)[self._order]
         obs = self.observer(joint_pos[None], joint_vel[None], self._history, base, self._ticks)
         started = time.perf_counter()
