@@ -2,11 +2,11 @@
 
     python benchmarks/diagnosis.py [--draws 20]
 
-Each draw is a robot in Bullet, recorded for a minute by the behaviour that `landbridge record` uses, with sensor noise:
-`none`, the nominal robot; `distributional`, the same beside a source that never swung up; `dynamical`, other gain,
-masses, length and friction; `structural`, nothing but delay. `backlash` is structural as well: no delay, but a motor
-behind a gear with play. Thresholds were chosen on seeds from 100 on.
-Writes `results/diagnosis.json` and `.md`.
+Each draw is a robot in Bullet, recorded for a minute, or for `--rows`, by the behaviour that `landbridge record` uses,
+with sensor noise: `none`, the nominal robot; `distributional`, the same beside a source that never swung up;
+`dynamical`, other gain, masses, length and friction; `structural`, nothing but delay. `backlash` is structural as well:
+no delay, but a motor behind a gear with play. Thresholds were chosen on seeds from 100 on.
+Writes `results/diagnosis.json` and `.md`, with `_<rows>` if those are not a minute's.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario
 from landbridge.task import load_task
 from landbridge.training.dataset import Transitions
-from landbridge.training.diagnose import Comparison, Gap, fit_source_model
+from landbridge.training.diagnose import Comparison, Finding, Gap, findings_of, fit_source_model
 
 RESULTS = Path(__file__).parent / "results"
 GAPS: tuple[Gap, ...] = get_args(Gap)
+FINDINGS: tuple[Finding, ...] = (*GAPS, "unknown")
 Kind = Gap | Literal["backlash"]
 KINDS: tuple[Kind, ...] = (*GAPS, "backlash")
 ARM_INERTIA = 0.12 * ((0.16**2 + 0.02**2) / 12 + 0.08**2)  # kg m^2 of the furuta's arm about its axis, as its URDF says
@@ -51,10 +52,12 @@ class Options:
     Attributes:
         draws: Robots per kind.
         seed: Of the draws.
+        rows: Transitions of each robot; 3000 are a minute, and its results have no suffix.
     """
 
     draws: int = 20
     seed: int = 1  # 0 showed that an edge at the 99 % quantile misses a thin source
+    rows: int = 3000
 
 
 def rollouts(
@@ -116,37 +119,35 @@ def main(options: Options) -> None:
     for name, source in sources.items():
         model, held = fit_source_model(source, task, options.seed)
         comparisons[name] = Comparison(model, source, held, options.seed)
-    named: dict[Kind, Counter[Gap]] = {kind: Counter() for kind in KINDS}
+    named: dict[Kind, Counter[Finding]] = {kind: Counter() for kind in KINDS}
     effects: list[dict[str, Any]] = []
     for kind in KINDS:
         for _ in track(range(options.draws), kind, console=Console(stderr=True)):
             scenario = drawn(kind, rng)
-            target = rollouts(scenario, "bullet", {"excite": EPISODES["target"]}, rng, 0.0)
+            target = rollouts(scenario, "bullet", {"excite": EPISODES["target"]}, rng, 0.0)[: options.rows]
             evidence = comparisons["narrow" if kind == "distributional" else "wide"].evidence(target)
-            holding: list[Gap] = [e.gap for e in evidence if e.holds]
-            named[kind][holding[-1] if holding else "none"] += 1
+            named[kind][findings_of(evidence)[0]] += 1
             hidden = scenario.model_dump(exclude_defaults=True)
             effects.append({"kind": kind, "scenario": hidden} | {e.gap: (e.effect, e.p_value) for e in evidence})
     table = markdown(named, options)
     Console().print(table, highlight=False)
-    (RESULTS / "diagnosis.md").write_text(table)
+    name = "diagnosis" if options.rows == Options.rows else f"diagnosis_{options.rows}"
+    (RESULTS / f"{name}.md").write_text(table)
     facts = {"commit": commit(), **vars(options), "named": named, "draws_in_full": effects}
-    (RESULTS / "diagnosis.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def markdown(named: dict[Kind, Counter[Gap]], options: Options) -> str:
+def markdown(named: dict[Kind, Counter[Finding]], options: Options) -> str:
     """Rows: what was built in; columns: what was named."""
+    command = "python benchmarks/diagnosis.py" + ("" if options.rows == Options.rows else f" --rows {options.rows}")
     lines = [
-        f"`furuta`, {options.draws} draws per kind (`python benchmarks/diagnosis.py`); rows: gap built in, columns: "
-        "gap named.",
+        f"`furuta`, {options.draws} draws per kind (`{command}`); rows: gap built in, columns: gap named.",
         "",
-        "| | " + " | ".join(GAPS) + " |",
-        "|---|" + "---|" * len(GAPS),
+        "| | " + " | ".join(FINDINGS) + " |",
+        "|---|" + "---|" * len(FINDINGS),
+        *(f"| **{kind}** | " + " | ".join(str(named[kind][name]) for name in FINDINGS) + " |" for kind in KINDS),
     ]
-    return (
-        "\n".join([*lines, *(f"| **{k}** | " + " | ".join(str(named[k][n]) for n in GAPS) + " |" for k in KINDS)])
-        + "\n"
-    )
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -134,8 +134,8 @@ class Observer:
             base: State of the base; only a floating one has it, and must give it.
             tick: Control ticks since the episode began, for the gait clock.
         """
-        # A robot pays for every call of numpy once in a control tick, ten times as much after a rest: hence one indexing,
-        # and the rest in place.
+        # A robot pays for every call of numpy once in a control tick, several times as much after a rest: hence one
+        # indexing, and the rest in place.
         state = np.concatenate((joint_pos, joint_vel, actions.reshape(len(joint_pos), -1)), axis=1)
         raw = state.take(self._gather, axis=1)
         for kind, columns in self._computed:

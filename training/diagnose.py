@@ -10,11 +10,13 @@ A model of one step is fitted to the source. Three questions follow, each with a
   period or more to cross; crossed faster it looks dynamical, and a calibration finds it.
 
 The source model errs too. So the last two are asked again of held-out source rows, each the nearest neighbour of one
-of the robot's, and only what the robot has beyond them counts.
+of the robot's, and only what the robot has beyond them counts. Where too few rows are left for that, they are not
+asked, and the gap is *unknown*, never none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +36,7 @@ from landbridge.training.predictor import Predictor, PredictorConfig, split_epis
 
 Array = NDArray[np.float64]
 Gap = Literal["none", "distributional", "dynamical", "structural"]
+Finding = Gap | Literal["unknown"]
 
 NEIGHBOUR = 5  # the distance to the source is that to its fifth nearest row: one stray row is no coverage
 OUTSIDE = 0.95  # quantile of held-out source rows' distances beyond which a row counts as outside
@@ -47,9 +50,13 @@ SOURCE_MODEL = PredictorConfig(steps=0)
 LEVEL = 0.01  # of a test
 EFFECTS = {"distributional": 0.20, "dynamical": 0.25, "structural": 0.25}  # least that matters, see `Evidence`
 HOLDOUT = 0.2  # share of the source kept from its model
-MIN_ROWS = 10 * BLOCK_ROWS  # fewer blocks cannot reach the level
+MIN_ROWS = 10 * BLOCK_ROWS
+MIN_BLOCKS = 8  # the signs of fewer cannot reach the level: 2^-7 is just below it
 
-ADVICE: dict[Gap, str] = {
+ADVICE: dict[Finding, str] = {
+    "unknown": "record longer, or collect source data where the robot goes (--mix, --exploring): too few of its rows "
+    "lie where the source has been to ask whether both move alike; until then take it that they do not, and calibrate "
+    "the simulator (landbridge calibrate all)",
     "none": "train on the source alone (--alignment source_only); alignment has nothing to remove",
     "distributional": "collect source data where the robot goes (--mix, --exploring) or record more there; weights on "
     "source rows cannot make up for rows that are missing",
@@ -67,8 +74,8 @@ class Evidence:
     Attributes:
         gap: What holds if the answer is yes.
         effect: distributional: share of the robot's rows outside the source. Else: mean log ratio of the held-out
-            squared error without and with what is asked about, beyond that of source rows; None with fewer than 1000
-            rows to tell from.
+            squared error without and with what is asked about, beyond that of source rows; None with too few rows to
+            tell from.
         p_value: One-sided, by permutation of blocks of rows.
     """
 
@@ -94,7 +101,8 @@ def diagnose(source: Path, target: Path, robot: str = "furuta", seed: int = 0) -
         seed: Of the source model, the features and the permutations.
 
     Returns:
-        `gap`, the most telling that holds; `advice`; `evidence`, a row per question.
+        `gap`, the most telling that holds, or unknown where none does and a question could not be asked; `advice`;
+        `evidence`, a row per question.
 
     Raises:
         InputError: The datasets do not fit the robot, or the target is too short to tell.
@@ -106,13 +114,19 @@ def diagnose(source: Path, target: Path, robot: str = "furuta", seed: int = 0) -
     domains = {name: read_whole(machine, name, dataset) for name, dataset in datasets.items()}
     found = compare(domains["source"], domains["target"], task, seed, target)
     warn_of_failures(datasets, domains, task)
-    gaps: list[Gap] = [evidence.gap for evidence in found if evidence.holds]
-    gap = gaps[-1] if gaps else "none"
     rows = [
         {"gap": e.gap, "effect": e.effect, "matters_from": EFFECTS[e.gap], "p_value": e.p_value, "holds": e.holds}
         for e in found
     ]
-    return {"gap": gap, "advice": [ADVICE[name] for name in gaps or ["none"]], "evidence": rows}
+    findings = findings_of(found)
+    return {"gap": findings[0], "advice": [ADVICE[name] for name in findings], "evidence": rows}
+
+
+def findings_of(found: Sequence[Evidence]) -> list[Finding]:
+    """The gaps that hold, the most telling first, then unknown if a question could not be asked; or none."""
+    holding: list[Finding] = [evidence.gap for evidence in found[::-1] if evidence.holds]
+    unasked: list[Finding] = ["unknown"] if any(evidence.effect is None for evidence in found) else []
+    return holding + unasked or ["none"]
 
 
 def compare(source: Transitions, target: Transitions, task: Task, seed: int, where: Path) -> list[Evidence]:
@@ -185,9 +199,9 @@ class Comparison:
         outside = self._distance(target) > self._edge
         coverage = self._coverage(target, outside, rng)
         inside = target[~outside]
-        if len(inside) < MIN_ROWS:
-            return [coverage, Evidence("dynamical", None, 1.0), Evidence("structural", None, 1.0)]
         blocks = _blocks(inside)
+        if len(set(blocks)) < MIN_BLOCKS:
+            return [coverage, Evidence("dynamical", None, 1.0), Evidence("structural", None, 1.0)]
         _, nearest = self._matches.query(self._place(inside))
         scale = self._held_residual[nearest].std(0) + 1e-9
         gains = [
@@ -271,7 +285,7 @@ def _blocks(data: Transitions) -> NDArray[np.int64]:
     _, starts = np.unique(data.episode, return_index=True)
     pieces = [np.arange(rows) // BLOCK_ROWS for rows in np.diff([*np.sort(starts), len(data)])]
     offsets = np.cumsum([0, *(piece[-1] + 1 for piece in pieces)])
-    return np.concatenate([piece + offset for piece, offset in zip(pieces, offsets, strict=False)])
+    return np.concatenate([np.zeros(0, np.int64), *(p + offset for p, offset in zip(pieces, offsets, strict=False))])
 
 
 def _block_means(values: Array | NDArray[np.bool_], blocks: NDArray[np.int64]) -> Array:

@@ -15,7 +15,7 @@ from landbridge.simulation.collect import collect
 from landbridge.task import load_task
 from landbridge.training import diagnose as module
 from landbridge.training.dataset import Normaliser, Transitions
-from landbridge.training.diagnose import Comparison, Evidence, diagnose, held_out, sign_flip
+from landbridge.training.diagnose import ADVICE, Comparison, Evidence, diagnose, findings_of, held_out, sign_flip
 from landbridge.training.predictor import PredictorConfig
 
 from .conftest import Data
@@ -83,10 +83,25 @@ def test_the_effect_of_a_lower_gain_by_hand() -> None:
 
 
 def test_where_only_one_has_been_there_is_nothing_to_compare() -> None:
-    found = evidence(rows(3000, 2, gain=0.5, stray=0.8))
+    found = evidence(rows(1500, 2, gain=0.5, stray=0.8))
     assert found["distributional"].holds
     assert found["distributional"].effect == pytest.approx(0.8, abs=0.05)
     assert (found["dynamical"].effect, found["structural"].effect) == (None, None)
+    assert findings_of([*found.values()]) == ["distributional", "unknown"]
+    assert evidence(rows(1500, 2, stray=1.0))["dynamical"].effect is None
+
+
+def test_twenty_seconds_are_enough_where_most_of_them_can_be_compared() -> None:
+    found = evidence(rows(1000, 2, delayed=1.0, stray=0.15))
+    assert findings_of([*found.values()]) == ["structural", "dynamical"]
+
+
+def test_a_question_that_was_not_asked_is_no_answer() -> None:
+    no, unasked = Evidence("distributional", 0.1, 0.5), Evidence("structural", None, 1.0)
+    assert findings_of([no, Evidence("dynamical", 0.1, 0.5)]) == ["none"]
+    assert findings_of([no, Evidence("dynamical", None, 1.0), unasked]) == ["unknown"]
+    assert findings_of([no, Evidence("dynamical", 0.9, 0.001), unasked]) == ["dynamical", "unknown"]
+    assert set(ADVICE) == {"none", "unknown", "distributional", "dynamical", "structural"}
 
 
 def test_held_out_errors_do_not_see_their_own_fold() -> None:
@@ -122,6 +137,7 @@ def test_the_command_answers_each_question_and_gives_advice(
     monkeypatch.setattr(module, "SOURCE_MODEL", PredictorConfig(source_steps=200, steps=0))
     found = diagnose(tmp_path / "source", tmp_path / "target")
     assert [row["gap"] for row in found["evidence"]] == ["distributional", "dynamical", "structural"]
-    holding = [row["gap"] for row in found["evidence"] if row["holds"]]
-    assert found["gap"] == (holding or ["none"])[-1]
-    assert len(found["advice"]) == max(1, len(holding))
+    findings = [row["gap"] for row in found["evidence"][::-1] if row["holds"]]
+    findings += ["unknown"] if any(row["effect"] is None for row in found["evidence"]) else []
+    assert found["gap"] == (findings or ["none"])[0]
+    assert found["advice"] == [ADVICE[name] for name in findings or ["none"]]
