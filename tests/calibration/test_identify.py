@@ -277,6 +277,19 @@ def test_a_joint_that_hardly_moves_is_named() -> None:
         calibrated(faint, horizon=8)
 
 
+def test_that_a_model_does_not_fit_is_no_fault_of_the_recording(
+    episodes: list[Episode], found: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors that are no noise widen the intervals beyond telling: that is doubted, named, and not refused."""
+    monkeypatch.setattr("landbridge.calibration.identify.inflation", lambda *_: 1e3)
+    doubted = calibrated(episodes)
+    assert any("what the fit leaves is no noise (inflation 1000.00" in doubt for doubt in doubted.doubts)
+    assert any("friction.arm.frictionloss" in direction for direction in doubted.undetermined)
+    assert not any("friction.arm.frictionloss" in direction for direction in found.undetermined)
+    for name, estimate in found.estimates.items():
+        assert doubted.estimates[name].value == estimate.value
+
+
 @pytest.mark.parametrize(("spread", "told"), [(0.004, True), (0.012, False)])
 def test_friction_of_a_geared_joint_is_told_by_its_value_and_not_by_its_wide_prior(spread: float, told: bool) -> None:
     """The roll of `arm` has 0.01 N m, and a prior of 0.05 * 0.6 N m: half of that is more than all its friction."""
