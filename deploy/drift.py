@@ -19,7 +19,7 @@ from landbridge.manifest import Drift, Threshold
 from landbridge.observation import Observer, command_to_action, push_action
 
 GOLDEN_TOLERANCE = 0.01  # of the mismatch, per unit of its limit; float32 gives about 1e-4
-REMEDY = "export a run with target data, of an alignment that has a predictor (corrected, tabb, dynamics)"
+REMEDY = "export a run with a minute of target data, of an agent that has a value (iql, cql, td3bc)"
 
 Row = NDArray[np.floating]
 

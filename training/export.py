@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 from landbridge.bundle import npz, write_bundle
 from landbridge.episode import commit, now
 from landbridge.errors import InputError
-from landbridge.manifest import CALIBRATION, Drift, Manifest
-from landbridge.observation import Observer
+from landbridge.manifest import CALIBRATION, Manifest
 from landbridge.robot import Robot
 from landbridge.simulation.calibrated import digest_of
 from landbridge.spec import require_new
 from landbridge.task import load_task
 from landbridge.training.dataset import Transitions, open_domains
-from landbridge.training.monitoring import TargetModel, describe, drift, target_model
+from landbridge.training.monitoring import TargetModel, describe, watch
 from landbridge.training.onnx_graph import beyond_tensorrt, run_rows, to_onnx
-from landbridge.training.policy import Actor, Trained, load_trained
+from landbridge.training.policy import Actor, load_trained
 from landbridge.training.run import METRICS, has_reached, read_run, runs_of
 from landbridge.training.selection import best
 from landbridge.training.stream import digests, read_domains
@@ -60,7 +59,7 @@ def export(run: Path, out: Path, calibration: Path | None = None) -> dict[str, A
     domains = _domains(run, plain, trained.robot)
     graph, golden, difference = _policy(run, trained.actor, domains)
     files = {"policy.onnx": graph, "envelope.npz": npz(**describe(domains))}
-    limits, model = _limits(trained, domains)
+    limits, model = watch(trained, domains) if "target" in domains else (None, None)
     if model is not None:
         files["alignment.onnx"], vectors = _alignment(model, domains["target"])
         golden |= vectors
@@ -82,7 +81,7 @@ def export(run: Path, out: Path, calibration: Path | None = None) -> dict[str, A
         drift=limits,
     )
     bundle = write_bundle(out, manifest, spec, {**files, "golden.npz": npz(**golden)})
-    watched = "alignment.onnx" if "alignment.onnx" in files else "none: no predictor, no value, or too few target data"
+    watched = "alignment.onnx" if "alignment.onnx" in files else "none: no value, or too few target data"
     return {
         "bundle": str(out),
         "digest": bundle.digest,
@@ -123,16 +122,6 @@ def _golden(actor: Actor, obs: NDArray[np.float32]) -> dict[str, NDArray[np.floa
     far = [mean + sign * EXTREME * std * axis for axis in np.eye(len(mean), dtype=np.float32) for sign in (-1, 1)]
     inputs = np.concatenate([obs[rows], np.stack([mean, *far])]).astype(np.float32)
     return {"obs": inputs, "action": actor.numpy(inputs)}
-
-
-def _limits(trained: Trained, domains: dict[str, Transitions]) -> tuple[Drift | None, TargetModel | None]:
-    """The monitors' limits, and the target model if it has one."""
-    if "target" not in domains:
-        return None, None
-    spec = trained.robot.spec
-    model = target_model(trained.agents[0], trained.alignment, trained.normaliser, Observer(spec))
-    limits = drift(domains["target"], model, trained.alignment, spec.control_rate_hz, trained.config.seed)
-    return limits, model if limits is not None and limits.mismatch is not None else None
 
 
 def _alignment(model: TargetModel, target: Transitions) -> tuple[bytes, dict[str, NDArray[np.float32]]]:

@@ -13,14 +13,13 @@ from landbridge.envelope import Envelope
 from landbridge.manifest import Drift, Threshold
 from landbridge.observation import Observer
 from landbridge.training.agents.base import Agent
-from landbridge.training.alignments.base import Alignment
 from landbridge.training.alignments.modelled import Modelled
 from landbridge.training.alignments.oracle import Twin
 from landbridge.training.dataset import Normaliser, Transitions
+from landbridge.training.policy import Trained
 from landbridge.training.predictor import Predictor, split_episodes
 
 QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999)
-HOLDOUT = 0.2  # share of the target data for the envelope's limit where the alignment holds none out itself
 # Window and margin were chosen on seeds that benchmarks/drift.py does not use. Of 1, 2 and 3 s, 1 s alarmed more on
 # healthy robots and 3 s missed a fifth of the payloads.
 WINDOW_SECONDS = 2.0
@@ -77,13 +76,6 @@ class TargetModel(nn.Module):
         return found
 
 
-def target_model(agent: Agent, alignment: Alignment, normaliser: Normaliser, observer: Observer) -> TargetModel | None:
-    """The target model of a trained run; None if its alignment has learned none."""
-    if not isinstance(alignment, Modelled) or isinstance(alignment, Twin):
-        return None
-    return TargetModel(alignment.predictor, agent, normaliser, observer).eval()
-
-
 def describe(domains: dict[str, Transitions]) -> dict[str, NDArray[np.float64]]:
     """Arrays of `envelope.npz`: mean, std (d,), quantiles (5, d) of [obs | action] per domain; `target_cov` (d, d)."""
     arrays = {"quantile_levels": np.array(QUANTILES)}
@@ -99,16 +91,16 @@ def describe(domains: dict[str, Transitions]) -> dict[str, NDArray[np.float64]]:
     return arrays
 
 
-def drift(
-    target: Transitions, model: TargetModel | None, alignment: Alignment, rate_hz: float, seed: int
-) -> Drift | None:
-    """Limits from target rollouts that neither predictor nor envelope saw; None if those hold too few windows.
+def watch(trained: Trained, domains: dict[str, Transitions]) -> tuple[Drift | None, TargetModel | None]:
+    """Limits from target rollouts that neither predictor nor envelope saw, and the target model.
 
-    `mismatch` is None too where it would be 0 whatever happens, and so could raise no alarm.
+    Without limits where those rollouts hold too few windows; without a model where the mismatch would be 0 whatever
+    happens, and so could raise no alarm.
     """
-    share = alignment.config.holdout if isinstance(alignment, Modelled) else HOLDOUT
-    seen, held = split_episodes(target, share, seed)
-    window = round(WINDOW_SECONDS * rate_hz)
+    alignment, seed = trained.alignment, trained.config.seed
+    holdout = alignment.config.holdout if isinstance(alignment, Modelled) else trained.config.tabb.holdout
+    seen, held = split_episodes(domains["target"], holdout, seed)
+    window = round(WINDOW_SECONDS * trained.robot.spec.control_rate_hz)
     envelope = Envelope.of(_rows(seen))
 
     def limit(score: Callable[[Transitions], NDArray[np.floating]]) -> Threshold | None:
@@ -120,15 +112,32 @@ def drift(
 
     distance = limit(lambda data: envelope.distance(_rows(data)))
     if distance is None:
-        return None
-    return Drift(
+        return None, None
+    predictor, observer = predictor_of(trained, domains.get("source", seen), seen), Observer(trained.robot.spec)
+    model = TargetModel(predictor, trained.agents[0], trained.normaliser, observer).eval()
+    mismatch = limit(model.mismatch)
+    limits = Drift(
         window=window,
         quantile=QUANTILE,
         margin=MARGIN,
         heldout_ticks=len(held),
-        mismatch=None if model is None else limit(model.mismatch),
+        mismatch=mismatch,
         envelope=distance,
     )
+    return limits, None if mismatch is None else model
+
+
+def predictor_of(trained: Trained, source: Transitions, target: Transitions) -> Predictor:
+    """What the alignment has learned of the robot; of one that learns nothing, what `tabb` would have."""
+    if isinstance(trained.alignment, Modelled) and not isinstance(trained.alignment, Twin):
+        return trained.alignment.predictor
+    observer, seed = Observer(trained.robot.spec), trained.config.seed
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        columns = int(observer.measured.sum())
+        predictor = Predictor(observer.size, observer.num_actions, columns, trained.config.tabb.predictor)
+    predictor.fit(source, target, trained.normaliser, observer.measured, seed)
+    return predictor
 
 
 def window_means(values: NDArray[np.floating], window: int) -> NDArray[np.float64]:

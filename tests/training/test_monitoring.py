@@ -24,14 +24,14 @@ from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.task import load_task
-from landbridge.training import monitoring
 from landbridge.training.agents.bc import BC, BCConfig
 from landbridge.training.agents.iql import IQLConfig
+from landbridge.training.alignments.base import Alignment
 from landbridge.training.alignments.tabb import TabbConfig
 from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import Transitions, load_domains
 from landbridge.training.export import export
-from landbridge.training.monitoring import MARGIN, QUANTILE, TargetModel, target_model, window_means
+from landbridge.training.monitoring import MARGIN, QUANTILE, TargetModel, watch, window_means
 from landbridge.training.policy import Trained, load_trained
 from landbridge.training.predictor import PredictorConfig, split_episodes
 from landbridge.training.train import train
@@ -76,9 +76,8 @@ def target(recorded: Path) -> Transitions:
 
 
 def model_of(trained: Trained) -> TargetModel:
-    model = target_model(trained.agents[0], trained.alignment, trained.normaliser, load_task(ROBOT).observer)
-    assert model is not None
-    return model
+    parts = trained.alignment.predictor, trained.agents[0], trained.normaliser, load_task(ROBOT).observer
+    return TargetModel(*parts).eval()
 
 
 def test_the_graph_on_the_robot_computes_what_the_alignment_trained_with(
@@ -113,9 +112,26 @@ def test_an_agent_without_a_value_has_no_mismatch_monitor(trained: Trained, targ
     """It would be 0 on any robot, and never alarm."""
     observer = load_task(ROBOT).observer
     cloned = BC(observer.size, observer.num_actions, BCConfig(hidden=(8,)), steps=1)
-    model = target_model(cloned, trained.alignment, trained.normaliser, observer)
-    found = monitoring.drift(target, model, trained.alignment, ROBOT.spec.control_rate_hz, trained.config.seed)
+    found, model = watch(replace(trained, agents=(cloned,)), {"target": target})
     assert found is not None and found.mismatch is None and found.envelope.limit > 0
+    assert model is None
+
+
+def test_a_policy_of_an_alignment_that_learns_nothing_of_the_robot_is_watched_as_one_of_tabb(
+    trained: Trained, target: Transitions, data: Data
+) -> None:
+    """Its predictor is fitted at export, to the rows that are not held out, and each time to the same."""
+    none = Alignment(None, trained.alignment.context)
+    domains = load_domains(ROBOT, {"source": data.source}) | {"target": target}
+    (limits, model), (_, again) = (watch(replace(trained, alignment=none), domains) for _ in range(2))
+    assert limits is not None and limits.mismatch is not None and model is not None and again is not None
+    own, _ = watch(trained, domains)
+    assert own is not None and own.envelope == limits.envelope
+    _, held = split_episodes(target, trained.config.tabb.holdout, trained.config.seed)
+    np.testing.assert_array_equal(model.mismatch(held), again.mismatch(held))
+    assert model.mismatch(held).mean() == pytest.approx(model_of(trained).mismatch(held).mean(), rel=0.3)
+    elsewhere = replace(held, next_obs=held.next_obs + np.float32(0.1))
+    assert model.mismatch(elsewhere).mean() > 2 * model.mismatch(held).mean()
 
 
 def test_limits_are_quantiles_of_heldout_windows_and_hold_there(
@@ -232,7 +248,7 @@ def test_what_cannot_be_watched_is_refused(tmp_path: Path, bundle: Bundle, linea
         Distance(plain)
     files = {name: bundle.files[name] for name in ("policy.onnx", "golden.npz", "envelope.npz")}
     less = write_bundle(tmp_path / "less", bundle.manifest, bundle.robot, files)
-    with pytest.raises(InputError, match=r"alignment\.onnx is missing.*corrected, tabb, dynamics"):
+    with pytest.raises(InputError, match=r"alignment\.onnx is missing.*target data, of an agent that has a value"):
         TargetMismatch(less)
     golden = bundle.arrays("golden.npz")
     golden["alignment_mismatch"] = golden["alignment_mismatch"] + 1
@@ -243,7 +259,5 @@ def test_what_cannot_be_watched_is_refused(tmp_path: Path, bundle: Bundle, linea
 
 
 def test_too_short_rollouts_give_no_limits(trained: Trained, target: Transitions) -> None:
-    from landbridge.training.monitoring import drift
-
     few = replace(target, episode=np.arange(len(target)) // 50)
-    assert drift(few, None, trained.alignment, 50.0, seed=0) is None
+    assert watch(trained, {"target": few}) == (None, None)
