@@ -105,7 +105,7 @@ def doubts(base: str, inflation: float, nominal: Mapping[str, float], calibrated
             "Its intervals are wider for that, but they are about where it has ended: a wrong minimum, or what stands "
             "for something that no parameter is, or for a number of robot.yaml that is taken as true. Of rollouts "
             f"that were not fitted it is {after:.2g} rad off, and the nominal simulator {before:.2g}: if that is much "
-            "more, go on, but rely on no single value"
+            "more, go on, but rely on no single value, and train with the robot's rows too (train --alignment none)"
         )
     if after > WORSE * before:
         than = f"than the nominal simulator, by {after:.2g} and {before:.2g} rad"
