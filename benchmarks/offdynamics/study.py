@@ -185,6 +185,7 @@ def _record(
             arms[arm]["less_mix"] = paired_difference(of_arm, scores["none"])
     described = {name: _describe(rows) for name, rows in data.items()}
     settings = {k: [*map(str, v)] if isinstance(v, tuple) else str(v) for k, v in vars(study).items() if k != "work"}
+    settings |= {"source": study.source.name, "target": study.target.name}  # where they lay is of this machine
     return {"commit": commit(), "settings": settings, "references": references, "data": described, "arms": arms}
 
 
