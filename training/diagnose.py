@@ -200,7 +200,7 @@ class Comparison:
         coverage = self._coverage(target, outside, rng)
         inside = target[~outside]
         blocks = _blocks(inside)
-        if len(set(blocks)) < MIN_BLOCKS:
+        if len(np.unique(blocks)) < MIN_BLOCKS:
             return [coverage, Evidence("dynamical", None, 1.0), Evidence("structural", None, 1.0)]
         _, nearest = self._matches.query(self._place(inside))
         scale = self._held_residual[nearest].std(0) + 1e-9

@@ -133,12 +133,18 @@ def test_a_file_for_every_node_may_hold_what_only_one_takes_and_what_ros_takes_i
         rclpy.try_shutdown()
 
 
-def test_a_misspelt_name_in_a_parameters_file_ends_the_process_with_one_line(ros_domain: None, tmp_path: Path) -> None:
-    (tmp_path / "bridge.yaml").write_text("/bridge:\n  ros__parameters:\n    scenaro: mild\n")
-    command = [sys.executable, "-m", "landbridge_nodes.bridge", "--ros-args", "--params-file", tmp_path / "bridge.yaml"]
+def refusal(*arguments: str | Path) -> str:
+    """The one line with which the process of the bridge ends that is started so."""
+    command = [sys.executable, "-m", "landbridge_nodes.bridge", "--ros-args", *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
+    return line
+
+
+def test_a_misspelt_name_in_a_parameters_file_ends_the_process_with_one_line(ros_domain: None, tmp_path: Path) -> None:
+    (tmp_path / "bridge.yaml").write_text("/bridge:\n  ros__parameters:\n    scenaro: mild\n")
+    line = refusal("--params-file", tmp_path / "bridge.yaml")
     assert line.startswith("parameter scenaro: is none that bridge has, perhaps 'scenario'. give hardware, port, ")
 
 
@@ -182,19 +188,12 @@ def test_a_section_of_a_file_that_no_node_hears_is_refused(
 
 def test_a_misspelt_node_in_a_parameters_file_ends_its_process_with_one_line(ros_domain: None, tmp_path: Path) -> None:
     (tmp_path / "all.yaml").write_text("/brigde:\n  ros__parameters:\n    scenario: mild\n")
-    command = [sys.executable, "-m", "landbridge_nodes.bridge", "--ros-args", "--params-file", tmp_path / "all.yaml"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 2
-    (line,) = ended.stderr.splitlines()
+    line = refusal("--params-file", tmp_path / "all.yaml")
     assert line == f"{tmp_path / 'all.yaml'}: has no section for /bridge, but one for /brigde. rename it, or the node."
 
 
 def test_a_node_that_refuses_a_parameter_ends_with_one_line(ros_domain: None) -> None:
-    command = [sys.executable, "-m", "landbridge_nodes.bridge", "--ros-args", "-p", "seed:=-1"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 2
-    (line,) = ended.stderr.splitlines()
-    assert line.startswith("parameter seed: ")
+    assert refusal("-p", "seed:=-1").startswith("parameter seed: ")
 
 
 def test_an_argument_of_a_launch_file_is_refused_before_a_process_is_started() -> None:
