@@ -44,7 +44,7 @@ def demo(
     """Simulator logs to a policy running on the (twin) robot over ROS 2, with a report.
 
     Collects source data in MuJoCo, records the twin over ROS 2, ingests the bag, calibrates the simulator and collects
-    in it again, trains with and without both and alignment, exports a bundle, runs it in
+    in it again, trains with and without alignment and on the calibrated logs, exports these as a bundle, runs it in
     closed loop over ROS 2 and writes report.html. About a quarter of an hour on two cores.
 
     Example: landbridge demo --out demo
