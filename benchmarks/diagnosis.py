@@ -117,8 +117,7 @@ def main(options: Options) -> None:
     }
     comparisons = {}
     for name, source in sources.items():
-        model, held = fit_source_model(source, task, options.seed)
-        comparisons[name] = Comparison(model, source, held, options.seed)
+        comparisons[name] = Comparison(*fit_source_model(source, task, options.seed), options.seed)
     named: dict[Kind, Counter[Finding]] = {kind: Counter() for kind in KINDS}
     effects: list[dict[str, Any]] = []
     for kind in KINDS:

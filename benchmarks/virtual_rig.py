@@ -136,10 +136,21 @@ class Rig:
 
     def activate(self) -> None:
         """From STANDBY to ACTIVE."""
+        self._lead_back()
         assert self.operate(Event.ARM, 0.5), self.supervisor.reason
         while self.supervisor.state is State.ARMED:
             self.run(0.1)
         assert self.supervisor.state is State.ACTIVE, self.supervisor.reason
+
+    def _lead_back(self) -> None:
+        """By hand, where nothing holds a joint that has come to rest beyond its limit."""
+        if self.spec.action.kind == "position":
+            return
+        for i, joint in enumerate(self.spec.joints):
+            low, high = joint.position_limit or (-math.inf, math.inf)
+            if not low <= self.position[i] <= high:
+                self.position[i], self.velocity[i] = joint.default_joint_pos, 0.0
+        self.run(0.5)
 
     def publish(self) -> None:
         """Send the supervisor's state to the bridge."""

@@ -13,6 +13,7 @@ from landbridge.calibration.fit import settle
 from landbridge.calibration.friction import Model, choose, overlooked, term_rows
 from landbridge.calibration.posterior import (
     WEAK,
+    covariance,
     doubts,
     estimates,
     inflation,
@@ -137,7 +138,7 @@ def calibration(
         friction=chosen.terms,
         known=tuple(p.name for p in parameters(robot) if p not in free),
         estimates=estimates(problem.free, here.z, samples + hidden),
-        covariance=tuple(map(tuple, np.cov(samples.T).tolist())),
+        covariance=tuple(map(tuple, covariance(samples).tolist())),
         undetermined=tuple(undetermined(problem.free, samples)),
         inflation=widening,
         joint_pos_noise=float(np.median(problem.noise[:joints])),

@@ -128,12 +128,17 @@ def estimates(free: Sequence[Parameter], z: Array, samples: Array) -> dict[str, 
     return found
 
 
+def covariance(samples: Array) -> Array:
+    """Of samples (R, P): (P, P), of a single parameter too."""
+    return np.atleast_2d(np.cov(samples.T))
+
+
 def undetermined(free: Sequence[Parameter], samples: Array) -> list[dict[str, float]]:
     """Directions of z in which the samples (R, P) are about as wide as the prior, by the names of what they move.
 
     Their space has no basis of its own; the one in reduced echelon form names the fewest parameters a direction.
     """
-    variances, directions = np.linalg.eigh(np.cov(samples.T))
+    variances, directions = np.linalg.eigh(covariance(samples))
     space = directions[:, variances > WEAK**2]
     if space.shape[1] == 0:
         return []

@@ -159,7 +159,13 @@ class Watch:
             alarm.restart()
 
     def update(self, obs: Row, action: Row) -> bool:
-        """Take one tick, obs (n,) and the action (m,) answered to it; returns whether any alarm is raised."""
+        """Take one tick, obs (n,) and the action (m,) answered to it; returns whether any alarm is raised.
+
+        A measurement that is no number says nothing of the robot, and the guard stops that: the next tick follows none.
+        """
+        if not np.isfinite(obs).all():
+            self.restart()
+            return any(alarm.raised for alarm in self.alarms.values())
         if self._last is not None:
             self.mismatch.alarm.update(self.mismatch(*self._last, obs))
         self.distance.alarm.update(self.distance(obs, action))

@@ -24,6 +24,7 @@ from landbridge.robot import RobotSpec
 
 RING = 256  # measurements that a command may answer; older ones count as unknown
 BEYOND = 0.05  # rad beyond a position limit at which torque may still come on: the first target is the limit itself
+PARKED = 0.2  # rad from the parking pose within which torque may go off: servos sag; what lies under a joint is more
 WATCHED = (*COMMANDED, State.PARK)  # the robot moves: what is wrong with a measurement is a fault
 
 
@@ -160,7 +161,7 @@ class Guard:
         if not self.powered and (self.fault is not None or self.state is not State.ARMED or self._number == 0):
             return None
         command = self._write(self._stop(now), now)
-        if self.fault is None and self.state is State.PARK and self._rests(now):
+        if self.fault is None and self.state is State.PARK and self._rests(now) and self._at_parking_pose():
             self.release()
             return Verdict(command, Reason.PARKED, write=False, release=True)
         return Verdict(command, self.fault or Reason.NOT_ACTIVE, write=True)
@@ -244,6 +245,13 @@ class Guard:
     def _rests(self, now: float) -> bool:
         return self._motion.rests and (self._kind != "position" or self._arrived(now))
 
+    def _at_parking_pose(self) -> bool:
+        """Whether the joints are where torque may go off, and not merely the trajectory: one may have been blocked."""
+        if self._kind != "position":
+            return True
+        joints, pose = self._actuated(self._motion.position), self._poses[State.PARK]
+        return all(abs(joint - parked) <= PARKED for joint, parked in zip(joints, pose, strict=True))
+
     def _arrived(self, now: float) -> bool:
         return self._recovery is not None and now >= self._recovery.ends
 
@@ -252,6 +260,8 @@ class Guard:
         if self._kind == "velocity":
             return (0.0,) * len(self._joints)
         if self._kind == "effort":
+            if self._motion.blind(now):  # to damp what was turning would in time drive what has come to rest
+                return (0.0,) * len(self._joints)
             paces = self._actuated(self._motion.pace())
             return tuple(-joint.damping * pace for joint, pace in zip(self._joints, paces, strict=True))
         if self._recovery is None:

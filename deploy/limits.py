@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from landbridge.deploy.motion import REST_SHARE
 from landbridge.joint import Joint
 from landbridge.robot import RobotSpec
 
@@ -17,7 +18,13 @@ class Limits:
     def __init__(self, spec: RobotSpec) -> None:
         self._kind, self._dt = spec.action.kind, spec.control_dt
         self._joints = [
-            (i, *_bounds(joint, self._kind), _rate(joint, self._kind), self._braked(joint))
+            (
+                i,
+                *_bounds(joint, self._kind),
+                _rate(joint, self._kind),
+                self._braked(joint),
+                REST_SHARE * joint.velocity_limit,
+            )
             for i, joint in enumerate(spec.joints)
             if joint.actuated
         ]
@@ -37,9 +44,9 @@ class Limits:
         """
         elapsed = min(max(elapsed, 0.0), self._dt)
         command = []
-        for value, before, (i, low, high, rate, limit) in zip(wanted, last, self._joints, strict=True):
+        for value, before, (i, low, high, rate, limit, rest) in zip(wanted, last, self._joints, strict=True):
             if limit is not None:
-                value = _clamp(value, *self._braking(*limit, position[i], velocity[i], low, high))
+                value = _clamp(value, *self._braking(*limit, rest, position[i], velocity[i], low, high))
             step = rate * elapsed
             command.append(_clamp(_clamp(value, before - step, before + step), low, high))
         return tuple(command)
@@ -48,19 +55,20 @@ class Limits:
         return None if self._kind == "position" else joint.position_limit
 
     def _braking(
-        self, lower: float, upper: float, position: float, velocity: float, low: float, high: float
+        self, lower: float, upper: float, rest: float, position: float, velocity: float, low: float, high: float
     ) -> tuple[float, float]:
         """Bounds narrowed near a position limit, continuously, so that they do not chatter.
 
         With t the time to the limit at the present speed, the bound towards it goes from the full one at t = BRAKE_TIME
         to full reversal at t = 0 (effort), or to standstill (velocity). It eases the approach; it cannot promise to
-        stop any inertia in time, which is why a position beyond the limit is a fault besides.
+        stop any inertia in time, which is why a position beyond the limit is a fault besides. A joint that rests there
+        is not thrown back: it is pushed no farther out, and the stop damps how it returns.
         """
         reversal = -1.0 if self._kind == "effort" else 0.0
 
         def share(margin: float, speed: float) -> float:
             if margin <= 0:
-                return reversal
+                return reversal if speed > rest else 0.0
             left = margin / speed / BRAKE_TIME if speed > 0 else math.inf
             return min(1.0, reversal + (1.0 - reversal) * left)
 

@@ -10,6 +10,7 @@ from landbridge.robot import RobotSpec
 
 REST_SHARE = 0.02  # of a joint's velocity limit: slower counts as rest
 REST_PERIODS = 3  # measurements in a row at rest that end a stop
+BLIND_PERIODS = 3  # without a sane measurement after which nothing is known of how the joints move
 FROZEN_PERIODS = 3  # measurements in a row at which a turning joint reads the very same position
 
 
@@ -24,6 +25,7 @@ class Motion:
 
     def __init__(self, spec: RobotSpec) -> None:
         self._dt = spec.control_dt
+        self._held = spec.action.kind == "position"  # a stop holds where a measurement says that the joints are
         self._fastest = [joint.velocity_limit for joint in spec.joints]
         self._rest = [REST_SHARE * limit for limit in self._fastest]
         self._range = [joint.position_limit or (-math.inf, math.inf) for joint in spec.joints]
@@ -61,6 +63,10 @@ class Motion:
         rests = all(rests or passive for rests, passive in zip(still, self._passive, strict=True))
         self._resting = self._resting + 1 if rests else 0
         return None
+
+    def blind(self, now: float) -> bool:
+        """Whether the last sane measurement is too old to say how the joints move at `now` [s]."""
+        return now - self._at > BLIND_PERIODS * self._dt
 
     def pace(self) -> list[float]:
         """The speed to stop from [rad/s]: the smaller of what is reported and what the last two positions show.
@@ -100,8 +106,11 @@ class Motion:
         if not (all(map(math.isfinite, position)) and all(map(math.isfinite, velocity)) and math.isfinite(tilt)):
             return Reason.MEASUREMENT_NOT_FINITE
         for new, old, speed, limit in zip(position, self.position, velocity, self._fastest, strict=True):
-            if abs(new - old) > limit * elapsed and abs(speed) <= limit:  # it cannot have come so far
-                return Reason.POSITION_JUMP
+            if abs(new - old) > limit * elapsed:  # it cannot have come so far, unless it is too fast
+                if abs(speed) <= limit:
+                    return Reason.POSITION_JUMP
+                if self._held:
+                    return Reason.VELOCITY_LIMIT
         return None
 
 

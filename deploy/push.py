@@ -36,17 +36,20 @@ CONNECT_SECONDS = 10
 SILENCE_SECONDS = 15  # without an answer from a robot that was there: its battery, or the radio
 LISTEN_SECONDS = 5.0  # for the supervisor's state, on a computer that is busy
 NO_CONNECTION = 255  # ssh's own exit code
-# Each link is replaced by a rename, so that at every moment it leads to one whole release. One command a line: `set -e`
-# does not see a failure on the left of `&&`. What it leads to is on the disk by then: a robot may lose power any time.
+# Each link is replaced by a rename, so that at every moment it leads to one whole release; `previous` first, so that a
+# switch that was cut off between them is done whole when it is asked for again. One command a line: `set -e` does not
+# see a failure on the left of `&&`. What it leads to is on the disk by then: a robot may lose power any time.
 SWITCH = """set -e
 sync
 old=$(readlink current || true)
 [ "$old" = "$1" ] && exit
+if [ -n "$old" ]; then
+    ln -sfn "$old" previous.new
+    mv -T previous.new previous
+fi
 ln -sfn "$1" current.new
 mv -T current.new current
-[ -n "$old" ] || exit 0
-ln -sfn "$old" previous.new
-mv -T previous.new previous"""
+sync"""
 
 
 class Remote:

@@ -82,7 +82,7 @@ class Move:
     def __init__(self, joints: Sequence[Joint], hold: Hold, goal: Sequence[float], speed: float) -> None:
         self._hold, self._goal = hold, tuple(goal)
         self._way = [to - rest for to, rest in zip(self._goal, hold.end, strict=True)]
-        self._duration = max(_move_time(*each, speed) for each in zip(joints, self._way, strict=True))
+        self._duration = max(move_time(*each, speed) for each in zip(joints, self._way, strict=True))
         self.ends = hold.ends + self._duration
 
     def at(self, now: float) -> Pose:
@@ -96,7 +96,8 @@ class Move:
         return tuple(rest + way * share for rest, way in zip(self._hold.end, self._way, strict=True))
 
 
-def _move_time(joint: Joint, way: float, speed: float) -> float:
+def move_time(joint: Joint, way: float, speed: float) -> float:
+    """T [s] of one joint's `way` [rad] from rest to rest, at no more than `speed` [rad/s]; see `Move`."""
     assert joint.acceleration_limit is not None and joint.jerk_limit is not None
     distance = abs(way)
     return max(

@@ -17,10 +17,12 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from landbridge.deploy.recovery import move_time
 from landbridge.robot import RobotSpec
 
 ARM_TIMEOUT = 20.0  # s from arm to the first admissible commands; 3 rad to the default pose at 0.5 rad/s take 11
-RECOVERY_TIMEOUT = 30.0  # s that a stop, or PARK, may take
+RECOVERY_TIMEOUT = 30.0  # s that a stop, or PARK, may take; both are longer where `parking_speed` makes ways longer
+WAY_MARGIN = 5.0  # s beyond the longest way of any joint
 ADMISSIBLE_TO_ACTIVATE = 3  # consecutive admissible commands that show the controller to be alive
 
 
@@ -111,6 +113,8 @@ class Supervisor:
         self._transitions = transitions(State.DAMP if spec.action.kind == "effort" else State.HOLD)
         self._silence = spec.safety.heartbeat_timeout_ms / 1000
         self._unasked = spec.safety.max_silence_periods * spec.control_dt
+        longest = _longest_way(spec) + WAY_MARGIN
+        self._arm_timeout, self._recovery_timeout = max(ARM_TIMEOUT, longest), max(RECOVERY_TIMEOUT, longest)
         self._entered_at = self._stopped_at = -math.inf
         self._bridge_at = self._ticked_at = -math.inf
         self._admissible = 0
@@ -127,7 +131,7 @@ class Supervisor:
         if event in (Event.CONFIGURED, Event.RESET) and not self._bridge_alive(now):
             return Answer(False, f"{event.value} refused: nothing heard from the bridge")
         if event is Event.RESET:
-            if not self._rests and now - self._stopped_at <= RECOVERY_TIMEOUT:
+            if not self._rests and now - self._stopped_at <= self._recovery_timeout:
                 return Answer(False, "reset refused: the robot has not come to rest")
             self.epoch += 1
         if following is not self.state:
@@ -179,10 +183,18 @@ class Supervisor:
         self._ticked_at = now
         if not slept and not self._bridge_alive(now):
             self.handle(Event.BRIDGE_LOST, now)
-        if self.state is State.ARMED and now - self._entered_at > ARM_TIMEOUT:
+        if self.state is State.ARMED and now - self._entered_at > self._arm_timeout:
             self.handle(Event.ARM_TIMEOUT, now)
-        if self.state in RECOVERIES and now - self._entered_at > RECOVERY_TIMEOUT:
+        if self.state in RECOVERIES and now - self._entered_at > self._recovery_timeout:
             self.handle(Event.NOT_SETTLED, now, "" if self.state is State.PARK else self.reason)
 
     def _bridge_alive(self, now: float) -> bool:
         return now - self._bridge_at <= self._silence
+
+
+def _longest_way(spec: RobotSpec) -> float:
+    """Time [s] of the guard's longest way to a pose, from one position limit of a joint to the other."""
+    if spec.action.kind != "position":
+        return 0.0
+    ranges = [(joint, joint.position_limit) for joint in spec.joints if joint.actuated and joint.position_limit]
+    return max((move_time(joint, high - low, spec.safety.parking_speed) for joint, (low, high) in ranges), default=0.0)

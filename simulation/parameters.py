@@ -154,11 +154,13 @@ def _common_end(names: Sequence[str]) -> str:
 
 
 def free_parameters(robot: Robot, known: Sequence[str]) -> list[Parameter]:
-    """All but the known ones; raises InputError if those are none."""
+    """All but the known ones; raises InputError if those are none of the robot's, or nothing else is left."""
     every = parameters(robot)
     if unknown := sorted(set(known) - {p.name for p in every}):
         raise InputError("--known", f"{unknown} are no parameters", f"name some of {[p.name for p in every]}")
-    return [p for p in every if p.name not in known]
+    if not (free := [p for p in every if p.name not in known]):
+        raise InputError("--known", "leaves nothing to be found", "name only what was measured otherwise")
+    return free
 
 
 def of_terms(terms: Collection[tuple[str, str]]) -> set[str]:

@@ -137,8 +137,7 @@ def compare(source: Transitions, target: Transitions, task: Task, seed: int, whe
     """
     if len(target) < MIN_ROWS:
         raise InputError(where, f"only {len(target)} transitions", f"at least {MIN_ROWS} are needed: record longer")
-    model, held = fit_source_model(source, task, seed)
-    return Comparison(model, source, held, seed).evidence(target)
+    return Comparison(*fit_source_model(source, task, seed), seed).evidence(target)
 
 
 @dataclass(frozen=True)
@@ -156,8 +155,8 @@ class SourceModel:
         return np.asarray(data.next_obs[:, columns] - predicted[:, columns], np.float64)
 
 
-def fit_source_model(source: Transitions, task: Task, seed: int) -> tuple[SourceModel, Transitions]:
-    """The model, and the source rows held out from it.
+def fit_source_model(source: Transitions, task: Task, seed: int) -> tuple[SourceModel, Transitions, Transitions]:
+    """The model, the source rows that it was fitted to, and those held out from it.
 
     Raises:
         InputError: Those are fewer than 1000.
@@ -168,25 +167,28 @@ def fit_source_model(source: Transitions, task: Task, seed: int) -> tuple[Source
         raise InputError("--source", problem, f"collect {round(2 * MIN_ROWS / HOLDOUT)} or more")
     observer = task.observer
     normaliser = Normaliser.of([training], observer.names)
-    predictor = Predictor(observer.size, observer.num_actions, int(observer.measured.sum()), SOURCE_MODEL)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # of its first weights
+        predictor = Predictor(observer.size, observer.num_actions, int(observer.measured.sum()), SOURCE_MODEL)
     predictor.fit(training, training, normaliser, observer.measured, seed)
-    return SourceModel(predictor, normaliser, task), held
+    return SourceModel(predictor, normaliser, task), training, held
 
 
 class Comparison:
     """A source, ready to be compared with targets.
 
     Args:
-        model: Fitted to a part of `source`.
+        model: Fitted to a part of the source.
+        fitted: That part; where the source has been is told by it alone, for a held-out row is no neighbour of itself.
         held: The other part.
         seed: Of candidates, features and permutations.
     """
 
-    def __init__(self, model: SourceModel, source: Transitions, held: Transitions, seed: int) -> None:
+    def __init__(self, model: SourceModel, fitted: Transitions, held: Transitions, seed: int) -> None:
         self.model, self._task, self._seed = model, model.task, seed
         rng = np.random.default_rng(seed)
         self._held = held[np.sort(rng.permutation(len(held))[:CANDIDATES])]
-        seen = source[np.sort(rng.permutation(len(source))[:CANDIDATES])]
+        seen = fitted[np.sort(rng.permutation(len(fitted))[:CANDIDATES])]
         self._seen = cKDTree(self._place(seen))
         self._matches = cKDTree(self._place(self._held))
         self._distances = self._distance(self._held)
@@ -205,7 +207,7 @@ class Comparison:
         _, nearest = self._matches.query(self._place(inside))
         scale = self._held_residual[nearest].std(0) + 1e-9
         gains = [
-            self._gains(data, residual / scale, blocks)
+            self._gains(data, residual / scale, blocks, nearest)
             for data, residual in (
                 (inside, self.model.residual(inside)),
                 (self._held[nearest], self._held_residual[nearest]),
@@ -234,7 +236,9 @@ class Comparison:
         null = rng.choice(theirs, (PERMUTATIONS, len(own))).mean(1)
         return Evidence("distributional", share, _p_value(null, share))
 
-    def _gains(self, data: Transitions, residual: Array, blocks: NDArray[np.int64]) -> tuple[Array, Array]:
+    def _gains(
+        self, data: Transitions, residual: Array, blocks: NDArray[np.int64], matches: NDArray[np.int64]
+    ) -> tuple[Array, Array]:
         """Log ratios (blocks,) of held-out squared error: plain over corrected, corrected over that with memory."""
         place = self._place(data)
         rng = np.random.default_rng(self._seed)
@@ -246,8 +250,8 @@ class Comparison:
             _block_means(np.square(left).mean(1), blocks)
             for left in (
                 residual,
-                held_out(now, residual, blocks),
-                held_out(np.hstack([now, memory]), residual, blocks),
+                held_out(now, residual, blocks, matches),
+                held_out(np.hstack([now, memory]), residual, blocks, matches),
             )
         ]
         plain, corrected, remembering = (np.log(error + 1e-12) for error in errors)
@@ -257,14 +261,22 @@ class Comparison:
         return np.array([column.kind == "action_history" for column in self._task.observer.columns])
 
 
-def held_out(features: Array, residual: Array, blocks: NDArray[np.int64]) -> Array:
-    """What is left of `residual` (N, c) after a ridge regression on `features` (N, f) fitted to the other folds."""
+def held_out(features: Array, residual: Array, blocks: NDArray[np.int64], matches: NDArray[np.int64]) -> Array:
+    """What is left of `residual` (N, c) after a ridge regression on `features` (N, f) fitted to the other folds.
+
+    A fold's fit sees no row with the same of the `matches` (N,) as one that it leaves out: for source rows, that is
+    the very row.
+    """
     left = np.empty_like(residual)
     for fold in range(FOLDS):
         out = blocks % FOLDS == fold
-        mean, std = features[~out].mean(0), features[~out].std(0) + 1e-9
-        x, offset = (features[~out] - mean) / std, residual[~out].mean(0)
-        slope = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ (residual[~out] - offset))
+        fit = ~np.isin(matches, matches[out])
+        if not fit.any():
+            left[out] = residual[out]
+            continue
+        mean, std = features[fit].mean(0), features[fit].std(0) + 1e-9
+        x, offset = (features[fit] - mean) / std, residual[fit].mean(0)
+        slope = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ (residual[fit] - offset))
         left[out] = residual[out] - offset - (features[out] - mean) / std @ slope
     return left
 

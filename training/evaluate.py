@@ -101,7 +101,7 @@ def evaluate(
             "agent": agent,
             "alignment": alignment,
             "runs": len(runs),
-            **summary(*(np.stack(v) for v in zip(*runs, strict=True))),
+            **summary(*_stacked(runs), same_episodes=True),
         }
         for (agent, alignment), runs in groups.items()
         if len(runs) > 1
@@ -110,6 +110,12 @@ def evaluate(
     facts = {"engine": engine, "scenario": place, "episodes": episodes, "write_ms": write_ms, "exploring": exploring}
     facts |= {} if compensation is None else {"compensation": compensation.digest}
     return {**facts, "policies": rows, "groups": pooled}
+
+
+def _stacked(runs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Success and return (runs, episodes)."""
+    success, returns = zip(*runs, strict=True)
+    return np.stack(success), np.stack(returns)
 
 
 def shown_name(name: str, policies: list[str]) -> str:
@@ -176,14 +182,20 @@ def write_scores(path: Path, found: tuple[NDArray[np.float64], NDArray[np.float6
     write_atomic(path, buffer.getvalue())
 
 
-def summary(success: NDArray[np.float64], returns: NDArray[np.float64]) -> dict[str, float]:
-    """Means with 95 % intervals of scores (runs, episodes); the return's interquartile mean where runs are several."""
+def summary(
+    success: NDArray[np.float64], returns: NDArray[np.float64], same_episodes: bool = False
+) -> dict[str, float]:
+    """Means with 95 % intervals of scores (runs, episodes), of several runs the interquartile mean of the runs too.
+
+    Args:
+        same_episodes: As `bootstrap` has it.
+    """
     figures: dict[str, float] = {}
     for name, scores, interval in (("success", success, success_interval), ("return", returns, bootstrap)):
-        low, high = interval(scores)
+        low, high = interval(scores, same_episodes=same_episodes)
         figures |= {name: float(scores.mean()), f"{name}_low": low, f"{name}_high": high}
         if len(scores) > 1:
-            low, high = bootstrap(scores, interquartile_mean)
+            low, high = bootstrap(scores, interquartile_mean, same_episodes=same_episodes)
             iqm = interquartile_mean(scores)
             figures |= {f"{name}_iqm": iqm, f"{name}_iqm_low": low, f"{name}_iqm_high": high}
     return figures

@@ -134,12 +134,14 @@ def _change(data: Transitions, normaliser: Normaliser, measured: NDArray[np.bool
 def split_episodes(data: Transitions, share: float, seed: int) -> tuple[Transitions, Transitions]:
     """(training, held-out) rows: whole episodes where there are at least five, else the last rows of one stretch.
 
-    Neighbouring rows of one rollout are nearly equal, so rows drawn at random would not be held out at all.
+    Neighbouring rows of one rollout are nearly equal, so rows drawn at random would not be held out at all. The share
+    is one of rows: a recording in which ticks were lost has episodes of a few rows.
     """
     episodes = np.unique(data.episode)
     if len(episodes) < 5:
         cut = round(len(data) * (1 - share))
         return data[:cut], data[cut:]
     order = np.random.default_rng(seed).permutation(episodes)
-    held = np.isin(data.episode, order[: max(1, round(len(episodes) * share))])
+    rows = np.cumsum([np.count_nonzero(data.episode == episode) for episode in order])
+    held = np.isin(data.episode, order[: 1 + np.abs(rows - share * len(data)).argmin()])
     return data[~held], data[held]

@@ -41,24 +41,26 @@ class Inputs:
             raise InputError("--scratch", f"{out} began with its rows in memory", "resume it without, or train anew")
         return replace(began, scratch=scratch or began.scratch)
 
+    def given(self) -> dict[str, Path]:
+        """The datasets that are there, by domain."""
+        return {name: path for name, path in (("source", self.source), ("target", self.target)) if path is not None}
+
     def needed(self, alignment: str) -> dict[str, Path]:
         """The datasets that an alignment reads, by domain.
 
         Raises:
             InputError: One is not given, or the source may not go to `scratch`.
         """
-        paths: dict[str, Path] = {}
+        given = self.given()
         for name in ALIGNMENTS[alignment].domains:
-            path = {"source": self.source, "target": self.target}[name]
-            if path is None:
+            if name not in given:
                 raise InputError(f"--{name}", f"alignment {alignment!r} needs a {name} dataset", f"add --{name} PATH")
-            paths[name] = path
         if self.scratch is not None and not self.scratch.is_dir():
             raise InputError("--scratch", f"{self.scratch} is not a folder", "name an existing one, on a disk")
         if self.scratch is not None and ALIGNMENTS[alignment].whole_source:
             problem = f"alignment {alignment!r} weighs every source row against all others at once"
             raise InputError("--scratch", problem, "keep the source in memory, or choose another alignment")
-        return paths
+        return {name: given[name] for name in ALIGNMENTS[alignment].domains}
 
     def to_json(self) -> dict[str, str | None]:
         """Names, and absolute paths: a run is gone on with from anywhere."""

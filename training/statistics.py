@@ -31,34 +31,37 @@ def interquartile_mean(scores: Scores) -> float:
     return float(trim_mean(scores.mean(1), 0.25))
 
 
-def bootstrap(scores: Scores, statistic: Callable[[Scores], float] = mean, seed: int = 0) -> tuple[float, float]:
+def bootstrap(
+    scores: Scores, statistic: Callable[[Scores], float] = mean, seed: int = 0, same_episodes: bool = False
+) -> tuple[float, float]:
     """95 % percentile interval of `statistic`, resampling runs and, within each, episodes.
 
-    With one run it covers the episodes' chance only, not that of training again; with fewer than about eight it covers
-    less than 95 % of that.
+    Runs that all had the `same_episodes`, with the same start states and noise, are resampled with the same ones: what
+    is lucky in an episode is so for each of them, and does not average out over runs. With one run it covers the
+    episodes' chance only, not that of training again; with fewer than about eight it covers less than 95 % of that.
     """
     rng = np.random.default_rng(seed)
     runs, episodes = scores.shape
     values = []
     for _ in range(RESAMPLES):
         chosen = rng.integers(runs, size=(runs, 1))
-        drawn = rng.integers(episodes, size=(runs, episodes))
+        drawn = rng.integers(episodes, size=(1 if same_episodes else runs, episodes))
         values.append(statistic(scores[chosen, drawn]))
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 
 
-def success_interval(success: Scores) -> tuple[float, float]:
+def success_interval(success: Scores, same_episodes: bool = False) -> tuple[float, float]:
     """95 % interval of the success of one run by Wilson, else of several by bootstrap: episodes may all end alike."""
     if len(success) > 1:
-        return bootstrap(success)
+        return bootstrap(success, same_episodes=same_episodes)
     from scipy.stats import binomtest
 
     interval = binomtest(int(success.sum()), success.size).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def paired_difference(a: Scores, b: Scores, seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high) of a - b for scores of the same seeds on the same episodes."""
+def paired_difference(a: Scores, b: Scores, same_episodes: bool = False) -> tuple[float, float, float]:
+    """(mean, low, high) of a - b: each run of `a` had the episodes of its pair in `b`, see `bootstrap`."""
     difference = a - b
-    return (mean(difference), *bootstrap(difference, seed=seed))
+    return (mean(difference), *bootstrap(difference, same_episodes=same_episodes))

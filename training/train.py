@@ -31,6 +31,7 @@ from landbridge.simulation.scenario import load_scenario
 from landbridge.spec import require_new
 from landbridge.task import load_task
 from landbridge.training import loop, ranks
+from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.assembly import build
 from landbridge.training.config import TrainConfig, only_used, write_atomic
 from landbridge.training.dataset import Normaliser, Transitions, open_domains
@@ -38,9 +39,9 @@ from landbridge.training.evaluate import score as score_policy
 from landbridge.training.log import Log
 from landbridge.training.outcome import warn_of_failures
 from landbridge.training.policy import Actor
-from landbridge.training.run import CONFIG, DIAGNOSTICS, Inputs, read_run, refuse_others, runs_of, seed_folder
+from landbridge.training.run import CONFIG, DIAGNOSTICS, METRICS, Inputs, read_run, refuse_others, runs_of, seed_folder
 from landbridge.training.stream import Stream, digests, read_domains
-from landbridge.training.trainer import Trainer, read_checkpoint
+from landbridge.training.trainer import CHECKPOINT, Trainer, read_checkpoint
 
 Scorer = Callable[[int], dict[str, float | str]]  # of the step
 
@@ -83,7 +84,7 @@ def train(
         scratch: Folder on a disk for the source's rows while the run lasts, where memory is too small for them.
             Alignments are then fitted to 262,144 rows, and every 256 steps draw from 131,072, both from all over. Each
             rank has a file of its own. A resumed run takes the one that it began with unless another is given.
-        resume: Continue the run in `out`, or its seeds, as configured, to the last bit as if never interrupted.
+        resume: Continue the run in `out`, or its seeds, as if never interrupted, to the bit; late seeds but for rounding.
     """
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
     inputs = Inputs(robot, source, target, scratch, score)
@@ -91,7 +92,10 @@ def train(
         asked = {seed_folder(out, seed): replace(config, seed=seed) for seed in seeds}
     else:
         asked = dict.fromkeys(runs_of(out) if resume else [out], config)
-    opened = [_open(folder, its, inputs, resume and (folder.exists() or not seeds)) for folder, its in asked.items()]
+    begun = {folder for folder in asked if resume and (folder.exists() or not seeds)}
+    for folder in asked.keys() - begun:  # of all, before the first is begun
+        _require_new(folder)
+    opened = [_open(folder, its, inputs, folder in begun) for folder, its in asked.items()]
     _train(opened)
     figures = [_report(run.trainer, run.fit_seconds) if ranks.leads() else {} for run in opened]
     if any(run.trainer.step < run.trainer.config.steps for run in opened):
@@ -101,6 +105,12 @@ def train(
     shown = ("step", "updates_per_s", "fit_seconds")  # the rest is in each folder
     each = zip(opened, figures, strict=True)
     return {"runs": [{"run": str(run.trainer.folder), **{name: of[name] for name in shown}} for run, of in each]}
+
+
+def _require_new(out: Path) -> None:
+    if out.exists():
+        raise InputError(out, "already exists", "choose another --out, remove it, or add --resume")
+    require_new(out)
 
 
 @dataclass(frozen=True)
@@ -124,19 +134,17 @@ def _open(out: Path, config: TrainConfig, inputs: Inputs, resume: bool) -> Run:
         run = read_run(out)
         refuse_others(out, run, config, inputs)
         config, inputs = TrainConfig.from_json(run["train"]), Inputs.of(run, out, inputs.scratch)
-    elif out.exists():
-        raise InputError(out, "already exists", "choose another --out, remove it, or add --resume")
     else:
-        require_new(out)
         config.require_valid()
     machine = load_robot(inputs.robot)
     if inputs.score is not None:  # an engine may refuse a robot
         make_plant(machine, "bullet", load_scenario(machine, inputs.score), np.random.default_rng()).close()
     data = _read(machine, inputs, config.alignment)
-    before = None if run is None else [*run["dataset_hashes"].values()]  # keys are paths as first given
-    if before not in (None, [*data.hashes.values()]):
+    before = None if run is None else {*run["dataset_hashes"].values()}  # keys are paths as first given
+    if before is not None and not {*data.hashes.values()} <= before:
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
-    state = read_checkpoint(out) if resume else None
+    saved = resume and any((out / name).exists() for name in (CHECKPOINT, METRICS))  # else killed before the first step
+    state = read_checkpoint(out) if saved else None
     began = time.perf_counter()
     trainer = build(out, data.domains, data.normaliser, machine, config, state, data.stream, inputs.scratch)
     fit_seconds = time.perf_counter() - began
@@ -191,8 +199,18 @@ def _read(robot: Robot, inputs: Inputs, alignment: str) -> Data:
     warn_of_failures(datasets, domains, task)
     names = task.observer.names
     normaliser = stream.normaliser(domains, names) if stream else Normaliser.of(list(domains.values()), names)
-    hashes = {str(datasets[name].path): digest for name, digest in digests(domains, stream).items()}
-    return Data(domains, stream, normaliser, hashes, calibrations)
+    return Data(domains, stream, normaliser, _hashes(datasets, domains, stream), calibrations)
+
+
+def _hashes(datasets: dict[str, Dataset], domains: dict[str, Transitions], stream: Stream | None) -> dict[str, str]:
+    return {str(datasets[name].path): digest for name, digest in digests(domains, stream).items()}
+
+
+def _unread(robot: Robot, inputs: Inputs, alignment: str) -> dict[str, str]:
+    """The hashes of datasets that are given and not trained on: `export` makes the monitors from them."""
+    paths = {name: path for name, path in inputs.given().items() if name not in ALIGNMENTS[alignment].domains}
+    datasets = open_domains(robot, paths)
+    return _hashes(datasets, *read_domains(robot, datasets, streamed=inputs.scratch is not None))
 
 
 def _calibrations(datasets: dict[str, Dataset]) -> dict[str, str]:
@@ -211,7 +229,7 @@ def _write_config(out: Path, robot: Robot, inputs: Inputs, data: Data, config: T
     plain = {
         **inputs.to_json(),
         "robot_hash": robot.spec.digest(),
-        "dataset_hashes": data.hashes,
+        "dataset_hashes": data.hashes | _unread(robot, inputs, config.alignment),
         "obs_mean": data.normaliser.mean.tolist(),
         "obs_std": data.normaliser.std.tolist(),
         "train": config.to_json(),

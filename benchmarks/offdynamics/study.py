@@ -176,13 +176,13 @@ def _record(
     for arm, of_arm in scores.items():
         arms[arm] = {
             "score": float(of_arm.mean()),
-            "interval": bootstrap(of_arm),
+            "interval": bootstrap(of_arm, same_episodes=True),
             "by_seed": of_arm.mean(1).tolist(),
             "return": float(np.mean([run["returns"] for run in runs[arm]])),
             "diagnostics": [run["diagnostics"] for run in runs[arm]],
         }
         if arm != "none" and "none" in scores:
-            arms[arm]["less_mix"] = paired_difference(of_arm, scores["none"])
+            arms[arm]["less_mix"] = paired_difference(of_arm, scores["none"], same_episodes=True)
     described = {name: _describe(rows) for name, rows in data.items()}
     settings = {k: [*map(str, v)] if isinstance(v, tuple) else str(v) for k, v in vars(study).items() if k != "work"}
     settings |= {"source": study.source.name, "target": study.target.name}  # where they lay is of this machine

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { RECEIVED_PER_PASS = 512 }; /* bytes: a line that never falls silent holds up neither watchdog nor stop */
+
 /* By its bits: comparisons with NaN are false, and compilers may assume that there is none. */
 static bool is_finite(float value) {
     uint32_t bits;
@@ -210,8 +212,9 @@ static bool take(lb_firmware_t *fw, const uint8_t *frame, size_t size) {
 
 static void receive(lb_firmware_t *fw) {
     uint8_t bytes[64];
-    size_t count;
-    while ((count = fw->hal->receive(fw->hal->board, bytes, sizeof bytes)) > 0) {
+    size_t count, left = RECEIVED_PER_PASS;
+    while (left >= sizeof bytes && (count = fw->hal->receive(fw->hal->board, bytes, sizeof bytes)) > 0) {
+        left -= count;
         for (size_t i = 0; i < count; i++) {
             const size_t size = lb_receive_byte(&fw->receiver, bytes[i]);
             if (size > 0 && !take(fw, fw->receiver.frame, size)) {
@@ -231,8 +234,8 @@ static void measure(lb_firmware_t *fw) {
             fw->position[i] = fw->velocity[i] = NAN;
         }
     }
-    if (sane && (fw->state == LB_RUNNING || !fw->torque)) {
-        memcpy(fw->hold, fw->position, sizeof fw->hold); /* a stop keeps the place where it began */
+    if (sane && !fw->torque) {
+        memcpy(fw->hold, fw->position, sizeof fw->hold);
     }
     if (fw->state != LB_RUNNING) {
         return;
@@ -249,6 +252,9 @@ static void measure(lb_firmware_t *fw) {
         if (fw->robot->mode != LB_POSITION && (fw->position[i] < joint->lower || fw->position[i] > joint->upper)) {
             latch(fw, LB_FAULT_POSITION_LIMIT);
         }
+    }
+    if (fw->state == LB_RUNNING) {
+        memcpy(fw->hold, fw->position, sizeof fw->hold); /* a stop keeps the last place that was in order */
     }
 }
 

@@ -8,7 +8,7 @@
 #include "firmware.h"
 #include ROBOT_HEADER
 
-enum { PASS_US = 100, PASS_BYTES = 4096 };
+enum { PASS_US = 100 };
 
 static uint32_t clock_us;
 
@@ -18,9 +18,8 @@ static uint32_t time_us(void *board) {
 }
 
 static size_t receive(void *board, uint8_t *bytes, size_t size) {
-    const size_t count = *(size_t *)board < size ? *(size_t *)board : size;
-    *(size_t *)board -= count;
-    return fread(bytes, 1, count, stdin);
+    (void)board;
+    return fread(bytes, 1, size, stdin);
 }
 
 static void transmit(void *board, const uint8_t *bytes, size_t size) {
@@ -55,13 +54,11 @@ static void actuate(void *board, bool torque, const float *command) {
 }
 
 int main(void) {
-    size_t budget = 0;
-    const lb_hal_t hal = {&budget, time_us, receive, transmit, measure, actuate};
+    const lb_hal_t hal = {NULL, time_us, receive, transmit, measure, actuate};
     static lb_firmware_t fw;
     unsigned running = 0;
     lb_init(&fw, &hal, &lb_robot);
     while (!feof(stdin)) {
-        budget = PASS_BYTES;
         lb_poll(&fw);
         running += fw.state == LB_RUNNING;
     }

@@ -59,8 +59,8 @@ def write_report(
         chart(_curves(runs), "Success on the twin during training (10 episodes a point)."),
         chart(
             _weights(weights),
-            "Weight of the uncalibrated simulator's transitions by target alignment, at the end of training; in a naive "
-            "mix it is 1.",
+            "Weight of the uncalibrated simulator's transitions by target alignment, at the end of training; in a "
+            "naive mix it is 1.",
         ),
         "</div><h2>On board</h2><div class=row>",
         chart(

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from landbridge.calibration.fit import Linear, Point
-from landbridge.calibration.posterior import doubts, estimates, inflation, resample, stride_inflation, undetermined
+from landbridge.calibration.posterior import (
+    covariance,
+    doubts,
+    estimates,
+    inflation,
+    resample,
+    stride_inflation,
+    undetermined,
+)
 from landbridge.calibration.windows import Windows
 from landbridge.robot import load_robot
 from landbridge.simulation.parameters import Parameter, parameters
@@ -126,3 +134,10 @@ def test_an_interval_that_ends_at_a_bound_tells_nothing_of_what_is_beyond() -> N
         z = np.array([gain.coordinate(values[0]), late.coordinate(values[1])])
         found = estimates([gain, late], z, z + spread)
         assert tuple(estimate.identifiable for estimate in found.values()) == told
+
+
+def test_a_single_parameter_has_a_variance() -> None:
+    samples = np.array([[1.0], [2.0], [3.0]])
+    assert covariance(samples).tolist() == [[1.0]]
+    (parameter,) = [p for p in parameters(load_robot("furuta")) if p.name == "latency_ms"]
+    assert undetermined([parameter], 0.01 * samples) == []

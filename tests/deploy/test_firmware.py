@@ -270,6 +270,29 @@ def test_position_drives_hold_where_the_stop_began(make: Callable[..., Bench]) -
     assert (bench.torque, bench.command) == (True, [pytest.approx(0.8)])
 
 
+def test_a_sample_that_cannot_be_is_no_place_to_hold(make: Callable[..., Bench]) -> None:
+    bench = make("position")
+    bench.start()
+    bench.position = [0.1, 3.0]
+    bench.order(0.1)
+    bench.position, bench.velocity = [1.6, 3.0], [1500.0, 0.0]
+    bench.pass_(1000)
+    bench.position, bench.velocity = [0.1, 3.0], [0.0, 0.0]
+    for _ in range(5):
+        bench.pass_(1000)
+        assert (bench.torque, bench.command) == (True, [pytest.approx(0.1)])
+    assert bench.telemetry["faults"] == Fault.VELOCITY_LIMIT
+
+
+def test_a_line_that_never_falls_silent_holds_up_no_watchdog(bench: Bench) -> None:
+    bench.order(0.05)
+    bench.velocity = [2.0, 0.0]
+    bench.inbox = bytes(1 << 20)
+    bench.pass_(WATCHDOG_US + 1)
+    assert bench.inbox
+    assert bench.command == [pytest.approx(-ARM.damping * 2.0)]
+
+
 def test_velocity_drives_come_to_rest(make: Callable[..., Bench]) -> None:
     bench = make("velocity")
     bench.start()

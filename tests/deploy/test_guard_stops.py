@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from landbridge.deploy.guard import Guard
+from landbridge.deploy.guard import PARKED, Guard
 from landbridge.deploy.supervisor import State
 from landbridge.deploy.verdict import Reason
 
@@ -176,10 +176,29 @@ def test_park_ends_no_sooner_than_its_way_does() -> None:
     bench = Bench("position", parking_pose={"left": 0.5}, parking_speed=1.0)
     bench.answer(0.0, 0.0)
     bench.state = State.PARK
-    begun = bench.now + DT
+    begun, left = bench.now + DT, 0.0
     while bench.guard.powered:
-        bench.measure()
+        bench.measure((left, 0.0, 0.0))
         stop = bench.guard.tick(bench.now)
         assert stop is not None
         assert stop.release == (bench.now >= begun + 15 / 8 * 0.5)
+        left = stop.command[0]
     assert stop.command == pytest.approx((0.5, 0.0))
+
+
+@pytest.mark.parametrize("off", [-PARKED, PARKED])
+def test_torque_stays_on_a_robot_that_something_keeps_from_its_parking_pose(off: float) -> None:
+    """Its trajectory ends all the same."""
+    bench = Bench("position", position=(0.5, 0.0, 0.0), parking_pose={"left": 0.5}, parking_speed=1.0)
+    bench.answer(0.5, 0.0)
+    bench.state = State.PARK
+    for _ in range(100):
+        bench.measure((0.5 + 1.01 * off, 0.0, 0.0))
+        stop = bench.guard.tick(bench.now)
+        assert stop is not None
+        assert (stop.reason, stop.release) == (Reason.NOT_ACTIVE, False)
+    assert stop.command == pytest.approx((0.5, 0.0))
+    bench.measure((0.5 + 0.99 * off, 0.0, 0.0))
+    released = bench.guard.tick(bench.now)
+    assert released is not None
+    assert released.release

@@ -61,6 +61,45 @@ def test_a_jump_at_the_very_speed_limit_is_a_jump() -> None:
     assert motion.position == (0.0, 0.0)
 
 
+def test_a_speed_that_explains_a_jump_makes_it_no_place_to_hold() -> None:
+    """Of a glitch whose speed is the quotient of the positions."""
+    motion, rest = Motion(QUADRUPED), [0.0] * 12
+    limit = QUADRUPED.joints[0].velocity_limit
+    motion.take(STANCE, rest, 0.0)
+    jump = limit * 0.02 * 1.1
+    assert motion.take([STANCE[0] + jump, *STANCE[1:]], [1.1 * limit, *rest[1:]], 0.02) is Reason.VELOCITY_LIMIT
+    assert (motion.position, motion.pace()) == (tuple(STANCE), rest)
+    assert motion.take([STANCE[0] + 0.001, *STANCE[1:]], [-1.1 * limit, *rest[1:]], 0.04) is None
+    assert motion.outside(math.inf) is Reason.VELOCITY_LIMIT
+    assert motion.pace() == rest
+
+
+def test_a_joint_that_is_too_fast_is_known_to_a_robot_that_damps() -> None:
+    motion = Motion(FURUTA)
+    motion.take((0.0, 0.0), (0.0, 0.0), 0.0)
+    assert motion.take((0.7, 0.0), (35.0, 0.0), 0.02) is None
+    assert motion.outside(0.0) is Reason.VELOCITY_LIMIT
+    assert motion.pace() == pytest.approx([35.0, 0.0])
+
+
+def test_a_robot_that_cannot_be_measured_is_not_driven_by_its_last_speed() -> None:
+    guard = Guard(FURUTA)
+    guard.measure(1, 1.0, (0.0, 0.0), (0.0, 0.0))
+    guard.supervise(State.ARMED, 0, 1.0)
+    guard.tick(1.0)
+    guard.measure(2, 1.02, (0.1, 0.0), (5.0, 0.0))
+    guard.supervise(State.DAMP, 0, 1.02)
+    damped = []
+    for period in range(1, 8):
+        now = 1.02 + 0.02 * period
+        guard.measure(2 + period, now, (math.nan, 0.0), (5.0, 0.0))
+        stop = guard.tick(now)
+        assert stop is not None
+        damped.append(stop.command[0])
+    assert damped[0] == pytest.approx(-FURUTA.joints[0].damping * 5.0)
+    assert damped[-3:] == [0.0] * 3
+
+
 def test_a_base_is_upright_until_a_measurement_says_otherwise() -> None:
     motion = Motion(QUADRUPED)
     assert not motion.tilted

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from landbridge.deploy.supervisor import (
@@ -16,6 +18,8 @@ from landbridge.deploy.supervisor import (
     transitions,
 )
 from landbridge.robot import RobotSpec, load_robot
+
+from .guarded import spec as guarded_spec
 
 FURUTA, QUADRUPED = load_robot("furuta").spec, load_robot("quadruped").spec
 STOPS = (State.HOLD, State.DAMP)
@@ -311,6 +315,22 @@ def test_only_arming_and_recoveries_run_out_of_time() -> None:
     supervisor.bridge_seen(1000.0)
     supervisor.tick(1000.0)
     assert supervisor.state is State.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("kind", "speed", "seconds"), [("position", 0.1, 56.25 + 5), ("position", 1.0, 0), ("effort", 0.1, 0)]
+)
+def test_a_robot_that_is_led_slowly_is_given_the_time(kind: str, speed: float, seconds: float) -> None:
+    """3 rad from one limit to the other take 15/8 * 3 / 0.1 s."""
+    for event, state, least in ((Event.ARM, State.ARMED, ARM_TIMEOUT), (Event.PARK, State.PARK, RECOVERY_TIMEOUT)):
+        supervisor = Supervisor(guarded_spec(kind, parking_speed=speed))
+        supervisor.bridge_seen(math.inf)
+        supervisor.handle(Event.CONFIGURED, 0.0)
+        supervisor.handle(event, 0.0)
+        supervisor.tick(max(least, seconds) - 0.01)
+        assert supervisor.state is state
+        supervisor.tick(max(least, seconds) + 0.01)
+        assert supervisor.state is not state
 
 
 def test_a_supervisor_that_slept_reads_its_messages_before_it_judges() -> None:

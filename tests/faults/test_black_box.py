@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import os
@@ -152,6 +153,21 @@ def test_each_fault_has_a_bag_and_so_has_one_that_comes_again(tmp_path: Path, cl
     box.close()
     assert [path.name.split("_", 1)[1] for path in bags(tmp_path)] == ["controller_lost", "estop", "estop"]
     assert [len(times(path)) for path in bags(tmp_path)] == [20 + 51, 30 + 51, 31]
+
+
+def test_a_bag_that_was_lost_is_told_of_at_once_and_not_forgotten_for_the_next(
+    tmp_path: Path, clock: Clock, box: BlackBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.feed(box, 2)
+    box.hear("bridge", "silent")
+    lost = box._dumps[0].bag
+    lost._give_up(OSError(errno.ENOSPC, "No space left on device"))
+    clock.feed(box, 0.1)
+    assert box.fault == f"{lost.file}: No space left on device"
+    box.hear("monitor", "estop")
+    clock.feed(box, 2 * AFTER_SECONDS)
+    assert box.fault == f"{lost.file}: No space left on device"
+    assert [path.name.split("_", 1)[1] for path in clock.told] == ["estop"]
 
 
 def test_memory_is_bounded(tmp_path: Path, clock: Clock, box: BlackBox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import rclpy
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from landbridge.deploy.hardware import Resettable
 from landbridge.deploy.supervisor import State
+from landbridge.deploy.verdict import Reason
 from landbridge_nodes import topics
 from landbridge_nodes.bridge import Bridge
 
@@ -72,3 +75,15 @@ def test_hardware_that_is_opened_anew_is_not_led_to_where_it_was(bridge: Bridge)
     assert not bridge.guard.powered
     say(bridge, State.ESTOP, reason="estop")
     assert not bridge.guard.powered
+
+
+def test_what_cannot_be_published_keeps_the_guard_from_nothing(bridge: Bridge) -> None:
+    class Broken:
+        def publish(self, message: Any) -> None:
+            raise rclpy_implementation.RCLError("cannot publish data")
+
+    say(bridge, State.STANDBY, *[State.ARMED] * 5, State.ACTIVE)
+    bridge._joint_states = bridge._commands = bridge._timings = Broken()
+    say(bridge, *[State.ACTIVE] * 5)
+    assert bridge.guard.fault is Reason.SILENT
+    assert bridge._unsaid >= 5

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import rclpy
+from lifecycle_msgs.msg import State as NodeState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from std_srvs.srv import Trigger
@@ -46,8 +47,8 @@ class Graph:
         self.monitor._service(Event.ARM)(None, response)
         return str(response.message)
 
-    def report(self, bridge: str, fault: str = "") -> None:
-        values = {"epoch": self.supervisor.epoch, "settled": "", "warning": "", "bridge": bridge}
+    def report(self, bridge: str, fault: str = "", powered: str = "") -> None:
+        values = {"epoch": self.supervisor.epoch, "settled": "", "warning": "", "bridge": bridge, "powered": powered}
         self.monitor._on_fault(topics.status_message("bridge", fault, values))
 
 
@@ -112,3 +113,51 @@ def test_another_bridge_has_not_been_armed(graph: Graph, events: tuple[Event, ..
     graph.report("second")
     assert graph.supervisor.state is then
     assert (graph.supervisor.reason == "bridge_replaced") == (then is not before)
+
+
+def test_a_robot_is_not_armed_for_nobody(graph: Graph) -> None:
+    graph.standby()
+    graph.policy.trigger_cleanup()
+    graph.until(lambda: graph.monitor._controller.found == NodeState.PRIMARY_STATE_UNCONFIGURED)
+    assert graph.arm() == "arm refused: policy (not configured)"
+    graph.until(lambda: graph.monitor._controller.reached)
+    assert graph.arm() == "ARMED"
+
+
+def test_a_policy_that_is_started_anew_in_armed_is_not_the_one_that_was_armed(graph: Graph) -> None:
+    """A push may have led `current` to another bundle meanwhile."""
+    graph.standby()
+    assert graph.arm() == "ARMED"
+    graph.until(lambda: graph.monitor._controller.found == NodeState.PRIMARY_STATE_ACTIVE)
+    graph.executor.remove_node(graph.policy)
+    graph.policy.destroy_node()
+    graph.policy = LifecycleNode("policy")
+    graph.executor.add_node(graph.policy)
+    graph.until(lambda: graph.supervisor.state is State.DAMP)
+    assert graph.supervisor.reason == "controller_lost"
+
+
+def test_a_monitor_that_ends_takes_no_torque_off_drives_that_nobody_commands(graph: Graph) -> None:
+    """A bridge restarted over them: they may hold up a robot, and PARK would drop it."""
+    graph.standby()
+    graph.report("first")
+    graph.monitor.close()
+    assert graph.supervisor.state is State.STANDBY
+
+
+@pytest.mark.parametrize(("settles", "then"), [(True, State.STANDBY), (False, State.ESTOP)])
+def test_a_monitor_that_ends_sees_a_powered_robot_parked_or_stopped(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch, settles: bool, then: State
+) -> None:
+    """After a reset torque is on in STANDBY; nothing moves when nobody is left to hear an e-stop."""
+    monkeypatch.setattr("landbridge_nodes.monitor.PARK_SECONDS", 0.5)
+    graph.standby()
+    graph.report("first", powered="yes")
+    if settles:
+        graph.monitor.create_timer(0.1, lambda: graph.supervisor.settled("PARK", 0.0))
+    states = []
+    graph.monitor._log = lambda text, at_once: states.append(text)  # type: ignore[method-assign]
+    graph.monitor.close()
+    assert states[0] == "PARK: monitor ends"
+    assert graph.supervisor.state is then
+    assert graph.supervisor.reason == ("monitor ends" if settles else "not parked when the monitor ended")

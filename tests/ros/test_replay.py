@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Container, Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge.simulation.calibrated import Calibration, digest_of
 from landbridge.training.bag import BagReader
-from landbridge_nodes.log import Log, read_log, timeline
+from landbridge_nodes.log import _TAKE, Log, read_log, timeline
 from landbridge_nodes.replay import replay, replay_guard, replay_policy
 
 DATA = Path(__file__).parent / "data"
@@ -163,6 +164,14 @@ def test_a_log_that_lacks_what_is_compared_says_what(tmp_path: Path) -> None:
     for lost in (["/guard/command"], ["/joint_states", "/safety/state"], ["/policy/action", "/policy/command"]):
         with pytest.raises(InputError, match=f"holds no message of {', '.join(lost)}. record it with"):
             replay(rewrite(tmp_path / "partial.mcap", lost), BUNDLE)
+
+
+def test_what_no_monitor_said_is_skipped_as_the_nodes_did(log: Log) -> None:
+    known = len(log.states)
+    for name, values in (("OK", [("epoch", "0")]), ("ARMED", []), ("ARMED", [("epoch", "many")])):
+        pairs = [SimpleNamespace(key=key, value=value) for key, value in values]
+        _TAKE["/safety/state"](log, 0, SimpleNamespace(name=name, values=pairs))
+    assert len(log.states) == known
 
 
 def test_a_guard_whose_arming_is_not_in_the_log_is_said_not_to_be_compared(log: Log, tmp_path: Path) -> None:

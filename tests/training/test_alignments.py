@@ -205,6 +205,13 @@ def test_dynamics_weighs_by_the_error_in_units_of_the_ensembles_uncertainty(
     np.testing.assert_allclose(alignment.extend(rows)[:, 0], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["dynamics", "oracle"])
+def test_an_alignment_without_a_warm_up_weighs_from_the_first_step_on(name: str, data: Data) -> None:
+    alignment, _, packed = made(name, data)
+    alignment.refresh(value, 0.0)
+    assert alignment.weights(unpack(packed, 8, 1), value).min() < 1.0
+
+
 def predicted(rows: Transitions, beside: list[float]) -> NDArray[np.float32]:
     """Two members that agree with the simulator, except on the first measured column of the second row."""
     found = np.stack([rows.next_obs, rows.next_obs])
@@ -333,8 +340,8 @@ def test_igdf_by_hand(data: Data) -> None:
 
     alignment.phi, alignment.psi = Two(), Two()  # type: ignore[assignment]
     obs, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0], [-2.0, 0.0]])
-    # cosines: own 1, others 0 and -1
-    expected = -np.log(np.e / (np.e + 1 + np.exp(-1)))
+    # products: own 2, others 0 and -2
+    expected = (np.log(1 + np.exp(-2)) + np.log(2) + np.log(1 + np.exp(-2))) / 3
     loss = alignment.contrastive_loss(obs, torch.zeros(1, 1), torch.tensor([[2.0, 0.0]]), other)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     batch = Batch(
@@ -360,6 +367,22 @@ def test_the_transport_plan_has_its_marginals_and_prefers_near_rows(data: Data) 
     near, far = alignment.deviation(x, y).tolist()
     assert near > -0.01
     assert far < -1.9
+
+
+def test_no_chunk_of_rows_to_transport_is_a_scrap(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row left over would have to reach all of the target, and set the scale for every other."""
+    alignment, source, _ = made("otdf", data)
+    assert isinstance(alignment, OTDF)
+    sizes: list[int] = []
+
+    def deviation(x: Tensor, y: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return -x[:, 0]
+
+    monkeypatch.setattr(alignment, "deviation", deviation)
+    rows = source[:501]
+    assert alignment.row_weights(rows, rows).shape == (501,)
+    assert sizes == [251, 250]
 
 
 def test_shuffled_weights_are_the_same_on_other_rows(data: Data) -> None:

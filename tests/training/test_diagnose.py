@@ -15,7 +15,16 @@ from landbridge.simulation.collect import collect
 from landbridge.task import load_task
 from landbridge.training import diagnose as module
 from landbridge.training.dataset import Normaliser, Transitions
-from landbridge.training.diagnose import ADVICE, Comparison, Evidence, diagnose, findings_of, held_out, sign_flip
+from landbridge.training.diagnose import (
+    ADVICE,
+    Comparison,
+    Evidence,
+    diagnose,
+    findings_of,
+    fit_source_model,
+    held_out,
+    sign_flip,
+)
 from landbridge.training.predictor import PredictorConfig
 
 from .conftest import Data
@@ -109,11 +118,23 @@ def test_held_out_errors_do_not_see_their_own_fold() -> None:
     features = rng.standard_normal((500, 3))
     linear = features @ rng.standard_normal((3, 2)) + 5.0
     blocks = np.arange(500) // 10
-    assert np.abs(held_out(features, linear, blocks)).max() < 0.05
+    each = np.arange(500)
+    assert np.abs(held_out(features, linear, blocks, each)).max() < 0.05
     # blocks of pure noise of their own, that features name: a fit that saw them would explain them
     named = np.eye(50)[blocks]
     noise = rng.standard_normal((50, 1))[blocks]
-    assert np.square(held_out(named, noise, blocks)).mean() > 0.5 * np.square(noise).mean()
+    assert np.square(held_out(named, noise, blocks, each)).mean() > 0.5 * np.square(noise).mean()
+    # rows that stand in every block, the very same ones: nothing of theirs is left to fit them by
+    same = np.arange(500) % 10
+    rows = rng.standard_normal((10, 1))
+    assert np.square(held_out(np.eye(10)[same], rows[same], blocks, same)).mean() > 0.5 * np.square(rows).mean()
+
+
+def test_a_seed_is_one_model_and_no_row_is_its_own_neighbour() -> None:
+    (first, fitted, held), (second, _, _) = (fit_source_model(SOURCE, TASK, 3) for _ in range(2))
+    np.testing.assert_array_equal(first.residual(HELD), second.residual(HELD))
+    assert {*fitted.episode.tolist()}.isdisjoint(held.episode.tolist())
+    assert len(fitted) + len(held) == len(SOURCE)
 
 
 def test_p_values_are_uniform_without_an_effect_and_small_with_one() -> None:

@@ -233,3 +233,10 @@ def test_intervals_by_hand() -> None:
     assert interquartile_mean(np.array([[0.0], [1.0], [2.0], [100.0]])) == pytest.approx(1.5)
     mean, low, high = paired_difference(np.array([[3.0, 5.0]]), np.array([[1.0, 3.0]]))
     assert (mean, low, high) == (2.0, 2.0, 2.0)
+
+
+def test_copies_of_a_run_on_the_same_episodes_tell_no_more_than_one() -> None:
+    run = np.array([[0.0, 1.0] * 25])
+    width = np.ptp(bootstrap(run))
+    assert np.ptp(bootstrap(np.repeat(run, 4, 0), same_episodes=True)) == pytest.approx(width, rel=0.1)
+    assert np.ptp(bootstrap(np.repeat(run, 4, 0))) < 0.6 * width

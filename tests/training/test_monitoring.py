@@ -242,6 +242,14 @@ def test_a_new_stretch_of_motion_follows_no_tick(bundle: Bundle, target: Transit
     assert watch.mismatch.alarm._count == 1
 
 
+def test_a_measurement_that_is_no_number_is_no_drift(bundle: Bundle, target: Transitions) -> None:
+    """It is the guard's to stop that; an alarm would stay, and say of a robot that is well what is not true."""
+    watch = Watch(bundle)
+    for obs in (target.obs[0], np.full_like(target.obs[0], np.nan), target.obs[1], target.obs[2]):
+        assert not watch.update(obs, target.action[0])
+    assert watch.mismatch.alarm._count == 1
+
+
 def test_what_cannot_be_watched_is_refused(tmp_path: Path, bundle: Bundle, linear_bundle: type[Path]) -> None:
     plain = read_bundle(linear_bundle(tmp_path / "plain", np.ones((8, 1), np.float32)))
     with pytest.raises(InputError, match=r"manifest\.json: drift: has no limits"):

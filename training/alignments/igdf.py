@@ -43,13 +43,14 @@ class IGDFConfig:
 
 
 class IGDF(Alignment):
-    """A contrastive score of how target-like a transition is (Wen et al. 2024, arXiv:2405.03131, eqs. 7-9).
+    """A contrastive score of how target-like a transition is (Wen et al. 2024, arXiv:2405.06192).
 
-        h(s, a, s') = cos(phi(s, a), psi(s'))
-        L = -log exp h(s, a, s'_T) / ( exp h(s, a, s'_T) + sum_j exp h(s, a, s'_Sj) ),  (s, a, s'_T) of the target,
-            s'_Sj of the source
+        z(s, a, s') = phi(s, a)^T psi(s'),   h(s, a, s') = cos(phi(s, a), psi(s'))
+        L = -mean over K of [ log sigma(z(s, a, s'_T)), log sigma(-z(s, a, s'_S1)), ... log sigma(-z(s, a, s'_SK-1)) ],
+            (s, a, s'_T) of the target, s'_Sj of the source
 
-    The top `xi` of the rows weighed at once, by h, weigh exp(alpha h) in the Q loss, the others 0.
+    as the authors' code has it: trained as a classifier on products, where the paper writes InfoNCE. The top `xi` of
+    the rows weighed at once, by h, weigh exp(alpha h) in the Q loss, the others 0.
     """
 
     config: IGDFConfig
@@ -65,12 +66,12 @@ class IGDF(Alignment):
         return nn.functional.cosine_similarity(self.phi(torch.cat([obs, action], 1)), self.psi(next_obs), dim=1)
 
     def contrastive_loss(self, obs: Tensor, action: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """L of target rows (B, .) against source next states (K, n)."""
-        unit = nn.functional.normalize
-        query = unit(self.phi(torch.cat([obs, action], 1)), dim=1)
-        own = (query * unit(self.psi(positive), dim=1)).sum(1, keepdim=True)
-        others = query @ unit(self.psi(negative), dim=1).T
-        return (torch.logsumexp(torch.cat([own, others], 1), 1) - own[:, 0]).mean()
+        """L of target rows (B, .) against source next states (K - 1, n)."""
+        query = self.phi(torch.cat([obs, action], 1))
+        own = (query * self.psi(positive)).sum(1, keepdim=True)
+        others = query @ self.psi(negative).T
+        softplus = nn.functional.softplus  # -log sigma(z) = softplus(-z)
+        return torch.cat([softplus(-own), softplus(others)], 1).mean()
 
     def fit(self, source: Transitions, target: Transitions) -> None:
         """Train both encoders."""

@@ -25,7 +25,7 @@ class OTDFConfig:
         keep: Share of the source rows that are kept.
         epsilon: Entropic regularisation of the transport; see `sinkhorn` for its bound.
         iterations: Sinkhorn iterations.
-        chunk: Source rows transported at once, as in the paper's code.
+        chunk: Source rows transported at once, at most; the number is that of the paper's code.
         max_target: Target rows used; more are drawn at random, since the cost matrix has chunk x target entries.
         prior: Of the policy's regularisation.
     """
@@ -44,6 +44,8 @@ class OTDF(FixedWeights):
     With x = [s, a, s'] normalised and the entropic plan mu between source and target rows under the cosine cost C,
 
         d_i = -sum_j C_ij mu_ij,  normalised to [-1, 0] over the source;   w_i = exp(d_i) for the best `keep`, else 0
+
+    (the authors' code normalises and keeps within each batch of 128),
 
     and the policy is kept near the target's actions: `Prior` adds -weight mean log p(pi(s) | s) to its loss. The code
     of the paper does so for a sampled action, next to a squared error where our IQL has a log-likelihood.
@@ -77,7 +79,9 @@ class OTDF(FixedWeights):
         rng = np.random.default_rng(self.context.seed)
         rows = rng.permutation(len(target))[: c.max_target]
         y = self._features(target[rows]).to(device)
-        parts = [self.deviation(x.to(device), y).cpu() for x in torch.split(self._features(source), c.chunk)]
+        # Chunks alike: a few rows left over would each have to reach many target rows, and set the scale for all.
+        chunks = torch.tensor_split(self._features(source), -(-len(source) // c.chunk))
+        parts = [self.deviation(x.to(device), y).cpu() for x in chunks]
         d = torch.cat(parts).numpy()
         d = (d - d.max()) / max(float(d.max() - d.min()), 1e-12)  # [-1, 0]
         kept = d >= np.quantile(d, 1 - c.keep)

@@ -94,7 +94,7 @@ class Predictive(Modelled, ABC):
         excess = (probe - floor).clamp(min=0)
         self.floor.copy_(floor)
         self.scale.copy_(self._temperature(excess / spread) * spread)
-        self.blend.fill_(self.trust * min(1.0, progress / max(self.config.warmup, 1e-9)))
+        self.blend.fill_(self.trust * (min(1.0, progress / self.config.warmup) if self.config.warmup else 1.0))
         weights = self.weigh(probe)
         self._figures |= weight_figures(weights) | {
             "temperature": float(self.scale / spread),

@@ -11,20 +11,20 @@ from torch import Tensor
 
 from landbridge.errors import InputError
 from landbridge.spec import Share
-from landbridge.training.alignments.base import Context, Value
-from landbridge.training.alignments.tabb import Tabb, TabbConfig
+from landbridge.training.alignments.base import Context, Value, weight_figures
+from landbridge.training.alignments.modelled import ModelledConfig
+from landbridge.training.alignments.tabb import Tabb
 from landbridge.training.dataset import Batch
 
 
 @dataclass(frozen=True)
-class VGDFConfig(TabbConfig):
+class VGDFConfig(ModelledConfig):
     """Hyperparameters, named as in the paper.
 
     Attributes:
         xi: Share of the source rows weighed at once that is kept.
     """
 
-    warmup: Share = 0.0
     xi: Annotated[Share, Field(gt=0)] = 0.25
 
 
@@ -38,18 +38,24 @@ class VGDF(Tabb):
     offline.
     """
 
-    config: VGDFConfig
+    config: VGDFConfig  # type: ignore[assignment]  # ranks need no temperature, floor or warm-up
 
     def __init__(self, config: VGDFConfig, context: Context) -> None:
         if config.predictor.members < 2:
             raise InputError("--vgdf.predictor.members", "one member has no deviation", "give at least 2")
-        super().__init__(config, context)
+        super().__init__(config, context)  # type: ignore[arg-type]
 
     def mismatch(self, batch: Batch, value: Value) -> Tensor:
         """The negative proximity (N,), of all members."""
         own, fictitious = self.backups(batch, self.predictions(batch), value)
         mean, std = fictitious.mean(1), fictitious.std(1).clamp(min=1e-4)
         return 0.5 * ((own - mean) / std).square() + std.log()
+
+    def refresh(self, value: Value, progress: float) -> None:
+        """Only what is told of the weights: ranks follow from each batch alone."""
+        probe, held = (self.mismatch(self._unpack(rows), value) for rows in (self._probe, self._held))
+        self._arrays = {"weight": self.weigh(probe), "mismatch_source": probe, "mismatch_heldout": held}
+        self._figures = weight_figures(self._arrays["weight"])
 
     def weigh(self, mismatch: Tensor) -> Tensor:
         """1 / xi or 0, (N,): a mean of 1."""

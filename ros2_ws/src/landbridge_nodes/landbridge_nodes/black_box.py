@@ -116,12 +116,14 @@ class BlackBox:
                 self._save(dump)
             else:
                 self._complete(dump)
+            self.fault = dump.bag.fault or self.fault
         self._dumps = [dump for dump in self._dumps if now < dump.ends]
 
     def close(self) -> None:
         """Complete the bags."""
         for dump in self._dumps:
             self._complete(dump)
+            self.fault = dump.bag.fault or self.fault
         self._dumps.clear()
 
     def _save(self, dump: Dump) -> None:
@@ -135,7 +137,6 @@ class BlackBox:
     def _complete(self, dump: Dump) -> None:
         dump.take(len(dump.waiting))
         dump.bag.close()
-        self.fault = dump.bag.fault
         self._told(dump)
 
     def _told(self, dump: Dump) -> None:

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
@@ -61,6 +62,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._stamp = 0
         self._taken = -math.inf  # when the newest measurement was taken [s, monotonic]
         self._refused = ""  # why the hardware could not be opened
+        self._unsaid = 0  # messages that the middleware did not take
         self._stopped_by = Reason.STOPPED.value  # what the monitor has said of the stop that it commanded
         self._report = BridgeReport(self, self.spec.control_dt)
         self._measurement = JointState(name=self.spec.joint_names)
@@ -182,7 +184,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._stamp = time.time_ns() - round((now - taken) * 1e9)
         tilt = self._measure_base()
         topics.joint_message_again(self._measurement, self._stamp, position=position, velocity=velocity)
-        self._joint_states.publish(self._measurement)  # the guard judges it while the controller answers
+        self._say(self._joint_states, self._measurement)  # the guard judges it while the controller answers
         self.guard.measure(self._stamp, taken, position, velocity, tilt)
         return now
 
@@ -193,8 +195,16 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         assert isinstance(self.hardware, BaseSensing)  # `open_hardware` opens nothing else for such a robot
         base = self.hardware.base()
         for publisher, message in zip(self._base, topics.base_messages(self._stamp, base), strict=True):
-            publisher.publish(message)
+            self._say(publisher, message)
         return float(base.tilt()[0])
+
+    def _say(self, publisher: Any, message: Any) -> None:
+        """Publish; what cannot be said keeps the guard from nothing."""
+        try:
+            publisher.publish(message)
+        except rclpy_implementation.RCLError as error:
+            self._unsaid += 1
+            self.get_logger().error(f"not published: {error}", throttle_duration_sec=1.0)
 
     def _on_command(self, message: Any) -> None:
         received = time.monotonic()
@@ -208,7 +218,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         measured = self.guard.measured_at(stamp)
         if measured is not None:
             times = [(t - measured) * 1000 for t in (received, gated, written)]
-            self._timings.publish(topics.array_message_again(self._timing, stamp, [*times, measured * 1000]))
+            self._say(self._timings, topics.array_message_again(self._timing, stamp, [*times, measured * 1000]))
             if verdict.write:
                 self._report.latency_ms.append(times[-1])
         self._report_fault()
@@ -244,9 +254,9 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def _publish_command(self, stamp: int, verdict: Verdict) -> None:
         kind = self.spec.action.kind
-        self._commands.publish(
-            topics.joint_message(stamp, self.spec.actuated, kind, verdict.command, frame_id=verdict.reason.value)
-        )
+        reason = verdict.reason.value
+        message = topics.joint_message(stamp, self.spec.actuated, kind, verdict.command, frame_id=reason)
+        self._say(self._commands, message)
 
     def _report_fault(self) -> None:
         """Publish what is wrong, the cause before its consequence in the guard, warnings, and the end of a recovery."""
@@ -254,7 +264,8 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         fault = broken or self._latched
         ended = self.guard.state in SETTLING and (bool(self._refused) or self._has_ended(time.monotonic()))
         warning = "" if self.hardware is None else self.hardware.warning
-        self._report.tell(News(fault, warning, self.guard.state.value if ended else "", self.guard.epoch))
+        settled = self.guard.state.value if ended else ""
+        self._report.tell(News(fault, warning, settled, self.guard.epoch, self.guard.powered))
 
     @property
     def _latched(self) -> str:
@@ -276,6 +287,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def _diagnose(self) -> None:
         values: dict[str, object] = {f"guard.{name}": count for name, count in sorted(self.guard.counters.items())}
+        values["unpublished"] = self._unsaid
         values["torque"] = "unknown" if self.hardware is None else "on" if self._holds() else "off"
         if self.hardware is not None:
             told = {**self.hardware.counters, **getattr(self.hardware, "readings", {})}

@@ -22,12 +22,14 @@ class News(NamedTuple):
         warning: What the hardware will not bear for long; "" if there is nothing.
         settled: The guard's state in which the robot has come to rest; "" if it has not.
         epoch: The guard's.
+        powered: Whether a command of the guard is in effect.
     """
 
     fault: str
     warning: str
     settled: str
     epoch: int
+    powered: bool
 
 
 class BridgeReport:
@@ -79,5 +81,6 @@ class BridgeReport:
 
     def _publish(self, news: News) -> None:
         values = {"epoch": news.epoch, "settled": news.settled, "warning": news.warning, "bridge": self._id}
+        values |= {"powered": "yes" if news.powered else ""}
         level = b"\x02" if news.fault else b"\x01" if news.warning else b"\x00"
         self._faults.publish(topics.status_message("bridge", news.fault, values, level))

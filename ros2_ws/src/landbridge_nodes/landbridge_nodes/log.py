@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -213,8 +214,10 @@ def _timing(log: Log, at: int, message: Any) -> None:
 
 
 def _state(log: Log, at: int, message: Any) -> None:
+    """What no monitor can have sent is skipped, as the nodes did."""
     values = {pair.key: pair.value for pair in message.values}
-    log.states.append(log.heard(at, (State(message.name), int(values["epoch"]))))
+    with suppress(KeyError, ValueError):
+        log.states.append(log.heard(at, (State(message.name), int(values["epoch"]))))
 
 
 _TAKE: dict[str, Callable[[Log, int, Any], None]] = {

@@ -37,6 +37,7 @@ from landbridge_nodes.process import LOOP_SECONDS, MONITOR_PRIORITY, PARK_SECOND
 PARAMETERS = (ROBOT, CONTROLLER)
 HEARTBEAT_PERIOD = 0.04  # s
 REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is made again: it may have been lost
+ABSENT_SECONDS = 2.0  # without an answer: it is not there
 DISCOVERY_SECONDS = 1.0  # that it may take; who never gets a name is no node of ours
 ADMISSIBLE = {Reason.OK.value, Reason.LIMITED.value, Reason.ARMED.value}
 WAITING = {Reason.NOT_ACTIVE.value, Reason.NOT_READY.value}  # for the bridge itself: no verdict on the controller
@@ -70,6 +71,8 @@ class Managed:
         self.name = name
         self.wanted = NodeState.PRIMARY_STATE_INACTIVE
         self.found = NEVER
+        self._answered_at = -math.inf  # [s, monotonic]
+        self.anew = False  # it was found unconfigured: a process other than before, or started since
 
     @property
     def reached(self) -> bool:
@@ -80,6 +83,11 @@ class Managed:
     def ended(self) -> bool:
         """Whether its lifecycle has: no transition leads on."""
         return self.found == NodeState.PRIMARY_STATE_FINALIZED
+
+    def absent(self, now: float) -> bool:
+        """Whether there is nobody who could be armed. Some answer is lost now and then, and says nothing."""
+        unable = (NodeState.PRIMARY_STATE_UNCONFIGURED, NodeState.PRIMARY_STATE_FINALIZED)
+        return self.found in unable or now - self._answered_at > ABSENT_SECONDS
 
     @property
     def lacks(self) -> str:
@@ -111,7 +119,8 @@ class Managed:
 
     def _on_state(self, future: Any) -> None:
         self._pending = None
-        self.found = future.result().current_state.id
+        self.found, self._answered_at = future.result().current_state.id, time.monotonic()
+        self.anew |= self.found == NodeState.PRIMARY_STATE_UNCONFIGURED
         transition = NEXT.get((self.found, self.wanted))
         if transition is not None and self._change.service_is_ready():
             self._call(self._change, ChangeState.Request(transition=Transition(id=transition)), self._on_changed)
@@ -139,6 +148,7 @@ class Monitor(Node):  # type: ignore[misc]
         self._said, self._said_at = "", -math.inf  # the newest text, and since when [s, monotonic]
         self._logged = ""  # the newest one in the log
         self._bridge_id = ""  # of the bridge that reports
+        self._powered = False  # whether the drives hold what it has commanded
         self._id = KeyValue(key="monitor", value=uuid.uuid4().hex)
         self._other_at = -math.inf  # when another monitor was heard [s, monotonic]
         self._ends = False  # this process does: whoever wants to move must ask the next one
@@ -160,13 +170,17 @@ class Monitor(Node):  # type: ignore[misc]
         self.create_timer(HEARTBEAT_PERIOD, self._beat, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
-        """Disarm, so that the bridge parks the robot now, and be there for an e-stop until it has."""
+        """Have the bridge park the robot now, and be there for an e-stop until it has; one that has not is stopped."""
         self._ends = True
-        self.supervisor.handle(Event.DISARM, time.monotonic(), "monitor ends")
+        after_reset = self.supervisor.state is State.STANDBY and self._powered  # which leaves torque on
+        self.supervisor.handle(Event.PARK if after_reset else Event.DISARM, time.monotonic(), "monitor ends")
         self._settle()
         deadline = time.monotonic() + PARK_SECONDS
         while self.supervisor.state is State.PARK and time.monotonic() < deadline:
             self.executor.spin_until_future_complete(Future(), timeout_sec=LOOP_SECONDS)
+        if self.supervisor.state is State.PARK:  # nothing moves when nobody is left to stop it
+            self.supervisor.handle(Event.ESTOP, time.monotonic(), "not parked when the monitor ended")
+            self._settle()
 
     def _service(self, event: Event) -> Any:
         def serve(request: Any, response: Any) -> Any:
@@ -176,6 +190,8 @@ class Monitor(Node):  # type: ignore[misc]
                 return response
             answer = self.supervisor.handle(event, now)
             response.success, response.message = answer.accepted, answer.message
+            if event is Event.ARM and answer.accepted:
+                self._controller.anew = False
             self._settle()
             return response
 
@@ -187,7 +203,8 @@ class Monitor(Node):  # type: ignore[misc]
             return "the monitor ends"
         if now - self._other_at <= SHARED_SECONDS:
             return SHARED
-        return self._controller.lacks if event is Event.ARM and self._controller.ended else ""
+        absent = self.supervisor.state is State.STANDBY and self._controller.absent(now)
+        return self._controller.lacks if event is Event.ARM and absent else ""
 
     def _on_state(self, message: Any) -> None:
         """The services of two bring-ups in one domain bear the same names: what is asked of one moves both robots."""
@@ -213,13 +230,14 @@ class Monitor(Node):  # type: ignore[misc]
     def _on_fault(self, message: Any) -> None:
         try:
             epoch = int(topics.status_value(message, "epoch"))
-            settled, warning, bridge = (topics.status_value(message, key) for key in ("settled", "warning", "bridge"))
+            keys = ("settled", "warning", "bridge", "powered")
+            settled, warning, bridge, powered = (topics.status_value(message, key) for key in keys)
         except (KeyError, ValueError):
             self.get_logger().error(f"not a bridge's, and ignored: {message.name!r}", throttle_duration_sec=1.0)
             return
         if self._bridge_id not in ("", bridge):  # within its heartbeat, or there are two: this one has not been armed
             self.supervisor.handle(Event.BRIDGE_LOST, time.monotonic(), "bridge_replaced")
-        self._bridge_id = bridge
+        self._bridge_id, self._powered = bridge, bool(powered)
         current = epoch >= self.supervisor.epoch  # a fault of before the last reset is over
         self.supervisor.adopt_epoch(epoch)
         if message.message and current:
@@ -267,7 +285,7 @@ class Monitor(Node):  # type: ignore[misc]
         if state is not State.ACTIVE:  # nothing is asked of a node in its control loop
             self._bridge.want(NodeState.PRIMARY_STATE_ACTIVE, now)
             self._controller.want(wanted, now)
-        if state is State.ARMED and self._controller.ended:
+        if state is State.ARMED and (self._controller.ended or self._controller.anew):  # who was armed is gone
             self.supervisor.handle(Event.CONTROLLER_LOST, now)
             self._settle()
         if state is State.UNCONFIGURED and self._bridge.reached and self._controller.reached:

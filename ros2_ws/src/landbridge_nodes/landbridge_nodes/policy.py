@@ -44,6 +44,7 @@ class PolicyNode(Controller):
             require_nominal(bundle.path, bundle.manifest.provenance)
             self.compensation = load_compensation(Path(calibration), self.robot)
         self._written = Written(self.observer)
+        self._unwatched = ""  # why drift is watched no more
         self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
         self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
         watched = "watched for drift" if self._watch else "not watched for drift: the bundle has no target model"
@@ -62,7 +63,12 @@ class PolicyNode(Controller):
         if self._watch is None:
             return
         seen, done = (obs, action) if self.compensation is None else self._written(obs, command)
-        self._watch.update(seen, done)
+        try:
+            self._watch.update(seen, done)
+        except Exception as error:  # it warns and stops nothing, and onnxruntime's errors share no other base
+            self._watch = None
+            self._unwatched = f"not watched for drift any more: {error!r}"
+            self.get_logger().error(self._unwatched)
 
     def begin(self) -> None:
         """The next tick follows no other."""
@@ -71,7 +77,7 @@ class PolicyNode(Controller):
         self._written.restart()
 
     def _diagnose(self) -> None:
-        """ERROR for a policy that fell silent; WARN once a monitor has raised an alarm, until the process ends."""
+        """ERROR for a policy that fell silent; WARN once a monitor has raised an alarm or failed, until the end."""
         alarms = {} if self._watch is None else self._watch.alarms
         raised = [name for name, alarm in alarms.items() if alarm.raised]
         policy = self._policy
@@ -86,8 +92,8 @@ class PolicyNode(Controller):
             values["answered_by_cpu"] = policy.outside
         for name, alarm in alarms.items():
             values |= {f"{name}.mean": alarm.mean, f"{name}.limit": alarm.limit, f"{name}.raised": alarm.raised}
-        level = b"\x02" if self.fault else b"\x01" if raised else b"\x00"
-        text = self.fault or (f"drift: {', '.join(raised)}" if raised else "")
+        text = self.fault or self._unwatched or (f"drift: {', '.join(raised)}" if raised else "")
+        level = b"\x02" if self.fault else b"\x01" if text else b"\x00"
         self._diagnostics.publish(topics.diagnostics_message("policy", text, values, level))
 
 

@@ -24,7 +24,7 @@ OPERATOR = ["--ros-args", "--enclave", f"{ENCLAVES}/operator"]  # arguments of a
 LOCK_MEMORY = "LANDBRIDGE_LOCK_MEMORY"  # environment variable: 1 keeps every page of the process in memory
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # linux/mman.h; ONFAULT: not the stacks of threads that never use them
 LOOP_SECONDS = 0.1  # how soon a signal is noticed while nothing else happens
-PARK_SECONDS = 4.0  # for the robot to park before a process ends: whoever ends it will not wait for much longer
+PARK_SECONDS = 6.0  # for the robot to park before a process ends: whoever ends it will not wait for much longer
 
 
 def require_one_ros(environment: Mapping[str, str] = os.environ) -> None:
@@ -70,9 +70,9 @@ def run(make: Callable[[], Any], priority: int = 0) -> int:
         real_time = _set_priority(priority)  # before rclpy.init: DDS threads inherit it
         locked = _lock_memory()
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-        stop: Future = Future()
+        ended: list[int] = []  # a signal that has come; no future's result: its lock may be held where the signal comes
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.done() or stop.set_result(None))
+            signal.signal(number, lambda number, _: ended.append(number))
         node = make()
         if not real_time:
             node.get_logger().warning("no right to real-time priority: a busy machine will delay control")
@@ -83,10 +83,10 @@ def run(make: Callable[[], Any], priority: int = 0) -> int:
         gc.collect()
         gc.freeze()  # what is loaded by now stays; later collections are short enough for a control loop
         notify("READY=1")
-        while not stop.done():
+        while not ended:
             notify("WATCHDOG=1")
             try:
-                executor.spin_until_future_complete(stop, timeout_sec=LOOP_SECONDS)
+                executor.spin_until_future_complete(Future(), timeout_sec=LOOP_SECONDS)
             except rclpy_implementation.RCLError as error:  # an invalid lifecycle transition was asked for
                 node.get_logger().error(f"refused: {error}")
     except InputError as error:

@@ -20,9 +20,10 @@ from typing_extensions import Self
 
 from landbridge.errors import InputError
 from landbridge_nodes.bringup import NodeSpec
+from landbridge_nodes.process import PARK_SECONDS
 from landbridge_nodes.transport import stay_on_this_machine
 
-GRACE_SECONDS = 5.0  # from SIGTERM to SIGKILL: the recorder completes its bag, the bridge writes its stop
+GRACE_SECONDS = PARK_SECONDS + 1  # from SIGTERM to SIGKILL: the robot is parked, the recorder completes its bag
 BAD_INPUT = 2  # exit code of a node that refuses what it was given, before anything moves
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

@@ -62,6 +62,8 @@ class Recorder(Node):  # type: ignore[misc]
                 topics.subscribe(self, topic, self._hear(box, topic.name, fault_in), depth=topics.HISTORY)
         for topic in self._topics:
             topics.subscribe(self, topic, self._keep(topic.name), raw=True, depth=topics.HISTORY)
+        self._bundle, self._other = about.get("bundle", ""), ""  # the policy's that the bags name, and one that runs
+        topics.subscribe(self, topics.DIAGNOSTICS, self._on_diagnostics, depth=topics.HISTORY)
         self._reported = ""
         self._diagnostics = topics.publish(self, topics.DIAGNOSTICS)
         self.create_service(Trigger, "~/ready", self._on_ready)
@@ -91,14 +93,22 @@ class Recorder(Node):  # type: ignore[misc]
     def _hear(self, box: BlackBox, source: str, fault_in: Callable[[Any], str]) -> Any:
         return lambda message: box.hear(source, fault_in(message))
 
+    def _on_diagnostics(self, message: Any) -> None:
+        """A policy may be started anew with another bundle, and what is noted in the bags is no longer true then."""
+        for status in message.status:
+            told = {pair.key: pair.value for pair in status.values}.get("bundle", self._bundle)
+            if self._bundle and told != self._bundle:
+                self._other = f"bundle {told[:12]} runs, the bags name {self._bundle[:12]}: start the bring-up anew"
+
     def _flush(self) -> None:
         for sink in self._sinks:
             sink.flush()
 
     def _diagnose(self) -> None:
-        fault = "; ".join(sink.fault for sink in self._sinks if sink.fault)
+        lost = [f"not recorded any more: {sink.fault}" for sink in self._sinks if sink.fault]
+        fault = "; ".join([*lost, self._other] if self._other else lost)
         if fault and fault != self._reported:
-            self.get_logger().error(f"not recorded any more: {fault}")
+            self.get_logger().error(fault)
         self._reported = fault
         level = b"\x02" if fault else b"\x00"
         self._diagnostics.publish(topics.diagnostics_message("recorder", fault, {}, level))
