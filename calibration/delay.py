@@ -59,10 +59,10 @@ MOST = 40  # windows of it
 def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any]:
     """Estimate the command delay of each actuated joint from rollouts.
 
-    The joints must be excited: rollouts of `landbridge record` are. The observation must carry joint speeds and
-    `action_history` as long as the longest delay looked for. It takes seconds. Masses, lengths and frictions are those
-    of robot.yaml and the URDF. Servos that close a loop of their own get one delay for all of them; their base must be
-    fixed. `identify`, which fits the whole model, is more exact.
+    The joints must be excited, as they are in rollouts of `landbridge record`. The observation must carry joint speeds,
+    and an `action_history` as long as the longest delay looked for. This takes seconds. Masses, lengths and frictions
+    are taken from robot.yaml and the URDF. Servos that close their own loop get one delay for all of them, and need a
+    fixed base. `identify`, which fits the whole model, is more exact.
 
     Example: landbridge calibrate delay demo/data/target
 

@@ -48,33 +48,33 @@ def identify(
 ) -> dict[str, Any]:
     """Identify gain, masses, lengths, friction, play and latency from rollouts, into calibration.yaml and an MJCF.
 
-    Torques, masses and frictions that grow together move a robot alike, so one of them must be known for the others to
-    be: weigh a link. A simulator with all of them estimated is as good, since it moves alike. A joint gets a Stribeck
-    curve, or friction that grows with the effort of its drive, only where the data support it (`landbridge calibrate
-    friction`), and elsewhere intervals that allow for one that was not found; from 20 s or less a curve's speed may end
-    in a wrong minimum, which its interval does not show. Both simulators rub under load; the MJCF and `--compensate` do
-    not, and leave it out.
+    Scaling torques, masses and frictions together leaves the motion unchanged, so one of them must be known for the
+    others to be found: weigh a link. A simulator with all of them estimated moves just the same. A joint gets a
+    Stribeck curve, or friction that grows with its drive's effort, only where the data support it (`landbridge
+    calibrate friction`); elsewhere the intervals allow for one that was not found. From 20 s or less, a curve's speed
+    may end in a wrong minimum, which its interval does not show. Both simulators have friction by load; the MJCF and
+    `--compensate` leave it out.
 
-    Gap and rotor of a gear are found for joints with a transmission in robot.yaml; stiffness and damping are as it
-    says. With the encoder on the joint, a rotor shows in the time to cross the gap and beside the other masses, so it
-    widens the intervals of gap, gain and masses. Where its maker's figure is known, say so, as by
-    `--known rotor_inertia_scale.arm`. Of several loose servos in a row the fit may end in a wrong minimum; `doubts`
-    then says so.
+    A gear's gap and rotor are found for joints with a transmission in robot.yaml, whose stiffness and damping are taken
+    as they are. With the encoder on the joint, a rotor shows only in the time to cross the gap and beside the other
+    masses, so it widens the intervals of gap, gain and masses. Where its maker's figure is known, say so, for example
+    by `--known rotor_inertia_scale.arm`. With several loose servos in a row, the fit may end in a wrong minimum;
+    `doubts` then says so.
 
-    Of a robot that walks, ground friction, a payload on the trunk and one friction for joints that are alike take the
-    place of masses and lengths. Its feet strike the ground otherwise than in MuJoCo, stride after stride: its intervals
-    are as wide as if it had made one stride, and a longer recording hardly narrows them.
+    For a walking robot, ground friction, a payload on the trunk and one friction for joints that are alike take the
+    place of masses and lengths. Its feet strike the ground differently than in MuJoCo, in every stride alike. So its
+    intervals are as wide as if it had made one stride, and a longer recording hardly narrows them.
 
     Example: landbridge calibrate identify data/target --known link_mass_scale.arm_link
 
     Args:
         data: A dataset folder: 30 to 60 s of a robot, excited in all joints or walking; pushes and falls are left out.
-        out: File to write; must not exist. `<robot>.calibrated.xml` beside it is the calibrated robot for any program
+        out: File to write; must not exist. Beside it, `<robot>.calibrated.xml` is the calibrated robot for any program
             that uses MuJoCo.
         robot: Name of a robot, or a folder with robot.yaml.
         known: Parameters that are as robot.yaml and the URDF say.
-        friction: Neither a Stribeck curve nor friction by load in any joint, a curve in every joint, or both where the
-            data support them (auto).
+        friction: `coulomb`: neither a Stribeck curve nor friction by load in any joint; `stribeck`: a curve in every
+            joint; `auto`: both, where the data support them.
         horizon: Length of the windows that are simulated [s]; by default 0.5, or 0.2 with a floating base.
         seed: Of the bootstrap.
 

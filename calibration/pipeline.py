@@ -19,10 +19,10 @@ LEFT_OUT = ["delay, for which see latency_ms", "zero: check the encoders on a st
 def everything(
     data: Path, /, out: Path, robot: str = "furuta", known: tuple[str, ...] = (), seed: int = 0
 ) -> dict[str, Any]:
-    """Every step in turn: delay, encoders, friction models, parameters, the page.
+    """Run every calibration step in turn: delay, encoders, friction models, parameters, the page.
 
-    An encoder that is wrong ends it: whatever is identified through it would be wrong too. From the walking of a
-    floating base only parameters, its latency among them, are identified; what was left out is named.
+    A wrong encoder ends the run, since whatever is identified through it would be wrong too. For a robot with a
+    floating base only the parameters are identified, from its walking and with its latency; what was left out is named.
 
     Example: landbridge calibrate all data/target --out calibrations/first --known link_mass_scale.arm_link
 

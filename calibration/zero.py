@@ -52,11 +52,11 @@ def zero(
 ) -> dict[str, Any]:
     """Find encoders whose sign, offset or gear in robot.yaml is wrong, from rollouts.
 
-    Where these rollouts do not depend on a value, it is named untold: the offset of a joint that turns about a vertical
-    axis, for instance, can only be set against a stop or a mark. A gear counts as wrong from 10 % on, for wheels make
-    it wrong by more and lengths look alike, and an offset by what such a gear does not explain. Servos on a bus read
-    `encoder` from robot.yaml. A microcontroller's board does not: put it into the firmware's own `measure`. Data
-    recorded before a correction are of another robot: record again.
+    A value on which these rollouts do not depend is named untold. The offset of a joint that turns about a vertical
+    axis, for instance, can only be set against a stop or a mark. A gear counts as wrong from 10 % on, since a wrong
+    wheel is off by more and a wrong length looks much like it; an offset counts as wrong by what such a gear does not
+    explain. Servos on a bus read `encoder` from robot.yaml. A microcontroller does not: put it into the firmware's own
+    `measure`. Data recorded before a correction are of another robot: record again.
 
     Example: landbridge calibrate zero data/target
 

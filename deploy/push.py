@@ -145,9 +145,9 @@ def push(
 
     Example: landbridge deploy push landbridge@robot policy.bundle
 
-    Refused for another robot than that computer is set up for, and while the robot moves or is armed, as far as its
-    supervisor can be heard. If any check there fails, nothing is switched. A running policy keeps the bundle that it
-    has read until it is started anew.
+    A bundle for another robot than that computer is set up for is refused. So is any push while the robot moves or is
+    armed, as far as its supervisor can be heard. If any check there fails, nothing is switched. A running policy keeps
+    the bundle that it has read until it is restarted.
 
     Args:
         host: USER@HOST of the robot's computer, set up as deploy/jetson/README.md says.

@@ -10,12 +10,14 @@ import errno
 import importlib
 import json
 import os
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from inspect import signature
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import tyro
 from rich.console import Console
@@ -25,56 +27,56 @@ from landbridge import __version__
 from landbridge.errors import InputError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("landbridge.demo:demo", "the whole way, once: logs to a policy on the twin, with a report"),
+    "demo": ("landbridge.demo:demo", "run the whole pipeline once: logs to a policy on the twin, with a report"),
     "collect": ("landbridge.simulation.collect:collect", "simulate behaviour policies into a source dataset"),
     "record": ("landbridge_nodes.up:record", "record target rollouts over ROS 2 into an MCAP bag"),
     "ingest": ("landbridge.training.ingest:ingest", "turn a bag or a D4RL file into a dataset"),
-    "calibrate excite": ("landbridge.calibration.excite:excite", "design the motion that tells most, and preview it"),
+    "calibrate excite": ("landbridge.calibration.excite:excite", "design the most informative motion, and preview it"),
     "calibrate delay": ("landbridge.calibration.delay:delays", "estimate the robot's command delay from its rollouts"),
     "calibrate zero": (
         "landbridge.calibration.zero:zero",
-        "encoder signs, offsets, gears that are wrong",
+        "find encoder signs, offsets and gears that are wrong",
     ),
-    "calibrate friction": ("landbridge.calibration.friction:friction", "which joints need a richer friction model"),
-    "calibrate identify": ("landbridge.calibration.identify:identify", "gain, masses, friction, latency from rollouts"),
-    "calibrate report": ("landbridge.calibration.report:report", "one page on a calibration and its limits"),
-    "calibrate all": ("landbridge.calibration.pipeline:everything", "all of these, in order"),
-    "diagnose": ("landbridge.training.diagnose:diagnose", "what kind of gap lies between two datasets, and what to do"),
+    "calibrate friction": ("landbridge.calibration.friction:friction", "find joints that need a richer friction model"),
+    "calibrate identify": ("landbridge.calibration.identify:identify", "estimate gain, masses, friction and latency"),
+    "calibrate report": ("landbridge.calibration.report:report", "write one page on a calibration and its limits"),
+    "calibrate all": ("landbridge.calibration.pipeline:everything", "run delay, zero, identify and report in order"),
+    "diagnose": ("landbridge.training.diagnose:diagnose", "name the gap between two datasets, and what to do about it"),
     "train": ("landbridge.training.train:train", "train an agent on source and target data"),
     "sweep": ("landbridge.training.sweep:sweep", "train and score settings x seeds, on one machine or a Ray cluster"),
-    "evaluate": ("landbridge.training.evaluate:evaluate", "score policies in simulation with intervals"),
+    "evaluate": ("landbridge.training.evaluate:evaluate", "score policies in simulation, with intervals"),
     "export": ("landbridge.training.export:export", "turn a training run into a verified bundle"),
     "import": ("landbridge.training.foreign:import_policy", "turn an ONNX policy of rsl_rl or Isaac Lab into a bundle"),
     "sign": ("landbridge.signature:sign", "sign a bundle with a private key"),
-    "inspect": ("landbridge.inspection:inspect", "print what a bundle, dataset or robot is"),
+    "inspect": ("landbridge.inspection:inspect", "describe a bundle, a dataset or a robot"),
     "verify": (
         "landbridge.deploy.verify:verify",
-        "check a bundle's bytes, signature and golden vectors here",
+        "check a bundle's bytes, signature and golden vectors on this machine",
     ),
     "bench": ("landbridge.deploy.bench:bench", "measure inference on every back end of this machine"),
-    "engine": ("landbridge.deploy.accept:engine", "build a TensorRT engine and accept it by a closed loop"),
+    "engine": ("landbridge.deploy.accept:engine", "build a TensorRT engine, and test it in closed loop"),
     "replay": ("landbridge_nodes.replay:replay", "re-run a recorded log through bundle and guard, bit for bit"),
-    "repair": ("landbridge_nodes.repair:repair", "make a bag that was cut off whole for ros2 bag"),
+    "repair": ("landbridge_nodes.repair:repair", "repair a truncated bag for `ros2 bag`"),
     "rerun": (
         "landbridge_nodes.rrd:rerun",
-        "turn a recorded log into a file for the Rerun viewer, with the robot moving",
+        "turn a recorded log into a file for the Rerun viewer, with the robot in motion",
     ),
     "up": ("landbridge_nodes.up:up", "start the ROS 2 nodes of a bring-up (deploy, hil, twin)"),
-    "state": ("landbridge_nodes.state:state", "what the supervisor of a running robot says"),
-    "watch": ("landbridge_nodes.watch:watch", "a running robot on a terminal, with arm, disarm and e-stop keys"),
+    "state": ("landbridge_nodes.state:state", "print the supervisor's state of a running robot"),
+    "watch": ("landbridge_nodes.watch:watch", "watch a running robot in a terminal; keys to arm, disarm, e-stop"),
     "foxglove": (
         "landbridge_nodes.foxglove_server:foxglove",
-        "serve a running robot to Foxglove, live, over WebSocket",
+        "stream a running robot to Foxglove over WebSocket",
     ),
     "deploy push": ("landbridge.deploy.push:push", "put a bundle on a robot's computer, verify it there, switch to it"),
-    "hil run": ("landbridge_nodes.hil:run", "accept a robot's hardware, stage by stage, with a page and junit.xml"),
-    "hil emulate": ("landbridge.deploy.hil.command:emulate", "be a robot's microcontroller or servos, on a pty"),
-    "hil joints": ("landbridge.deploy.hil.command:joints", "the C table of joints that a board is built with"),
-    "hil protocol": ("landbridge.deploy.hil.command:protocol", "the C header of the protocol"),
+    "hil run": ("landbridge_nodes.hil:run", "acceptance-test a robot's hardware, with a page and junit.xml"),
+    "hil emulate": ("landbridge.deploy.hil.command:emulate", "emulate a robot's microcontroller or servos on a pty"),
+    "hil joints": ("landbridge.deploy.hil.command:joints", "print the C table of joints for a board's firmware"),
+    "hil protocol": ("landbridge.deploy.hil.command:protocol", "print the C header of the protocol"),
     "servo scan": ("landbridge.deploy.hardware.servo_setup:scan", "list the servos that answer on a port"),
     "servo setup": ("landbridge.deploy.hardware.servo_setup:setup", "give a servo its id, baud rate and mode"),
-    "robot check": ("landbridge.simulation.check:check", "read a robot folder whole and drive it in both engines"),
-    "doctor": ("landbridge.doctor:doctor", "what this machine can do, and what to install for the rest"),
+    "robot check": ("landbridge.simulation.check:check", "check a robot folder, and drive the robot in both engines"),
+    "doctor": ("landbridge.doctor:doctor", "say what this machine can do, and what to install for the rest"),
 }
 FAILED = 1
 INPUT_ERROR = 2
@@ -105,6 +107,9 @@ def main(argv: list[str] | None = None) -> int:
     formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         figures = tyro.cli(_function(name, rest), prog=f"landbridge {name}", args=rest, console_outputs=True)
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except (InputError, OSError, ModuleNotFoundError, EOFError) as error:
         if not isinstance(error, InputError):
             error = _environment(error)
@@ -148,9 +153,22 @@ def _function(name: str, args: list[str]) -> Callable[..., Mapping[str, Any] | N
     place, _, attribute = COMMANDS[name][0].partition(":")
     module = importlib.import_module(place)
     found: Callable[..., Mapping[str, Any] | None] = getattr(module, attribute)
-    if {"-h", "--help"} & {*args} and hasattr(module, "helped"):
-        found = module.helped(args)
+    if {"-h", "--help"} & {*args}:
+        found = module.helped(args) if hasattr(module, "helped") else found
+        _prepare_help(found)
     return found
+
+
+def _prepare_help(function: Callable[..., Any]) -> None:
+    """Call positional arguments by their names, and join the lines of their descriptions, which tyro would keep."""
+    function.__doc__ = re.sub(r"\n {12}(?=\S)", " ", function.__doc__ or "")
+    hints = get_type_hints(function, include_extras=True)
+    for name, parameter in signature(function).parameters.items():
+        hint = hints[name]
+        first = parameter.kind is parameter.POSITIONAL_ONLY or tyro.conf.Positional in getattr(hint, "__metadata__", ())
+        if first and Literal not in (get_origin(one) for one in (hint, *get_args(hint))):  # which shows its choices
+            hints[name] = Annotated[hint, tyro.conf.arg(metavar=name.upper())]
+    function.__annotations__ = hints
 
 
 def _environment(error: OSError | ModuleNotFoundError | EOFError) -> InputError:

@@ -29,8 +29,8 @@ ALIKE = 0.05  # of a joint's inertia, in which engines may differ
 def check(robot: str, /, episodes: int = 4, seed: int = 0) -> dict[str, Any]:
     """Check a robot folder: every file of it, its limits beside the URDF's, and two behaviours in both engines.
 
-    A file that is wrong ends it with an error. What is doubtful is listed under `failed`, and the exit code is 1.
-    Nothing is pushed, since what a push tips over strikes the ground otherwise in each engine.
+    A wrong file ends the check with an error. What is doubtful is listed under `failed`, and the exit code is then 1.
+    The robot is not pushed, since a robot that a push tips over strikes the ground differently in each engine.
 
     Example: landbridge robot check quadruped
 

@@ -114,14 +114,14 @@ def collect(
         mix: Share of the steps of each behaviour; by default SOURCE_MIX of the robot's behaviour.py.
         domain: What the dataset stands for in training.
         exploring: Share of the rollouts that start from anywhere (`Task.exploring_state`); by default 0.5 for a source
-            and 0 for a target, since no robot can be put anywhere.
+            and 0 for a target, since a real robot cannot be put anywhere.
         batch: Episodes run in lockstep.
         seed: The same seed gives the same arrays.
         calibration: File of `landbridge calibrate identify`; simulates that robot in place of a rung.
         randomise: Draw the parameters of each of the `batch` simulators: from the calibration's posterior, or between
             the nominal robot's and the scenario's.
-        retune: Generations of CMA-ES by which the behaviour `tuned` is first tuned for the calibration or scenario; 20
-            take a minute or two. What was tuned for the nominal robot does its task in another one seldom.
+        retune: Generations of CMA-ES that first tune the behaviour `tuned` for the calibration or scenario; 20 take a
+            minute or two. A behaviour tuned for the nominal robot seldom succeeds in another.
 
     Returns:
         Path, steps, episodes, rate [control steps/s, writing included] by wall clock and by processor time, the success

@@ -47,13 +47,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score policies in simulation with bootstrap intervals.
 
-    Every policy meets the same start states and measurement noise, so scores may be compared episode by episode. Where
-    a task always begins alike, episodes are near copies of each other; `--exploring` asks how much a policy can do.
+    Every policy gets the same start states and measurement noise, so scores can be compared episode by episode. Where a
+    task always begins alike, episodes are nearly copies of each other; `--exploring` shows how much a policy can do.
 
     Example: landbridge evaluate --policies runs/first runs/none behaviour:tuned --scenario severe --json
 
     Args:
-        policies: Run folders, also of several seeds, bundles, or behaviour:NAME.
+        policies: Run folders (also of several seeds), bundles, or behaviour:NAME.
         robot: Name of a robot, or a folder with robot.yaml.
         engine: Physics engine.
         scenario: Rung of the robot's severity ladder.
@@ -62,10 +62,10 @@ def evaluate(
         write_ms: Time from a measurement to the write of the command that answers it, as `landbridge ingest` prints
             it for a bag; the scenario's own latency comes on top.
         calibration: File of `landbridge calibrate identify`; scores in that simulator in place of a rung.
-        exploring: Start from anywhere (the task's exploring states), some of it beyond any policy's help, in place of
-            the task's own start states.
-        compensate: File of `landbridge calibrate identify`, by which friction that `robot.yaml` does not have, and a
-            weak drive, are compensated in every command, as `landbridge up deploy --compensate` does on board.
+        exploring: Start from anywhere (the task's exploring states) in place of the task's own start states; some of
+            these no policy can save.
+        compensate: File of `landbridge calibrate identify`. Every command is compensated for friction that `robot.yaml`
+            does not have and for a weak drive, as `landbridge up deploy --compensate` does on board.
 
     Returns:
         `policies`: per policy its success and return with 95 % intervals; `groups`: over the runs of one agent and

@@ -39,11 +39,11 @@ def export(run: Path, out: Path, calibration: Path | None = None) -> dict[str, A
     Example: landbridge export --run runs/first --out policy.bundle
 
     Args:
-        run: A run folder of `landbridge train`; of `--seeds` the one that holds all: the policy's action is the mean of
-            theirs, and the live monitor is the first one's.
+        run: A run folder of `landbridge train`. After `train --seeds`, the folder that holds all runs: the policy's
+            action is then the mean of theirs, and the live monitor is that of the first.
         out: Bundle to write: a folder, or one file if it ends in .zip.
-        calibration: File of `landbridge calibrate identify`: of several seeds and the mean of them all, what succeeds
-            most in that simulator is exported.
+        calibration: File of `landbridge calibrate identify`. Of several seeds and the mean of them all, the one that
+            succeeds most in that simulator is exported.
     """
     require_new(out)
     foretold: dict[str, str] = {}

@@ -37,9 +37,9 @@ def ingest(
 ) -> dict[str, Any]:
     """Turn a bag of `landbridge record`, or a D4RL-layout HDF5 file, into a dataset.
 
-    A bag that was cut off is read up to its last complete record. Rewards and terminations are computed here, by the
-    robot's task; none are recorded on board. Actions are what was written, and of a run that was compensated the
-    observations' past actions too, so that its transitions are the bare robot's.
+    A truncated bag is read up to its last complete record. Rewards and terminations are computed here, by the robot's
+    task; none are recorded on board. Actions are what was written to the motors. In a compensated run so are the past
+    actions in the observations, so that its transitions are those of the bare robot.
 
     Example: landbridge ingest bags/severe --out data/target
 
@@ -48,8 +48,8 @@ def ingest(
         out: Dataset folder to write; must not exist.
         robot: Name of a robot, or a folder with robot.yaml.
         domain: What the data stands for in training; by default target for a bag, source for an HDF5 file.
-        calibration: File of `landbridge calibrate` that holds for the robot as it was recorded. It changes nothing in
-            the data: its digest and its delay go into the metadata, and from there to the run and its bundle.
+        calibration: Calibration file that holds for the robot as it was recorded. It does not change the data: its
+            digest and its delay go into the metadata, and from there to the run and its bundle.
     """
     machine = load_robot(robot)
     spec, task = machine.spec, load_task(machine)

@@ -48,10 +48,10 @@ def sweep(
     gpus: float = 0.0,
     retries: int = 3,
 ) -> dict[str, Any]:
-    """Train and score every setting with every seed, one process a core.
+    """Train and score every setting with every seed, one process per core.
 
-    A process that is killed is started again and goes on from its last checkpoint. The same command goes on with a
-    sweep that was interrupted; with more seeds or scenarios, it adds what is missing.
+    A process that is killed is restarted, and continues from its last checkpoint. Running the same command again
+    continues an interrupted sweep; with more seeds or scenarios, it adds what is missing.
 
     Example: landbridge sweep --out sweeps/first --source data/source --target data/target --options
         alignment=none,dynamics iql.expectile=0.7,0.9 steps=5000 --seeds 0 1 2 --scenarios none severe
@@ -69,7 +69,7 @@ def sweep(
         scratch: As of `landbridge train`.
         address: Of a Ray cluster whose machines see these folders by the same names; by default this machine alone.
         gpus: GPUs, or the share of one, that a trial takes of a Ray cluster.
-        retries: How often a trial is started again whose process died.
+        retries: How often a trial whose process died is restarted.
 
     Returns:
         `settings`: success and return of each setting and scenario, with 95 % intervals over seeds and episodes;

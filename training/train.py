@@ -65,8 +65,8 @@ def train(
 
     Example: landbridge train --source data/source --target data/target --out runs/first --seed 0
 
-    --help shows the hyperparameters of one agent and one alignment: the default ones, or those that --agent and
-    --alignment name beside it.
+    --help shows the hyperparameters of one agent and one alignment: the defaults, or those named by --agent and
+    --alignment on the same command line.
 
     On several cores or GPUs: torchrun --nproc-per-node 2 -m landbridge train ... with the same arguments. --rows is
     then divided among the ranks, and the result is that of one process but for rounding (`td3bc` scales its value, and
@@ -78,13 +78,13 @@ def train(
         target: Target dataset (robot or twin).
         robot: Name of a robot, or a folder with robot.yaml.
         config: Hyperparameters.
-        seeds: In place of --seed: a run with each, in `out`/seedN, all as one batch. `out` is exported as their mean.
-        score: Scenario on which to score the policy in Bullet ten times during the run, for the learning curve; no
-            choice is made by it.
-        scratch: Folder on a disk for the source's rows while the run lasts, where memory is too small for them.
-            Alignments are then fitted to 262,144 rows, and every 256 steps draw from 131,072, both from all over. Each
-            rank has a file of its own. A resumed run takes the one that it began with unless another is given.
-        resume: Continue the run in `out`, or its seeds, as if never interrupted, to the bit; late seeds but for rounding.
+        seeds: In place of --seed: one run per seed, in `out`/seedN, all trained as one batch. `out` is exported as
+            their mean.
+        score: Scenario on which to score the policy in Bullet ten times during the run, for the learning curve only.
+        scratch: Folder on a disk for the source's rows during the run, for a source larger than memory. Alignments are
+            then fitted to 262,144 rows, and every 256 steps draw from 131,072 rows, both from all over the source. Each
+            rank has a file of its own. A resumed run uses the folder that it began with unless another is given.
+        resume: Continue the run in `out`, or its seeds: bit for bit as if uninterrupted; late seeds but for rounding.
     """
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
     inputs = Inputs(robot, source, target, scratch, score)

@@ -63,7 +63,7 @@ def setup(
     return_delay_us: int = 0,
     yes: bool = False,
 ) -> dict[str, Any]:
-    """Set up one servo as robot.yaml takes it to be, and, if asked for, its id and rate anew. Its torque goes off.
+    """Set up one servo as robot.yaml assumes it to be; on request, also change its id and rate. Its torque goes off.
 
     Example: landbridge servo setup /dev/ttyUSB0 --family dynamixel --id 1 --new-id 3
 

@@ -55,9 +55,9 @@ def demo(
         scenario: Rung of the severity ladder that the twin stands on.
         source_steps: Simulator transitions.
         target_seconds: Robot time to record [s].
-        train_steps: Gradient steps of each of the five arms.
+        train_steps: Gradient steps of each of the five trainings.
         episodes: Closed-loop episodes over ROS 2.
-        seed: Of everything random.
+        seed: Seed of everything random.
     """
     sizes = {"--source-steps": source_steps, "--target-seconds": target_seconds, "--train-steps": train_steps}
     for flag, value in (sizes | {"--episodes": episodes}).items():

@@ -28,8 +28,8 @@ TRIGGER, ANSWER = "std_srvs/srv/Trigger", "bool success\nstring message"
 def foxglove(robot: str = "furuta", host: str = "127.0.0.1", port: int = PORT, operate: bool = False) -> None:
     """Serve the topics of a running robot to Foxglove, by WebSocket, until Ctrl-C; `docs/foxglove.json` is a layout.
 
-    Whoever reaches the port may disarm, park and stop the robot; arm and reset it only with `--operate`. Foxglove's
-    protocol asks for no password, and a page in any browser of this machine reaches a local port.
+    Whoever reaches the port may disarm, park and stop the robot; arming and resetting need `--operate`. Foxglove's
+    protocol asks for no password, and any page in a browser on this machine reaches a local port.
 
     Example: landbridge foxglove --robot furuta
 

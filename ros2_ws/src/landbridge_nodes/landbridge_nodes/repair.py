@@ -16,10 +16,10 @@ TOPICS = {topic.name: topic for topic in vars(topics).values() if isinstance(top
 
 
 def repair(bag: Positional[Path], out: Path) -> dict[str, Any]:
-    """Write a bag that a kill, a full disk or a power loss has cut off anew, with its index and `metadata.yaml`.
+    """Write a whole copy of a bag that a kill, a full disk or a power loss has cut off, with index and `metadata.yaml`.
 
-    Every message before the cut is kept, byte for byte, and the bag itself as it is. Needed for `ros2 bag` and the like
-    only: landbridge's own commands read a bag that was cut off unasked.
+    Every message before the cut is kept, byte for byte; the truncated bag itself is not changed. Only `ros2 bag` and
+    the like need this: landbridge's own commands read a truncated bag as it is.
 
     Example: landbridge repair bags/cut --out bags/whole
 

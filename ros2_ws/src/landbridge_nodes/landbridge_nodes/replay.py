@@ -72,12 +72,12 @@ def replay(
         bundle: Folder or zip written by `landbridge export`; another one than was recorded shows what it would change.
         provider: onnxruntime execution provider, or `tensorrt`.
         precision: What it computes in: that of the recording, if its engine is here.
-        tolerance: Fail, instead of reporting, if any value differs by more or any reason at all.
-        show: Differing ticks to list.
-        compensate: The calibration.yaml of the recording, if that was compensated; another one, or one where none was,
-            shows what it would change.
-        robot: Robot that ships with landbridge, or folder of one, whose calibration that is; by default the bundle's,
-            by its name.
+        tolerance: Fail, instead of only reporting, if any value differs by more than this, or if any reason differs.
+        show: How many differing ticks to list.
+        compensate: calibration.yaml by which the recorded run was compensated, if it was. Another file, or one for a
+            run without compensation, shows what it would change.
+        robot: Robot of that calibration: one that ships with landbridge, or a robot folder; by default the bundle's, by
+            its name.
     """
     if show < 0:
         raise InputError("--show", f"is {show}", "give 0 or more")

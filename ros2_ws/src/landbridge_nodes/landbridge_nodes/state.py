@@ -16,7 +16,7 @@ def state(seconds: float = 5.0) -> dict[str, Any]:
     Example: landbridge state --json
 
     Args:
-        seconds: To listen at most.
+        seconds: How long to listen at most [s].
     """
     require_positive("--seconds", seconds)
     require_one_ros()

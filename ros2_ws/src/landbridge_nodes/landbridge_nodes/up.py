@@ -48,7 +48,7 @@ def record(
         out: Bag folder to write; must not exist.
         robot: Robot that ships with landbridge, or folder of one.
         scenario: Rung of the robot's scenarios.yaml (twin).
-        seconds: Robot time at most: the sum of all episodes; the last one is cut short if need be.
+        seconds: Most robot time to record [s], summed over episodes; the last one is cut short if need be.
         seed: Of start states, noise and behaviour.
         excitation: File of `landbridge calibrate excite`, in place of the robot's behaviour `excite`.
         hardware: twin, mcu, dynamixel or feetech, in place of the robot's own line.
@@ -92,8 +92,8 @@ def up(
     Example: landbridge up deploy --bundle policy.bundle --episodes 20
 
     Args:
-        mode: `deploy` runs a bundle, `hil` likewise on an emulated board (on a real one: `deploy --port`); `twin` is
-            the robot's side alone, for a policy started elsewhere.
+        mode: `deploy` runs a bundle; `hil` runs one on an emulated board (on a real board: `deploy --port`); `twin`
+            starts the robot's side alone, for a policy that is started elsewhere.
         bundle: Bundle to run (deploy, hil).
         robot: Robot that ships with landbridge, or folder of one.
         scenario: Rung of the robot's scenarios.yaml (twin, emulated board).
@@ -103,10 +103,10 @@ def up(
         seed: Of start states and noise.
         hardware: twin, mcu, dynamixel or feetech, in place of the robot's own line (deploy).
         port: Serial port, in place of the robot's own; one alone asks for mcu (deploy).
-        black_box: Folder that gets a bag of the last seconds before every fault, named after it (deploy).
-        black_box_seconds: How far back such a bag reaches.
-        compensate: calibration.yaml of the robot, by which friction that `robot.yaml` does not have, and a weak drive,
-            are compensated in the commands of a policy that knows neither (deploy, hil); `landbridge evaluate` says
+        black_box: Folder for black-box bags: one of the last seconds before every fault, named after it (deploy).
+        black_box_seconds: How far back such a bag reaches [s].
+        compensate: calibration.yaml of the robot (deploy, hil). Commands are then compensated for friction that
+            `robot.yaml` does not have and for a weak drive, for a policy that knows neither; `landbridge evaluate` says
             beforehand whether it pays.
     """
     paths = {
