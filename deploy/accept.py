@@ -57,7 +57,8 @@ def engine(
     """
     if episodes < 1:
         raise InputError("--episodes", f"is {episodes}", "give at least one")
-    read, robot = read_bundle(bundle), load_robot_of(bundle)
+    read = read_bundle(bundle)
+    robot = robot_of(read)
     load_scenario(robot, scenario)
     require_offered(provider, precision)
     key, reference = key_of(read, precision, provider), load_policy(read)
@@ -80,11 +81,10 @@ def engine(
     }
 
 
-def load_robot_of(bundle: Path) -> Robot:
+def robot_of(bundle: Bundle) -> Robot:
     """The installed robot of a bundle, which must be the one it was trained for."""
-    read = read_bundle(bundle)
-    robot = load_robot(read.manifest.robot)
-    read.require_robot(robot.spec)
+    robot = load_robot(bundle.manifest.robot)
+    bundle.require_robot(robot.spec)
     return robot
 
 

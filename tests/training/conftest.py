@@ -12,6 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from landbridge.simulation.collect import collect
+from landbridge.training.alignments.tabb import TabbConfig
+from landbridge.training.predictor import PredictorConfig
 
 BLOCK = 32  # steps between two checkpoints, in tests of what happens between them; 256 take a second
 
@@ -20,6 +22,9 @@ BLOCK = 32  # steps between two checkpoints, in tests of what happens between th
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of `BLOCK` steps."""
     monkeypatch.setattr("landbridge.training.trainer.BLOCK", BLOCK)
+
+
+QUICK = TabbConfig(predictor=PredictorConfig(hidden=16, source_steps=20, steps=50))  # what an export fits, if any
 
 
 class Data(NamedTuple):

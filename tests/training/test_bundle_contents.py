@@ -21,11 +21,13 @@ from landbridge.training.policy import load_actor
 from landbridge.training.run import read_run
 from landbridge.training.train import train
 
+from .conftest import QUICK
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, data: Any) -> Path:
     out = tmp_path_factory.mktemp("run") / "none"
-    config = TrainConfig(steps=100, rows=16, seed=3, alignment="none", iql=IQLConfig(hidden=(16, 16)))
+    config = TrainConfig(steps=100, rows=16, seed=3, alignment="none", iql=IQLConfig(hidden=(16, 16)), tabb=QUICK)
     train(out, data.source, data.target, config=config)
     return out
 

@@ -24,6 +24,7 @@ from landbridge.deploy.hil.stages import Plan, Result
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
+from landbridge.spec import require_new
 from landbridge_nodes import bringup
 from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.process import BRIDGE_PRIORITY, require_one_ros
@@ -76,8 +77,7 @@ def run(
     loaded = load_robot(robot)
     plan = plan_for(loaded, joints, soak_s, latency_s)
     settings = choose_hardware(loaded.spec, hardware, port)
-    if out.exists():
-        raise InputError(out, "already exists", "choose another --out or remove it")
+    require_new(out)
     if bundle is not None:
         require_one_ros()
         read_bundle(bundle).require_robot(loaded.spec)

@@ -17,6 +17,7 @@ from tyro.conf import Positional
 
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
+from landbridge.spec import require_new
 from landbridge.training.bag import BagReader, named_values, require_robot, to_ns
 
 TIMELINE = "measured"
@@ -83,8 +84,7 @@ def rerun(bag: Positional[Path], out: Path, robot: str | None = None) -> dict[st
         import rerun as rr
     except ModuleNotFoundError as error:
         raise InputError("rerun", "is not installed", "pip install 'landbridge[rerun]'") from error
-    if out.exists():
-        raise InputError(out, "already exists", "choose another --out or remove it")
+    require_new(out)
     reader = BagReader(bag)
     machine = load_robot(robot or reader.about["robot"])
     require_robot(bag, reader.about, machine.spec)

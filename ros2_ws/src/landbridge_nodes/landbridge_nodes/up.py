@@ -15,7 +15,7 @@ from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, TwinHardware
 from landbridge.robot import Robot, load_robot
 from landbridge.signature import require_signature as check_signature
-from landbridge.spec import require_positive
+from landbridge.spec import require_new, require_positive
 from landbridge_nodes import bringup
 from landbridge_nodes.bag import METADATA
 from landbridge_nodes.bringup import NodeSpec
@@ -57,7 +57,7 @@ def record(
     require_positive("--seconds", seconds)
     with _listening() as neighbours:
         loaded, on_twin = _check(robot, scenario, hardware, port)
-        _require_new(out)
+        require_new(out)
         if excitation is not None:
             from landbridge.simulation.excitation import read_excitation
 
@@ -128,7 +128,7 @@ def up(
         else:
             _check_bundle(bundle, loaded, require_signature, compensate)
             if record is not None:
-                _require_new(record)
+                require_new(record)
             require_positive("--black-box-seconds", black_box_seconds)
             policy, out, key, box, file = ("" if path is None else str(path.resolve()) for path in paths.values())
             loading = _name(robot), scenario, seed, policy, out, key
@@ -192,11 +192,6 @@ def _name(robot: str) -> str:
 def _label(specs: list[NodeSpec]) -> Any:
     """The scenario as the bring-up names it: that of hardware is `hardware`."""
     return next(spec.parameters["scenario"] for spec in specs if spec.name == "bridge")
-
-
-def _require_new(path: Path) -> None:
-    if path.exists():
-        raise InputError(path, "already exists", "choose another folder or remove it")
 
 
 def _run(robot: Robot, specs: list[NodeSpec], on_twin: bool, episodes: int = 0, seconds: float = 0.0) -> dict[str, Any]:
