@@ -32,10 +32,11 @@ from landbridge.calibration.delay import joint_delays
 from landbridge.calibration.design import run_episodes
 from landbridge.calibration.identify import calibration, identify
 from landbridge.calibration.windows import cut
-from landbridge.episode import Episode, commit
+from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.joint import Transmission
 from landbridge.observation import Observer
+from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Tuned, load_behaviours, read_behaviours
 from landbridge.simulation.calibrated import read_calibration

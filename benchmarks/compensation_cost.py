@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from landbridge.episode import commit, now
+from landbridge.provenance import commit, now
 from landbridge.robot import load_robot
 from landbridge.simulation.calibrated import Calibration, Estimate
 from landbridge.simulation.compensation import Compensation

@@ -23,8 +23,8 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from landbridge.episode import commit
 from landbridge.joint import Friction, Transmission
+from landbridge.provenance import commit
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.plant import Engine, make_plant

@@ -27,8 +27,9 @@ from rich.table import Table
 
 from landbridge.bundle import Bundle, read_bundle
 from landbridge.deploy.drift import Alarm, Distance, TargetMismatch
-from landbridge.episode import Episode, commit, now
+from landbridge.episode import Episode
 from landbridge.manifest import Drift, Threshold
+from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import make_plant

@@ -27,7 +27,7 @@ from rclpy.node import Node
 from rich.console import Console
 from rich.table import Table
 
-from landbridge.episode import commit, now
+from landbridge.provenance import commit, now
 from landbridge_nodes import topics
 from landbridge_nodes.bringup import deploy
 from landbridge_nodes.episodes import run_episodes

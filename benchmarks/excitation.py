@@ -25,7 +25,7 @@ from tyro.conf import Positional
 from landbridge.calibration.design import run_episodes
 from landbridge.calibration.identify import calibration
 from landbridge.calibration.windows import cut
-from landbridge.episode import commit
+from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, load_behaviours
 from landbridge.simulation.excitation import behaviour_of, read_excitation

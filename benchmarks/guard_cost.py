@@ -20,7 +20,7 @@ import tyro
 
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.supervisor import State
-from landbridge.episode import commit, now
+from landbridge.provenance import commit, now
 from landbridge.robot import load_robot
 
 RESULT = Path(__file__).parent / "results" / "guard_cost.json"

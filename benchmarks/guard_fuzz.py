@@ -21,7 +21,7 @@ import tyro
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.supervisor import STOPS, State, transitions
 from landbridge.deploy.verdict import Reason, Verdict
-from landbridge.episode import commit, now
+from landbridge.provenance import commit, now
 from landbridge.robot import RobotSpec
 
 RESULT = Path(__file__).parent / "results" / "guard_fuzz.json"

@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 from untrained import write_untrained
 
-from landbridge.episode import commit, now
 from landbridge.observation import Observer
+from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge_nodes.bringup import deploy
 from landbridge_nodes.episodes import run_episodes

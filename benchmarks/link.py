@@ -36,8 +36,8 @@ from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE
 from landbridge.deploy.hardware.servos import READ_SHARE, Servos
 from landbridge.deploy.hil.command import PRIORITY
 from landbridge.deploy.hil.fuzz import fuzz
-from landbridge.episode import commit, now
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, McuHardware
+from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge_nodes.process import BRIDGE_PRIORITY
 

@@ -21,8 +21,8 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from landbridge.episode import commit
 from landbridge.joint import Friction
+from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.parameters import moving_links
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario

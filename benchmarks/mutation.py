@@ -272,7 +272,7 @@ def main(modules: tuple[str, ...] = MODULES, jobs: int = 1) -> None:
         importlib.import_module(name)
     from concurrent.futures import ThreadPoolExecutor
 
-    from landbridge.episode import commit, now
+    from landbridge.provenance import commit, now
 
     for module in modules:
         tree = ast.parse((ROOT / "deploy" / f"{module}.py").read_text())

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sim2real import RESULTS, Place, Study
 
-from landbridge.episode import commit
+from landbridge.provenance import commit
 from landbridge.robot import Robot
 from landbridge.simulation.behaviour import Behaviour
 from landbridge.simulation.scenario import load_scenario

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 from std_srvs.srv import Trigger
 
-from landbridge.episode import commit, now
+from landbridge.provenance import commit, now
 from landbridge_nodes import topics
 from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.processes import Processes

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from landbridge.deploy.supervisor import State
-from landbridge.episode import commit, now
+from landbridge.provenance import commit, now
 from landbridge.robot import load_robot
 from landbridge_nodes import bringup, topics
 from landbridge_nodes.operator import START_TIMEOUT, Operator

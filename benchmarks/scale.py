@@ -25,8 +25,9 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 
-from landbridge.episode import DatasetMetadata, Episode, commit, write_dataset
+from landbridge.episode import DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
+from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.task import load_task
 from landbridge.training.assembly import build

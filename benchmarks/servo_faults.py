@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from landbridge.episode import commit
+from landbridge.provenance import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "servo_faults.json"

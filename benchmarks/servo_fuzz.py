@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from landbridge.deploy.hil.servo_fuzz import fuzz_servos
-from landbridge.episode import commit
+from landbridge.provenance import commit
 from landbridge.robot import load_robot
 
 RESULTS = Path(__file__).parent / "results"

@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from landbridge.calibration.identify import identify
 from landbridge.demo.report import ARMS as SHOWN
 from landbridge.demo.stages import Stages, console
-from landbridge.episode import commit
 from landbridge.errors import InputError
+from landbridge.provenance import commit
 from landbridge.robot import load_robot
 from landbridge.simulation.collect import collect
 from landbridge.simulation.plant import Engine

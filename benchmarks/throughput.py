@@ -35,8 +35,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
-from landbridge.episode import commit
 from landbridge.errors import InputError
+from landbridge.provenance import commit
 from landbridge.robot import load_robot
 from landbridge.task import load_task
 from landbridge.training.agents.iql import IQL, IQLConfig

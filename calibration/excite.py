@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.calibration.design import Design, middle, run_episodes
-from landbridge.episode import Episode, commit, now
+from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.observation import Observer
+from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Policy, load_behaviours
 from landbridge.simulation.excitation import Excitation, Preview

@@ -24,8 +24,8 @@ from landbridge.calibration.posterior import (
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.state import BASE, columns
 from landbridge.calibration.windows import Windows, digest, open_windows, require_fixed_base, split
-from landbridge.episode import commit, now
 from landbridge.errors import InputError
+from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import Calibration, Error, warn_of
 from landbridge.simulation.mjcf import to_mjcf

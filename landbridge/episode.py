@@ -8,11 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from landbridge.errors import InputError
+from landbridge.provenance import commit, now
 from landbridge.robot import RobotSpec
 from landbridge.spec import Spec, require_new, validated
 
@@ -260,26 +259,3 @@ def _to_buffer(episode: Episode) -> EpisodeBuffer:
         truncations=episode.truncated,
         infos={"stamp": episode.stamps},
     )
-
-
-def now() -> str:
-    """UTC time, ISO 8601 to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def commit() -> str:
-    """Git commit of this checkout, with `-dirty` when it has changes; `unknown` where there is none."""
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).resolve().parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-        "--exclude=*",
-    ]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"

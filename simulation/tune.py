@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from landbridge.episode import commit
 from landbridge.errors import InputError
 from landbridge.observation import Observer
+from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import BehaviourFile, Tuned, load_behaviours, read_behaviours
 from landbridge.simulation.calibrated import choose_scenario

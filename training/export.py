@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.bundle import npz, write_bundle
-from landbridge.episode import commit, now
 from landbridge.errors import InputError
 from landbridge.manifest import CALIBRATION, Manifest
+from landbridge.provenance import commit, now
 from landbridge.robot import Robot
 from landbridge.simulation.calibrated import digest_of
 from landbridge.spec import require_new

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from tyro.conf import Positional
 
 from landbridge.bundle import npz, write_bundle
-from landbridge.episode import Episode, commit, now
+from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.manifest import IMPORTED, Manifest
 from landbridge.observation import Observer
+from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour
 from landbridge.simulation.plant import make_plant

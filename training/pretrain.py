@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.progress import Progress
 from stable_baselines3 import PPO, SAC
 
-from landbridge.episode import commit
 from landbridge.observation import action_to_command, push_action
+from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Actor, Policy, load_behaviours
 from landbridge.simulation.plant import Plant, make_plant

@@ -22,9 +22,10 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from landbridge.episode import Dataset, commit, now
+from landbridge.episode import Dataset
 from landbridge.errors import InputError
 from landbridge.manifest import CALIBRATION
+from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import load_scenario

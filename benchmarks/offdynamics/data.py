@@ -33,8 +33,8 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from task import Locomotion
 
-from landbridge.episode import commit
 from landbridge.errors import InputError
+from landbridge.provenance import commit
 from landbridge.training.d4rl import REQUIRED, read_d4rl
 from landbridge.training.dataset import MIN_TARGET, Transitions
 

@@ -28,8 +28,8 @@ from rich.console import Console
 from shifts import make_env
 from task import Locomotion
 
-from landbridge.episode import commit
 from landbridge.errors import InputError
+from landbridge.provenance import commit
 from landbridge.training.agents.iql import IQLConfig
 from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.assembly import assemble

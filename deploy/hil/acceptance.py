@@ -12,8 +12,8 @@ from landbridge import __version__
 from landbridge.deploy.hardware import Hardware
 from landbridge.deploy.hil.loop import Failed, Loop, Skipped, reduced
 from landbridge.deploy.hil.stages import STAGES, Plan, Result
-from landbridge.episode import commit, now
 from landbridge.errors import InputError
+from landbridge.provenance import commit, now
 from landbridge.robot import Robot
 
 SHARE = 0.2  # of effort and velocity limits

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from landbridge.demo.report import ARMS, FRAMES_PER_SECOND, write_report
 from landbridge.demo.stages import Stages, console
-from landbridge.episode import commit
 from landbridge.errors import InputError
+from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.render import render
 from landbridge.simulation.scenario import load_scenario

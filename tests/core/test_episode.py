@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from minari.dataset.minari_storage import MinariStorage
 
-from landbridge.episode import DatasetMetadata, Episode, now, open_dataset, write_dataset
+from landbridge.episode import DatasetMetadata, Episode, open_dataset, write_dataset
 from landbridge.errors import InputError
+from landbridge.provenance import now
 
 METADATA = DatasetMetadata(
     domain="source",

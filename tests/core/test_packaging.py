@@ -93,7 +93,8 @@ def test_colcon_build_installs_what_ros_looks_for(repository: Path, tmp_path: Pa
 def test_the_robot_side_never_imports_torch_or_mujoco() -> None:
     code = (
         "import sys, landbridge.deploy.guard, landbridge.deploy.supervisor, landbridge.deploy.runtime, "
-        "landbridge.bundle, landbridge.task; print([m for m in ('torch', 'mujoco', 'minari') if m in sys.modules])"
+        "landbridge.bundle, landbridge.task, landbridge.deploy.hil.acceptance, landbridge_nodes.hil; "
+        "print([m for m in ('torch', 'mujoco', 'minari', 'h5py', 'gymnasium') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
