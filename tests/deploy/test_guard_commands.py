@@ -100,6 +100,20 @@ def test_effort_is_taken_back_near_a_position_limit() -> None:
     assert pushed(1.0 - 1e-9, 0.0, 0.3) == pytest.approx(0.3)  # at rest beside it: free
 
 
+def test_a_velocity_is_eased_to_standstill_at_a_position_limit() -> None:
+    def moved(position: float, velocity: float) -> float:
+        bench = Bench("velocity", position=(position, 0.0, 0.0))
+        bench.answer(0.0, 0.0)
+        bench.measure((position, 0, 0), (velocity, 0, 0))
+        return float(bench.answer(0.3, 0.0, age=0.01).command[0])
+
+    speed = 2.0
+    assert moved(1.0 - speed * BRAKE_TIME * 0.02, speed) == pytest.approx(0.3)  # a fiftieth of 30 rad/s is more
+    assert moved(1.0 - speed * BRAKE_TIME * 0.005, speed) == pytest.approx(0.15)
+    assert moved(1.0, speed) == pytest.approx(0.0)
+    assert moved(1.0, 0.0) == pytest.approx(0.0)
+
+
 def test_permuted_names_are_harmless() -> None:
     assert Bench().answer(-0.05, 0.2, names=("right", "left")).command == (0.2, -0.05)
 
