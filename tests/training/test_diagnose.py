@@ -118,16 +118,11 @@ def test_held_out_errors_do_not_see_their_own_fold() -> None:
     features = rng.standard_normal((500, 3))
     linear = features @ rng.standard_normal((3, 2)) + 5.0
     blocks = np.arange(500) // 10
-    each = np.arange(500)
-    assert np.abs(held_out(features, linear, blocks, each)).max() < 0.05
+    assert np.abs(held_out(features, linear, blocks)).max() < 0.05
     # blocks of pure noise of their own, that features name: a fit that saw them would explain them
     named = np.eye(50)[blocks]
     noise = rng.standard_normal((50, 1))[blocks]
-    assert np.square(held_out(named, noise, blocks, each)).mean() > 0.5 * np.square(noise).mean()
-    # rows that stand in every block, the very same ones: nothing of theirs is left to fit them by
-    same = np.arange(500) % 10
-    rows = rng.standard_normal((10, 1))
-    assert np.square(held_out(np.eye(10)[same], rows[same], blocks, same)).mean() > 0.5 * np.square(rows).mean()
+    assert np.square(held_out(named, noise, blocks)).mean() > 0.5 * np.square(noise).mean()
 
 
 def test_a_seed_is_one_model_and_no_row_is_its_own_neighbour() -> None:
