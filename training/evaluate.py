@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -71,6 +72,7 @@ def evaluate(
         `policies`: per policy its success and return with 95 % intervals; `groups`: over the runs of one agent and
         alignment, where there are several, also the interquartile mean.
     """
+    torch.set_num_threads(1)  # see train
     if episodes < 1 or not policies:
         raise InputError("evaluate", f"{episodes} episodes of {len(policies)} policies", "give at least one of each")
     require_seed(seed)

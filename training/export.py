@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from landbridge.bundle import npz, write_bundle
@@ -46,6 +47,7 @@ def export(run: Path, out: Path, calibration: Path | None = None) -> dict[str, A
             succeeds most in that simulator is exported.
     """
     require_new(out)
+    torch.set_num_threads(1)  # see train
     foretold: dict[str, str] = {}
     if calibration is not None:
         run, found = best(run, calibration)

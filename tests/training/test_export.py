@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
 from landbridge.bundle import read_bundle
 from landbridge.deploy.runtime import load_policy as load_runtime
@@ -58,7 +59,9 @@ def _calibrated(path: Path, copy: Path, digit: str) -> Path:
 @pytest.fixture(scope="module")
 def bundle(run: Path) -> Path:
     out = run.parent / "policy.bundle"
+    torch.set_num_threads(2)
     figures = export(run, out)
+    assert torch.get_num_threads() == 1  # threads that wait for each other make minutes of seconds on a busy machine
     assert figures["golden_difference"] <= 1e-5
     return out
 
