@@ -113,8 +113,7 @@ class Supervisor:
         self._transitions = transitions(State.DAMP if spec.action.kind == "effort" else State.HOLD)
         self._silence = spec.safety.heartbeat_timeout_ms / 1000
         self._unasked = spec.safety.max_silence_periods * spec.control_dt
-        longest = _longest_way(spec) + WAY_MARGIN
-        self._arm_timeout, self._recovery_timeout = max(ARM_TIMEOUT, longest), max(RECOVERY_TIMEOUT, longest)
+        self._arm_timeout, self._recovery_timeout = timeouts(spec)
         self._entered_at = self._stopped_at = -math.inf
         self._bridge_at = self._ticked_at = -math.inf
         self._admissible = 0
@@ -192,9 +191,14 @@ class Supervisor:
         return now - self._bridge_at <= self._silence
 
 
-def _longest_way(spec: RobotSpec) -> float:
-    """Time [s] of the guard's longest way to a pose, from one position limit of a joint to the other."""
-    if spec.action.kind != "position":
-        return 0.0
-    ranges = [(joint, joint.position_limit) for joint in spec.joints if joint.actuated and joint.position_limit]
-    return max((move_time(joint, high - low, spec.safety.parking_speed) for joint, (low, high) in ranges), default=0.0)
+def timeouts(spec: RobotSpec) -> tuple[float, float]:
+    """What a robot is given to be armed, and to come to rest or park [s]: the longest way to a pose must fit in.
+
+    That is from one position limit of a joint to the other.
+    """
+    longest = 0.0
+    for joint in spec.joints if spec.action.kind == "position" else ():
+        if joint.actuated and joint.position_limit is not None:
+            low, high = joint.position_limit
+            longest = max(longest, WAY_MARGIN + move_time(joint, high - low, spec.safety.parking_speed))
+    return max(ARM_TIMEOUT, longest), max(RECOVERY_TIMEOUT, longest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import math
 import os
 import re
 import signal
@@ -106,6 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     before = {number: signal.signal(number, _interrupt) for number in ends}
     formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
+        _refuse_repeated(rest)
         figures = tyro.cli(_function(name, rest), prog=f"landbridge {name}", args=rest, console_outputs=True)
     except BrokenPipeError:  # whoever read it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -123,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     if as_json and figures != {}:  # of the ranks of a `torchrun` one speaks
-        print(json.dumps(figures, indent=2))
+        print(json.dumps(_without_nan(figures), indent=2))
     elif isinstance(figures, Mapping):
         console = Console(markup=False, highlight=False)
         if not (console.is_terminal or "COLUMNS" in os.environ):
@@ -131,6 +133,13 @@ def main(argv: list[str] | None = None) -> int:
         for table in _tables(figures):
             console.print(table)
     return FAILED if figures and figures.get("failed") else 0
+
+
+def _refuse_repeated(args: list[str]) -> None:
+    """The last one would count, and the others be dropped silently."""
+    options = [arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")]
+    if repeated := [option for option in options if options.count(option) > 1]:
+        raise InputError(repeated[0], "is given twice", "give it once: several values go behind one")
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
@@ -146,6 +155,15 @@ def _warning(
     """A warning to a user, of whatever kind, as a line; one to a programmer also says where."""
     where = "" if issubclass(category, UserWarning) else f"{filename}:{lineno}: {category.__name__}: "
     return f"landbridge: warning: {where}{message}\n"
+
+
+def _without_nan(figures: Any) -> Any:
+    """Figures with null for what is no number: JSON knows none."""
+    if isinstance(figures, Mapping):
+        return {name: _without_nan(value) for name, value in figures.items()}
+    if isinstance(figures, (list, tuple)):
+        return [_without_nan(value) for value in figures]
+    return None if isinstance(figures, float) and not math.isfinite(figures) else figures
 
 
 def _function(name: str, args: list[str]) -> Callable[..., Mapping[str, Any] | None]:

@@ -92,6 +92,10 @@ def require_robot(path: Path, names: Sequence[str]) -> None:
     root = parse_urdf(path.read_text(), path)
     if any("/xacro}" in element.tag for element in root.iter()):
         raise InputError(path, "is a xacro", f"expand it: xacro {path.name} > {path.stem}.expanded.urdf")
+    for element in (*root.iterfind("joint"), *root.iterfind("link")):
+        for key in ("name", "type") if element.tag == "joint" else ("name",):
+            if key not in element.attrib:
+                raise InputError(path, f"a <{element.tag}> has no {key}: {element.attrib}", f"give it {key}=...")
     types = {joint.attrib["name"]: joint.attrib["type"] for joint in root.iterfind("joint")}
     moving = [name for name, kind in types.items() if kind != "fixed"]
     for name in names:
@@ -126,16 +130,26 @@ def limits(path: Path) -> dict[str, dict[str, float | None]]:
     return found
 
 
+def _number(element: ET.Element, key: str, where: str) -> float:
+    try:
+        return float(element.attrib[key])
+    except KeyError:
+        raise InputError(where, f"<{element.tag}> has no {key}", f"give it {key}=...") from None
+    except ValueError:
+        problem = f"<{element.tag}> has {key}={element.attrib[key]!r}"
+        raise InputError(where, problem, "give a number, in SI units") from None
+
+
 def check_inertia(link: ET.Element, where: str) -> None:
     """Raise InputError unless the link's mass is positive and its principal inertias satisfy the triangle inequality.
 
     No rigid body has others. Neither engine allows for rounding.
     """
     mass, inertia = link.find("inertial/mass"), link.find("inertial/inertia")
-    if mass is None or inertia is None or float(mass.attrib["value"]) <= 0:
+    if mass is None or inertia is None or _number(mass, "value", where) <= 0:
         remedy = "give it an <inertial> block; only a mere frame, fixed to one other link, needs none"
         raise InputError(where, "has no positive mass or no inertia", remedy)
-    xx, yy, zz, xy, xz, yz = (float(inertia.attrib[key]) for key in INERTIA)
+    xx, yy, zz, xy, xz, yz = (_number(inertia, key, where) for key in INERTIA)
     low, middle, high = np.linalg.eigvalsh([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
     if low <= 0 or low + middle < high:
         raise InputError(

@@ -23,6 +23,7 @@ from mcap.records import Channel, Chunk, Message, Metadata, Schema
 from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
 from numpy.typing import NDArray
 from rosbags.typesys import Stores, get_typestore
+from zstandard import ZstdError
 
 from landbridge.errors import InputError
 from landbridge.observation import Observer, by_name
@@ -36,7 +37,8 @@ ABOUT = "landbridge"  # name of the recorder's metadata record
 REQUIRED = ("robot", "robot_hash", "scenario", "controller")
 MAGIC = b"\x89MCAP0\r\n"
 FRAME = struct.Struct("<BQ")  # opcode and length before every MCAP record
-DAMAGED = (McapError, CRCValidationError, struct.error, UnicodeDecodeError)  # what reading such a record raises
+# What reading a damaged record raises; RuntimeError: lz4 has no other.
+DAMAGED = (McapError, CRCValidationError, ZstdError, RuntimeError, struct.error, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from landbridge import __version__, doctor
-from landbridge.cli import COMMANDS, _function, main
+from landbridge.cli import COMMANDS, _function, _without_nan, main
 from landbridge.deploy.graph import ProviderFallbackWarning
 
 
@@ -197,3 +197,15 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
         main([*name.split(), "--help"])
     assert ended.value.code == 0
     assert "Example" in capsys.readouterr().out
+
+
+def test_an_option_that_is_given_twice_is_refused_where_the_last_one_would_count(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["train", "--target", "a", "--out", "x", "--target=b"]) == 2
+    assert "--target: is given twice" in capsys.readouterr().err
+
+
+def test_what_is_no_number_is_null_in_json() -> None:
+    figures = {"a": [1.0, float("nan")], "b": {"c": float("inf"), "d": "x", "e": 2}}
+    assert _without_nan(figures) == {"a": [1.0, None], "b": {"c": None, "d": "x", "e": 2}}

@@ -15,7 +15,7 @@ from landbridge.robot import ROBOTS, load_robot
 from landbridge.simulation.parameters import parameters
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.scenario import Scenario
-from landbridge.urdf import check_inertia, limits, read_urdf
+from landbridge.urdf import check_inertia, limits, read_urdf, require_robot
 
 MAST = """<link name="flag"><inertial><mass value="0.1"/>
 <inertia ixx="1e-4" iyy="1e-4" izz="1e-4" ixy="0" ixz="0" iyz="0"/></inertial></link>
@@ -127,3 +127,24 @@ def test_limits_are_those_that_the_file_names() -> None:
     found = limits(load_robot("furuta").urdf)
     assert found["arm"] == {"lower": -2.4, "upper": 2.4, "velocity": 30, "effort": 0.12}
     assert found["pendulum"] == {"lower": None, "upper": None, "velocity": 60, "effort": 0}
+
+
+@pytest.mark.parametrize(
+    ("inertial", "problem"),
+    [
+        ('<mass value="abc"/>', "<mass> has value='abc'. give a number"),
+        ("<mass/>", "<mass> has no value"),
+        ('<mass value="1"/>', "<inertia> has no ixx"),
+    ],
+)
+def test_a_number_that_is_missing_or_none_is_named(inertial: str, problem: str) -> None:
+    link = ET.fromstring(f"<link name='a'><inertial>{inertial}<inertia iyy='1'/></inertial></link>")
+    with pytest.raises(InputError, match=f"swing.urdf: link a: {problem}"):
+        check_inertia(link, "swing.urdf: link a")
+
+
+def test_a_link_without_a_name_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "a.urdf"
+    path.write_text("<robot name='a'><link/></robot>")
+    with pytest.raises(InputError, match="a <link> has no name"):
+        require_robot(path, [])

@@ -75,3 +75,13 @@ def test_nothing_is_overwritten_and_nothing_made_of_nothing(cut: Path, tmp_path:
     with pytest.raises(InputError, match=r"holds no message \(cut off: "):
         repair(cut, tmp_path / "whole")
     assert not (tmp_path / "whole").exists()
+
+
+def test_a_bag_with_a_damaged_chunk_is_not_whole(tmp_path: Path) -> None:
+    file = tmp_path / "damaged.mcap"
+    shutil.copy(LOG, file)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 8] = bytes(255 - byte for byte in data[len(data) // 2 : len(data) // 2 + 8])
+    file.write_bytes(data)
+    with pytest.raises(InputError, match="is damaged before byte"):
+        repair(file, tmp_path / "out")

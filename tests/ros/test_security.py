@@ -11,12 +11,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge_nodes import bringup, topics
 from landbridge_nodes.listener import Listener
 from landbridge_nodes.operator import Operator
-from landbridge_nodes.process import ENCLAVES
+from landbridge_nodes.process import ENCLAVES, require_one_ros
 from landbridge_nodes.processes import Processes
 
 pytestmark = pytest.mark.ros
@@ -82,3 +83,12 @@ def test_every_process_has_an_enclave_in_the_policy(repository: Path) -> None:
     paths = {enclave.attrib["path"] for enclave in policy.iter("enclave")}
     specs = [*bringup.hil("furuta", "none", 0, "b", out="o"), *bringup.record("furuta", "none", 0, "o")]
     assert paths == {spec.enclave for spec in specs} | {f"{ENCLAVES}/operator"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "problem"), [({}, "HOME: is not set"), ({"HOME": "/proc"}, "HOME: /proc takes no folder")]
+)
+def test_where_ros_cannot_keep_its_logs_is_named(environment: dict[str, str], problem: str) -> None:
+    with pytest.raises(InputError, match=f"{problem}.*set ROS_LOG_DIR"):
+        require_one_ros(environment)
+    require_one_ros(environment | {"ROS_LOG_DIR": "/tmp"})

@@ -143,11 +143,11 @@ def test_p_values_are_uniform_without_an_effect_and_small_with_one() -> None:
 def test_the_command_answers_each_question_and_gives_advice(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match=r"only 900 transitions.*at least 1000"):
-        diagnose(data.source, data.target)
+    with pytest.raises(InputError, match=r"only 890 transitions.*at least 900"):
+        module.compare(SOURCE, rows(890, 2), TASK, 0, data.target)
     twin: dict[str, Any] = {"engine": "bullet", "scenario": "severe", "domain": "target", "mix": {"excite": 1.0}}
     collect(tmp_path / "target", steps=1800, batch=6, seed=3, **twin)
-    with pytest.raises(InputError, match=r"--source: only 1500 transitions, \d+ of them to be held out. collect 10000"):
+    with pytest.raises(InputError, match=r"--source: only 1500 transitions, \d+ of them to be held out. collect 9000"):
         diagnose(data.source, tmp_path / "target")
     collect(tmp_path / "source", steps=7000, seed=1)
     monkeypatch.setattr(module, "SOURCE_MODEL", PredictorConfig(source_steps=200, steps=0))

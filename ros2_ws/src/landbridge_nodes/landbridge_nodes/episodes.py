@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from landbridge.errors import InputError
 from landbridge.robot import Robot
+from landbridge_nodes.asking import ask_a_person
 from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.operator import Operator, Outcome
 from landbridge_nodes.processes import Processes
@@ -54,11 +55,6 @@ def run_episodes(
                 raise InputError("recorder", f"has stopped: {operator.unrecorded}", "free space, and record again")
         operator.refresh_diagnostics()
     return _figures(outcomes, operator)
-
-
-def ask_a_person(words: str) -> None:
-    """Say what to do on the terminal, and wait for Enter."""
-    Console(stderr=True).input(f"\n{words} ", markup=False)
 
 
 def _ask_without_bar(progress: Progress, words: str) -> None:

@@ -26,6 +26,7 @@ from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.spec import require_new
 from landbridge_nodes import bringup
+from landbridge_nodes.asking import ask_a_person
 from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.process import BRIDGE_PRIORITY, require_one_ros
 from landbridge_nodes.processes import Processes
@@ -101,7 +102,6 @@ def close_the_loop(robot: Robot, specs: list[NodeSpec], result: Result, by_hand:
 
     A robot that is placed `by_hand` starts from where it is if nobody is asked.
     """
-    from landbridge_nodes.episodes import ask_a_person  # only now: it imports rclpy
     from landbridge_nodes.neighbours import Neighbours
     from landbridge_nodes.operator import Operator
 
@@ -145,7 +145,7 @@ def _ask(robot: Robot, plan: Plan) -> None:
         "the emergency stop in your hand."
     )
     try:
-        console.input("step back, then press Enter (Ctrl-C: not now) ")
+        ask_a_person("step back, then press Enter (Ctrl-C: not now)")
     except EOFError:
         raise InputError("hil run", "asks before it moves, and nobody answers", "give --yes") from None
 

@@ -16,7 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 from typing_extensions import Self
 
-from landbridge.deploy.supervisor import ARM_TIMEOUT, COMMANDED, RECOVERIES, RECOVERY_TIMEOUT, Event, State
+from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, Event, State, timeouts
 from landbridge.deploy.verdict import Reason
 from landbridge.errors import InputError
 from landbridge.robot import Robot
@@ -27,6 +27,7 @@ from landbridge_nodes.transport import stay_on_this_machine
 
 START_TIMEOUT = 60.0  # s for all processes to be up, on a machine that is busy with other things
 ANSWER_TIMEOUT = 5.0  # s
+CATCH_UP_SECONDS = 0.2  # to hear what a robot has said while a person was asked
 RETRY_SECONDS = 0.5  # for an answer that one of a process just killed, which is still known, would never give
 TORQUE_TIMEOUT = 2.5  # s for the bridge, which reports once a second, to say that torque is off
 SERVICES = (
@@ -78,6 +79,7 @@ class Operator:
         self.task = load_task(robot)
         self._check = check
         self._ask = ask
+        self._arm_timeout, self._recovery_timeout = timeouts(robot.spec)
         self._observations: dict[int, list[float]] = {}
         self._admitted: list[int] = []
         self.state, self.reason = State.UNCONFIGURED, ""
@@ -127,7 +129,11 @@ class Operator:
 
     def episode(self, ticks: int) -> Outcome:
         """Place the robot, arm, wait for `ticks` admitted commands or the end of ACTIVE, and come back to STANDBY."""
+        before = self.state
         self._place()
+        self._catch_up()
+        if before is not State.FAULT and self.state is State.FAULT and self._ask is not None:  # while it was asked
+            self._place()
         if self.state is State.FAULT:  # only now, so that what the fault named is over
             self._reset()
         self._observations.clear()
@@ -135,11 +141,11 @@ class Operator:
         self._active_seconds = 0.0  # a fault in ARMED leaves it
         self.call("/monitor/arm")
         begun_or_ended = (State.ACTIVE, State.PARK, State.FAULT, State.ESTOP)
-        self.wait(lambda: self.state in begun_or_ended, ARM_TIMEOUT + ANSWER_TIMEOUT)
+        self.wait(lambda: self.state in begun_or_ended, self._arm_timeout + ANSWER_TIMEOUT)
         self.wait(lambda: len(self._admitted) >= ticks or self.state is not State.ACTIVE, 60 + ticks)
         if self.state is State.ACTIVE:
             self.call("/monitor/disarm")
-        self.wait(lambda: self.state not in (*COMMANDED, *RECOVERIES), RECOVERY_TIMEOUT + ANSWER_TIMEOUT)
+        self.wait(lambda: self.state not in (*COMMANDED, *RECOVERIES), self._recovery_timeout + ANSWER_TIMEOUT)
         if len(self._admitted) >= ticks:
             self.wait(lambda: self._admitted[ticks - 1] in self._observations, ANSWER_TIMEOUT)
         answered = [stamp for stamp in self._admitted[:ticks] if stamp in self._observations]
@@ -147,6 +153,12 @@ class Operator:
         complete = len(obs) > self.task.episode_steps  # what happens on the way to STANDBY is not part of it
         success = complete and self.task.success(obs[: self.task.episode_steps + 1])
         return Outcome(len(answered), self._active_seconds, success, self.state.value, self.reason)
+
+    def _catch_up(self) -> None:
+        """Hear what has happened while nobody listened."""
+        deadline = time.monotonic() + CATCH_UP_SECONDS
+        while self._ask is not None and time.monotonic() < deadline:
+            self._executor.spin_once(timeout_sec=0.05)
 
     def _place(self) -> None:
         """Into a start state. Nobody is asked to reach into a robot that holds without being told so."""
@@ -167,7 +179,7 @@ class Operator:
             if self.state is State.FAULT:
                 self._reset()
             self.call("/monitor/park")
-            ended = RECOVERY_TIMEOUT + ANSWER_TIMEOUT
+            ended = self._recovery_timeout + ANSWER_TIMEOUT
             parked = State.STANDBY, Event.PARK.value
             self.wait(lambda: (self.state, self.reason) == parked or self.state is State.FAULT, ended)
         except InputError:

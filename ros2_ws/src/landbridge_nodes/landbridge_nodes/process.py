@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from landbridge.errors import InputError
@@ -31,8 +32,9 @@ def require_one_ros(environment: Mapping[str, str] = os.environ) -> None:
     """Refuse an installation whose halves would load each other's libraries, or a security the wheels do not have.
 
     Raises:
-        InputError: ROS wheels beside a sourced ROS 2, or ROS_SECURITY_ENABLE on the wheels.
+        InputError: No place for ROS 2's logs, ROS wheels beside a sourced ROS 2, or ROS_SECURITY_ENABLE on the wheels.
     """
+    _require_log_folder(environment)
     if importlib.util.find_spec("ros_wheels_bootstrapper") is None:
         return
     if distribution := environment.get("AMENT_PREFIX_PATH", ""):
@@ -47,6 +49,19 @@ def require_one_ros(environment: Mapping[str, str] = os.environ) -> None:
             "the ROS wheels have no SROS2",
             "use an installed ROS 2, or unset ROS_SECURITY_ENABLE",
         )
+
+
+def _require_log_folder(environment: Mapping[str, str]) -> None:
+    if environment.get("ROS_LOG_DIR") or environment.get("ROS_HOME"):
+        return
+    home, problem = environment.get("HOME", ""), "is not set"
+    if home:
+        try:
+            (Path(home) / ".ros" / "log").mkdir(parents=True, exist_ok=True)  # as rclpy will
+            return
+        except OSError as error:
+            problem = f"{home} takes no folder ({error.strerror})"
+    raise InputError("HOME", f"{problem}: ROS 2 keeps its logs there", "set ROS_LOG_DIR to a folder for them")
 
 
 def run(make: Callable[[], Any], priority: int = 0) -> int:

@@ -28,9 +28,9 @@ def repair(bag: Positional[Path], out: Path) -> dict[str, Any]:
         out: Bag folder to write; must not exist.
     """
     reader = BagReader(bag)
+    recorded = {channel.topic for _, channel, _ in reader.raw()}  # reads every chunk: one may be damaged
     if reader.repaired is None and (not bag.is_dir() or (bag / METADATA).is_file()):
         raise InputError(bag, "is whole", "use it as it is")
-    recorded = {channel.topic for _, channel, _ in reader.raw()}
     if not recorded:
         raise InputError(bag, f"holds no message ({reader.repaired})", "record again")
     if unknown := sorted(recorded - TOPICS.keys()):
