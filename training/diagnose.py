@@ -168,9 +168,7 @@ def fit_source_model(source: Transitions, task: Task, seed: int) -> tuple[Source
         raise InputError("--source", problem, f"collect {round(2 * MIN_ROWS / HOLDOUT)} or more")
     observer = task.observer
     normaliser = Normaliser.of([training], observer.names)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # of its first weights
-        predictor = Predictor(observer.size, observer.num_actions, int(observer.measured.sum()), SOURCE_MODEL)
+    predictor = Predictor.seeded(observer, SOURCE_MODEL, seed)
     predictor.fit(training, training, normaliser, observer.measured, seed)
     return SourceModel(predictor, normaliser, task), training, held
 

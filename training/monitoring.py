@@ -132,10 +132,7 @@ def predictor_of(trained: Trained, source: Transitions, target: Transitions) -> 
     if isinstance(trained.alignment, Modelled) and not isinstance(trained.alignment, Twin):
         return trained.alignment.predictor
     observer, seed = Observer(trained.robot.spec), trained.config.seed
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        columns = int(observer.measured.sum())
-        predictor = Predictor(observer.size, observer.num_actions, columns, trained.config.tabb.predictor)
+    predictor = Predictor.seeded(observer, trained.config.tabb.predictor, seed)
     predictor.fit(source, target, trained.normaliser, observer.measured, seed)
     return predictor
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from landbridge.observation import Observer
 from landbridge.spec import NonNegative, Positive
 from landbridge.task import Task
 from landbridge.training.dataset import Normaliser, Transitions
@@ -59,6 +60,13 @@ class Predictor(nn.Module):
         self.register_buffer("std", torch.ones(measured))
         self.mean: Tensor
         self.std: Tensor
+
+    @classmethod
+    def seeded(cls, observer: Observer, config: PredictorConfig, seed: int) -> Predictor:
+        """One for this observation, whose first weights follow from `seed` alone."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return cls(observer.size, observer.num_actions, int(observer.measured.sum()), config)
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardised change (members, N, measured) for inputs (members, N, n + m)."""
