@@ -184,8 +184,11 @@ def _prepare_help(function: Callable[..., Any]) -> None:
     for name, parameter in signature(function).parameters.items():
         hint = hints[name]
         first = parameter.kind is parameter.POSITIONAL_ONLY or tyro.conf.Positional in getattr(hint, "__metadata__", ())
-        if first and Literal not in (get_origin(one) for one in (hint, *get_args(hint))):  # which shows its choices
-            hints[name] = Annotated[hint, tyro.conf.arg(metavar=name.upper())]
+        kinds = {get_origin(one) for one in (hint, *get_args(hint))}
+        if first and Literal not in kinds:  # which shows its choices
+            named = tyro.conf.arg(metavar=name.upper())
+            several = tyro.conf.arg(metavar=f"{name.upper()} ...", help_behavior_hint="")
+            hints[name] = Annotated[hint, several if tuple in kinds else named]
     function.__annotations__ = hints
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from tyro.conf import Positional
 
 from landbridge.episode import Dataset, DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
@@ -27,62 +29,114 @@ ROUNDING = 1e-9  # of an action that a command is turned back into
 HDF5 = (".hdf5", ".h5")
 
 
+@dataclass(frozen=True)
+class Recording:
+    """What one bag or HDF5 file gives.
+
+    Attributes:
+        about: What it has to say of itself in `DatasetMetadata`; `controller` is one of `controllers`.
+        rate_hz: Median rate of its rows.
+        lost: What could not be used of it, or was mended.
+        stopped: Episodes that the guard ended before the task would.
+        latency_ms: Measurement to motor write of every admitted command.
+    """
+
+    path: Path
+    episodes: list[Episode]
+    about: dict[str, Any]
+    controller: str
+    rate_hz: float
+    lost: dict[str, Any]
+    stopped: int = 0
+    latency_ms: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return sum(map(len, self.episodes))
+
+
 def ingest(
-    path: Path,
-    /,
+    recordings: Positional[tuple[Path, ...]],
     out: Path,
     robot: str = "furuta",
     domain: Literal["source", "target"] | None = None,
     calibration: Path | None = None,
 ) -> dict[str, Any]:
-    """Turn a bag of `landbridge record`, or a D4RL-layout HDF5 file, into a dataset.
+    """Turn bags of `landbridge record`, or HDF5 files in D4RL's layout, into one dataset.
 
     A truncated bag is read up to its last complete record. Rewards and terminations are computed here, by the robot's
     task; none are recorded on board. Actions are what was written to the motors. In a compensated run so are the past
     actions in the observations, so that its transitions are those of the bare robot.
 
-    Example: landbridge ingest bags/severe --out data/target
+    Example: landbridge ingest bags/monday bags/tuesday --out data/target
 
     Args:
-        path: A bag folder, or a file ending in .hdf5 or .h5.
+        recordings: Bag folders, or files ending in .hdf5 or .h5, of one robot in one scenario.
         out: Dataset folder to write; must not exist.
         robot: Name of a robot, or a folder with robot.yaml.
-        domain: What the data stands for in training; by default target for a bag, source for an HDF5 file.
+        domain: What the data stands for in training; by default target for bags, source for HDF5 files.
         calibration: Calibration file that holds for the robot as it was recorded. It does not change the data: its
             digest and its delay go into the metadata, and from there to the run and its bundle.
     """
     machine = load_robot(robot)
-    spec, task = machine.spec, load_task(machine)
+    task = load_task(machine)
     require_new(out)
+    _require_different(recordings)
     facts = {} if calibration is None else recorded(calibration, read_calibration(calibration, machine))
-    labels = {"task": task.name, "task_hash": task.digest()}
-    about = partial(DatasetMetadata.of, spec, engine_version="", seed=None, **labels, **facts)
+    found = [_read(path, machine.spec, task) for path in recordings]
+    _require_alike(found)
+    controllers: Counter[str] = Counter()
+    for recording in found:
+        controllers[recording.controller] += len(recording)
+    asked = {} if domain is None else {"domain": domain}
+    metadata = DatasetMetadata.of(
+        machine.spec,
+        engine_version="",
+        seed=None,
+        task=task.name,
+        task_hash=task.digest(),
+        controllers=dict(controllers),
+        measured_rate_hz=float(np.median([recording.rate_hz for recording in found])),
+        stopped=sum(recording.stopped for recording in found),
+        **facts,
+        **found[0].about | asked,
+    )
+    dataset = write_dataset(out, [episode for recording in found for episode in recording.episodes], metadata)
+    return _outcome(dataset, task) | _figures(found, machine.spec)
+
+
+def _require_different(paths: tuple[Path, ...]) -> None:
+    """The same rows twice would be fitted and held out at once."""
+    if not paths:
+        raise InputError("ingest", "names no recording", "name one or several bags, or HDF5 files in D4RL's layout")
+    places = [path.resolve() for path in paths]
+    if repeated := [str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1]:
+        raise InputError(repeated[0], "is given twice", "give it once")
+
+
+def _require_alike(found: list[Recording]) -> None:
+    first = found[0]
+    for other in found[1:]:
+        if differing := [key for key, value in first.about.items() if other.about[key] != value]:
+            key = differing[0]
+            problem = f"its {key} is {other.about[key]!r}, that of {first.path} {first.about[key]!r}"
+            raise InputError(other.path, problem, "a dataset is of one robot in one scenario: ingest them apart")
+
+
+def _read(path: Path, spec: RobotSpec, task: Task) -> Recording:
     if path.suffix in HDF5:
         found = read_d4rl(path, task.observer.size, task.observer.num_actions, spec.control_dt)
-        metadata = about(
-            domain=domain or "source",
-            engine="d4rl",
-            scenario="unknown",
-            controllers={"d4rl": found.rows},
-            measured_rate_hz=spec.control_rate_hz,
-        )
-        dataset = write_dataset(out, found.episodes, metadata)
-        return _outcome(dataset, task) | found.repairs
+        about = {"domain": "source", "engine": "d4rl", "scenario": "unknown"}
+        return Recording(path, found.episodes, about, "d4rl", spec.control_rate_hz, {**found.repairs})
     bag = read_bag(path, spec)
     _require_rate(path, bag, spec)
     segments = _as_written(path, task.observer, bag.segments) if "compensation" in bag.about else bag.segments
     episodes = [_episode(spec, task, segment) for segment in segments]
-    metadata = about(
-        domain=domain or "target",
-        engine="ros2",
-        scenario=bag.about["scenario"],
-        controllers={bag.about["controller"]: sum(map(len, episodes))},
-        measured_rate_hz=bag.rate_hz,
-        stopped=sum(s.failed and not e.terminated[-1] for s, e in zip(segments, episodes, strict=True)),
-    )
-    dataset = write_dataset(out, episodes, metadata)
-    left_out = {"left_out": sum(len(s.commands) for s in bag.segments) - sum(len(s.commands) for s in segments)}
-    return _outcome(dataset, task) | _timing(bag, spec) | (left_out if segments is not bag.segments else {})
+    left_out = sum(len(s.commands) for s in bag.segments) - sum(len(s.commands) for s in segments)
+    lost = {"lost_ticks": bag.lost_ticks, "left_out": left_out, "repaired": bag.repaired}
+    stopped = sum(s.failed and not e.terminated[-1] for s, e in zip(segments, episodes, strict=True))
+    about = {"domain": "target", "engine": "ros2", "scenario": bag.about["scenario"]}
+    return Recording(path, episodes, about, bag.about["controller"], bag.rate_hz, lost, stopped, bag.latency_ms)
 
 
 def _outcome(dataset: Dataset, task: Task) -> dict[str, Any]:
@@ -136,18 +190,28 @@ def _as_written(path: Path, observer: Observer, segments: list[Segment]) -> list
     return found
 
 
-def _timing(bag: Bag, spec: RobotSpec) -> dict[str, Any]:
-    counts, _ = np.histogram(bag.latency_ms, HISTOGRAM_MS)
-    # None where nothing was measured: JSON has no NaN
-    p50, p99, top = np.percentile(bag.latency_ms, [50, 99, 100]).tolist() if bag.latency_ms else (None,) * 3
+def _figures(found: list[Recording], spec: RobotSpec) -> dict[str, Any]:
+    """Of each recording what was lost of it, and how late the commands of all were."""
+    rows = [
+        {
+            "recording": str(recording.path),
+            "episodes": len(recording.episodes),
+            "transitions": len(recording),
+            "measured_rate_hz": recording.rate_hz,
+            **recording.lost,
+        }
+        for recording in found
+    ]
+    if not (latency_ms := [ms for recording in found for ms in recording.latency_ms]):
+        return {"recordings": rows}
+    counts, _ = np.histogram(latency_ms, HISTOGRAM_MS)
+    p50, p99, top = np.percentile(latency_ms, [50, 99, 100]).tolist()
     return {
         "declared_rate_hz": spec.control_rate_hz,
-        "measured_rate_hz": bag.rate_hz,
-        "lost_ticks": bag.lost_ticks,
-        "repaired": bag.repaired,
         "latency_p50_ms": p50,
         "latency_p99_ms": p99,
         "latency_max_ms": top,
+        "recordings": rows,
         "latency": [
             {"latency_ms": f"{low:g} .. {high:g}", "ticks": int(n)}
             for low, high, n in zip(HISTOGRAM_MS[:-1], HISTOGRAM_MS[1:], counts, strict=True)

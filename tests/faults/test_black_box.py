@@ -50,7 +50,7 @@ def test_every_fault_leaves_a_bag_that_replay_and_ingest_read(rig: Rig, tmp_path
     assert ("DAMP", "silent") in states
     with Reader(silent) as official:
         assert {c.topic for c in official.connections if c.msgcount} >= {TOPIC, "/policy/action", "/bridge/fault"}
-    assert ingest(silent, out=tmp_path / "data")["transitions"] > 20
+    assert ingest((silent,), out=tmp_path / "data")["transitions"] > 20
     stages = {row["stage"]: row for row in replay(silent, rig.bundle)["stages"]}
     for stage in ("observation", "action", "command"):
         assert stages[stage]["bit for bit"] == stages[stage]["compared"] > 20

@@ -49,7 +49,7 @@ def test_the_robot_stands(stood: tuple[Path, Path, dict[str, Any]]) -> None:
 
 def test_the_policy_sees_the_base_and_the_gait_clock(stood: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:
     bag, _, _ = stood
-    ingest(bag, out=tmp_path / "data", robot="quadruped")
+    ingest((bag,), out=tmp_path / "data", robot="quadruped")
     episode = max(open_dataset(tmp_path / "data"), key=len)  # a lost tick would cut it
     gravity = np.stack([OBSERVER.column(episode.obs, f"projected_gravity.{axis}") for axis in "xyz"], -1)
     np.testing.assert_allclose(np.linalg.norm(gravity, axis=1), 1, atol=1e-6)

@@ -116,9 +116,9 @@ def test_ingest_writes_a_source_dataset(tmp_path: Path) -> None:
     data = rows(obs=8)
     data["actions"][1] = 1.5
     with pytest.warns(UserWarning, match=r"1 of 7 rows .* up to 1\.5: clipped"):
-        figures = ingest(save(tmp_path / "a.hdf5", data), tmp_path / "data")
+        figures = ingest((save(tmp_path / "a.hdf5", data),), tmp_path / "data")
     assert figures["transitions"] == 7
-    assert figures["actions_clipped"] == 1
+    assert figures["recordings"][0]["actions_clipped"] == 1
     dataset = open_dataset(tmp_path / "data")
     assert (dataset.metadata.domain, dataset.metadata.engine) == ("source", "d4rl")
     (episode,) = dataset

@@ -98,10 +98,12 @@ def write(
 
 
 def test_transitions_carry_what_was_seen_and_what_was_written(tmp_path: Path) -> None:
-    figures = ingest(write(tmp_path / "bag", range(50)), tmp_path / "data")
-    assert (figures["episodes"], figures["transitions"], figures["lost_ticks"]) == (1, 49, 0)
+    figures = ingest((write(tmp_path / "bag", range(50)),), tmp_path / "data")
+    assert (figures["episodes"], figures["transitions"]) == (1, 49)
+    (recording,) = figures["recordings"]
+    assert (recording["transitions"], recording["lost_ticks"], recording["repaired"]) == (49, 0, None)
     assert (figures["ended_in_failure"], figures["mean_episode_s"]) == (0, pytest.approx(0.98))
-    assert figures["measured_rate_hz"] == pytest.approx(50)
+    assert recording["measured_rate_hz"] == pytest.approx(50)
     assert figures["latency_p50_ms"] == figures["latency_max_ms"] == 1.5
     assert {row["latency_ms"]: row["ticks"] for row in figures["latency"]}["1 .. 2"] == 50
     dataset = open_dataset(tmp_path / "data")
@@ -122,7 +124,7 @@ def test_a_dataset_knows_the_calibration_that_held_for_the_robot(
 ) -> None:
     made, file = calibration(latency_ms=31.5), tmp_path / "calibration.yaml"
     made.write(file)
-    ingest(write(tmp_path / "bag", range(50)), tmp_path / "data", calibration=file)
+    ingest((write(tmp_path / "bag", range(50)),), tmp_path / "data", calibration=file)
     metadata = open_dataset(tmp_path / "data").metadata
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert (metadata.calibration, metadata.latency_ms) == (digest, 31.5)
@@ -130,7 +132,7 @@ def test_a_dataset_knows_the_calibration_that_held_for_the_robot(
     assert (shown["calibration"], shown["latency_ms"]) == (digest, 31.5)
     made.model_copy(update={"robot_hash": "of another"}).write(file)
     with pytest.raises(InputError, match="calibrates another 'furuta'"):
-        ingest(tmp_path / "bag", tmp_path / "other", calibration=file)
+        ingest((tmp_path / "bag",), tmp_path / "other", calibration=file)
     assert not (tmp_path / "other").exists()
 
 
@@ -141,7 +143,35 @@ def test_a_lost_tick_and_a_new_stretch_of_active_both_cut(tmp_path: Path) -> Non
     assert [len(segment.stamps) for segment in bag.segments] == [20, 8, 10]
     assert bag.lost_ticks == 2
     np.testing.assert_allclose(bag.segments[1].joint_pos[0], [0.22, np.pi - 0.44])
-    assert ingest(path, tmp_path / "data")["transitions"] == 19 + 7 + 9
+    assert ingest((path,), tmp_path / "data")["transitions"] == 19 + 7 + 9
+
+
+def test_several_bags_are_one_dataset(tmp_path: Path) -> None:
+    bags = (
+        write(tmp_path / "monday", range(50)),
+        write(tmp_path / "tuesday", [*range(10), *range(12, 30)], controller="b"),
+    )
+    figures = ingest(bags, tmp_path / "data")
+    told = [(Path(row["recording"]).name, row["transitions"], row["lost_ticks"]) for row in figures["recordings"]]
+    assert told == [("monday", 49, 0), ("tuesday", 9 + 17, 2)]
+    assert (figures["episodes"], figures["transitions"]) == (3, 75)
+    assert sum(row["ticks"] for row in figures["latency"]) == 50 + 28
+    dataset = open_dataset(tmp_path / "data")
+    assert [len(episode) for episode in dataset] == [49, 9, 17]
+    assert dataset.metadata.controllers == {"excite": 49, "b": 26}
+
+
+def test_recordings_that_make_no_dataset_together_are_refused(tmp_path: Path) -> None:
+    bag, out = write(tmp_path / "bag", range(30)), tmp_path / "data"
+    with pytest.raises(InputError, match="names no recording"):
+        ingest((), out)
+    with pytest.raises(InputError, match="bag: is given twice"):
+        ingest((bag, tmp_path / "." / "bag"), out)
+    with pytest.raises(InputError, match=r"hardware: its scenario is 'hardware', that of .*bag 'severe'.*apart"):
+        ingest((bag, write(tmp_path / "hardware", range(30), scenario="hardware")), out)
+    with pytest.raises(InputError, match=r"absent: no such file"):
+        ingest((bag, tmp_path / "absent"), out)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("step", [-1_007_000_000, -3_600_000_000_000, 3_600_000_000_000])
@@ -161,7 +191,7 @@ def test_no_transition_leads_over_a_clock_that_was_set(tmp_path: Path, step: int
 def test_an_episode_ends_where_the_task_ends_it(tmp_path: Path) -> None:
     path = write(tmp_path / "bag", range(300))  # the arm passes its 2.4 rad at tick 240
     with pytest.warns(UserWarning, match="1 of 1 episodes ended in a failure"):
-        assert ingest(path, tmp_path / "data")["transitions"] == 240
+        assert ingest((path,), tmp_path / "data")["transitions"] == 240
 
 
 def test_a_refused_command_is_a_lost_tick_but_its_measurement_ends_the_run(tmp_path: Path) -> None:
@@ -177,8 +207,8 @@ def test_the_measurement_that_stopped_the_robot_is_the_terminal_one(tmp_path: Pa
     """The arm reaches its limit at tick 240: the guard refuses every answer to it, the task calls it terminal."""
     path = write(tmp_path / "bag", range(200, 250), (200,), verdicts=dict.fromkeys(range(240, 250), "latched"))
     with pytest.warns(UserWarning, match="1 of 1 episodes ended in a failure"):
-        figures = ingest(path, tmp_path / "data")
-    assert (figures["transitions"], figures["lost_ticks"]) == (40, 0)
+        figures = ingest((path,), tmp_path / "data")
+    assert (figures["transitions"], figures["recordings"][0]["lost_ticks"]) == (40, 0)
     (episode,) = open_dataset(tmp_path / "data")
     assert episode.terminated.tolist() == [False] * 39 + [True]
     assert not episode.truncated.any()
@@ -189,13 +219,13 @@ def test_a_recording_in_which_the_guard_mostly_had_to_stop_the_robot_is_told_of(
     stops = {20: "tracking_error", 41: "velocity_limit", 62: "stale"}
     path = write(tmp_path / "bag", range(63), active_at=(0, 21, 42), verdicts=stops)
     with pytest.warns(UserWarning, match=r"2 of 3 episodes ended in a failure, mean length 0.4 s of 6 s"):
-        figures = ingest(path, tmp_path / "data")
+        figures = ingest((path,), tmp_path / "data")
     assert (figures["ended_in_failure"], figures["mean_episode_s"]) == (2, pytest.approx(0.4))
     assert open_dataset(tmp_path / "data").metadata.stopped == 2
     with pytest.warns(UserWarning, match="ended in a failure"):  # the recording has failed, not the command
         assert main(["ingest", str(path), "--out", str(tmp_path / "again")]) == 0
     with warnings.catch_warnings(action="error"):  # a simulator's may start anywhere
-        assert "ended_in_failure" not in ingest(path, tmp_path / "source", domain="source")
+        assert "ended_in_failure" not in ingest((path,), tmp_path / "source", domain="source")
 
 
 def test_a_stop_written_before_the_next_measurement_spoils_the_transition(tmp_path: Path) -> None:
@@ -262,22 +292,22 @@ def test_bags_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has changed since the recording"):
         read_bag(path, changed())
     with pytest.raises(InputError, match="is of robot 'arm', not 'furuta'"):
-        ingest(write(tmp_path / "foreign", range(30), robot="arm"), tmp_path / "data")
+        ingest((write(tmp_path / "foreign", range(30), robot="arm"),), tmp_path / "data")
     with pytest.raises(InputError, match=r"measured rate 40\.0 Hz, furuta declares 50 Hz"):
-        ingest(write(tmp_path / "slow", range(30), period=25_000_000), tmp_path / "data")
+        ingest((write(tmp_path / "slow", range(30), period=25_000_000),), tmp_path / "data")
     file = write(tmp_path / "cut", range(30)) / "cut_0.mcap"
     file.write_bytes(file.read_bytes()[:1500])
     with pytest.raises(InputError, match=r"no two consecutive control ticks in ACTIVE \(cut off: \d+ bytes"):
-        ingest(file.parent, tmp_path / "data")
+        ingest((file.parent,), tmp_path / "data")
     with pytest.raises(InputError, match="absent: no such file or folder"):
-        ingest(tmp_path / "absent", tmp_path / "data")
+        ingest((tmp_path / "absent",), tmp_path / "data")
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match=r"holds 0 \.mcap files"):
-        ingest(tmp_path / "nothing", tmp_path / "data")
+        ingest((tmp_path / "nothing",), tmp_path / "data")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/empty_0.mcap").touch()
     with pytest.raises(InputError, match="not an MCAP file, or an empty one"):
-        ingest(tmp_path / "empty", tmp_path / "data")
+        ingest((tmp_path / "empty",), tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
@@ -322,8 +352,9 @@ def test_transitions_of_a_compensated_run_are_the_bare_robots(
         plant.step([(0.0, sent)])
         history = push_action(history, asked[None])
     bag.close()
-    figures = ingest(tmp_path / "bag", tmp_path / "data")
-    assert (figures["lost_ticks"], figures["transitions"], figures["left_out"]) == (1, 19 + 28 - 3 - 1, 4)
+    figures = ingest((tmp_path / "bag",), tmp_path / "data")
+    assert figures["transitions"] == 19 + 28 - 3 - 1
+    assert (figures["recordings"][0]["lost_ticks"], figures["recordings"][0]["left_out"]) == (1, 4)
     for episode in open_dataset(tmp_path / "data"):
         found = following(plant, observer, episode.obs[:-1], episode.actions)
         np.testing.assert_allclose(found, episode.obs[1:], atol=1e-4)
