@@ -136,17 +136,18 @@ def test_park_goes_on_from_the_last_target() -> None:
 
 @pytest.mark.parametrize("kind", ["effort", "velocity"])
 def test_park_ends_with_torque_off_once_every_actuated_joint_rests(kind: str) -> None:
-    bench = Bench(kind)
+    """Wherever that is: what is not commanded in position has no pose to go to."""
+    bench = Bench(kind, position=(0.5, 0.0, 0.0))
     bench.answer(0.0, 0.0)
     bench.state = State.PARK
     for velocity in ((0.61, 0, 0), (0, 0, 0.21), (0.6, 60, 0.2), (-0.6, -60, -0.2)):
-        bench.measure((0.001 * bench.stamp / MS, 0.0, 0.0), velocity)
+        bench.measure((0.5 + 0.001 * bench.stamp / MS, 0.0, 0.0), velocity)
         stop = bench.guard.tick(bench.now)
         assert stop is not None
         assert (stop.reason, stop.write, stop.release) == (Reason.NOT_ACTIVE, True, False)
         assert bench.guard.powered
         assert not bench.guard.settled(bench.now)
-    bench.measure((0.0, 0.0, 0.0), (0.0, 0.0, 0.2))
+    bench.measure((0.5, 0.0, 0.0), (0.0, 0.0, 0.2))
     end = bench.guard.tick(bench.now)
     assert end is not None
     assert (end.reason, end.write, end.release) == (Reason.PARKED, False, True)
@@ -189,16 +190,16 @@ def test_park_ends_no_sooner_than_its_way_does() -> None:
 @pytest.mark.parametrize("off", [-PARKED, PARKED])
 def test_torque_stays_on_a_robot_that_something_keeps_from_its_parking_pose(off: float) -> None:
     """Its trajectory ends all the same."""
-    bench = Bench("position", position=(0.5, 0.0, 0.0), parking_pose={"left": 0.5}, parking_speed=1.0)
-    bench.answer(0.5, 0.0)
+    bench = Bench("position", parking_speed=1.0)
+    bench.answer(0.0, 0.0)
     bench.state = State.PARK
     for _ in range(100):
-        bench.measure((0.5 + 1.01 * off, 0.0, 0.0))
+        bench.measure((math.nextafter(off, 2 * off), 0.0, 0.0))
         stop = bench.guard.tick(bench.now)
         assert stop is not None
         assert (stop.reason, stop.release) == (Reason.NOT_ACTIVE, False)
-    assert stop.command == pytest.approx((0.5, 0.0))
-    bench.measure((0.5 + 0.99 * off, 0.0, 0.0))
+    assert stop.command == pytest.approx((0.0, 0.0))
+    bench.measure((off, 0.0, 0.0))
     released = bench.guard.tick(bench.now)
     assert released is not None
     assert released.release

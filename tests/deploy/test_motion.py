@@ -46,6 +46,15 @@ def test_the_pace_is_the_smaller_of_the_reported_speed_and_that_of_the_positions
     assert motion.pace() == pytest.approx([0.4, 0.0])
 
 
+def test_nothing_is_known_of_the_joints_three_periods_after_the_last_sane_measurement() -> None:
+    motion = Motion(FURUTA)
+    assert motion.blind(0.0)
+    motion.take((0.0, 0.0), (0.0, 0.0), 0.0)
+    motion.take((math.nan, 0.0), (0.0, 0.0), 0.04)
+    assert not motion.blind(3 * FURUTA.control_dt)
+    assert motion.blind(math.nextafter(3 * FURUTA.control_dt, 1.0))
+
+
 def test_the_pace_is_finite_whatever_was_measured() -> None:
     motion = Motion(FURUTA)
     for position in (1e308, -1e308):
