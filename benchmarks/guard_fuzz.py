@@ -20,9 +20,9 @@ import tyro
 
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.supervisor import STOPS, State, transitions
-from landbridge.deploy.verdict import Reason, Verdict
 from landbridge.provenance import commit, now
 from landbridge.robot import RobotSpec
+from landbridge.verdict import Reason, Verdict
 
 RESULT = Path(__file__).parent / "results" / "guard_fuzz.json"
 DT, AGE, HEARTBEAT = 1 / 64, 1 / 32, 1 / 4  # s, exact in binary so that boundaries can be hit

@@ -16,10 +16,10 @@ import numpy as np
 
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.supervisor import COMMANDED, Event, State, Supervisor
-from landbridge.deploy.verdict import Reason, Verdict
 from landbridge.robot import load_robot
 from landbridge.simulation.mujoco_plant import compile_model
 from landbridge.simulation.scenario import Scenario
+from landbridge.verdict import Reason, Verdict
 
 STEP, FINE = 0.01, 0.002  # s, of the clock and of the joints, the lightest of which would jump in a whole STEP
 TICK, BEAT = 2, 4  # steps of the control period (50 Hz) and of the heartbeat

@@ -19,8 +19,8 @@ from landbridge.deploy.limits import Limits
 from landbridge.deploy.motion import Motion
 from landbridge.deploy.recovery import Hold, Move
 from landbridge.deploy.supervisor import COMMANDED, STOPS, State
-from landbridge.deploy.verdict import Reason, Verdict
 from landbridge.robot import RobotSpec
+from landbridge.verdict import Reason, Verdict
 
 RING = 256  # measurements that a command may answer; older ones count as unknown
 BEYOND = 0.05  # rad beyond a position limit at which torque may still come on: the first target is the limit itself

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from landbridge.deploy.verdict import Reason
 from landbridge.robot import RobotSpec
+from landbridge.verdict import Reason
 
 REST_SHARE = 0.02  # of a joint's velocity limit: slower counts as rest
 REST_PERIODS = 3  # measurements in a row at rest that end a stop

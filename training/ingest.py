@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from tyro.conf import Positional
 
+from landbridge.bag import Bag, Segment, read_bag
 from landbridge.episode import Dataset, DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
 from landbridge.observation import Observer, command_to_action
@@ -18,7 +19,6 @@ from landbridge.simulation.calibrated import read_calibration, recorded
 from landbridge.simulation.rollout import label
 from landbridge.spec import require_new
 from landbridge.task import Task, load_task
-from landbridge.training.bag import Bag, Segment, read_bag
 from landbridge.training.d4rl import read_d4rl
 from landbridge.training.dataset import Transitions
 from landbridge.training.outcome import Outcome, warn_of_failures

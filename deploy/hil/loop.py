@@ -14,9 +14,9 @@ from landbridge.deploy.guard import Guard
 from landbridge.deploy.hardware import BaseSensing, Hardware, Reporting, Resettable
 from landbridge.deploy.motion import REST_PERIODS, REST_SHARE
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, STOPS, Event, State, Supervisor
-from landbridge.deploy.verdict import Reason, Verdict
 from landbridge.joint import Joint
 from landbridge.robot import RobotSpec
+from landbridge.verdict import Reason, Verdict
 
 REPORT_SECONDS = 0.5  # for a report of the device to come
 RESET_SECONDS = 3.0  # for link and device to be taken up again

@@ -18,7 +18,7 @@ import numpy as np
 from landbridge.deploy.hardware import Reporting
 from landbridge.deploy.hil.loop import REPORT_SECONDS, Failed, Loop, Skipped, Tick
 from landbridge.deploy.hil.nudge import nudge
-from landbridge.deploy.verdict import Reason
+from landbridge.verdict import Reason
 
 IDENTITY_SECONDS = 0.5
 BEYOND = 0.05  # rad beyond a position limit at which a joint may be found

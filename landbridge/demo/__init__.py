@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landbridge.bag import Bag, read_bag
 from landbridge.demo.report import ARMS, FRAMES_PER_SECOND, write_report
 from landbridge.demo.stages import Stages, console
 from landbridge.errors import InputError
@@ -19,7 +20,6 @@ from landbridge.robot import Robot, load_robot
 from landbridge.simulation.render import render
 from landbridge.simulation.scenario import load_scenario
 from landbridge.spec import require_new, require_seed
-from landbridge.training.bag import Bag, read_bag
 from landbridge.training.statistics import success_interval
 
 # What the stages write, below the demo's folder.

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.limits import BRAKE_TIME
 from landbridge.deploy.supervisor import STOPS, State
-from landbridge.deploy.verdict import Reason
 from landbridge.robot import RobotSpec
+from landbridge.verdict import Reason
 
 from .guarded import DT, MS, ZEROS, Bench, beyond, spec
 

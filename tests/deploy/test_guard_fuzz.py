@@ -7,7 +7,7 @@ from collections import Counter
 import guard_fuzz
 import pytest
 
-from landbridge.deploy.verdict import Reason
+from landbridge.verdict import Reason
 
 STEPS = 7_000  # of each kind of robot
 

@@ -8,7 +8,7 @@ import pytest
 
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.supervisor import STOPS, State
-from landbridge.deploy.verdict import Reason
+from landbridge.verdict import Reason
 
 from .guarded import ZEROS, Bench, spec
 

@@ -8,7 +8,7 @@ import pytest
 
 from landbridge.deploy.guard import PARKED, Guard
 from landbridge.deploy.supervisor import State
-from landbridge.deploy.verdict import Reason
+from landbridge.verdict import Reason
 
 from .guarded import DT, MS, ZEROS, Bench, spec
 

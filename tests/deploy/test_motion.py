@@ -10,8 +10,8 @@ from landbridge.deploy.guard import Guard
 from landbridge.deploy.limits import Limits
 from landbridge.deploy.motion import Motion
 from landbridge.deploy.supervisor import State
-from landbridge.deploy.verdict import Reason
 from landbridge.robot import load_robot
+from landbridge.verdict import Reason
 
 FURUTA, QUADRUPED = load_robot("furuta").spec, load_robot("quadruped").spec
 STANCE = [joint.default_joint_pos for joint in QUADRUPED.joints]

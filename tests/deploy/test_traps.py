@@ -11,8 +11,8 @@ from virtual_rig import Rig
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.limits import Limits
 from landbridge.deploy.supervisor import Event, State
-from landbridge.deploy.verdict import Reason
 from landbridge.robot import load_robot
+from landbridge.verdict import Reason
 
 FURUTA, QUADRUPED = load_robot("furuta").spec, load_robot("quadruped").spec
 

@@ -16,8 +16,8 @@ from mcap.records import Message
 from mcap.stream_reader import StreamReader
 from rosbags.rosbag2 import Reader
 
+from landbridge.bag import BagReader
 from landbridge.errors import InputError
-from landbridge.training.bag import BagReader
 from landbridge.training.ingest import ingest
 from landbridge_nodes import black_box, topics
 from landbridge_nodes.black_box import AFTER_SECONDS, BlackBox

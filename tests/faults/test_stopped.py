@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from landbridge.bag import BagReader
 from landbridge.deploy.supervisor import State
-from landbridge.training.bag import BagReader
 from landbridge_nodes import topics
 
 from .rig import Rig

@@ -12,7 +12,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 
 from landbridge.deploy.hardware import Resettable
 from landbridge.deploy.supervisor import State
-from landbridge.deploy.verdict import Reason
+from landbridge.verdict import Reason
 from landbridge_nodes import topics
 from landbridge_nodes.bridge import Bridge
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from landbridge.bag import BagReader
 from landbridge.episode import open_dataset
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
-from landbridge.training.bag import BagReader
 from landbridge.training.ingest import ingest
 from landbridge_nodes.bringup import deploy
 from landbridge_nodes.episodes import run_episodes

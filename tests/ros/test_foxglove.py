@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from landbridge.training.bag import BagReader
+from landbridge.bag import BagReader
 from landbridge_nodes import topics
 from landbridge_nodes.listener import REQUESTS
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from landbridge.bag import BagReader
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import load_scenario
 from landbridge.task import load_task
-from landbridge.training.bag import BagReader
 from landbridge.training.foreign import import_policy
 from landbridge.training.policy import load_policy
 from landbridge_nodes.bringup import deploy

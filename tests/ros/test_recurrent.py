@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from landbridge.bag import BagReader
 from landbridge.bundle import read_bundle
 from landbridge.deploy.runtime import load_policy
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
-from landbridge.training.bag import BagReader
 from landbridge_nodes.bringup import deploy
 from landbridge_nodes.log import Log, read_log
 from landbridge_nodes.operator import Operator

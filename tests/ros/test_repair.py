@@ -10,8 +10,8 @@ import pytest
 from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader
 
+from landbridge.bag import BagReader
 from landbridge.errors import InputError
-from landbridge.training.bag import BagReader
 from landbridge_nodes.bag import Bag
 from landbridge_nodes.repair import TOPICS, repair
 

@@ -14,13 +14,13 @@ import pytest
 from mcap.reader import make_reader
 from mcap.writer import Writer
 
+from landbridge.bag import BagReader
 from landbridge.bundle import read_bundle, write_bundle
 from landbridge.cli import main
 from landbridge.deploy.runtime import load_policy
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
 from landbridge.simulation.calibrated import Calibration, digest_of
-from landbridge.training.bag import BagReader
 from landbridge_nodes.log import _TAKE, Log, read_log, timeline
 from landbridge_nodes.replay import replay, replay_guard, replay_policy
 

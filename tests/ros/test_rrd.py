@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from landbridge.bag import BagReader
 from landbridge.cli import main
 from landbridge.robot import load_robot
-from landbridge.training.bag import BagReader
 from landbridge_nodes.rrd import ARRAYS, SIGNALS, STATES, Log, write
 from landbridge_nodes.rrd import rerun as to_rerun
 

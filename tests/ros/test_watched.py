@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from landbridge.bag import BagReader
 from landbridge.bundle import npz, read_bundle, write_bundle
 from landbridge.manifest import Drift, Threshold
 from landbridge.observation import action_to_command
 from landbridge.robot import load_robot
 from landbridge.simulation.calibrated import Calibration, digest_of
-from landbridge.training.bag import BagReader
 from landbridge_nodes.bringup import deploy
 from landbridge_nodes.episodes import run_episodes
 from landbridge_nodes.log import read_log

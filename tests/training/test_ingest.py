@@ -18,6 +18,7 @@ pytest.importorskip("rclpy", reason="bags are written with the recorder's own co
 from rclpy.serialization import serialize_message
 from rosbags.typesys import Stores, get_typestore
 
+from landbridge.bag import read_bag
 from landbridge.cli import main
 from landbridge.episode import open_dataset
 from landbridge.errors import InputError
@@ -31,7 +32,6 @@ from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import following
 from landbridge.simulation.scenario import Scenario
 from landbridge.task import load_task
-from landbridge.training.bag import read_bag
 from landbridge.training.ingest import ingest
 from landbridge_nodes import topics
 from landbridge_nodes.bag import Bag

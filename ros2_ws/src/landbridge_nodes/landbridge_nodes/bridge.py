@@ -30,9 +30,9 @@ from landbridge.deploy.hardware import (
     open_hardware,
 )
 from landbridge.deploy.supervisor import COMMANDED, STOPS, State
-from landbridge.deploy.verdict import Reason, Verdict
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
+from landbridge.verdict import Reason, Verdict
 from landbridge_nodes import topics
 from landbridge_nodes.bridge_report import BridgeReport, News
 from landbridge_nodes.parameters import HARDWARE, PORT, ROBOT, SCENARIO, SEED, declare

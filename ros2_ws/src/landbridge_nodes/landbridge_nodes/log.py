@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from landbridge.bag import BagReader, named_values, to_ns
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Base, Observer, by_name
 from landbridge.robot import RobotSpec
-from landbridge.training.bag import BagReader, named_values, to_ns
 from landbridge_nodes.base import read_base
 
 STEP = 1_000_000_000  # ns between two measurements, beyond which it was the wall clock that went on

@@ -27,8 +27,8 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from landbridge.deploy.supervisor import COMMANDED, Event, State, Supervisor
-from landbridge.deploy.verdict import Reason
 from landbridge.robot import load_robot
+from landbridge.verdict import Reason
 from landbridge_nodes import topics
 from landbridge_nodes.neighbours import NAMELESS
 from landbridge_nodes.parameters import CONTROLLER, ROBOT, declare
@@ -39,8 +39,8 @@ HEARTBEAT_PERIOD = 0.04  # s
 REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is made again: it may have been lost
 ABSENT_SECONDS = 2.0  # without an answer: it is not there
 DISCOVERY_SECONDS = 1.0  # that it may take; who never gets a name is no node of ours
-ADMISSIBLE = {Reason.OK.value, Reason.LIMITED.value, Reason.ARMED.value}
-WAITING = {Reason.NOT_ACTIVE.value, Reason.NOT_READY.value}  # for the bridge itself: no verdict on the controller
+ADMISSIBLE = (Reason.OK, Reason.LIMITED, Reason.ARMED)
+WAITING = (Reason.NOT_ACTIVE, Reason.NOT_READY)  # for the bridge itself: no verdict on the controller
 MOVING = (Event.ARM, Event.PARK, Event.RESET)  # what one monitor may ask of one robot only; a stop is for all
 SHARED_SECONDS = 1.0  # since the last heartbeat of another monitor, while which it counts as running
 SHARED = "another monitor runs in this ROS domain, and would do the same: end it, or give one its own ROS_DOMAIN_ID"

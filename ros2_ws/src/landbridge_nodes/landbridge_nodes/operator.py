@@ -17,10 +17,10 @@ from std_srvs.srv import Trigger
 from typing_extensions import Self
 
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, Event, State, timeouts
-from landbridge.deploy.verdict import Reason
 from landbridge.errors import InputError
 from landbridge.robot import Robot
 from landbridge.task import load_task
+from landbridge.verdict import Reason
 from landbridge_nodes import topics
 from landbridge_nodes.process import OPERATOR
 from landbridge_nodes.transport import stay_on_this_machine

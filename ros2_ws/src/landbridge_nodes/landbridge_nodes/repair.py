@@ -7,8 +7,8 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from landbridge.bag import BagReader
 from landbridge.errors import InputError
-from landbridge.training.bag import BagReader
 from landbridge_nodes import topics
 from landbridge_nodes.bag import METADATA, Bag
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tyro.conf import Positional
 
+from landbridge.bag import BagReader, require_robot
 from landbridge.bundle import Bundle, read_bundle
 from landbridge.deploy.engine import Precision
 from landbridge.deploy.graph import CPU
@@ -26,7 +27,6 @@ from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command
 from landbridge.robot import RobotSpec, load_robot
 from landbridge.simulation.compensation import Compensation, load_compensation
-from landbridge.training.bag import BagReader, require_robot
 from landbridge_nodes.log import Judged, Log, measured_at, read_log, timeline
 
 END = 2  # last measurements of a bag, whose answers may not have been recorded any more

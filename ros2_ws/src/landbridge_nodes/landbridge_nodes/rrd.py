@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from tyro.conf import Positional
 
+from landbridge.bag import BagReader, named_values, require_robot, to_ns
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.spec import require_new
-from landbridge.training.bag import BagReader, named_values, require_robot, to_ns
 
 TIMELINE = "measured"
 WORLD = "world"  # what a floating base turns in

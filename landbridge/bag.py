@@ -28,10 +28,11 @@ from zstandard import ZstdError
 from landbridge.errors import InputError
 from landbridge.observation import Observer, by_name
 from landbridge.robot import RobotSpec
+from landbridge.verdict import Reason
 
-ADMITTED = ("ok", "limited")  # verdicts of the guard with which a command is written
-STOPPED = ("not_active", "stopped")  # verdicts of the stops that the bridge writes on its own outside ACTIVE
-FAILED = ("tilt", "tracking_error", "position_limit", "velocity_limit")  # those of stops for what the robot does
+ADMITTED = (Reason.OK, Reason.LIMITED)  # verdicts with which a command is written
+STOPPED = (Reason.NOT_ACTIVE, Reason.STOPPED)  # those of stops that the bridge writes on its own outside ACTIVE
+FAILED = (Reason.TILT, Reason.TRACKING_ERROR, Reason.POSITION_LIMIT, Reason.VELOCITY_LIMIT)  # for what the robot does
 GAP_PERIODS = 1.5  # control periods between two measurements beyond which one was lost
 ABOUT = "landbridge"  # name of the recorder's metadata record
 REQUIRED = ("robot", "robot_hash", "scenario", "controller")
