@@ -196,9 +196,8 @@ def timeouts(spec: RobotSpec) -> tuple[float, float]:
 
     That is from one position limit of a joint to the other.
     """
-    longest = 0.0
-    for joint in spec.joints if spec.action.kind == "position" else ():
-        if joint.actuated and joint.position_limit is not None:
-            low, high = joint.position_limit
-            longest = max(longest, WAY_MARGIN + move_time(joint, high - low, spec.safety.parking_speed))
-    return max(ARM_TIMEOUT, longest), max(RECOVERY_TIMEOUT, longest)
+    if spec.action.kind != "position":
+        return ARM_TIMEOUT, RECOVERY_TIMEOUT
+    ranges = [(joint, joint.position_limit) for joint in spec.joints if joint.actuated and joint.position_limit]
+    ways = [move_time(joint, high - low, spec.safety.parking_speed) + WAY_MARGIN for joint, (low, high) in ranges]
+    return max(ARM_TIMEOUT, *ways), max(RECOVERY_TIMEOUT, *ways)
