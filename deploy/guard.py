@@ -111,6 +111,8 @@ class Guard:
         """
         if (broken := self._motion.take(position, velocity, now, tilt)) is not None:
             self._latch_if(WATCHED, broken)
+            if self.state not in WATCHED and not self.powered:
+                self._motion.forget()  # a robot without torque may have been put elsewhere
             return  # nothing may answer it; the last sane measurement stays the anchor of the stop
         self._number += 1
         self._measured.pop(stamp, None)

@@ -42,7 +42,7 @@ class Bench(ABC):
         framing: Of the protocol.
 
     Raises:
-        InputError: An unknown scenario, or a link that is something else.
+        InputError: An unknown scenario, or a link whose name is taken.
     """
 
     words: tuple[str, ...] = ("plug", "unplug", "reset", "reboot")  # orders that are methods without arguments
@@ -56,8 +56,9 @@ class Bench(ABC):
         baud: int,
         framing: Framing = DELIMITED,
     ) -> None:
-        if link is not None and link.exists() and not link.is_symlink():
-            raise InputError(link, "exists and is no link", "choose another name")
+        if link is not None and link.exists():  # a link into nothing is of a board that was killed
+            problem = f"is taken: it is {link.resolve()}"
+            raise InputError(link, problem, "choose another name, or end the board that has it, or remove it")
         if link is not None and not link.absolute().parent.is_dir():
             raise InputError(link, "no such folder", "make it, or choose another name")
         if baud == 0 or not hasattr(termios, f"B{baud}"):  # B0 hangs up

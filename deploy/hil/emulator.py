@@ -54,6 +54,11 @@ class Emulator(Bench):
         self._board = Board(robot, self, compile_library(robot, Path(self._folder.name), version))
         self.plug()
 
+    def reset(self) -> None:
+        """See `Bench`. The hand holds it until torque comes on: however long arming takes, it starts from there."""
+        super().reset()
+        self._held = True
+
     def reboot(self) -> None:
         """Interrupt the board's power for a moment."""
         self._board.restart()
@@ -95,7 +100,9 @@ class Emulator(Bench):
         return "done"
 
     def _move(self) -> None:
-        self._plant.step([(0.0, np.array(self.command))])
+        self._held = self._held and not self.torque
+        if not self._held:
+            self._plant.step([(0.0, np.array(self.command))])
 
     def _serve(self, data: bytes, now: float) -> None:
         self._arrived += data

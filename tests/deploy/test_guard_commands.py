@@ -54,6 +54,18 @@ def test_after_torque_was_off_the_first_command_earns_one_period_of_change() -> 
     assert bench.answer(-9.0, -9.0, age=0.0).command == pytest.approx((-0.4, -0.1))
 
 
+def test_a_robot_without_torque_may_be_put_elsewhere_between_two_measurements() -> None:
+    """As an emulated board does, whose free joint has turned often; in ARMED a jump is a fault again."""
+    bench = Bench(state=State.STANDBY, position=(0.0, 100.0, 0.0))
+    for _ in range(2):
+        bench.measure()
+    bench.state = State.ARMED
+    bench.measure()
+    assert bench.guard.fault is None
+    bench.measure((0.0, 100.0, 0.0))
+    assert bench.guard.fault is Reason.POSITION_JUMP
+
+
 def test_position_starts_from_where_the_joints_are_and_cannot_jump() -> None:
     guard = Guard(spec("position", default=(0.5, -1.0)))
     guard.measure(1, 100.0, (0.5, 0.0, -1.0), ZEROS)

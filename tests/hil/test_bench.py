@@ -41,6 +41,32 @@ def test_a_temperature_beyond_its_register_is_as_high_as_that_goes(bench: ServoB
     bench.clear()
 
 
+def test_a_board_is_held_at_a_start_state_until_torque_comes_on() -> None:
+    board = Emulator(FURUTA, "none")
+    try:
+        start = board._plant.state()
+        for torque, still in ((False, True), (True, False)):
+            board.actuate(torque, [0.1 * torque])
+            board._stepped_at -= board._dt  # physics follow real time
+            board.poll()
+            assert (board._plant.state() == start) is still
+    finally:
+        board.close()
+
+
+def test_a_link_that_leads_somewhere_is_left_alone_and_one_into_nothing_replaced(tmp_path: Path) -> None:
+    """Another board's, or one of before this machine gave its pty to somebody else."""
+    link = tmp_path / "board"
+    link.symlink_to(tmp_path / "gone")
+    first = Emulator(FURUTA, "none", link=link)
+    assert str(link.resolve()) == first.port
+    with pytest.raises(InputError, match=f"is taken: it is {first.port}"):
+        Emulator(FURUTA, "none", link=link)
+    assert str(link.resolve()) == first.port
+    first.close()
+    assert not link.is_symlink()
+
+
 def test_rates_and_links_that_there_are_not(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="dynamixel servos have no rate 12345"):
         ServoBench(ARM, DynamixelHardware(baud=12345), "none")

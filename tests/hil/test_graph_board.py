@@ -23,6 +23,7 @@ from landbridge_nodes.bridge import Bridge
 from landbridge_nodes.hil import close_the_loop
 from landbridge_nodes.operator import Operator
 from landbridge_nodes.processes import Processes
+from landbridge_nodes.up import up
 
 from .rig import FURUTA, Emulated
 
@@ -108,6 +109,19 @@ def test_the_closed_loop_of_an_acceptance_run_on_the_board_of_its_bring_up(
     assert result.figures["ticks"] == 101  # a whole episode: 2 s at 50 Hz, and the last observation
     assert result.figures["success"] is False  # it hangs
     assert not link.is_symlink()  # unplugged
+
+
+def test_an_emulated_robot_is_put_into_a_start_state_by_nobody_before_each_episode(
+    linear_bundle: Callable[..., Path], brief_furuta: Robot, tmp_path: Path, ros_domain: None
+) -> None:
+    """The policy drives the arm into its limit, where no reset would leave the fault behind."""
+    pushing = np.zeros((Observer(FURUTA.spec).size, 1), np.float32)
+    pushing[Observer(FURUTA.spec).names.index("joint_cos.pendulum")] = 1.0
+    bundle = linear_bundle(tmp_path / "bundle", pushing, robot=brief_furuta.folder)
+    figures = up("hil", bundle, str(brief_furuta.folder), "none", episodes=2)
+    assert figures is not None
+    assert figures["ended"] == ["board_position_limit"] * 2
+    assert figures["ticks"] > 10
 
 
 def test_a_bridge_that_cannot_park_lets_go_of_its_port(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from landbridge.deploy.hardware import Resettable
 from landbridge.deploy.supervisor import State
 from landbridge.verdict import Reason
+from landbridge_nodes import bridge as bridge_module
 from landbridge_nodes import topics
 from landbridge_nodes.bridge import Bridge
 
@@ -65,6 +67,23 @@ def test_a_bridge_that_somebody_deactivates_parks_and_moves_no_more_before_a_res
     assert bridge._report.news.fault == "deactivated"
     say(bridge, State.UNCONFIGURED, State.STANDBY, epoch=1)
     assert bridge.guard.fault is None
+
+
+def test_a_port_that_is_not_there_yet_is_waited_for_and_later_a_fault(
+    ros_domain: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A board that starts with the bridge, or a cable that is plugged in while it starts."""
+    port = tmp_path / "board"
+    rclpy.init(args=["--ros-args", "-p", f"port:={port}"])
+    node = Bridge()
+    try:
+        for told in (None, f"{port}: no such port"):
+            assert node.trigger_configure() is TransitionCallbackReturn.FAILURE
+            assert (node._report.news and node._report.news.fault.partition(".")[0]) == told
+            monkeypatch.setattr(bridge_module, "PORT_SECONDS", 0.0)
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
 
 
 def test_hardware_that_is_opened_anew_is_not_led_to_where_it_was(bridge: Bridge) -> None:

@@ -203,6 +203,12 @@ def test_hil_stands_on_an_emulated_board() -> None:
     assert [bridge.parameters[name] for name in ("hardware", "port", "scenario")] == ["mcu", "/tmp/board", "mild"]
 
 
+def test_two_bring_ups_do_not_share_an_emulated_board() -> None:
+    links = [bringup.hil("furuta", "none", 0, "b")[0].parameters["link"] for _ in range(2)]
+    assert len({*links}) == 2
+    assert not any(Path(link).exists() for link in links)
+
+
 @pytest.fixture
 def on_a_board(tmp_path: Path) -> str:
     """A furuta whose own line is a microcontroller, on a port that is not there."""

@@ -44,9 +44,12 @@ def done(node: Any, names: list[str]) -> Iterator[tuple[str, str, str]]:
                 yield name, kind, entity
 
 
-# Not in that graph: `landbridge state`, an emulated board, and how the monitor leads `excite`, which `record` has.
+# Not in that graph: `landbridge state`, an emulated board and who asks it, and how the monitor leads `excite`.
 ELSEWHERE = {"state", "board"}
-LED_ELSEWHERE = {("monitor", "request", f"/excite/{service}") for service in ("get_state", "change_state")}
+LED_ELSEWHERE = {
+    *(("monitor", "request", f"/excite/{service}") for service in ("get_state", "change_state")),
+    ("operator", "request", "/board/reset_plant"),
+}
 
 
 def test_the_policy_permits_what_the_nodes_do_and_no_more(

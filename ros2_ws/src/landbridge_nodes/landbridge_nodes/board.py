@@ -1,12 +1,18 @@
-"""The board: an emulated microcontroller on a pty as a process of a bring-up, in place of one on a cable."""
+"""The board: an emulated microcontroller on a pty as a process of a bring-up, in place of one on a cable.
+
+The service `~/reset_plant` (std_srvs/Trigger) is the hand that puts the robot into a start state. The firmware knows
+nothing of it, nor does the bridge: what comes over the wire is what a real board would say.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from std_srvs.srv import Trigger
 
 from landbridge.deploy.hil.command import PRIORITY
 from landbridge.deploy.hil.emulator import Emulator
@@ -24,9 +30,16 @@ class BoardNode(Node):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__("board")
         read = declare(self, PARAMETERS)
-        self._emulator = Emulator(load_robot(read["robot"]), read["scenario"], read["seed"], Path(read["link"]))
+        link = Path(read["link"]) if read["link"] else None
+        self._emulator = Emulator(load_robot(read["robot"]), read["scenario"], read["seed"], link)
+        self.create_service(Trigger, "~/reset_plant", self._on_reset_plant)
         self.create_timer(POLL_SECONDS, self._emulator.poll, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.get_logger().info(f"on {read['link']}")
+        self.get_logger().info(f"on {link or self._emulator.port}")
+
+    def _on_reset_plant(self, request: Any, response: Any) -> Any:
+        self._emulator.reset()
+        response.success, response.message = True, "held at the next start state until torque comes on"
+        return response
 
     def close(self) -> None:
         """Pull the plug."""

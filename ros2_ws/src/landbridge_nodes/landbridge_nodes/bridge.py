@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
@@ -40,6 +41,7 @@ from landbridge_nodes.process import BRIDGE_PRIORITY, PARK_SECONDS, run
 
 PARAMETERS = (ROBOT, HARDWARE, PORT, SCENARIO, SEED)
 DIAGNOSTICS_PERIOD = 1.0  # s
+PORT_SECONDS = 10.0  # from the start for a port to appear: its board may be starting too, or just be plugged in
 PARKABLE = (State.STANDBY, *COMMANDED, State.PARK)  # out of any other state motion needs a reset first
 SETTLING = (State.PARK, *STOPS)  # states in which the monitor waits for the robot to come to rest
 MOVABLE = (State.UNCONFIGURED, State.STANDBY, State.FAULT, State.ESTOP)  # states in which a twin may be put elsewhere
@@ -62,6 +64,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._stamp = 0
         self._taken = -math.inf  # when the newest measurement was taken [s, monotonic]
         self._refused = ""  # why the hardware could not be opened
+        self._started_at = time.monotonic()
         self._unsaid = 0  # messages that the middleware did not take
         self._stopped_by = Reason.STOPPED.value  # what the monitor has said of the stop that it commanded
         self._report = BridgeReport(self, self.spec.control_dt)
@@ -81,6 +84,8 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         read = self._parameters_read
         try:
             settings = choose_hardware(self.spec, read["hardware"], read["port"])
+            if self._awaits(getattr(settings, "port", None)):
+                return TransitionCallbackReturn.FAILURE
             self.hardware = open_hardware(self.robot, settings, read["scenario"], read["seed"])
             self._timed = self.hardware if isinstance(self.hardware, Timed) else None
         except InputError as error:
@@ -95,6 +100,13 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             remedy = "support what would fall, and call /monitor/park: it takes torque off where the joints stand"
             self.get_logger().error(f"torque is on that this bridge has not given: {remedy}")
         return super().on_configure(state)
+
+    def _awaits(self, port: str | None) -> bool:
+        """Whether there is no such port yet, and it is too early to call that a fault."""
+        if not port or Path(port).exists() or time.monotonic() - self._started_at > PORT_SECONDS:
+            return False
+        self.get_logger().info(f"waits for {port}", once=True)
+        return True
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Measure, and stop the robot until the supervisor says ACTIVE."""

@@ -5,8 +5,11 @@ Arguments come as text from `ros2 launch` and typed from the command line; `MODE
 
 from __future__ import annotations
 
+import tempfile
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from landbridge.deploy.hardware import choose_hardware
@@ -16,7 +19,6 @@ from landbridge.spec import require_seed
 from landbridge_nodes.parameters import (
     BLACK_BOX,
     BLACK_BOX_SECONDS,
-    BOARD_LINK,
     BUNDLE,
     COMPENSATE,
     EXCITATION,
@@ -131,10 +133,14 @@ def hil(
     bundle: str,
     out: str = "",
     require_signature: str = "",
-    link: str = BOARD_LINK,
+    link: str = "",
     compensate: str = "",
 ) -> list[NodeSpec]:
-    """As `deploy`, on an emulated microcontroller with its port at `link`; a real one is `deploy` with a port."""
+    """As `deploy`, on an emulated microcontroller with its port at `link`; a real one is `deploy` with a port.
+
+    Without a `link` the port gets a name that nobody else has, so that runs and users do not take each other's board.
+    """
+    link = link or str(Path(tempfile.gettempdir(), f"landbridge-board-{uuid.uuid4().hex[:8]}"))
     board = {"robot": robot, "scenario": scenario, "seed": seed, "link": link}
     return [
         NodeSpec("board", "board", board, lifecycle=False),

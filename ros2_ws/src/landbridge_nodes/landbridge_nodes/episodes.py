@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -26,19 +26,21 @@ def run_episodes(
     """Run `episodes` whole episodes, or as many as fill `seconds` of ACTIVE time, the last one cut short.
 
     An episode is one stretch of ACTIVE; one that a fault ended counts as failed, and the next begins after a reset.
-    `by_hand` asks a person on the terminal, before each, to put the robot into a start state; else a twin is reset.
+    `by_hand` asks a person on the terminal, before each, to put the robot into a start state; else bridge or emulated
+    board does it.
 
     Raises:
         InputError: A process ended, the graph did not come up, a service refused, or a bag that is the purpose
             cannot be written.
     """
     recorders = [spec for spec in specs if spec.executable == "recorder"]
+    placer: Literal["bridge", "board"] = "board" if any(spec.executable == "board" for spec in specs) else "bridge"
     outcomes: list[Outcome] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
     with (
         Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
         Processes(specs) as processes,
-        Operator(robot, processes.check, partial(_ask_without_bar, progress) if by_hand else None) as operator,
+        Operator(robot, processes.check, partial(_ask_without_bar, progress) if by_hand else None, placer) as operator,
     ):
         bar = progress.add_task("starting", total=episodes or seconds)
         operator.wait_ready(recorded=bool(recorders))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rclpy
@@ -27,17 +27,10 @@ from landbridge_nodes.transport import stay_on_this_machine
 
 START_TIMEOUT = 60.0  # s for all processes to be up, on a machine that is busy with other things
 ANSWER_TIMEOUT = 5.0  # s
-CATCH_UP_SECONDS = 0.2  # to hear what a robot has said while a person was asked
+CATCH_UP_SECONDS = 0.2  # for the bridge to measure where a robot was put, and to hear what it has said meanwhile
 RETRY_SECONDS = 0.5  # for an answer that one of a process just killed, which is still known, would never give
 TORQUE_TIMEOUT = 2.5  # s for the bridge, which reports once a second, to say that torque is off
-SERVICES = (
-    "/monitor/arm",
-    "/monitor/disarm",
-    "/monitor/park",
-    "/monitor/estop",
-    "/monitor/reset",
-    "/bridge/reset_plant",
-)
+SERVICES = ("/monitor/arm", "/monitor/disarm", "/monitor/park", "/monitor/estop", "/monitor/reset")
 PLACE = "put the robot into a start state, step back, then press Enter: it will move"
 ADMITTED = {Reason.OK.value, Reason.LIMITED.value}
 
@@ -66,8 +59,8 @@ class Operator:
 
     Args:
         check: Called while waiting; raises when waiting has become useless.
-        ask: Asks a person for what only a person can do, and returns when it is done; None: a twin, which the bridge
-            can put into a start state.
+        ask: Asks a person for what only a person can do, and returns when it is done; None: a simulated robot.
+        placer: Node that puts a simulated robot into a start state: the bridge its twin, or an emulated board.
 
     Attributes:
         diagnostics: What the bridge's last report says.
@@ -75,10 +68,18 @@ class Operator:
         latency_ms: Measurement to motor write of every command.
     """
 
-    def __init__(self, robot: Robot, check: Callable[[], None], ask: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        robot: Robot,
+        check: Callable[[], None],
+        ask: Callable[[str], None] | None = None,
+        placer: Literal["bridge", "board"] = "bridge",
+    ) -> None:
         self.task = load_task(robot)
         self._check = check
         self._ask = ask
+        self._placement = f"/{placer}/reset_plant"
+        self._seen = ask is None and placer == "bridge"  # who has put the robot elsewhere has also measured where
         self._arm_timeout, self._recovery_timeout = timeouts(robot.spec)
         self._observations: dict[int, list[float]] = {}
         self._admitted: list[int] = []
@@ -104,7 +105,7 @@ class Operator:
         self._executor.add_node(self.node)
         for topic, callback in self._subscribed.items():
             topics.subscribe(self.node, topic, callback, depth=topics.HISTORY)
-        self._clients = {name: self.node.create_client(Trigger, name) for name in SERVICES}
+        self._clients = {name: self.node.create_client(Trigger, name) for name in (*SERVICES, self._placement)}
         return self
 
     def __exit__(
@@ -155,15 +156,15 @@ class Operator:
         return Outcome(len(answered), self._active_seconds, success, self.state.value, self.reason)
 
     def _catch_up(self) -> None:
-        """Hear what has happened while nobody listened."""
+        """Let the bridge see where the robot is now, and hear what has happened while nobody listened."""
         deadline = time.monotonic() + CATCH_UP_SECONDS
-        while self._ask is not None and time.monotonic() < deadline:
+        while not self._seen and time.monotonic() < deadline:
             self._executor.spin_once(timeout_sec=0.05)
 
     def _place(self) -> None:
         """Into a start state. Nobody is asked to reach into a robot that holds without being told so."""
         if self._ask is None:
-            self.call("/bridge/reset_plant")
+            self.call(self._placement)
         elif self.state is State.ESTOP:
             raise InputError("/monitor/estop", "was called: nothing moves", "call /monitor/reset, then start again")
         elif self.state is State.FAULT or self._holds():

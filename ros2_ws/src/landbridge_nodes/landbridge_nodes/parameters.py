@@ -19,7 +19,6 @@ from landbridge.deploy.hardware import KINDS
 from landbridge.errors import InputError
 from landbridge_nodes.sections import require_heard
 
-BOARD_LINK = "/tmp/landbridge-board"
 LARGEST = 2**31 - 1  # of an integer: rqt_reconfigure shows none of a node's parameters if one goes beyond
 
 
@@ -65,7 +64,7 @@ SCENARIO = Parameter("scenario", "none", "rung of the robot's scenarios.yaml (tw
 SEED = Parameter("seed", 0, "of start states, noise and behaviour")
 HARDWARE = Parameter("hardware", "", "what moves the joints, in place of the robot's own line", one_of=("", *KINDS))
 PORT = Parameter("port", "", "serial port, in place of the robot's own")
-LINK = Parameter("link", BOARD_LINK, "where to put the emulated board's port")
+LINK = Parameter("link", "", "where to put the emulated board's port; a bring-up without one makes a new name")
 CONTROLLER = Parameter("controller", "policy", "lifecycle node that commands: policy or excite, or one of your own")
 EXCITATION = Parameter("excitation", "", "file of `landbridge calibrate excite`, in place of the robot's behaviour")
 BUNDLE = Parameter("bundle", "", "bundle to run")

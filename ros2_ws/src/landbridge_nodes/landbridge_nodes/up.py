@@ -122,7 +122,7 @@ def up(
     if episodes < 0:
         raise InputError("--episodes", f"is {episodes}", "ask for 1 or more, or 0 to stay up and arm by hand")
     with _listening() as neighbours:
-        loaded, on_twin = _check(robot, scenario, hardware if mode == "deploy" else "twin", port)
+        loaded, simulated = _check(robot, scenario, hardware if mode == "deploy" else "twin", port)
         if mode == "twin":
             specs = bringup.twin(_name(robot), scenario, seed)
         else:
@@ -139,8 +139,7 @@ def up(
         neighbours.require_none()
     if not episodes:
         _stay(specs)
-    resettable = on_twin and mode != "hil"
-    return {"bundle": str(bundle), "scenario": _label(specs), **_run(loaded, specs, resettable, episodes=episodes)}
+    return {"bundle": str(bundle), "scenario": _label(specs), **_run(loaded, specs, simulated, episodes=episodes)}
 
 
 def _listening() -> Neighbours:
@@ -194,10 +193,12 @@ def _label(specs: list[NodeSpec]) -> Any:
     return next(spec.parameters["scenario"] for spec in specs if spec.name == "bridge")
 
 
-def _run(robot: Robot, specs: list[NodeSpec], on_twin: bool, episodes: int = 0, seconds: float = 0.0) -> dict[str, Any]:
+def _run(
+    robot: Robot, specs: list[NodeSpec], simulated: bool, episodes: int = 0, seconds: float = 0.0
+) -> dict[str, Any]:
     from landbridge_nodes.episodes import run_episodes  # only now: it imports rclpy
 
-    return run_episodes(robot, specs, episodes, seconds, by_hand=not on_twin)
+    return run_episodes(robot, specs, episodes, seconds, by_hand=not simulated)
 
 
 def _stay(specs: list[NodeSpec]) -> NoReturn:
