@@ -193,8 +193,10 @@ def open_domain(robot: Robot, domain: str, path: Path) -> Dataset:
     """Open a dataset that stands for `domain`, without reading its episodes.
 
     Raises:
-        InputError: It is of another domain, robot or task, or empty.
+        InputError: It is not there, of another domain, robot or task, or empty.
     """
+    if not path.exists():
+        raise InputError(path, f"no such {domain} dataset", f"if it has moved, name its folder with --{domain}")
     dataset, task_hash = open_dataset(path), load_task(robot).digest()
     meta = dataset.metadata
     if len(dataset) == 0:

@@ -16,15 +16,14 @@ from landbridge.bundle import npz, write_bundle
 from landbridge.errors import InputError
 from landbridge.manifest import CALIBRATION, Manifest
 from landbridge.provenance import commit, now
-from landbridge.robot import Robot
 from landbridge.simulation.calibrated import digest_of
 from landbridge.spec import require_new
 from landbridge.task import load_task
 from landbridge.training.dataset import Transitions, open_domains
 from landbridge.training.monitoring import TargetModel, describe, watch
 from landbridge.training.onnx_graph import beyond_tensorrt, run_rows, to_onnx
-from landbridge.training.policy import Actor, load_trained
-from landbridge.training.run import METRICS, has_reached, read_run, runs_of
+from landbridge.training.policy import Actor, Trained, load_trained
+from landbridge.training.run import METRICS, Inputs, has_reached, located, read_run, runs_of
 from landbridge.training.selection import best
 from landbridge.training.stream import digests, read_domains
 
@@ -34,7 +33,9 @@ TOLERANCE = 5e-5  # eight times what float32 sums of 128 terms in another order 
 ROWS = ("obs", "action", "next_obs")  # inputs of alignment.onnx, in order
 
 
-def export(run: Path, out: Path, calibration: Path | None = None) -> dict[str, Any]:
+def export(
+    run: Path, out: Path, calibration: Path | None = None, source: Path | None = None, target: Path | None = None
+) -> dict[str, Any]:
     """Turn a training run into a bundle: ONNX with the normaliser inside, golden vectors, live monitors, checksums.
 
     Example: landbridge export --run runs/first --out policy.bundle
@@ -45,20 +46,20 @@ def export(run: Path, out: Path, calibration: Path | None = None) -> dict[str, A
         out: Bundle to write: a folder, or one file if it ends in .zip.
         calibration: File of `landbridge calibrate identify`. Of several seeds and the mean of them all, the one that
             succeeds most in that simulator is exported.
+        source: Where the source dataset of the run is now; by default where it was then.
+        target: The same of the target dataset.
     """
     require_new(out)
     torch.set_num_threads(1)  # see train
-    foretold: dict[str, str] = {}
+    trained, foretold = load_trained(run), dict[str, str]()
+    domains = _domains(run, trained, Inputs(source=source, target=target).given())
     if calibration is not None:
         run, found = best(run, calibration)
         foretold = {"foretold": f"{found} (calibrated by {digest_of(calibration)[:12]})"}
-    trained, runs = load_trained(run), {one: read_run(one) for one in runs_of(run)}
+        trained = load_trained(run)
+    runs = {one: read_run(one) for one in runs_of(run)}
     plain, spec, task = next(iter(runs.values())), trained.robot.spec, load_task(trained.robot)
     config = plain["train"]
-    for one in runs:
-        if not has_reached(one, config["steps"]):
-            raise InputError(one, f"has not come to its end at step {config['steps']}", "go on with `train --resume`")
-    domains = _domains(run, plain, trained.robot)
     graph, golden, difference = _policy(run, trained.actor, domains)
     files = {"policy.onnx": graph, "envelope.npz": npz(**describe(domains))}
     limits, model = watch(trained, domains) if "target" in domains else (None, None)
@@ -96,12 +97,18 @@ def export(run: Path, out: Path, calibration: Path | None = None) -> dict[str, A
     }
 
 
-def _domains(run: Path, plain: dict[str, Any], robot: Robot) -> dict[str, Transitions]:
-    """The datasets that a run was given, as they were then; of a stream its sample."""
-    paths = {name: Path(plain[name]) for name in ("source", "target") if plain[name]}
-    domains, stream = read_domains(robot, open_domains(robot, paths), streamed=bool(plain.get("scratch")))
+def _domains(run: Path, trained: Trained, moved: dict[str, Path]) -> dict[str, Transitions]:
+    """The datasets that a finished run was given, as they were then, some of them elsewhere; of a stream its sample."""
+    steps = trained.config.steps
+    for one in runs_of(run):
+        if not has_reached(one, steps):
+            raise InputError(one, f"has not come to its end at step {steps}", "go on with `train --resume`")
+    plain, robot = read_run(runs_of(run)[0]), trained.robot
+    datasets = open_domains(robot, located(plain, moved))
+    domains, stream = read_domains(robot, datasets, streamed=bool(plain.get("scratch")))
     if not {*plain["dataset_hashes"].values()} <= {*digests(domains, stream).values()}:
-        raise InputError(run, "its datasets have changed since it was trained on them", "restore them or train anew")
+        remedy = "name where they are now with --source and --target, restore them, or train anew"
+        raise InputError(run, "its datasets have changed since it was trained on them", remedy)
     return domains
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,17 @@ class Inputs:
     score: str | None = None
 
     @classmethod
-    def of(cls, run: dict[str, Any], out: Path, scratch: Path | None) -> Inputs:
-        """Those that a run began with; its rows may go to another folder `scratch` than before.
+    def of(cls, run: dict[str, Any], out: Path, asked: Inputs) -> Inputs:
+        """Those that a run began with; its datasets and its `scratch` may be in other folders than before.
 
         Raises:
-            InputError: Its rows were in memory.
+            InputError: Its rows were in memory, or it began without a dataset that is asked for.
         """
-        paths = {name: Path(run[name]) for name in ("source", "target", "scratch") if run.get(name)}
-        began = cls(robot=run["robot"], score=run["score"], **paths)
-        if scratch is not None and began.scratch is None:
+        scratch = Path(run["scratch"]) if run.get("scratch") else None
+        if asked.scratch is not None and scratch is None:
             raise InputError("--scratch", f"{out} began with its rows in memory", "resume it without, or train anew")
-        return replace(began, scratch=scratch or began.scratch)
+        places = located(run, asked.given())
+        return cls(robot=run["robot"], score=run["score"], scratch=asked.scratch or scratch, **places)
 
     def given(self) -> dict[str, Path]:
         """The datasets that are there, by domain."""
@@ -98,10 +98,25 @@ def read_run(folder: Path) -> dict[str, Any]:
     return run
 
 
+def located(run: dict[str, Any], moved: dict[str, Path]) -> dict[str, Path]:
+    """The datasets that a run was given, by domain: where they were then, or where they have `moved` to.
+
+    Raises:
+        InputError: One has moved that it was not given.
+    """
+    began = {name: Path(run[name]) for name in ("source", "target") if run[name]}
+    if others := [name for name in moved if name not in began]:
+        raise InputError(f"--{others[0]}", f"the run was given no {others[0]} dataset", "leave it out")
+    return began | moved
+
+
 def refuse_others(out: Path, run: dict[str, Any], config: TrainConfig, asked: Inputs) -> None:
-    """Raise InputError if an option was given that the run did not begin with; the defaults count as not given."""
+    """Raise InputError if an option was given that the run did not begin with; the defaults count as not given.
+
+    Its datasets may have moved: their hashes tell.
+    """
     given, default = (_flat({**asdict(c), **i.to_json()}) for c, i in ((config, asked), (TrainConfig(), Inputs())))
-    began = _flat({**run["train"], **{name: run.get(name) for name in ("robot", "source", "target", "score")}})
+    began = _flat({**run["train"], **{name: run.get(name) for name in ("robot", "score")}})
     if differ := [name for name, value in began.items() if given[name] not in (value, default[name])]:
         shown = ", ".join(f"{name.replace('_', '-')} {began[name]}, not {given[name]}" for name in differ)
         raise InputError(out, f"began with --{shown}", "resume it as it is, or train anew with another --out")

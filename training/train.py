@@ -75,8 +75,8 @@ def train(
 
     Args:
         out: New run folder: config.json, checkpoint.pt, metrics.csv, diagnostics, TensorBoard events.
-        source: Source dataset (simulator).
-        target: Target dataset (robot or twin).
+        source: Source dataset (simulator); with --resume only if it has moved.
+        target: Target dataset (robot or twin); likewise.
         robot: Name of a robot, or a folder with robot.yaml.
         config: Hyperparameters.
         seeds: In place of --seed: one run per seed, in `out`/seedN, all trained as one batch. `out` is exported as
@@ -134,7 +134,7 @@ def _open(out: Path, config: TrainConfig, inputs: Inputs, resume: bool) -> Run:
     if resume:
         run = read_run(out)
         refuse_others(out, run, config, inputs)
-        config, inputs = TrainConfig.from_json(run["train"]), Inputs.of(run, out, inputs.scratch)
+        config, inputs = TrainConfig.from_json(run["train"]), Inputs.of(run, out, inputs)
     else:
         config.require_valid()
     machine = load_robot(inputs.robot)

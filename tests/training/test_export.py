@@ -18,6 +18,7 @@ from landbridge.errors import InputError
 from landbridge.inspection import inspect
 from landbridge.robot import load_robot
 from landbridge.simulation.calibrated import Calibration, digest_of
+from landbridge.simulation.collect import collect
 from landbridge.training import selection
 from landbridge.training.agents import AGENTS
 from landbridge.training.agents.iql import IQLConfig
@@ -206,6 +207,25 @@ def test_a_run_whose_data_have_changed_is_not_exported(run: Path, data: Data, tm
     with pytest.raises(InputError, match="its datasets have changed since it was trained on them"):
         export(changed, tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+def test_a_run_whose_data_have_moved_is_exported_from_where_they_are(run: Path, bundle: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "run"
+    shutil.copytree(run, moved)
+    plain = json.loads((moved / "config.json").read_text())
+    source, target = Path(plain["source"]), Path(plain["target"])
+    gone = {name: f"/elsewhere/{name}" for name in ("source", "target")}
+    (moved / "config.json").write_text(json.dumps(plain | gone))
+    with pytest.raises(InputError, match=r"no such source dataset\. if it has moved, name its folder with --source"):
+        export(moved, tmp_path / "b")
+    collect(tmp_path / "other", steps=100, batch=1, engine="bullet", domain="target", mix={"excite": 1.0})
+    with pytest.raises(InputError, match="its datasets have changed since it was trained on them"):
+        export(moved, tmp_path / "b", source=source, target=tmp_path / "other")
+    export(moved, tmp_path / "b", source=source, target=target)
+    assert read_bundle(tmp_path / "b").files["policy.onnx"] == read_bundle(bundle).files["policy.onnx"]
+    (moved / "config.json").write_text(json.dumps(plain | {"target": None}))
+    with pytest.raises(InputError, match="--target: the run was given no target dataset"):
+        export(moved, tmp_path / "c", source=source, target=target)
 
 
 def test_evaluation_is_paired_and_repeatable(run: Path, bundle: Path) -> None:

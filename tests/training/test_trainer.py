@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,18 @@ def test_changed_datasets_are_refused_on_resume(tmp_path: Path, data: Any, monke
     with pytest.raises(InputError, match="datasets have changed"):
         train(tmp_path / "run", resume=True)
     assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+
+
+def test_a_run_goes_on_where_its_datasets_have_moved_to(tmp_path: Path, data: Any) -> None:
+    was, moved = tmp_path / "was", tmp_path / "moved"
+    shutil.copytree(data.target, was)
+    train(tmp_path / "run", data.source, was, config=dataclasses.replace(CONFIG, steps=10))
+    was.rename(moved)
+    with pytest.raises(InputError, match=r"was: no such target dataset\. if it has moved, .*--target"):
+        train(tmp_path / "run", resume=True)
+    assert train(tmp_path / "run", target=moved, resume=True)["step"] == 10
+    with pytest.raises(InputError, match="is a source dataset, given as --target"):
+        train(tmp_path / "run", target=data.source, resume=True)
 
 
 def test_a_checkpoint_of_an_older_optimiser_is_refused(tmp_path: Path, data: Any) -> None:
