@@ -26,9 +26,6 @@ from landbridge_nodes.transport import stay_on_this_machine
 if TYPE_CHECKING:
     from landbridge_nodes.neighbours import Neighbours
 
-RUNNING = ("bundle", "record", "require-signature", "compensate", "episodes")
-TAKEN = {"deploy": (*RUNNING, "hardware", "port", "black-box"), "hil": RUNNING, "twin": ()}  # options, by mode of `up`
-
 
 def record(
     out: Path,
@@ -109,37 +106,45 @@ def up(
             `robot.yaml` does not have and for a weak drive, for a policy that knows neither; `landbridge evaluate` says
             beforehand whether it pays.
     """
-    paths = {
+    asked: dict[str, Any] = {
         "bundle": bundle,
         "record": record,
-        "require-signature": require_signature,
-        "black-box": black_box,
+        "require_signature": require_signature,
+        "episodes": episodes,
+        "hardware": hardware,
+        "port": port,
+        "black_box": black_box,
         "compensate": compensate,
     }
-    given = {**paths, "episodes": episodes, "hardware": hardware, "port": port}
-    if useless := [f"--{name}" for name, value in given.items() if value and name not in TAKEN[mode]]:
-        raise InputError(f"up {mode}", f"takes no {' or '.join(useless)}", "leave that out, or use `up deploy`")
+    taken = {parameter.name for parameter in bringup.MODES[mode][1]}
+    _require_taken(mode, asked, taken | ({"record", "episodes"} if "bundle" in taken else set()))
     if episodes < 0:
         raise InputError("--episodes", f"is {episodes}", "ask for 1 or more, or 0 to stay up and arm by hand")
+    require_positive("--black-box-seconds", black_box_seconds)
     with _listening() as neighbours:
         loaded, simulated = _check(robot, scenario, hardware if mode == "deploy" else "twin", port)
-        if mode == "twin":
-            specs = bringup.twin(_name(robot), scenario, seed)
-        else:
+        if "bundle" in taken:
             _check_bundle(bundle, loaded, require_signature, compensate)
-            if record is not None:
-                require_new(record)
-            require_positive("--black-box-seconds", black_box_seconds)
-            policy, out, key, box, file = ("" if path is None else str(path.resolve()) for path in paths.values())
-            loading = _name(robot), scenario, seed, policy, out, key
-            if mode == "hil":
-                specs = bringup.hil(*loading, compensate=file)
-            else:
-                specs = bringup.deploy(*loading, hardware, port, box, black_box_seconds, file)
+        if record is not None:
+            require_new(record)
+        told = asked | {"robot": _name(robot), "scenario": scenario, "seed": seed, "out": record}
+        told |= {"black_box_seconds": black_box_seconds}
+        make = bringup.MODES[mode][0]
+        specs = make(**{name: _as_text(value) for name, value in told.items() if name in taken})
         neighbours.require_none()
     if not episodes:
         _stay(specs)
     return {"bundle": str(bundle), "scenario": _label(specs), **_run(loaded, specs, simulated, episodes=episodes)}
+
+
+def _require_taken(mode: str, asked: dict[str, Any], taken: set[str]) -> None:
+    if useless := [f"--{name.replace('_', '-')}" for name, value in asked.items() if value and name not in taken]:
+        raise InputError(f"up {mode}", f"takes no {' or '.join(useless)}", "leave that out, or use `up deploy`")
+
+
+def _as_text(value: Any) -> Any:
+    """Paths as nodes take them, which may run in another folder."""
+    return "" if value is None else str(value.resolve()) if isinstance(value, Path) else value
 
 
 def _listening() -> Neighbours:
