@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 
 from landbridge.observation import Observer
 from landbridge.spec import NonNegative, Positive
 from landbridge.task import Task
+from landbridge.training import ranks
 from landbridge.training.dataset import Normaliser, Transitions
 
 CHUNK = 8192  # rows predicted at once
@@ -90,14 +93,13 @@ class Predictor(nn.Module):
         self.std.copy_(changes[1].std(0).clamp(min=1e-6))
         generator = torch.Generator().manual_seed(seed)
         members = self.config.members
-        for data, change, steps in zip(
-            (source, target), changes, (self.config.source_steps, self.config.steps), strict=True
-        ):
+        phases = ("simulator", self.config.source_steps), ("robot", self.config.steps)
+        for data, change, (name, steps) in zip((source, target), changes, phases, strict=True):
             resample = torch.randint(len(data), (members, min(len(data), RESAMPLE)), generator=generator)
-            self._descend(_inputs(data, normaliser), change, resample, steps, generator)
+            self._descend(_inputs(data, normaliser), change, resample, steps, generator, f"predict the {name}")
 
     def _descend(
-        self, inputs: Tensor, change: Tensor, resample: Tensor, steps: int, generator: torch.Generator
+        self, inputs: Tensor, change: Tensor, resample: Tensor, steps: int, generator: torch.Generator, name: str
     ) -> None:
         if steps == 0:
             return
@@ -107,7 +109,7 @@ class Predictor(nn.Module):
         picks = torch.randint(rows_each, (steps, members, self.config.batch), generator=generator).to(device)
         optimiser = torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.config.lr, steps)
-        for pick in picks:
+        for pick in track(picks, name, console=Console(stderr=True), disable=not ranks.leads()):
             rows = resample.gather(1, pick)
             loss = (self(inputs[rows]) - labels[rows]).square().mean((1, 2)).sum()
             optimiser.zero_grad(set_to_none=True)

@@ -28,7 +28,7 @@ def linear_rows(task: Task, rows: int, seed: int) -> Transitions:
     return Transitions(obs, action, np.zeros(rows, np.float32), following, np.zeros(rows, bool), np.zeros(rows, int))
 
 
-def test_a_linear_system_is_recovered_and_the_history_is_exact(task: Task) -> None:
+def test_a_linear_system_is_recovered_and_the_history_is_exact(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
     training, fresh = linear_rows(task, 1000, 0), linear_rows(task, 200, 1)
     normaliser = Normaliser.of([training], task.observer.names)
     measured = task.observer.measured
@@ -36,6 +36,8 @@ def test_a_linear_system_is_recovered_and_the_history_is_exact(task: Task) -> No
     config = PredictorConfig(members=2, hidden=64, source_steps=0, steps=800)
     predictor = Predictor(task.observer.size, 1, int(measured.sum()), config)
     predictor.fit(training, training, normaliser, measured, seed=0)
+    said = capsys.readouterr()
+    assert said.err.startswith("predict the robot") and said.out == ""  # figures alone are on stdout
     predicted = predictor.predict(fresh, normaliser, task)
     assert predicted.shape == (2, 200, task.observer.size)
     for member in predicted:
