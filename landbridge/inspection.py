@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from landbridge.bundle import SIGNATURE, Bundle, read_bundle
 from landbridge.errors import InputError
-from landbridge.manifest import CALIBRATION, IMPORTED, Drift
+from landbridge.manifest import CALIBRATION, IMPORTED, UNWATCHED, Manifest
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, load_robot, robots
 
@@ -82,7 +82,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "policy": f"{manifest.agent} with {manifest.alignment}, task {manifest.task}{_state(manifest.state)}",
         "scores": ", ".join(f"{name} {value:.4g}" for name, value in manifest.scores.items()) or "none at export",
         "golden vectors": f"{golden['obs'][..., 0].size}, allowed difference {manifest.golden_tolerance:g}",
-        "live monitors": _monitors(manifest.drift),
+        "live monitors": _monitors(manifest),
         "trained on": ", ".join(f"{path} ({digest[:12]})" for path, digest in manifest.dataset_hashes.items())
         or "not here",
         **_provenance(manifest.provenance),
@@ -95,10 +95,11 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
 
 def _provenance(provenance: Mapping[str, str]) -> dict[str, str]:
     calibrated = [key for key in provenance if key.endswith(CALIBRATION)]
+    elsewhere = {*calibrated, UNWATCHED}
     named = [f"{key.removesuffix(CALIBRATION)} {provenance[key][:12]}" for key in calibrated]
     return {
         "calibration": ", ".join(named) or "none named",
-        "made": ", ".join(f"{key} {value}" for key, value in provenance.items() if key not in calibrated) or "not said",
+        "made": ", ".join(f"{key} {value}" for key, value in provenance.items() if key not in elsewhere) or "not said",
     }
 
 
@@ -134,14 +135,16 @@ def _range(values: NDArray[np.float64], digits: int) -> str:
     return low if low == high else f"{low} .. {high}"
 
 
-def _monitors(drift: Drift | None) -> str:
+def _monitors(manifest: Manifest) -> str:
+    drift, reason = manifest.drift, manifest.provenance.get(UNWATCHED)
     if drift is None:
-        return "none: exported without limits from target data"
+        return f"none: {reason or 'exported without limits from target data'}"
     limits = {"mismatch": drift.mismatch, "distance": drift.envelope}
     shown = ", ".join(
         f"{name} up to {t.limit:.3g} (floor {t.floor:.3g})" for name, t in limits.items() if t is not None
     )
-    return f"{shown}, means of {drift.window} ticks, from {drift.heldout_ticks} held-out ticks"
+    lacking = f"; no mismatch: {reason}" if reason else ""
+    return f"{shown}, means of {drift.window} ticks, from {drift.heldout_ticks} held-out ticks{lacking}"
 
 
 def _installed(bundle: Bundle) -> str:

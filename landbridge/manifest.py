@@ -16,6 +16,7 @@ from landbridge.spec import Finite, Positive, Spec, validated
 
 SCHEMA_VERSION = 3
 CALIBRATION = "_calibration"  # after a domain's name, in `provenance`
+UNWATCHED = "unwatched"  # in `provenance`: why no target model watches on board, and what would get one
 IMPORTED = "imported"  # in place of an agent's name: whatever the policy does to its observation is unseen in its graph
 MAX_GOLDEN_TOLERANCE = 0.01  # half of what fp16 is allowed; another policy differs by more than that somewhere
 REMEDY = "export the bundle again and copy it whole"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import platform
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from landbridge.bundle import npz, write_bundle
 from landbridge.errors import InputError
-from landbridge.manifest import CALIBRATION, Manifest
+from landbridge.manifest import CALIBRATION, UNWATCHED, Manifest
 from landbridge.provenance import commit, now
 from landbridge.simulation.calibrated import digest_of
 from landbridge.spec import require_new
@@ -62,10 +63,12 @@ def export(
     config = plain["train"]
     graph, golden, difference = _policy(run, trained.actor, domains)
     files = {"policy.onnx": graph, "envelope.npz": npz(**describe(domains))}
-    limits, model = watch(trained, domains) if "target" in domains else (None, None)
-    if model is not None:
-        files["alignment.onnx"], vectors = _alignment(model, domains["target"])
+    watched = watch(trained, domains)
+    if watched.model is not None:
+        files["alignment.onnx"], vectors = _alignment(watched.model, domains["target"])
         golden |= vectors
+    else:
+        warnings.warn(f"nothing will watch for drift on board: {watched.reason}", stacklevel=2)
     manifest = Manifest.of(
         spec,
         task=task.name,
@@ -80,11 +83,11 @@ def export(
         scores=_scores(run, plain) if len(runs) == 1 else {},
         provenance=_provenance(plain)
         | foretold
-        | {"seed": ", ".join(str(one["train"]["seed"]) for one in runs.values())},
-        drift=limits,
+        | {"seed": ", ".join(str(one["train"]["seed"]) for one in runs.values())}
+        | ({UNWATCHED: watched.reason} if watched.reason else {}),
+        drift=watched.limits,
     )
     bundle = write_bundle(out, manifest, spec, {**files, "golden.npz": npz(**golden)})
-    watched = "alignment.onnx" if "alignment.onnx" in files else "none: no value, or too few target data"
     return {
         "bundle": str(out),
         "digest": bundle.digest,
@@ -92,7 +95,7 @@ def export(
         "golden_rows": len(golden["obs"]),
         "golden_difference": difference,
         "tensorrt": ", ".join(beyond_tensorrt(graph)) or "reads every operator of the policy",
-        "live_mismatch": watched,
+        "live_mismatch": "none" if watched.reason else "alignment.onnx",
         **({"run": str(run)} | foretold if foretold else {}),
     }
 

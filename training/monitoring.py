@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from landbridge.envelope import Envelope
 from landbridge.manifest import Drift, Threshold
 from landbridge.observation import Observer
 from landbridge.training.agents.base import Agent
+from landbridge.training.alignments.base import Alignment
 from landbridge.training.alignments.modelled import Modelled
 from landbridge.training.alignments.oracle import Twin
 from landbridge.training.dataset import Normaliser, Transitions
@@ -28,6 +29,7 @@ QUANTILE = 0.99
 # half of the healthy rollouts, and 2.5 missed a third of three faults.
 MARGIN = 1.75
 MIN_WINDOWS = 100
+OTHER_SPLITS = 20  # ways to hold rows out that are tried, where those that a run held out are too few
 
 
 class TargetModel(nn.Module):
@@ -91,46 +93,82 @@ def describe(domains: dict[str, Transitions]) -> dict[str, NDArray[np.float64]]:
     return arrays
 
 
-def watch(trained: Trained, domains: dict[str, Transitions]) -> tuple[Drift | None, TargetModel | None]:
-    """Limits from target rollouts that neither predictor nor envelope saw, and the target model.
+class Watched(NamedTuple):
+    """What a bundle is watched by.
 
-    Without limits where those rollouts hold too few windows; without a model where the mismatch would be 0 whatever
-    happens, and so could raise no alarm.
+    Attributes:
+        limits: From target rollouts that neither predictor nor envelope saw; None where those hold too few windows.
+        model: The target model; None without limits of its mismatch.
+        reason: Why there is no model, and what would get one; "" where there is.
     """
-    alignment, seed = trained.alignment, trained.config.seed
-    holdout = alignment.config.holdout if isinstance(alignment, Modelled) else trained.config.tabb.holdout
-    seen, held = split_episodes(domains["target"], holdout, seed)
-    window = round(WINDOW_SECONDS * trained.robot.spec.control_rate_hz)
-    envelope = Envelope.of(_rows(seen))
 
-    def limit(score: Callable[[Transitions], NDArray[np.floating]]) -> Threshold | None:
-        values = score(held)
+    limits: Drift | None
+    model: TargetModel | None
+    reason: str = ""
+
+
+def watch(trained: Trained, domains: dict[str, Transitions]) -> Watched:
+    """The monitors of a policy, from the data that its run was given.
+
+    The rows that the run held out set the limits. Where those happen to hold too few windows, others are held out if
+    that helps, and a predictor is fitted anew.
+    """
+    if "target" not in domains:
+        return Watched(None, None, "the run was given no target dataset; train with --target, whatever the --alignment")
+    window = round(WINDOW_SECONDS * trained.robot.spec.control_rate_hz)
+    seed, (seen, held) = _split(trained, domains["target"], window)
+    if (found := _windows(held, window)) < MIN_WINDOWS:
+        shown = f"{found} windows of {WINDOW_SECONDS:g} s in {len(held)} held-out rows of the robot"
+        return Watched(None, None, f"{shown}, and limits need {MIN_WINDOWS}; record more, in longer episodes")
+
+    def limit(values: NDArray[np.floating]) -> Threshold:
         means = np.concatenate([window_means(values[held.episode == e], window) for e in np.unique(held.episode)])
-        if len(means) < MIN_WINDOWS or not values.any():  # an agent without a value, as `bc`, sees no mismatch at all
-            return None
         return Threshold(floor=float(np.median(values)), limit=float(MARGIN * np.quantile(means, QUANTILE)))
 
-    distance = limit(lambda data: envelope.distance(_rows(data)))
-    if distance is None:
-        return None, None
-    predictor, observer = predictor_of(trained, domains.get("source", seen), seen), Observer(trained.robot.spec)
-    model = TargetModel(predictor, trained.agents[0], trained.normaliser, observer).eval()
-    mismatch = limit(model.mismatch)
+    known = trained.alignment.predictor if seed == trained.config.seed and _learns(trained.alignment) else None
+    predictor = known or _fitted(trained, domains.get("source", seen), seen)
+    model = TargetModel(predictor, trained.agents[0], trained.normaliser, Observer(trained.robot.spec)).eval()
+    mismatch = model.mismatch(held)
     limits = Drift(
         window=window,
         quantile=QUANTILE,
         margin=MARGIN,
         heldout_ticks=len(held),
-        mismatch=mismatch,
-        envelope=distance,
+        mismatch=limit(mismatch) if mismatch.any() else None,
+        envelope=limit(Envelope.of(_rows(seen)).distance(_rows(held))),
     )
-    return limits, None if mismatch is None else model
+    if limits.mismatch is None:  # it would be 0 whatever happens
+        return Watched(
+            limits, None, f"{trained.config.agent} has no value, which mismatch is in; train iql, cql or td3bc"
+        )
+    return Watched(limits, model)
 
 
-def predictor_of(trained: Trained, source: Transitions, target: Transitions) -> Predictor:
-    """What the alignment has learned of the robot; of one that learns nothing, what `tabb` would have."""
-    if isinstance(trained.alignment, Modelled) and not isinstance(trained.alignment, Twin):
-        return trained.alignment.predictor
+def _split(trained: Trained, target: Transitions, window: int) -> tuple[int, tuple[Transitions, Transitions]]:
+    """(seen, held) rows and the seed of their split: the run's, unless another of OTHER_SPLITS has more windows."""
+    alignment = trained.alignment
+    holdout = alignment.config.holdout if isinstance(alignment, Modelled) else trained.config.tabb.holdout
+
+    def enough(seed: int) -> int:
+        return min(MIN_WINDOWS, _windows(split_episodes(target, holdout, seed)[1], window))
+
+    seed = max((trained.config.seed, *range(OTHER_SPLITS)), key=enough)
+    return seed, split_episodes(target, holdout, seed)
+
+
+def _windows(data: Transitions, window: int) -> int:
+    """How many windows its episodes hold."""
+    _, lengths = np.unique(data.episode, return_counts=True)
+    return int(np.maximum(lengths - window + 1, 0).sum())
+
+
+def _learns(alignment: Alignment) -> TypeGuard[Modelled]:
+    """Whether it has a predictor of the robot that was learned."""
+    return isinstance(alignment, Modelled) and not isinstance(alignment, Twin)
+
+
+def _fitted(trained: Trained, source: Transitions, target: Transitions) -> Predictor:
+    """What `tabb` would have learned of the robot."""
     observer, seed = Observer(trained.robot.spec), trained.config.seed
     predictor = Predictor.seeded(observer, trained.config.tabb.predictor, seed)
     predictor.fit(source, target, trained.normaliser, observer.measured, seed)

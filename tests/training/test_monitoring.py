@@ -14,6 +14,7 @@ import torch
 from landbridge.bundle import Bundle, npz, read_bundle, write_bundle
 from landbridge.deploy.drift import Alarm, Distance, TargetMismatch, Watch, Written
 from landbridge.errors import InputError
+from landbridge.inspection import inspect
 from landbridge.manifest import Threshold
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
@@ -112,9 +113,9 @@ def test_an_agent_without_a_value_has_no_mismatch_monitor(trained: Trained, targ
     """It would be 0 on any robot, and never alarm."""
     observer = load_task(ROBOT).observer
     cloned = BC(observer.size, observer.num_actions, BCConfig(hidden=(8,)), steps=1)
-    found, model = watch(replace(trained, agents=(cloned,)), {"target": target})
+    found, model, reason = watch(replace(trained, agents=(cloned,)), {"target": target})
     assert found is not None and found.mismatch is None and found.envelope.limit > 0
-    assert model is None
+    assert model is None and reason.endswith("train iql, cql or td3bc")
 
 
 def test_a_policy_of_an_alignment_that_learns_nothing_of_the_robot_is_watched_as_one_of_tabb(
@@ -123,9 +124,9 @@ def test_a_policy_of_an_alignment_that_learns_nothing_of_the_robot_is_watched_as
     """Its predictor is fitted at export, to the rows that are not held out, and each time to the same."""
     none = Alignment(None, trained.alignment.context)
     domains = load_domains(ROBOT, {"source": data.source}) | {"target": target}
-    (limits, model), (_, again) = (watch(replace(trained, alignment=none), domains) for _ in range(2))
+    (limits, model, _), (_, again, _) = (watch(replace(trained, alignment=none), domains) for _ in range(2))
     assert limits is not None and limits.mismatch is not None and model is not None and again is not None
-    own, _ = watch(trained, domains)
+    own = watch(trained, domains).limits
     assert own is not None and own.envelope == limits.envelope
     _, held = split_episodes(target, trained.config.tabb.holdout, trained.config.seed)
     np.testing.assert_array_equal(model.mismatch(held), again.mismatch(held))
@@ -266,6 +267,29 @@ def test_what_cannot_be_watched_is_refused(tmp_path: Path, bundle: Bundle, linea
         TargetMismatch(wrong)
 
 
-def test_too_short_rollouts_give_no_limits(trained: Trained, target: Transitions) -> None:
+def test_too_short_rollouts_give_no_limits_and_that_is_said(trained: Trained, target: Transitions) -> None:
     few = replace(target, episode=np.arange(len(target)) // 50)
-    assert watch(trained, {"target": few}) == (None, None)
+    limits, model, reason = watch(trained, {"target": few})
+    assert (limits, model) == (None, None)
+    assert reason.startswith("0 windows of 2 s in 500 held-out rows of the robot, and limits need 100; record more")
+
+
+def test_whether_a_robot_is_watched_is_no_matter_of_a_seeds_luck(trained: Trained, target: Transitions) -> None:
+    """Of rollouts short and long, some seeds hold out short ones only."""
+    rows = np.arange(len(target))
+    mixed = replace(target, episode=np.where(rows < 1200, rows // 50, 100 + rows // 300))
+    held = {seed: split_episodes(mixed, trained.alignment.config.holdout, seed)[1].episode for seed in range(50, 99)}
+    unlucky = next(seed for seed, episodes in held.items() if episodes.max() < 100)
+    found = watch(replace(trained, config=replace(trained.config, seed=unlucky)), {"target": mixed})
+    assert found.limits is not None and found.model is not None and found.reason == ""
+    assert found.model.predictor is not trained.alignment.predictor  # which has seen what is held out now
+
+
+def test_a_bundle_that_nothing_watches_says_why(tmp_path: Path, data: Data) -> None:
+    config = TrainConfig(alignment="source_only", steps=2, rows=16, iql=IQLConfig(hidden=(8,)))
+    train(tmp_path / "run", data.source, config=config)
+    with pytest.warns(UserWarning, match="nothing will watch for drift on board: the run was given no target dataset"):
+        assert export(tmp_path / "run", tmp_path / "b")["live_mismatch"] == "none"
+    shown = inspect(str(tmp_path / "b"))
+    assert shown["live monitors"].startswith("none: the run was given no target dataset; train with --target")
+    assert "no target dataset" not in shown["made"]
