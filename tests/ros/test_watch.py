@@ -86,6 +86,23 @@ def test_an_operator_arms_stops_and_resets_a_robot(
     asyncio.run(operate())
 
 
+def test_joints_of_another_robot_are_named_and_ctrl_c_leaves(listener: Listener) -> None:
+    other = JointState(name=["hip", "knee"], position=[0.0, 1.0], velocity=[0.0, 0.0])
+    listener.heard[topics.JOINT_STATES].raw = serialize_message(other)
+
+    async def look() -> None:
+        app = Watch(FURUTA, listener)
+        async with app.run_test(size=(120, 40)) as pilot:
+            words = "another robot than furuta", "arm, pendulum", "Heard: hip, knee", "landbridge watch --robot ROBOT"
+            await shows(app, "#joints", *words)
+            assert "nan" not in said(app, "#joints")
+            await pilot.press("ctrl+c")
+            await pilot.pause()
+            assert not app.is_running
+
+    asyncio.run(look())
+
+
 def test_without_a_terminal_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO())
     with pytest.raises(InputError, match=r"needs a terminal .* use `landbridge state` in scripts"):

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
+from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Footer, Static
 
@@ -83,6 +84,7 @@ class Watch(App[None]):
         ("p", f"ask('{Event.PARK.value}')", "Park"),
         ("r", f"ask('{Event.RESET.value}')", "Reset"),
         ("q", "quit", "Leave"),
+        Binding("ctrl+c", "quit", show=False),  # textual's own only says how to leave
     ]
     ENABLE_COMMAND_PALETTE = False
 
@@ -140,8 +142,10 @@ class Watch(App[None]):
         fault = STOPPED if state in (State.FAULT, State.ESTOP) else STOPPING
         return f"{state.value}   {message.message}{guard}", COLOURS.get(state, fault)
 
-    def _joints(self) -> Table:
+    def _joints(self) -> Table | Text:
         measured, command = (self.listener.message(t) for t in (topics.JOINT_STATES, topics.GUARD_COMMAND))
+        if measured is not None and {*measured.name} != {*self.robot.spec.joint_names}:
+            return _another(self.robot, measured.name)
         kind = self.robot.spec.action.kind
         positions, speeds = _by_name(measured, "position"), _by_name(measured, "velocity")
         commands = _by_name(command, kind)
@@ -181,6 +185,16 @@ class Watch(App[None]):
         self._counts.append((now, {topic: heard.count for topic, heard in self.listener.heard.items()}))
         while now - self._counts[0][0] > RATE_SECONDS and len(self._counts) > 2:
             self._counts.popleft()
+
+
+def _another(robot: Robot, heard: Sequence[str]) -> Text:
+    """What to say of joints that are not those of `robot`."""
+    whose = f"This is another robot than {robot.spec.name}, whose joints are {', '.join(robot.spec.joint_names)}."
+    return Text(
+        f"{whose}\nHeard: {', '.join(heard)}.\nThe keys are for the robot that is heard. "
+        "To see its joints, leave and give its name or folder: landbridge watch --robot ROBOT",
+        "bold",
+    )
 
 
 def _by_name(message: Any | None, field: str) -> dict[str, float]:
