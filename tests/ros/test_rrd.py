@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from collections import defaultdict
 from itertools import pairwise
@@ -14,7 +15,7 @@ import pytest
 from landbridge.bag import BagReader
 from landbridge.cli import main
 from landbridge.robot import load_robot
-from landbridge_nodes.rrd import ARRAYS, SIGNALS, STATES, Log, write
+from landbridge_nodes.rrd import ARRAYS, SIGNALS, STATES, Log, encode
 from landbridge_nodes.rrd import rerun as to_rerun
 
 LOG = Path(__file__).parent / "data" / "replay.mcap"
@@ -99,7 +100,7 @@ def test_a_floating_base_turns_with_its_imu(rr: Any, tmp_path: Path) -> None:
     for name in robot.spec.joint_names:
         log.numbers[f"/joint_states/{name}/position"] = [7], [0.1]
     log.turns = [7, 9], [[0.0, 0.0, 0.6, 0.8], [0.6, 0.0, 0.0, 0.8]]
-    write(rr, log, robot, "turns", tmp_path / "x.rrd")
+    (tmp_path / "x.rrd").write_bytes(encode(rr, log, robot, "turns")[0])
     found = columns(tmp_path / "x.rrd")
     assert found["/motion/base"]["measured"] == [7, 9]
     np.testing.assert_allclose([q for (q,) in found["/motion/base"]["Transform3D:quaternion"]], log.turns[1], atol=1e-6)
@@ -107,6 +108,20 @@ def test_a_floating_base_turns_with_its_imu(rr: Any, tmp_path: Path) -> None:
         "/motion/base",
         *(f"/motion/{name}" for name in robot.spec.joint_names),
     }
+
+
+def test_a_disk_that_takes_no_more_is_named_and_nothing_is_left(
+    rr: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "x.rrd"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        assert main(["rerun", str(LOG), "--out", str(out)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "x.rrd: cannot be written: File too large. free space" in capsys.readouterr().err
+    assert [*out.parent.iterdir()] == []
 
 
 def test_nothing_is_overwritten_and_no_bag_is_refused(

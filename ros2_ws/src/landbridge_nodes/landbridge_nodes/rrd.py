@@ -93,23 +93,37 @@ def rerun(bag: Positional[Path], out: Path, robot: str | None = None) -> dict[st
         log.add(topic, received, message)
     if not log.numbers:
         raise InputError(bag, "holds no control tick", "record it with `landbridge record`")
-    partial = out.with_name(out.name + ".partial")
-    rows = write(rr, log, machine, bag.name, partial)
-    partial.replace(out)
+    content, rows = encode(rr, log, machine, bag.name)
+    _write(out, content)
     return {
         "bag": str(bag),
         "rerun": str(out),
-        "bytes": out.stat().st_size,
+        "bytes": len(content),
         "series": len(log.numbers),
         "rows": rows,
         "states": {path: len(states) for path, (_, states) in log.states.items()},
     }
 
 
-def write(rr: Any, log: Log, robot: Robot, name: str, path: Path) -> int:
-    """Write the .rrd file `path`; returns how many rows it has."""
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(path, f"cannot be written: {error.strerror}", "free space, or choose another --out") from error
+
+
+def encode(rr: Any, log: Log, robot: Robot, name: str) -> tuple[bytes, int]:
+    """The content of the .rrd file, and how many rows it has.
+
+    In memory, where the log is too: Rerun's own way to a file waits for ever on a full disk.
+    """
     recording = rr.RecordingStream("landbridge", recording_id=name)
-    recording.save(path, default_blueprint=_layout())
+    memory = recording.memory_recording()
+    recording.send_blueprint(_layout(), make_active=False)
     rows = 0
 
     def send(entity: str, stamps: list[int], columns: Any) -> None:
@@ -123,8 +137,7 @@ def write(rr: Any, log: Log, robot: Robot, name: str, path: Path) -> int:
     for entity, (stamps, states) in log.states.items():
         send(entity, stamps, rr.StateChange.columns(state=states))
     _send_motion(rr, log, robot, recording, send)
-    recording.disconnect()  # which completes the file
-    return rows
+    return memory.drain_as_bytes(), rows
 
 
 def _send_motion(rr: Any, log: Log, robot: Robot, recording: Any, send: Callable[[str, list[int], Any], None]) -> None:
