@@ -20,6 +20,7 @@ from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import Calibration, read_calibration
 from landbridge.simulation.parameters import Parameter, parameters
 from landbridge.simulation.scenario import Scenario
+from landbridge.spec import require_folder
 
 Array = NDArray[np.float64]
 
@@ -48,6 +49,7 @@ def report(
         out: Page to write.
         robot: Name of a robot, or a folder with robot.yaml.
     """
+    require_folder(out.parent)
     machine = load_robot(robot)
     found, dataset = read_calibration(calibration, machine), open_rollouts(data, machine)
     windows = cut(dataset, machine, round(found.horizon_s * machine.spec.control_rate_hz), data)

@@ -23,6 +23,7 @@ from landbridge.deploy.engine import CUDA, TENSORRT
 from landbridge.deploy.graph import CPU
 from landbridge.deploy.runtime import Policy, load_policy
 from landbridge.errors import InputError
+from landbridge.spec import require_folder
 
 BACK_ENDS = (CPU, CUDA, TENSORRT)
 IDLE_SHARE = 0.04  # of the calls are made after a rest of one control period each
@@ -153,6 +154,7 @@ def _require_drawable(png: Path) -> None:
         raise InputError("--png", "matplotlib is not installed", "pip install matplotlib, or leave out --png")
     if png.suffix != ".png" or png.is_dir() or not png.parent.is_dir():
         raise InputError("--png", f"is {png}", "name a file that ends in .png, in a folder that exists")
+    require_folder(png.parent)
 
 
 def draw(measured: dict[str, dict[str, Microseconds]], png: Path, title: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -44,11 +45,22 @@ def read_model(model: type[Model], path: Path) -> Model:
 
 def require_new(path: Path) -> None:
     """Raise InputError unless there is no `path` yet and a file can be written there, as far as can be told."""
-    if path.exists():
+    if os.path.lexists(path):
         raise InputError(path, "already exists", "choose another --out or remove it")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(path, f"cannot be written: nothing can be made in {folder}", "choose another --out")
+    require_folder(path.parent)
+
+
+def require_folder(path: Path) -> None:
+    """Raise InputError unless files can be made in the folder `path`, or it itself where it is to be made.
+
+    It is tried with a file without a name: who may write where is more than permissions tell, on some file systems.
+    """
+    folder = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place))
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        problem = f"cannot be written: nothing can be made in {folder} ({error.strerror})"
+        raise InputError(path, problem, "choose another folder") from error
 
 
 def require_seed(*seeds: int) -> None:

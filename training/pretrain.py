@@ -27,6 +27,7 @@ from landbridge.simulation.behaviour import Actor, Policy, load_behaviours
 from landbridge.simulation.plant import Plant, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, load_scenario
+from landbridge.spec import require_folder
 from landbridge.task import Task, load_task
 
 ROUND = {"sac": 1000, "ppo": 8192}  # steps between two looks at the actor
@@ -105,6 +106,7 @@ def pretrain(
     torch.set_num_threads(1)
     machine = load_robot(robot)
     path = machine.folder / f"{agent}_partial.npz" if out is None else out
+    require_folder(path.parent)
     task, onto, share = load_task(machine), None, 1.0
     if agent == "ppo":
         onto = load_behaviours(machine)["tuned"](1, np.random.default_rng(seed))

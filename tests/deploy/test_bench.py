@@ -97,5 +97,7 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path, linear_bundle: MakeB
     for png in (tmp_path / "nowhere" / "x.png", tmp_path / "x.jpeg", tmp_path):
         with pytest.raises(InputError, match=r"--png: is .* name a file that ends in \.png"):
             bench(bundle, png=png)
+    with pytest.raises(InputError, match="/proc: cannot be written: nothing can be made in /proc"):
+        bench(bundle, png=Path("/proc/x.png"))
     with pytest.raises(InputError, match="asked for CUDAExecutionProvider, running on CPU"):
         bench(bundle, providers=("CUDAExecutionProvider",))

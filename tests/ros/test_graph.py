@@ -219,6 +219,24 @@ def test_a_wrong_compensation_is_refused_before_anything_is_started(
     assert psutil.Process().children() == before
 
 
+def test_a_place_that_takes_no_bag_is_named_before_anything_is_started(
+    tmp_path: Path, linear_bundle: Make, ros_domain: None
+) -> None:
+    """`/proc` says that root may write there, and takes nothing."""
+    before, bundle, there = psutil.Process().children(), linear_bundle(tmp_path / "bundle", STILL), Path("/proc/bags")
+    for start in (
+        lambda: record(there / "bag", scenario="none"),
+        lambda: up("deploy", bundle=bundle, record=there / "bag"),
+        lambda: up("hil", bundle=bundle, record=there / "bag"),
+        lambda: up("deploy", bundle=bundle, black_box=there),
+    ):
+        with pytest.raises(InputError, match="/proc/bags: cannot be written: nothing can be made in /proc"):
+            start()
+    with pytest.raises(InputError, match=r"nothing can be made in .*/SHA256SUMS .Not a directory"):
+        up("deploy", bundle=bundle, black_box=bundle / "SHA256SUMS")
+    assert psutil.Process().children() == before
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_landbridge_up(ending: signal.Signals, ros_domain: None) -> None:
     command = [sys.executable, "-m", "landbridge", "up", "twin", "--scenario", "none"]

@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from landbridge.bag import BagReader
 from landbridge.errors import InputError
+from landbridge.spec import require_new
 from landbridge_nodes import topics
 from landbridge_nodes.bag import METADATA, Bag
 
@@ -27,6 +28,7 @@ def repair(bag: Positional[Path], out: Path) -> dict[str, Any]:
         bag: Bag folder, or one .mcap file.
         out: Bag folder to write; must not exist.
     """
+    require_new(out)
     reader = BagReader(bag)
     recorded = {channel.topic for _, channel, _ in reader.raw()}  # reads every chunk: one may be damaged
     if reader.repaired is None and (not bag.is_dir() or (bag / METADATA).is_file()):

@@ -15,7 +15,7 @@ from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, TwinHardware
 from landbridge.robot import Robot, load_robot
 from landbridge.signature import require_signature as check_signature
-from landbridge.spec import require_new, require_positive
+from landbridge.spec import require_folder, require_new, require_positive
 from landbridge_nodes import bringup
 from landbridge_nodes.bag import METADATA
 from landbridge_nodes.bringup import NodeSpec
@@ -127,6 +127,8 @@ def up(
             _check_bundle(bundle, loaded, require_signature, compensate)
         if record is not None:
             require_new(record)
+        if black_box is not None:
+            require_folder(black_box)
         told = asked | {"robot": _name(robot), "scenario": scenario, "seed": seed, "out": record}
         told |= {"black_box_seconds": black_box_seconds}
         make = bringup.MODES[mode][0]
