@@ -9,11 +9,13 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from landbridge import __version__, doctor
-from landbridge.cli import COMMANDS, _function, _without_nan, main
+from landbridge.__main__ import main as begin
+from landbridge.cli import COMMANDS, INTERRUPTED, _function, _without_nan, main
 from landbridge.deploy.graph import ProviderFallbackWarning
 
 
@@ -26,6 +28,16 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
+
+
+def test_ctrl_c_before_the_command_line_is_imported_leaves_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupting:
+        def find_spec(self, name: str, *rest: object) -> NoReturn:
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "landbridge.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting()])
+    assert begin() == INTERRUPTED
 
 
 def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:

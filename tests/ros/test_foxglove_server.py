@@ -155,3 +155,5 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str], ros_d
         assert main(["foxglove", "--port", str(port)]) == INPUT_ERROR
     assert f"127.0.0.1:{port}" in (said := capsys.readouterr().err)
     assert "choose another --port" in said
+    assert main(["foxglove", "--port", "99999"]) == INPUT_ERROR
+    assert "127.0.0.1:99999: cannot be listened on" in capsys.readouterr().err

@@ -75,7 +75,7 @@ def serve(listed: Sequence[topics.Topic], host: str, port: int, offered: Sequenc
             services=[_service(listener, event) for event in offered],
             context=context,
         )
-    except RuntimeError as error:
+    except (RuntimeError, OverflowError) as error:  # a port beyond 65535
         raise InputError(f"{host}:{port}", f"cannot be listened on: {error}", "choose another --port") from error
     try:
         with listener:
