@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from landbridge.errors import InputError
 FAMILIES = {"dynamixel": DYNAMIXEL, "feetech": FEETECH}
 BUSES: dict[str, type[DynamixelBus] | type[FeetechBus]] = {"dynamixel": DynamixelBus, "feetech": FeetechBus}
 HIGHEST_ID = 252  # of both families; 254 is every servo at once
-LAST_ID = 30  # looked for unless told otherwise; each missing one costs 20 ms at each rate
+LAST_ID = 30  # looked for unless told otherwise; each missing one costs 20 ms at each rate, 40 where a servo answers
 
 
 def scan(
@@ -46,7 +46,7 @@ def scan(
         for rate in _rates(name) if baud is None else [baud]:
             with _bus(name, port, rate) as bus:
                 tried.append(f"{name} {rate}")
-                found += [row for id in range(last_id + 1) if (row := _described(bus, id, rate)) is not None]
+                found += _answering(bus, range(last_id + 1), rate)
     if not found:
         problem = f"nothing answers with ids 0 to {last_id}; tried {', '.join(tried)}"
         raise InputError(port, problem, "check the servos' own power, the wiring, and --last-id")
@@ -148,6 +148,19 @@ def _write(bus: Bus, port: str, id: int, changes: dict[str, int]) -> None:
     except (NoAnswerError, RefusedError) as error:
         problem = f"stopped while writing {changes}: {error}"
         raise InputError(port, problem, f"see what it has become: landbridge servo scan {port}") from error
+
+
+def _answering(bus: Bus, ids: Sequence[int], rate: int) -> list[dict[str, Any]]:
+    """Rows about the servos that answer, by id.
+
+    Where one does, the silent ids are asked again: while a computer or its adapter stands still for a moment, answers
+    come too late, and an id that passes for free may be given to a second servo.
+    """
+    found = {id: row for id in ids if (row := _described(bus, id, rate)) is not None}
+    if found:
+        silent = [id for id in ids if id not in found]
+        found |= {id: row for id in silent if (row := _described(bus, id, rate)) is not None}
+    return [found[id] for id in sorted(found)]
 
 
 def _described(bus: Bus, id: int, rate: int) -> dict[str, Any] | None:

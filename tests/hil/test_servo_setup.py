@@ -40,6 +40,11 @@ def test_a_scan_lists_what_answers_at_whatever_rate(kind: Any, arm_bus: Emulated
         scan(arm_bus.port, OTHER[kind], last_id=2)
 
 
+def test_a_servo_whose_first_answer_is_lost_is_found(kind: Any, arm_bus: Emulated) -> None:
+    arm_bus.order("lost to_host 3")
+    assert [row["id"] for row in scan(arm_bus.port, kind, 1_000_000, 7)["servos"]] == [1, 2, 3, 4, 5, 6]
+
+
 def test_what_a_servo_knows_better_than_robot_yaml_is_taken_out(kind: Any, arm_bus: Emulated) -> None:
     arm_bus.order("homing elbow -100")
     arm_bus.order("narrow elbow 3000")
