@@ -38,11 +38,11 @@ from .conftest import QUICK, Data
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, data: Data) -> Path:
     """Of data that were made with two calibrations."""
-    folder = tmp_path_factory.mktemp("runs") / "none"
+    folder = tmp_path_factory.mktemp("runs") / "run"
     named = {
         path.name: _calibrated(path, folder.parent / path.name, digest) for path, digest in zip(data, "ab", strict=True)
     }
-    config = TrainConfig(steps=300, rows=16, alignment="none", iql=IQLConfig(hidden=(16,)), tabb=QUICK)
+    config = TrainConfig(steps=300, rows=16, iql=IQLConfig(hidden=(16,)), tabb=QUICK)
     with pytest.warns(UserWarning, match="source_calibration a{12} and target_calibration b{12} differ"):
         train(folder, **named, config=config, score="severe")
     return folder
@@ -112,7 +112,7 @@ def test_the_robots_runtime_accepts_it_and_agrees(run: Path, bundle: Path) -> No
 
 
 def test_runs_of_several_seeds_are_deployed_as_the_mean_of_their_actions(data: Data, tmp_path: Path) -> None:
-    config = TrainConfig(steps=2, rows=16, alignment="none", iql=IQLConfig(hidden=(16,)), tabb=QUICK)
+    config = TrainConfig(steps=2, rows=16, iql=IQLConfig(hidden=(16,)), tabb=QUICK)
     train(tmp_path / "runs", *data, config=config, seeds=(10, 9))
     export(tmp_path / "runs", tmp_path / "bundle")
     read = read_bundle(tmp_path / "bundle")
@@ -131,7 +131,7 @@ def test_of_several_seeds_and_their_mean_what_does_best_in_a_calibrated_simulato
     data: Data, tmp_path: Path, calibration: Callable[..., Calibration], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selection, "EPISODES", 4)
-    config = TrainConfig(steps=20, rows=16, alignment="none", iql=IQLConfig(hidden=(16,)), tabb=QUICK)
+    config = TrainConfig(steps=20, rows=16, iql=IQLConfig(hidden=(16,)), tabb=QUICK)
     train(tmp_path / "runs", *data, config=config, seeds=(3, 4, 5))
     file = tmp_path / "calibration.yaml"
     calibration(latency_ms=31.5).write(file)
@@ -164,7 +164,7 @@ def test_success_decides_and_then_the_return() -> None:
 
 
 def test_seeds_of_different_runs_are_no_policy(data: Data, tmp_path: Path) -> None:
-    config = TrainConfig(steps=2, rows=16, alignment="none", iql=IQLConfig(hidden=(16,)), tabb=QUICK)
+    config = TrainConfig(steps=2, rows=16, iql=IQLConfig(hidden=(16,)), tabb=QUICK)
     train(tmp_path / "runs", *data, config=config, seeds=(0,))
     train(tmp_path / "runs", *data, config=dataclasses.replace(config, rows=8), seeds=(1,))
     with pytest.raises(InputError, match="seed0 and seed1 were trained on other data, or with other options"):
@@ -175,7 +175,7 @@ def test_seeds_of_different_runs_are_no_policy(data: Data, tmp_path: Path) -> No
 
 def test_the_bundle_says_what_it_is(run: Path, bundle: Path) -> None:
     manifest = read_bundle(bundle).manifest
-    assert (manifest.agent, manifest.alignment, manifest.joints) == ("iql", "none", ("arm", "pendulum"))
+    assert (manifest.agent, manifest.alignment, manifest.joints) == ("iql", "tabb", ("arm", "pendulum"))
     assert len(manifest.dataset_hashes) == 2
     assert set(manifest.scores) == {"success on severe", "return on severe"}
     shown = inspect(str(bundle))
