@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -99,7 +100,10 @@ def train(
     opened = [_open(folder, its, inputs, folder in begun) for folder, its in asked.items()]
     _train(opened)
     figures = [_report(run.trainer, run.fit_seconds) if ranks.leads() else {} for run in opened]
-    if any(run.trainer.step < run.trainer.config.steps for run in opened):
+    if left := [run.trainer for run in opened if run.trainer.step < run.trainer.config.steps]:
+        if ranks.leads():
+            at = f"at step {left[0].step} of {left[0].config.steps}"
+            print(f"{out} has stopped {at}; the same command with --resume goes on from there", file=sys.stderr)
         raise KeyboardInterrupt
     if [*asked] == [out] or not ranks.leads():
         return figures[0]
