@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landbridge.calibration.fit import settle
+from landbridge.calibration.fit import FLOOR, settle
 from landbridge.calibration.friction import Model, choose, overlooked, term_rows
 from landbridge.calibration.posterior import (
     WEAK,
@@ -27,11 +27,11 @@ from landbridge.calibration.windows import Windows, digest, open_windows, requir
 from landbridge.errors import InputError
 from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
-from landbridge.simulation.calibrated import Calibration, Error, warn_of
+from landbridge.simulation.calibrated import Calibration, Error
 from landbridge.simulation.mjcf import to_mjcf
 from landbridge.simulation.parameters import Parameter, at, free_parameters, friction_groups, parameters, to_scenario
 from landbridge.simulation.scenario import Scenario
-from landbridge.spec import require_new, require_seed
+from landbridge.spec import require_new, require_seed, write_atomic
 
 Array = NDArray[np.float64]
 
@@ -92,9 +92,8 @@ def identify(
         require_new(file)
     dataset, windows = open_windows(data, machine, horizon)
     found = calibration(machine, free, windows, np.random.default_rng(seed), str(data), digest(dataset), friction)
-    warn_of(found, str(data))
     found.write(out)
-    model.write_text(to_mjcf(machine, found.scenario(machine)))
+    write_atomic(model, to_mjcf(machine, found.scenario(machine)))
     return {"calibration": str(out), "mjcf": str(model), **figures(found)}
 
 
@@ -118,7 +117,8 @@ def calibration(
     problem, here = chosen.problem, chosen.here
     scenario = to_scenario(robot, at(problem.free, here.z), problem.base)
     ratio = settle(problem, here.z, held).power / here.power
-    widening = inflation(here.error.reshape(fitted.states.shape), ratio)
+    told = problem.noise > FLOOR  # what a fit leaves of the others is rounding, and tells nothing
+    widening = inflation(here.error.reshape(fitted.states.shape)[..., told], ratio)
     before, after = (summary(robot, prediction_error(robot, each, held)) for each in (Scenario(), scenario))
     doubtful = doubts(robot.spec.base, widening, before.joint_pos, after.joint_pos)
     # Not widened: that a model does not fit is doubted above, and no fault of the recording.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from landbridge.calibration.report import report
 from landbridge.calibration.zero import zero
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
+from landbridge.simulation.calibrated import Doubt
 from landbridge.spec import require_new, require_seed
 
 LEFT_OUT = ["delay, for which see latency_ms", "zero: check the encoders on a stand, with a fixed base"]
@@ -36,14 +38,19 @@ def everything(
     require_new(out)
     require_seed(seed)
     if load_robot(robot).spec.base == "floating":
-        found = identify(data, out / "calibration.yaml", robot, known, seed=seed)
-        page = report(data, out / "calibration.yaml", out / "calibration.html", robot)
-        return found | {"report": page["report"], "left_out": LEFT_OUT}
+        return _found(data, out, robot, known, seed) | {"left_out": LEFT_OUT}
     delay = delays(data, robot=robot, seed=seed)["delays"]
     encoders = zero(data, robot=robot, known=known, seed=seed)
     if wrong := encoders["robot.yaml"]:
         raise InputError(data, f"shows encoders that robot.yaml has wrong, {wrong}", "correct them and record again")
-    found = identify(data, out / "calibration.yaml", robot, known, seed=seed)
-    page = report(data, out / "calibration.yaml", out / "calibration.html", robot)
     seen = {"untold": encoders["untold"], "encoders": encoders["encoders"]}
-    return found | {"report": page["report"], "delays": delay, **seen}
+    return _found(data, out, robot, known, seed) | {"delays": delay, **seen}
+
+
+def _found(data: Path, out: Path, robot: str, known: tuple[str, ...], seed: int) -> dict[str, Any]:
+    """The parameters, and the page."""
+    found = identify(data, out / "calibration.yaml", robot, known, seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Doubt)  # which are in `found`
+        page = report(data, out / "calibration.yaml", out / "calibration.html", robot)
+    return found | {"report": page["report"]}

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from landbridge.errors import InputError
 from landbridge.gpu import gpus
-from landbridge.spec import Spec, validated
+from landbridge.spec import Spec, validated, write_atomic
 
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -137,8 +137,7 @@ def provider_options(provider: str, model: bytes, precision: Precision = "fp32")
 
 def write_candidate(key: EngineKey, engine: bytes) -> None:
     """Put an engine of the back end `tensorrt` into its folder, where it waits to be accepted."""
-    key.folder.mkdir(parents=True, exist_ok=True)
-    key.candidate.write_bytes(engine)
+    write_atomic(key.candidate, engine)
 
 
 def accept(key: EngineKey, golden_error: float, scores: dict[str, float]) -> Record:
@@ -150,9 +149,7 @@ def accept(key: EngineKey, golden_error: float, scores: dict[str, float]) -> Rec
         key.candidate.replace(key.file)
     engines = {name: _digest(engine) for name, engine in _engines(key).items()}
     record = Record(key=asdict(key), engines=engines, golden_error=golden_error, scores=scores)
-    partial = key.folder / f"{RECORD}.partial"
-    partial.write_text(record.model_dump_json(indent=2) + "\n")
-    partial.replace(key.folder / RECORD)
+    write_atomic(key.folder / RECORD, record.model_dump_json(indent=2) + "\n")
     return record
 
 

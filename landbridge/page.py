@@ -11,6 +11,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from landbridge.spec import write_atomic
+
 mpl.rcParams.update(
     {
         "svg.fonttype": "none",
@@ -38,10 +40,9 @@ figure{margin:0}figcaption{color:#555;font-size:13px;max-width:440px}
 
 
 def write_page(path: Path, title: str, parts: Sequence[str]) -> Path:
-    """Write a page of HTML parts; returns its path."""
+    """Write a page of HTML parts, whole or not at all; returns its path."""
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{head}<style>{STYLE}</style>" + "\n".join(parts) + "</html>\n")
+    write_atomic(path, f"{head}<style>{STYLE}</style>" + "\n".join(parts) + "</html>\n")
     return path
 
 

@@ -16,7 +16,7 @@ from landbridge.errors import InputError
 from landbridge.robot import Robot
 from landbridge.simulation.parameters import at, parameters, to_scenario, without_terms
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
-from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
+from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model, write_atomic
 
 ROUNDING = 1e-9
 CALIBRATED = "calibrated"  # the scenario of a dataset that was simulated with a calibration
@@ -171,8 +171,11 @@ class Calibration(Spec):
 
     def write(self, path: Path) -> None:
         """As YAML, numbers in full precision."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120))
+        write_atomic(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120))
+
+
+class Doubt(UserWarning):
+    """Why a calibration should not be relied on."""
 
 
 def read_calibration(path: Path, robot: Robot) -> Calibration:
@@ -182,7 +185,7 @@ def read_calibration(path: Path, robot: Robot) -> Calibration:
         InputError: Missing, malformed, of another robot, or changed to what no robot and no spread can be.
 
     Warns:
-        UserWarning: Of its doubts.
+        Doubt: Each of its doubts.
     """
     if not path.is_file():
         raise InputError(path, "no such file", "make it with `landbridge calibrate identify`")
@@ -205,14 +208,9 @@ def read_calibration(path: Path, robot: Robot) -> Calibration:
             problem = f"{p.name} is {found.estimates[p.name].value:g}, outside {p.low:g} .. {p.high:g} {p.unit}"
             raise InputError(path, problem.rstrip(), "calibrate again")
     _require_spread(path, np.array(found.covariance))
-    warn_of(found, str(path))
+    for doubt in found.doubts:
+        warnings.warn(f"{path}: doubtful: {doubt}", Doubt, stacklevel=2)
     return found
-
-
-def warn_of(calibration: Calibration, where: str) -> None:
-    """Tell of its doubts; `where` it is from."""
-    for doubt in calibration.doubts:
-        warnings.warn(f"{where}: doubtful: {doubt}", stacklevel=3)
 
 
 def _require_spread(path: Path, covariance: NDArray[np.float64]) -> None:

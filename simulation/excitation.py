@@ -20,7 +20,7 @@ from landbridge.errors import InputError
 from landbridge.observation import Observer, command_to_action
 from landbridge.robot import Robot
 from landbridge.simulation.behaviour import Behaviour, Policy
-from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
+from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model, write_atomic
 
 FADE_SECONDS = 0.5  # from standstill into the series
 EFFORT_ERROR = 0.4  # rad behind the reference at which an effort-commanded joint gets its whole action
@@ -83,8 +83,7 @@ class Excitation(Spec):
 
     def write(self, path: Path) -> None:
         """Write the file; folders are made."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120))
+        write_atomic(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120))
 
 
 def read_excitation(path: Path, robot: Robot) -> Excitation:

@@ -23,6 +23,7 @@ from landbridge.simulation.calibrated import choose_scenario
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, Scenario
+from landbridge.spec import write_atomic
 from landbridge.task import load_task
 
 TUNED = "tuned"  # the scripted behaviour of a robot
@@ -65,7 +66,7 @@ def tune(
     values, value, success = search(machine, start, behaviour, rungs, engine, generations, episodes, seed)
     command = f"python -m landbridge.simulation.tune {' '.join(sys.argv[1:])}"
     found = Tuned(made_by=f"{command} (commit {commit()}, success {success:.2f})", parameters=values)
-    path.write_text(yaml.safe_dump(replaced(start, behaviour, found).model_dump(), sort_keys=False, width=120))
+    write_atomic(path, yaml.safe_dump(replaced(start, behaviour, found).model_dump(), sort_keys=False, width=120))
     return {"return": value, "success": success, "path": str(path)}
 
 

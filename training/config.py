@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import typing
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -169,23 +168,3 @@ def _from_plain(kind: Any, plain: dict[str, Any]) -> Any:
             value = _from_plain(wanted, value)
         values[name] = tuple(value) if isinstance(value, list) else value
     return kind(**values)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`; a reader sees the old or the new file, never half of one.
-
-    Raises:
-        InputError: The disk is full, or the like; what was there before is still there.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise not_written(path, error) from error
-
-
-def not_written(path: Path, error: OSError) -> InputError:
-    """What to tell of a file of a run that cannot be written."""
-    return InputError(path, f"cannot be written: {error.strerror}", "mend that; a run then goes on with --resume")

@@ -22,9 +22,8 @@ from landbridge.simulation.compensation import Compensation, load_compensation, 
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario
-from landbridge.spec import require_seed
+from landbridge.spec import require_seed, write_atomic
 from landbridge.task import load_task
-from landbridge.training.config import write_atomic
 from landbridge.training.policy import load_policy
 from landbridge.training.run import CONFIG, read_run, runs_of
 from landbridge.training.statistics import bootstrap, interquartile_mean, success_interval

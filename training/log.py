@@ -11,8 +11,8 @@ from types import TracebackType
 from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import Self
 
-from landbridge.training.config import not_written, write_atomic
-from landbridge.training.run import METRICS
+from landbridge.spec import not_written, write_atomic
+from landbridge.training.run import METRICS, RESUMED
 
 
 class Log:
@@ -26,7 +26,7 @@ class Log:
     def __init__(self, folder: Path, step: int) -> None:
         path = folder / METRICS
         if path.is_file():
-            write_atomic(path, _until(path.read_bytes().decode(), step).encode())
+            write_atomic(path, _until(path.read_bytes().decode(), step), RESUMED)
         self._file = path.open("a", newline="", buffering=1)
         self._events = SummaryWriter(str(folder), purge_step=step or None)
 
@@ -44,7 +44,7 @@ class Log:
         except OSError as error:
             with suppress(OSError):  # what could not be written it would try again
                 self._file.close()
-            raise not_written(Path(self._file.name), error) from error
+            raise not_written(Path(self._file.name), error, RESUMED) from error
         for key, value in row.items():
             if value != "":
                 self._events.add_scalar(key, value, step)

@@ -16,6 +16,7 @@ CONFIG = "config.json"
 METRICS = "metrics.csv"
 SEED = "seed"  # what the name of a run's folder begins with where there are several in one
 DIAGNOSTICS = "diagnostics.json"
+RESUMED = "mend that; a run then goes on with --resume"  # remedy for a file of a run that cannot be written
 
 
 @dataclass(frozen=True)

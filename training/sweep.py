@@ -21,8 +21,8 @@ from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
-from landbridge.spec import require_seed
-from landbridge.training.config import TrainConfig, write_atomic
+from landbridge.spec import require_seed, write_atomic
+from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import open_domain
 from landbridge.training.evaluate import summary
 from landbridge.training.log import last_step
@@ -183,7 +183,7 @@ def _claim(out: Path, plan: dict[str, dict[str, Any]]) -> None:
     elif out.exists():
         raise InputError(out, "already exists, and is no sweep", "choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (json.dumps(plan, indent=2) + "\n").encode())
+    write_atomic(path, json.dumps(plan, indent=2) + "\n")
 
 
 def _run(runner: Generator[list[Trial]], trials: list[Trial]) -> list[dict[str, str]]:
@@ -216,7 +216,7 @@ def _write_table(path: Path, trials: list[Trial]) -> None:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomic(path, text.getvalue().encode())
+    write_atomic(path, text.getvalue())
 
 
 def _by_setting(trials: list[Trial], scenarios: tuple[str, ...]) -> Iterator[dict[str, Any]]:

@@ -23,6 +23,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from landbridge.bundle import npz
 from landbridge.episode import Dataset
 from landbridge.errors import InputError
 from landbridge.manifest import CALIBRATION
@@ -30,18 +31,28 @@ from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import load_scenario
-from landbridge.spec import require_new
+from landbridge.spec import require_new, write_atomic
 from landbridge.task import load_task
 from landbridge.training import loop, ranks
 from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.assembly import build
-from landbridge.training.config import TrainConfig, only_used, write_atomic
+from landbridge.training.config import TrainConfig, only_used
 from landbridge.training.dataset import Normaliser, Transitions, open_domains
 from landbridge.training.evaluate import score as score_policy
 from landbridge.training.log import Log
 from landbridge.training.outcome import warn_of_failures
 from landbridge.training.policy import Actor
-from landbridge.training.run import CONFIG, DIAGNOSTICS, METRICS, Inputs, read_run, refuse_others, runs_of, seed_folder
+from landbridge.training.run import (
+    CONFIG,
+    DIAGNOSTICS,
+    METRICS,
+    RESUMED,
+    Inputs,
+    read_run,
+    refuse_others,
+    runs_of,
+    seed_folder,
+)
 from landbridge.training.stream import Stream, digests, read_domains
 from landbridge.training.trainer import CHECKPOINT, Trainer, read_checkpoint
 
@@ -240,7 +251,7 @@ def _write_config(out: Path, robot: Robot, inputs: Inputs, data: Data, config: T
         "train": config.to_json(),
         "provenance": {"commit": commit(), "created": now(), "torch": torch.__version__, **data.calibrations},
     }
-    write_atomic(out / CONFIG, (json.dumps(plain, indent=2) + "\n").encode())
+    write_atomic(out / CONFIG, json.dumps(plain, indent=2) + "\n")
 
 
 def _scorer(trainer: Trainer, normaliser: Normaliser, robot: Robot, scenario: str | None) -> Scorer:
@@ -318,8 +329,7 @@ def _report(trainer: Trainer, fit_seconds: float) -> dict[str, Any]:
         "fit_seconds": fit_seconds,
         **found.figures,
     }
-    np.savez(trainer.folder / "diagnostics.npz", allow_pickle=False, **found.arrays)
-    write_atomic(
-        trainer.folder / DIAGNOSTICS, (json.dumps(figures, indent=2) + "\n").encode()
-    )  # last: the run is complete
+    write_atomic(trainer.folder / "diagnostics.npz", npz(**found.arrays), RESUMED)
+    text = json.dumps(figures, indent=2) + "\n"
+    write_atomic(trainer.folder / DIAGNOSTICS, text, RESUMED)  # last: the run is complete
     return figures

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from landbridge.errors import InputError
+from landbridge.spec import write_atomic
 from landbridge.training import ranks
 from landbridge.training.agents.base import Agent
 from landbridge.training.alignments.base import Alignment
-from landbridge.training.config import BLOCK, TrainConfig, write_atomic
+from landbridge.training.config import BLOCK, TrainConfig
 from landbridge.training.dataset import unpack
+from landbridge.training.run import RESUMED
 from landbridge.training.stretches import Stretches
 from landbridge.training.update import Rows, Update
 
@@ -169,7 +171,7 @@ class Trainer:
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        write_atomic(self.folder / CHECKPOINT, buffer.getvalue())
+        write_atomic(self.folder / CHECKPOINT, buffer.getvalue(), RESUMED)
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint's state; the alignment has loaded its own before it cached its columns.

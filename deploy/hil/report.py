@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from landbridge.deploy.hil.acceptance import Account
 from landbridge.deploy.hil.stages import Result, Trace
 from landbridge.page import chart, table, write_page
+from landbridge.spec import write_atomic
 
 COLOURS = {"pass": "#2f7d4f", "fail": "#b3261e", "skipped": "#8a6d1a", "not run": "#8a8f98"}
 
@@ -48,7 +49,7 @@ def write_junit(path: Path, account: Account) -> Path:
         lines = [", ".join(f"{key}: {value}" for key, value in row.items()) for row in [*result.rows, result.figures]]
         ET.SubElement(case, "system-out").text = "\n".join(lines)
     ET.indent(root)
-    ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+    write_atomic(path, ET.tostring(root, encoding="utf-8", xml_declaration=True))
     return path
 
 

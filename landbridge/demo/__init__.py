@@ -19,7 +19,7 @@ from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.render import render
 from landbridge.simulation.scenario import load_scenario
-from landbridge.spec import require_new, require_seed
+from landbridge.spec import require_new, require_seed, write_atomic
 from landbridge.training.statistics import success_interval
 
 # What the stages write, below the demo's folder.
@@ -82,7 +82,7 @@ def demo(
         "minutes": (time.monotonic() - began) / 60,
         "commit": commit(),
     }
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_atomic(out / "results.json", json.dumps(results, indent=2) + "\n")
     flown = read_bag(out / FLOWN, machine.spec)
     frames = render(machine, rung, _motion(flown), width=400, height=320)
     report = write_report(out, results, flown.latency_ms, frames)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from landbridge.calibration.identify import _require_excitation, calibration, figures
+from landbridge.calibration.posterior import WHITE
 from landbridge.calibration.report import report
 from landbridge.calibration.windows import cut
 from landbridge.cli import main
@@ -47,10 +48,16 @@ HIDDEN = to_values(ROBOT, Scenario()) | {
 }
 
 
-def rollouts(values: dict[str, float], count: int = 3, behaviour: str = "excite", share: float = 1.0) -> list[Episode]:
+def rollouts(
+    values: dict[str, float],
+    count: int = 3,
+    behaviour: str = "excite",
+    share: float = 1.0,
+    noise: dict[str, float] = NOISE,
+) -> list[Episode]:
     """Noisy episodes of a Bullet furuta with hidden parameters; `share` scales the actions."""
     rng = np.random.default_rng(1)
-    scenario = to_scenario(ROBOT, values, Scenario(**NOISE))  # type: ignore[arg-type]
+    scenario = to_scenario(ROBOT, values, Scenario(**noise))  # type: ignore[arg-type]
     plants = [make_plant(ROBOT, "bullet", scenario, each) for each in rng.spawn(count)]
     policy = load_behaviours(ROBOT)[behaviour](count, rng)
     try:
@@ -127,6 +134,12 @@ def test_a_twin_that_is_nominal_is_found_nominal_though_latency_and_excess_begin
     assert estimates["latency_ms"].low == 0.0
     assert estimates["actuator_gain"].value == pytest.approx(1.0, rel=0.01)
     assert estimates["friction.arm.viscous"].value == pytest.approx(nominal["friction.arm.viscous"], rel=0.05)
+
+
+def test_what_rounding_leaves_of_a_twin_without_noise_is_no_reason_for_doubt() -> None:
+    found = calibrated(rollouts(to_values(ROBOT, Scenario()), count=2, noise={}))
+    assert max(found.calibrated_error.joint_pos.values()) < 1e-5  # rad
+    assert found.doubts == () and found.inflation < WHITE
 
 
 def test_without_a_weighed_link_torques_and_masses_are_named_undetermined(episodes: list[Episode]) -> None:

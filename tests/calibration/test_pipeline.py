@@ -19,6 +19,16 @@ from landbridge.simulation.scenario import load_scenario
 TWIN = ("--engine", "bullet", "--scenario", "severe", "--domain", "target", "--mix", "excite", "1")
 
 
+def test_a_doubt_is_told_once(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("landbridge.calibration.identify.doubts", lambda *_: ["something is odd"])
+    assert main(["calibrate", "all", str(recorded), "--out", str(tmp_path / "calibration")]) == 0
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("something is odd") == 1
+    assert "something is odd" in (tmp_path / "calibration" / "calibration.html").read_text()
+
+
 @pytest.mark.parametrize(("name", "seconds"), [("furuta", 20), ("quadruped", 8)])
 def test_a_recording_becomes_parameters_a_model_and_a_page(
     name: str, seconds: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]

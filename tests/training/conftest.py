@@ -24,7 +24,7 @@ def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("landbridge.training.trainer.BLOCK", BLOCK)
 
 
-QUICK = TabbConfig(predictor=PredictorConfig(hidden=16, source_steps=20, steps=50))  # a predictor of no use, and at once
+QUICK = TabbConfig(predictor=PredictorConfig(hidden=16, source_steps=20, steps=50))  # a useless one, at once
 
 
 class Data(NamedTuple):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
-import resource
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,11 @@ import torch
 
 from landbridge.cli import main
 from landbridge.errors import InputError
-from landbridge.training.config import write_atomic
+from landbridge.spec import write_atomic
 from landbridge.training.log import Log
+from landbridge.training.run import RESUMED
 from landbridge.training.train import train
-from landbridge.training.trainer import read_checkpoint
+from landbridge.training.trainer import Block, Trainer, read_checkpoint
 
 from .conftest import BLOCK, Data, kill_when
 
@@ -46,18 +49,33 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, data: Data) ->
     assert steps == list(range(BLOCK, STEPS + 1, BLOCK))
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_last_checkpoint(
+    tmp_path: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
     path = tmp_path / "checkpoint.pt"
     write_atomic(path, b"good")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # the kernel refuses to make any file longer
-    try:
-        with pytest.raises(InputError, match=r"checkpoint.pt: cannot be written: File too large.*--resume"):
-            write_atomic(path, bytes(2000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with full_disk(), pytest.raises(InputError, match=r"checkpoint.pt: cannot be written: File too large.*--resume"):
+        write_atomic(path, bytes(2000), RESUMED)
     assert path.read_bytes() == b"good"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupted_run_says_that_it_can_be_gone_on_with(
+    tmp_path: Path, data: Data, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--alignment", "none", "--rows", "16", "--iql.hidden", "16", "--steps", "1000"]
+    command = ["train", "--out", str(tmp_path / "run"), "--source", str(data.source), "--target", str(data.target)]
+    block = Trainer.block
+
+    def interrupted(self: Trainer, until: int) -> Block:
+        signal.raise_signal(signal.SIGINT)
+        return block(self, until)
+
+    monkeypatch.setattr(Trainer, "block", interrupted)
+    assert main([*command, *options]) == 130
+    assert "run has stopped at step 256 of 1000; the same command with --resume goes on" in capsys.readouterr().err
+    monkeypatch.setattr(Trainer, "block", block)
+    assert main([*command, *options, "--resume"]) == 0
 
 
 def test_a_full_disk_is_named_by_the_log(tmp_path: Path) -> None:
