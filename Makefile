@@ -22,8 +22,8 @@ demo: setup
 ALONE := tests/ros tests/faults tests/hil/test_link.py tests/hil/test_servo_times.py $(wildcard tests/hil/test_graph_*.py)
 
 test: setup
-	$(BIN)/pytest --durations 5 --numprocesses $$(($$(nproc) + 1)) $(ALONE:%=--ignore %)
-	$(BIN)/pytest --durations 5 $(ALONE)
+	$(BIN)/pytest --durations 25 --numprocesses $$(($$(nproc) + 1)) $(ALONE:%=--ignore %)
+	$(BIN)/pytest --durations 25 $(ALONE)
 
 # The properties on examples that no run has seen; what fails is worth a test of its own.
 explore: setup

@@ -52,12 +52,11 @@ def test_a_curve_is_found_where_the_robot_has_one() -> None:
     assert not {"friction.pendulum.excess", "friction.arm.load"} & {p.name for p in found.problem.free}
 
 
-@pytest.mark.parametrize("load", [0.1, 0.3])
-def test_gears_that_rub_more_under_load_are_found(load: float) -> None:
-    found = chosen({"friction.arm.load": load})
+def test_gears_that_rub_more_under_load_are_found() -> None:
+    found = chosen({"friction.arm.load": 0.1})
     assert has(found) == [("arm", "load")]
     arm = found.rows()[0]
-    assert arm["load"] == pytest.approx(load, rel=0.05)
+    assert arm["load"] == pytest.approx(0.1, rel=0.05)
     assert arm["frictionloss"] == pytest.approx(0.003, rel=0.05)
     assert arm["excess"] == 0.0
 
