@@ -21,6 +21,9 @@ from landbridge.robot import Robot
 Floats = NDArray[np.floating]
 
 
+MOST_STEPS = 1_000_000  # of an episode, which is held in memory
+
+
 class Task(ABC):
     """A task over one robot's observations. Batch dimensions lead: obs, next_obs (..., n), action (..., m).
 
@@ -85,6 +88,9 @@ def load_task(robot: Robot) -> Task:
         task = make(Observer(robot.spec))
         if not isinstance(task, Task):
             raise InputError(path, f"make_task returns {task!r:.80}", "return an object of a class derived from Task")
+        if not (isinstance(task.name, str) and 1 <= task.episode_steps <= MOST_STEPS):
+            problem = f"{task.name!r} has episodes of {task.episode_seconds} s: {task.episode_steps} control steps"
+            raise InputError(path, problem, f"give a name, and episodes of 1 to {MOST_STEPS} steps")
         _require_shapes(task, path)
     return task
 

@@ -38,15 +38,49 @@ def load_behaviours(robot: Robot, parameters: BehaviourFile | None = None) -> di
     make = robot.defined("behaviour", "make_behaviours")
     with robot.blamed("behaviour"):
         behaviours: dict[str, Behaviour] = make(Observer(robot.spec), values)
-    return behaviours
+    return {name: _blamed(robot, behaviour) for name, behaviour in behaviours.items()}
+
+
+def _blamed(robot: Robot, behaviour: Behaviour) -> Behaviour:
+    """The same, whose errors name their line of `behaviour.py`, however late in an episode they come."""
+
+    def start(batch: int, rng: np.random.Generator) -> Policy:
+        with robot.blamed("behaviour"):
+            policy = behaviour(batch, rng)
+
+        def act(obs: NDArray[np.float32]) -> NDArray[np.floating]:
+            with robot.blamed("behaviour"):
+                return policy(obs)
+
+        return act
+
+    return start
+
+
+def source_mix(robot: Robot, mix: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Shares of a source dataset by behaviour, summing to 1: those of `mix`, by default SOURCE_MIX of `behaviour.py`.
+
+    Raises:
+        InputError: It names no behaviour, or none that there is, a share is not positive, or one does not act.
+    """
+    where, shares, behaviours = "--mix", mix, load_behaviours(robot)
+    if shares is None:
+        where, shares = f"{robot.folder / 'behaviour.py'}: SOURCE_MIX", robot.defined("behaviour", "SOURCE_MIX")
+    if not isinstance(shares, Mapping):
+        raise InputError(where, f"is {shares!r:.80}", "give a dict of shares by behaviour")
+    if unknown := sorted(map(str, shares.keys() - behaviours.keys())):
+        raise InputError(where, f"unknown behaviours {unknown}", f"name some of {', '.join(behaviours)}")
+    if not shares or not all(isinstance(share, int | float) and 0 < share < np.inf for share in shares.values()):
+        raise InputError(where, f"shares are {dict(shares)}", "give each behaviour a positive share")
+    require_actions(robot, behaviours, shares)
+    return {name: share / sum(shares.values()) for name, share in shares.items()}
 
 
 def require_actions(robot: Robot, behaviours: Mapping[str, Behaviour], names: Iterable[str]) -> None:
     """Raise InputError unless each of these behaviours acts on two robots at their start as `Policy` says."""
     obs = first_observations(load_task(robot), 2)
     for name in names:
-        with robot.blamed("behaviour"):
-            action = behaviours[name](len(obs), np.random.default_rng(0))(obs)
+        action = behaviours[name](len(obs), np.random.default_rng(0))(obs)
         require_action(action, len(obs), robot.spec, f"{robot.folder / 'behaviour.py'}: behaviour {name}")
 
 

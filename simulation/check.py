@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from typing import Any, get_args
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
-from landbridge.simulation.behaviour import load_behaviours, require_actions
+from landbridge.simulation.behaviour import load_behaviours, require_actions, source_mix
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, SCENARIOS, Scenario, load_scenarios
@@ -27,7 +27,7 @@ ALIKE = 0.05  # of a joint's inertia, in which engines may differ
 
 
 def check(robot: str, /, episodes: int = 4, seed: int = 0) -> dict[str, Any]:
-    """Check a robot folder: every file of it, its limits beside the URDF's, and two behaviours in both engines.
+    """Check a robot folder: every file, its limits beside the URDF's, its behaviours, two of them in both engines.
 
     A wrong file ends the check with an error. What is doubtful is listed under `failed`, and the exit code is then 1.
     The robot is not pushed, since a robot that a push tips over strikes the ground differently in each engine.
@@ -55,13 +55,21 @@ def check(robot: str, /, episodes: int = 4, seed: int = 0) -> dict[str, Any]:
         if name not in known:
             raise InputError(machine.folder / file, f"has no {name!r} among {[*known]}", "add it")
     require_actions(machine, behaviours, behaviours)
+    mix = source_mix(machine)
     joints = _joints(machine, rungs)
     runs = [
         _run(machine, rung, scenario, name, episodes, seed)
         for rung, scenario in rungs.items()
         for name in (TUNED, RECORDED)
     ]
-    doubts = [*_beside_urdf(machine), *_unlike(joints), *_dropped(machine, rungs[NOMINAL]), *_idle(runs)]
+    doubts = [
+        *_beside_urdf(machine),
+        *_unheard(machine),
+        *_unlike(joints),
+        *_dropped(machine, rungs[NOMINAL]),
+        *_idle(runs),
+        *_not_numbers(machine, rungs[NOMINAL], mix, seed),
+    ]
     return {"robot": machine.spec.name, "joints": joints, "runs": runs, "failed": doubts}
 
 
@@ -90,6 +98,23 @@ def _beside_urdf(robot: Robot) -> Iterator[str]:
         for field, value in ours.items():
             if theirs[field] != value:
                 yield f"joint {name}: {field} limit is {value} in robot.yaml, {theirs[field]} in {robot.urdf.name}"
+
+
+def _unheard(robot: Robot) -> Iterator[str]:
+    """Times and ranges by which nothing that a policy says would reach the motors, or not as it is meant."""
+    spec, task = robot.spec, load_task(robot)
+    period_ms, age_ms, budget_ms = 1000 * spec.control_dt, spec.safety.max_command_age_ms, spec.latency_budget_ms
+    if budget_ms > period_ms:
+        yield f"latency_budget_ms is {budget_ms:g}, longer than the control period of {period_ms:g} ms"
+    if age_ms < budget_ms:
+        yield f"max_command_age_ms is {age_ms:g}, below latency_budget_ms, {budget_ms:g}: commands would be stale"
+    for joint in (spec.joint(name) for name in spec.actuated):
+        scale, limits = spec.action.scale[joint.name], {"effort": joint.effort_limit, "velocity": joint.velocity_limit}
+        if scale > (limit := limits.get(spec.action.kind, np.inf)):
+            yield f"joint {joint.name}: action.scale is {scale:g}, above its {spec.action.kind}_limit of {limit:g}"
+        assert joint.rate_limit is not None  # of what is actuated
+        if (crossing := 2 * scale / joint.rate_limit) > task.episode_seconds:
+            yield f"joint {joint.name}: with its rate_limit a command takes {crossing:.3g} s from action -1 to 1"
 
 
 def _unlike(joints: list[dict[str, Any]]) -> Iterator[str]:
@@ -136,6 +161,17 @@ def _run(robot: Robot, rung: str, scenario: Scenario, name: str, episodes: int, 
         seen.append([episode.obs[: round(COMPARED_S * robot.spec.control_rate_hz)] for episode in made])
     apart = max(float(np.abs(a[: len(b)] - b[: len(a)]).max()) for a, b in zip(*seen, strict=True))
     return {"rung": rung, "behaviour": name, **success, "apart": apart}
+
+
+def _not_numbers(robot: Robot, scenario: Scenario, mix: Iterable[str], seed: int) -> Iterator[str]:
+    """What `train` would refuse of a source dataset, from an episode of each behaviour that starts anywhere."""
+    task, behaviours, rng = load_task(robot), load_behaviours(robot), np.random.default_rng(seed)
+    with closing(make_plant(robot, "mujoco", scenario, rng)) as plant:
+        for name in mix:
+            (episode,) = lockstep([plant], task, behaviours[name](1, rng), rng, exploring=True)
+            for what, values in {"observation": episode.obs, "reward": episode.rewards}.items():
+                if not np.isfinite(values).all():
+                    yield f"behaviour {name!r}, from anywhere in mujoco: {what}s that are not finite"
 
 
 def _idle(runs: list[dict[str, Any]]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from landbridge.episode import DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
 from landbridge.robot import Robot, load_robot
-from landbridge.simulation.behaviour import Behaviour, load_behaviours, require_actions
+from landbridge.simulation.behaviour import Behaviour, load_behaviours, source_mix
 from landbridge.simulation.calibrated import CALIBRATED, read_calibration, recorded
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.randomised import draw_between
@@ -128,7 +128,7 @@ def collect(
         of each behaviour, and the success and parameters of a retuned one.
     """
     machine = load_robot(robot)
-    task, shares = load_task(machine), _shares(machine, mix)
+    task, shares = load_task(machine), source_mix(machine, mix)
     explored = EXPLORING[domain] if exploring is None else exploring
     require_seed(seed)
     _refuse(out, steps, batch, retune, explored)
@@ -183,18 +183,6 @@ def _retuned(
     require_tuned(robot, list(shares))
     tuned, found = retuned(robot, rung, engine, generations, seed)
     return load_behaviours(robot, tuned), found
-
-
-def _shares(robot: Robot, mix: dict[str, float] | None) -> dict[str, float]:
-    where, shares, behaviours = "--mix", mix, load_behaviours(robot)
-    if shares is None:
-        where, shares = f"{robot.folder / 'behaviour.py'}: SOURCE_MIX", dict(robot.defined("behaviour", "SOURCE_MIX"))
-    if unknown := sorted(set(shares) - set(behaviours)):
-        raise InputError(where, f"unknown behaviours {unknown}", f"name some of {', '.join(behaviours)}")
-    if not shares or not all(0 < share < np.inf for share in shares.values()):
-        raise InputError(where, f"shares are {shares}", "give each behaviour a positive share")
-    require_actions(robot, behaviours, shares)
-    return {name: share / sum(shares.values()) for name, share in shares.items()}
 
 
 def _quota(shares: dict[str, float], steps: int) -> dict[str, int]:

@@ -101,6 +101,43 @@ def test_a_behaviour_that_does_nothing_is_named_and_the_exit_code_is_1(
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "doubt"),
+    [
+        (
+            "latency_budget_ms: 10",
+            "latency_budget_ms: 25",
+            "latency_budget_ms is 25, longer than the control period",
+        ),
+        ("max_command_age_ms: 30", "max_command_age_ms: 3", "max_command_age_ms is 3, below latency_budget_ms, 10"),
+        ("scale: {arm: 0.1}", "scale: {arm: 0.5}", "joint arm: action.scale is 0.5, above its effort_limit of 0.12"),
+        (
+            "rate_limit: 20 ",
+            "rate_limit: 0.02 ",
+            "joint arm: with its rate_limit a command takes 10 s from",
+        ),
+    ],
+)
+def test_numbers_by_which_no_command_would_arrive_as_meant_are_named(
+    copied: Callable[[str], Path], old: str, new: str, doubt: str
+) -> None:
+    folder = copied("furuta")
+    edit(folder / "robot.yaml", old, new)
+    assert any(doubt in found for found in check(str(folder), episodes=1)["failed"])
+
+
+def test_what_goes_wrong_in_mid_episode_or_elsewhere_is_named_too(copied: Callable[[str], Path]) -> None:
+    folder = copied("furuta")
+    edit(folder / "task.py", "+ goal -", "+ np.where(np.cos(alpha) > 0.9, np.nan, goal) -")
+    doubts = check(str(folder), episodes=1)["failed"]
+    assert any("'noisy', from anywhere in mujoco: rewards that are not finite" in doubt for doubt in doubts)
+    turning = "lambda batch, rng: lambda obs: np.zeros((batch, 1)) if abs(obs[0, 4]) < 0.3 else 1 // 0"
+    other = Path(shutil.copytree(folder, folder.with_name("other")))  # a module is imported once a file
+    edit(other / "behaviour.py", '"random": random', f'"random": {turning}')
+    with pytest.raises(InputError, match=r"behaviour\.py:\d+: ZeroDivisionError"):
+        check(str(other), episodes=1)
+
+
+@pytest.mark.parametrize(
     ("file", "old", "new", "problem"),
     [
         ("behaviour.py", '"excite":', '"excited":', "behaviour.py: has no 'excite' among"),
@@ -129,6 +166,13 @@ def test_a_behaviour_that_does_nothing_is_named_and_the_exit_code_is_1(
             "np.full((2, 1), np.nan)",
             "behaviour tuned: answers NaN or Inf",
         ),
+        ("behaviour.py", '"noisy": 0.5', '"nosy": 0.5', r"SOURCE_MIX: unknown behaviours \['nosy'\]"),
+        ("behaviour.py", '"noisy": 0.5', '"noisy": -0.5', "SOURCE_MIX: shares are .* a positive share"),
+        ("behaviour.py", '"noisy": 0.5', '"noisy": "much"', "SOURCE_MIX: shares are .* a positive share"),
+        ("behaviour.py", "SOURCE_MIX = {", "SOURCE_MIX = 3, {", "SOURCE_MIX: is .* give a dict of shares"),
+        ("robot.yaml", "control_rate_hz: 50", "control_rate_hz: 0.05", "episodes of 6.0 s: 0 control steps"),
+        ("task.py", "episode_seconds = 6.0", "episode_seconds = 1e7", "episodes of 1 to 1000000 steps"),
+        ("task.py", 'name = "', 'label = "', "AttributeError: .* no attribute 'name'"),
     ],
 )
 def test_a_file_that_is_wrong_ends_it(

@@ -96,7 +96,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, da
             sweep(tmp_path / "new", options=options, **settings)  # type: ignore[arg-type]
     with pytest.raises(SystemExit, match="2"):
         sweep(tmp_path / "new", options=("no_such=1",), **settings)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="not a readable Minari dataset"):
+    with pytest.raises(InputError, match="no such target dataset"):
         sweep(tmp_path / "new", target=str(tmp_path / "{seed}"), options=("alignment=target_only",), seeds=(3,))
     for given, message in (
         ({"seeds": (0, 1, 0)}, "--seeds: 0 1 0 has one twice"),
