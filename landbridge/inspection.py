@@ -1,13 +1,14 @@
-"""`landbridge inspect`: everything a person needs to know of a bundle, a dataset or a robot, on one screen."""
+"""`landbridge inspect`: what something is that landbridge has written, on one screen."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from landbridge.bundle import SIGNATURE, Bundle, read_bundle
@@ -15,34 +16,34 @@ from landbridge.errors import InputError
 from landbridge.manifest import CALIBRATION, IMPORTED, UNWATCHED, Manifest
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, load_robot, robots
+from landbridge.spec import read_model
 
+CALIBRATED = "calibration.yaml"
 MOST_ROWS = 24  # of a table of columns, which with the rest is a screen
 
 
 def inspect(path: str, /) -> dict[str, Any]:
-    """Print what a bundle, a dataset or a robot is.
+    """Print what something is that landbridge has written, and which commands read it; or what a robot is.
 
     Example: landbridge inspect demo/policy.bundle
 
     Args:
-        path: A bundle (folder or zip), a dataset folder, a robot folder, or the name of a robot that ships.
+        path: A bundle (folder or zip), dataset, bag, calibration or run, a robot folder, or the name of a robot that
+            ships.
     """
-    folder = Path(path)
-    if path in robots() or ((folder / "robot.yaml").is_file() and not (folder / "manifest.json").is_file()):
+    if path in robots():
         return describe_robot(load_robot(path).spec)
-    if folder.suffix == ".zip" or (folder / "manifest.json").is_file():
-        return describe_bundle(read_bundle(folder))
-    if (folder / "metadata.json").is_file():
-        from landbridge.episode import open_dataset
-
-        dataset = open_dataset(folder)
-        return {"dataset": path, "episodes": len(dataset), "transitions": dataset.transitions} | (
-            dataset.metadata.model_dump()
-        )
-    if not folder.exists():
+    place = Path(path)
+    if not place.exists():
         raise InputError(path, "no such file or folder, nor a robot that ships", f"those are {', '.join(robots())}")
-    remedy = f"name a bundle, a dataset, a robot folder or one of {robots()}"
-    raise InputError(path, "neither a bundle, a dataset nor a robot", remedy)
+    if place.suffix == ".zip":
+        return describe_bundle(read_bundle(place))
+    for pattern, describe in KINDS.items():
+        folder = place.parent if place.match(pattern) else place
+        if any(folder.glob(pattern)):
+            return describe(folder)
+    remedy = f"name a bundle, a dataset, a bag, a calibration, a run, a robot folder or one of {robots()}"
+    raise InputError(path, "nothing that landbridge would have written", remedy)
 
 
 def describe_robot(spec: RobotSpec) -> dict[str, Any]:
@@ -83,14 +84,17 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "scores": ", ".join(f"{name} {value:.4g}" for name, value in manifest.scores.items()) or "none at export",
         "golden vectors": f"{golden['obs'][..., 0].size}, allowed difference {manifest.golden_tolerance:g}",
         "live monitors": _monitors(manifest),
-        "trained on": ", ".join(f"{path} ({digest[:12]})" for path, digest in manifest.dataset_hashes.items())
-        or "not here",
+        "trained on": _hashed(manifest.dataset_hashes) or "not here",
         **_provenance(manifest.provenance),
         "robot": f"{manifest.robot} ({manifest.robot_hash[:12]}), {_installed(bundle)}",
         "rate": f"{bundle.robot.control_rate_hz:g} Hz, latency budget {bundle.robot.latency_budget_ms:g} ms",
         "joints": robot["joints"],
         "normaliser": _normaliser(bundle),
     }
+
+
+def _hashed(digests: Mapping[str, str]) -> str:
+    return ", ".join(f"{path} ({digest[:12]})" for path, digest in digests.items())
 
 
 def _provenance(provenance: Mapping[str, str]) -> dict[str, str]:
@@ -152,3 +156,83 @@ def _installed(bundle: Bundle) -> str:
         return "not one that ships here"
     same = load_robot(bundle.robot.name).spec.digest() == bundle.manifest.robot_hash
     return "as it is installed here" if same else "NOT as it is installed here"
+
+
+def _dataset(folder: Path) -> dict[str, Any]:
+    from landbridge.episode import open_dataset
+
+    dataset = open_dataset(folder)
+    size = {"dataset": str(folder), "episodes": len(dataset), "transitions": dataset.transitions}
+    return size | dataset.metadata.model_dump() | {"read by": f"diagnose, train --{dataset.metadata.domain}, export"}
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    """Of a run, or of those of several seeds, which have all else in common."""
+    from landbridge.training.log import last_step
+    from landbridge.training.run import read_run, runs_of
+
+    runs = {run: read_run(run) for run in runs_of(folder)}
+    plain = next(iter(runs.values()))
+    config = plain["train"]
+    steps = [f"{last_step(run)} of seed {its['train']['seed']}" for run, its in runs.items()]
+    return {
+        "run": str(folder),
+        "policy": f"{config['agent']} with {config['alignment']}",
+        "robot": plain["robot"],
+        "steps": f"{', '.join(steps)}; {config['steps']} were asked for",
+        "trained on": _hashed(plain["dataset_hashes"]),
+        **_provenance(plain["provenance"]),
+        "read by": "evaluate, export; train --resume goes on with it",
+    }
+
+
+def _bag(folder: Path) -> dict[str, Any]:
+    about = {"bag": str(folder), "read by": "ingest, replay, rerun; ros2 bag, Foxglove"}
+    if not (folder / "metadata.yaml").is_file():
+        return about | {"cut off": "has no metadata.yaml; ingest reads it, and repair makes it whole for ros2 bag"}
+    try:
+        held = yaml.safe_load((folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+        topics = [(each["topic_metadata"], each["message_count"]) for each in held["topics_with_message_count"]]
+        rows = [{"topic": topic["name"], "type": topic["type"], "messages": count} for topic, count in topics]
+        seconds = held["duration"]["nanoseconds"] / 1e9
+        return about | {"seconds": seconds, "messages": held["message_count"], "topics": rows}
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        problem = f"not the metadata of a bag: {' '.join(str(error).split())}"
+        raise InputError(folder / "metadata.yaml", problem, "make it anew with `landbridge repair`") from error
+
+
+def _calibration(folder: Path) -> dict[str, Any]:
+    from landbridge.calibration.identify import figures
+    from landbridge.simulation.calibrated import Calibration
+
+    file = folder / CALIBRATED
+    found = read_model(Calibration, file)
+    return {
+        "calibration": str(file),
+        "robot": f"{found.robot} ({found.robot_hash[:12]})",
+        "fitted to": _hashed({found.dataset: found.dataset_hash}),
+        "made": f"created {found.created}, commit {found.commit}",
+        "read by": "collect, export and evaluate --calibration, up deploy --compensate, calibrate report",
+        **figures(found),
+    }
+
+
+def _named(what: str, read_by: str) -> Callable[[Path], dict[str, Any]]:
+    return lambda path: {what: str(path), "read by": read_by}
+
+
+# Of a folder, by the first of these files that it has.
+KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "manifest.json": lambda folder: describe_bundle(read_bundle(folder)),
+    "robot.yaml": lambda folder: describe_robot(load_robot(folder).spec),
+    "metadata.json": _dataset,
+    "config.json": _run,
+    "seed*/config.json": _run,
+    "*.mcap": _bag,
+    CALIBRATED: _calibration,
+    "excitation.yaml": _named("excitation", "record --excitation"),
+    "sweep.json": _named("sweep", "sweep with the same --out; sweep.csv is its table"),
+    "results.json": _named("demo", "a browser: report.html"),
+    "junit.xml": _named("acceptance of hardware", "a browser: report.html; junit.xml by a CI"),
+    "*.hdf5": _named("D4RL file", "ingest"),
+}

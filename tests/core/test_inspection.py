@@ -7,13 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from landbridge.bundle import npz, read_bundle, write_bundle
 from landbridge.cli import main
+from landbridge.errors import InputError
 from landbridge.inspection import inspect
 from landbridge.manifest import Drift, Threshold
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
+from landbridge.simulation.calibrated import Calibration
+from landbridge.simulation.collect import collect
+from landbridge.training.agents.iql import IQLConfig
+from landbridge.training.config import TrainConfig
+from landbridge.training.train import train
 
 VERSION_1 = Path(__file__).parent / "data" / "bundle_v1.zip"
 WEIGHT = np.ones((8, 1), np.float32)
@@ -117,3 +124,48 @@ def test_another_robot_yaml_is_pointed_out(tmp_path: Path, complete: Path) -> No
     files = {name: bundle.files[name] for name in ("policy.onnx", "golden.npz", "envelope.npz")}
     write_bundle(tmp_path / "changed", manifest, robot, files)
     assert inspect(str(tmp_path / "changed"))["robot"].endswith("NOT as it is installed here")
+
+
+def test_a_dataset_a_run_and_what_is_left_of_a_bag_say_what_reads_them(tmp_path: Path) -> None:
+    data, runs = tmp_path / "data", tmp_path / "runs"
+    collect(data, steps=100, batch=1)
+    config = TrainConfig(alignment="source_only", steps=2, rows=16, iql=IQLConfig(hidden=(8,)))
+    train(runs, data, config=config, seeds=(3, 4))
+    assert inspect(str(data))["read by"].startswith("diagnose, train --source")
+    for place, steps in {runs: "2 of seed 3, 2 of seed 4", runs / "seed4": "2 of seed 4"}.items():
+        shown = inspect(str(place))
+        assert (shown["policy"], shown["robot"]) == ("iql with source_only", "furuta")
+        assert shown["steps"] == f"{steps}; 2 were asked for"
+        assert shown["trained on"].startswith(f"{data} (")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "cut_0.mcap").touch()
+    assert "repair makes it whole" in inspect(str(tmp_path / "cut"))["cut off"]
+
+
+def test_a_bag_shows_its_topics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    topics = [{"topic_metadata": {"name": "/joint_states", "type": "sensor_msgs/msg/JointState"}, "message_count": 7}]
+    held = {"duration": {"nanoseconds": 1500000000}, "message_count": 7, "topics_with_message_count": topics}
+    (tmp_path / "metadata.yaml").write_text(yaml.safe_dump({"rosbag2_bagfile_information": held}))
+    (tmp_path / "b_0.mcap").touch()
+    for place in (tmp_path, tmp_path / "b_0.mcap"):
+        shown = inspect(str(place))
+        assert (shown["seconds"], shown["messages"], shown["topics"][0]["topic"]) == (1.5, 7, "/joint_states")
+    assert main(["inspect", str(tmp_path)]) == 0
+    assert "sensor_msgs/msg/JointState" in capsys.readouterr().out
+    (tmp_path / "metadata.yaml").write_text("rosbag2_bagfile_information: {}")
+    with pytest.raises(InputError, match=r"metadata\.yaml: not the metadata of a bag: 'topics_with_message_count'"):
+        inspect(str(tmp_path))
+
+
+def test_a_calibration_shows_its_parameters_and_other_things_are_named(
+    tmp_path: Path, calibration: Callable[..., Calibration]
+) -> None:
+    calibration(latency_ms=26.0).write(file := tmp_path / "calibration.yaml")
+    for place in (tmp_path, file):
+        assert inspect(str(place))["parameters"][0]["parameter"] == "latency_ms"
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").touch()
+    assert inspect(str(tmp_path / "sweep"))["read by"].startswith("sweep with the same --out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="nothing that landbridge would have written"):
+        inspect(str(tmp_path / "empty"))
