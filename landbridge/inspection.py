@@ -194,8 +194,8 @@ def _bag(folder: Path) -> dict[str, Any]:
         held = yaml.safe_load((folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
         topics = [(each["topic_metadata"], each["message_count"]) for each in held["topics_with_message_count"]]
         rows = [{"topic": topic["name"], "type": topic["type"], "messages": count} for topic, count in topics]
-        seconds = held["duration"]["nanoseconds"] / 1e9
-        return about | {"seconds": seconds, "messages": held["message_count"], "topics": rows}
+        size = {"seconds": held["duration"]["nanoseconds"] / 1e9, "messages": held["message_count"]}
+        return about | size | (held.get("custom_data") or {}) | {"topics": rows}
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         problem = f"not the metadata of a bag: {' '.join(str(error).split())}"
         raise InputError(folder / "metadata.yaml", problem, "make it anew with `landbridge repair`") from error

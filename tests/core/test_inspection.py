@@ -145,11 +145,13 @@ def test_a_dataset_a_run_and_what_is_left_of_a_bag_say_what_reads_them(tmp_path:
 def test_a_bag_shows_its_topics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     topics = [{"topic_metadata": {"name": "/joint_states", "type": "sensor_msgs/msg/JointState"}, "message_count": 7}]
     held = {"duration": {"nanoseconds": 1500000000}, "message_count": 7, "topics_with_message_count": topics}
+    held["custom_data"] = {"robot": "furuta"}
     (tmp_path / "metadata.yaml").write_text(yaml.safe_dump({"rosbag2_bagfile_information": held}))
     (tmp_path / "b_0.mcap").touch()
     for place in (tmp_path, tmp_path / "b_0.mcap"):
         shown = inspect(str(place))
         assert (shown["seconds"], shown["messages"], shown["topics"][0]["topic"]) == (1.5, 7, "/joint_states")
+        assert shown["robot"] == "furuta"
     assert main(["inspect", str(tmp_path)]) == 0
     assert "sensor_msgs/msg/JointState" in capsys.readouterr().out
     (tmp_path / "metadata.yaml").write_text("rosbag2_bagfile_information: {}")
