@@ -196,7 +196,7 @@ def open_domain(robot: Robot, domain: str, path: Path) -> Dataset:
         InputError: It is not there, of another domain, robot or task, or empty.
     """
     if not path.exists():
-        raise InputError(path, f"no such {domain} dataset", f"if it has moved, name its folder with --{domain}")
+        raise InputError(path, f"no such {domain} dataset", f"say where it is with --{domain}")
     dataset, task_hash = open_dataset(path), load_task(robot).digest()
     meta = dataset.metadata
     if len(dataset) == 0:

@@ -27,7 +27,7 @@ from landbridge.simulation.behaviour import Actor, Policy, load_behaviours
 from landbridge.simulation.plant import Plant, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, load_scenario
-from landbridge.spec import require_folder
+from landbridge.spec import require_folder, write_atomic
 from landbridge.task import Task, load_task
 
 ROUND = {"sac": 1000, "ppo": 8192}  # steps between two looks at the actor
@@ -121,7 +121,7 @@ def pretrain(
             content = _weights(model, seed)
             success = _success(machine, task, content, onto, share, seed)
             progress.update(bar, completed=model.num_timesteps, description=f"{agent}, success {success:.2f}")
-    path.write_bytes(content)
+    write_atomic(path, content)
     return {"steps": model.num_timesteps, "success": success, "path": str(path)}
 
 

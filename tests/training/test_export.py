@@ -216,7 +216,7 @@ def test_a_run_whose_data_have_moved_is_exported_from_where_they_are(run: Path, 
     source, target = Path(plain["source"]), Path(plain["target"])
     gone = {name: f"/elsewhere/{name}" for name in ("source", "target")}
     (moved / "config.json").write_text(json.dumps(plain | gone))
-    with pytest.raises(InputError, match=r"no such source dataset\. if it has moved, name its folder with --source"):
+    with pytest.raises(InputError, match=r"no such source dataset\. say where it is with --source"):
         export(moved, tmp_path / "b")
     collect(tmp_path / "other", steps=100, batch=1, engine="bullet", domain="target", mix={"excite": 1.0})
     with pytest.raises(InputError, match="its datasets have changed since it was trained on them"):

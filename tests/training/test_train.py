@@ -130,7 +130,7 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path, data: D
     cases = [
         ({"source": data.target, "target": data.target}, "is a target dataset, given as --source"),
         ({"source": data.source}, "needs a target dataset"),
-        ({"source": data.source, "target": tmp_path / "absent"}, "not a readable Minari dataset"),
+        ({"source": data.source, "target": tmp_path / "absent"}, "no such target dataset"),
         ({"source": data.source, "target": data.target, "score": "mountain"}, "no scenario 'mountain'"),
     ]
     for arguments, message in cases:
