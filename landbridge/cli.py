@@ -49,7 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("landbridge.training.export:export", "turn a training run into a verified bundle"),
     "import": ("landbridge.training.foreign:import_policy", "turn an ONNX policy of rsl_rl or Isaac Lab into a bundle"),
     "sign": ("landbridge.signature:sign", "sign a bundle with a private key"),
-    "inspect": ("landbridge.inspection:inspect", "describe a bundle, a dataset or a robot"),
+    "inspect": ("landbridge.inspection:inspect", "describe a robot, or whatever landbridge has written"),
     "verify": (
         "landbridge.deploy.verify:verify",
         "check a bundle's bytes, signature and golden vectors on this machine",
