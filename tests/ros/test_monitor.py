@@ -137,6 +137,16 @@ def test_a_policy_that_is_started_anew_in_armed_is_not_the_one_that_was_armed(gr
     assert graph.supervisor.reason == "controller_lost"
 
 
+def test_a_reset_asks_anew_who_is_there(graph: Graph) -> None:
+    """Else a policy that has just been ended would be armed for one that only starts."""
+    graph.standby()
+    graph.supervisor.handle(Event.ESTOP, 0.0)
+    graph.until(lambda: graph.monitor._controller.reached)
+    graph.monitor._service(Event.RESET)(None, Trigger.Response())
+    assert graph.monitor._text() == "reset, waiting for bridge (no answer), policy (no answer)"
+    graph.until(lambda: graph.monitor._controller.reached)
+
+
 def test_a_monitor_that_ends_takes_no_torque_off_drives_that_nobody_commands(graph: Graph) -> None:
     """A bridge restarted over them: they may hold up a robot, and PARK would drop it."""
     graph.standby()

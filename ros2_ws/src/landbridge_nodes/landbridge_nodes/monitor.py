@@ -192,6 +192,8 @@ class Monitor(Node):  # type: ignore[misc]
             response.success, response.message = answer.accepted, answer.message
             if event is Event.ARM and answer.accepted:
                 self._controller.anew = False
+            if event is Event.RESET and answer.accepted:  # those that answered may have been ended since
+                self._bridge.found = self._controller.found = NEVER
             self._settle()
             return response
 
