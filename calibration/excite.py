@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from landbridge.calibration.design import Design, middle, run_episodes
 from landbridge.episode import Episode
 from landbridge.errors import InputError
+from landbridge.files import require_new
 from landbridge.observation import Observer
 from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
@@ -20,7 +21,7 @@ from landbridge.simulation.behaviour import Policy, load_behaviours
 from landbridge.simulation.excitation import Excitation, Preview
 from landbridge.simulation.parameters import free_parameters
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
-from landbridge.spec import require_new, require_seed
+from landbridge.spec import require_seed
 
 Array = NDArray[np.float64]
 

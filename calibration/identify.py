@@ -25,13 +25,14 @@ from landbridge.calibration.shooting import simulate
 from landbridge.calibration.state import BASE, columns
 from landbridge.calibration.windows import Windows, digest, open_windows, require_fixed_base, split
 from landbridge.errors import InputError
+from landbridge.files import require_new, write_atomic
 from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import Calibration, Error
 from landbridge.simulation.mjcf import to_mjcf
 from landbridge.simulation.parameters import Parameter, at, free_parameters, friction_groups, parameters, to_scenario
 from landbridge.simulation.scenario import Scenario
-from landbridge.spec import require_new, require_seed, write_atomic
+from landbridge.spec import require_seed
 
 Array = NDArray[np.float64]
 

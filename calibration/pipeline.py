@@ -11,9 +11,10 @@ from landbridge.calibration.identify import identify
 from landbridge.calibration.report import report
 from landbridge.calibration.zero import zero
 from landbridge.errors import InputError
+from landbridge.files import require_new
 from landbridge.robot import load_robot
 from landbridge.simulation.calibrated import Doubt
-from landbridge.spec import require_new, require_seed
+from landbridge.spec import require_seed
 
 LEFT_OUT = ["delay, for which see latency_ms", "zero: check the encoders on a stand, with a fixed base"]
 

@@ -15,12 +15,12 @@ from landbridge.calibration.identify import base_rows, error_rows, figures, summ
 from landbridge.calibration.posterior import IDENTIFIED, IDENTIFIED_MS
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows, cut, digest, open_rollouts, split
+from landbridge.files import require_folder
 from landbridge.page import chart, table, write_page
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import Calibration, read_calibration
 from landbridge.simulation.parameters import Parameter, parameters
 from landbridge.simulation.scenario import Scenario
-from landbridge.spec import require_folder
 
 Array = NDArray[np.float64]
 

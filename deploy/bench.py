@@ -23,7 +23,7 @@ from landbridge.deploy.engine import CUDA, TENSORRT
 from landbridge.deploy.graph import CPU
 from landbridge.deploy.runtime import Policy, load_policy
 from landbridge.errors import InputError
-from landbridge.spec import require_folder
+from landbridge.files import require_folder
 
 BACK_ENDS = (CPU, CUDA, TENSORRT)
 IDLE_SHARE = 0.04  # of the calls are made after a rest of one control period each

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from landbridge.errors import InputError
+from landbridge.files import write_atomic
 from landbridge.gpu import gpus
-from landbridge.spec import Spec, validated, write_atomic
+from landbridge.spec import Spec, validated
 
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"

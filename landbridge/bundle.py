@@ -33,10 +33,11 @@ import yaml
 from numpy.typing import NDArray
 
 from landbridge.errors import InputError
+from landbridge.files import require_new
 from landbridge.manifest import REMEDY, Manifest, parse_manifest
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec
-from landbridge.spec import require_new, validated
+from landbridge.spec import validated
 
 SUMS = "SHA256SUMS"
 SIGNATURE = "model.sig"  # not listed in SHA256SUMS, which it signs

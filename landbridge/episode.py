@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from landbridge.errors import InputError
+from landbridge.files import require_new
 from landbridge.provenance import commit, now
 from landbridge.robot import RobotSpec
-from landbridge.spec import Spec, require_new, validated
+from landbridge.spec import Spec, validated
 
 SCHEMA_VERSION: Literal[1] = 1  # of `DatasetMetadata`
 SPARE_BYTES = 2**20  # that must be free besides what an episode takes: HDF5's own tables, and metadata.json

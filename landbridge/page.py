@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from landbridge.spec import write_atomic
+from landbridge.files import write_atomic
 
 mpl.rcParams.update(
     {

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from landbridge.errors import InputError
+from landbridge.files import write_atomic
 from landbridge.robot import Robot
 from landbridge.simulation.parameters import at, parameters, to_scenario, without_terms
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
-from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model, write_atomic
+from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
 
 ROUNDING = 1e-9
 CALIBRATED = "calibrated"  # the scenario of a dataset that was simulated with a calibration

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from landbridge.episode import DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
+from landbridge.files import require_new
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, load_behaviours, source_mix
 from landbridge.simulation.calibrated import CALIBRATED, read_calibration, recorded
@@ -23,7 +24,7 @@ from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.randomised import draw_between
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
-from landbridge.spec import require_new, require_seed
+from landbridge.spec import require_seed
 from landbridge.task import Task, load_task
 
 RANDOMISED = "-randomised"  # after the scenario, in a dataset's metadata

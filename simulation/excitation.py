@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from landbridge.errors import InputError
+from landbridge.files import write_atomic
 from landbridge.observation import Observer, command_to_action
 from landbridge.robot import Robot
 from landbridge.simulation.behaviour import Behaviour, Policy
-from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model, write_atomic
+from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
 
 FADE_SECONDS = 0.5  # from standstill into the series
 EFFORT_ERROR = 0.4  # rad behind the reference at which an effort-commanded joint gets its whole action

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from landbridge.errors import InputError
+from landbridge.files import write_atomic
 from landbridge.observation import Observer
 from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
@@ -23,7 +24,6 @@ from landbridge.simulation.calibrated import choose_scenario
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, Scenario
-from landbridge.spec import write_atomic
 from landbridge.task import load_task
 
 TUNED = "tuned"  # the scripted behaviour of a robot

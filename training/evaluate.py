@@ -15,6 +15,7 @@ from rich.progress import track
 
 from landbridge.bundle import read_bundle
 from landbridge.errors import InputError
+from landbridge.files import write_atomic
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, Policy, load_behaviours, require_actions
 from landbridge.simulation.calibrated import CALIBRATED, choose_scenario
@@ -22,7 +23,7 @@ from landbridge.simulation.compensation import Compensation, load_compensation, 
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario
-from landbridge.spec import require_seed, write_atomic
+from landbridge.spec import require_seed
 from landbridge.task import load_task
 from landbridge.training.policy import load_policy
 from landbridge.training.run import CONFIG, read_run, runs_of

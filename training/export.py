@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from landbridge.bundle import npz, write_bundle
 from landbridge.errors import InputError
+from landbridge.files import require_new
 from landbridge.manifest import CALIBRATION, UNWATCHED, Manifest
 from landbridge.provenance import commit, now
 from landbridge.simulation.calibrated import digest_of
-from landbridge.spec import require_new
 from landbridge.task import load_task
 from landbridge.training.dataset import Transitions, open_domains
 from landbridge.training.monitoring import TargetModel, describe, watch

@@ -19,6 +19,7 @@ from tyro.conf import Positional
 from landbridge.bundle import npz, write_bundle
 from landbridge.episode import Episode
 from landbridge.errors import InputError
+from landbridge.files import require_new
 from landbridge.manifest import IMPORTED, Manifest
 from landbridge.observation import Observer
 from landbridge.provenance import commit, now
@@ -27,7 +28,6 @@ from landbridge.simulation.behaviour import Behaviour
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
-from landbridge.spec import require_new
 from landbridge.task import load_task
 from landbridge.training.dataset import Transitions
 from landbridge.training.export import TOLERANCE

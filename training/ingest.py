@@ -13,11 +13,11 @@ from tyro.conf import Positional
 from landbridge.bag import Bag, Segment, read_bag
 from landbridge.episode import Dataset, DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
+from landbridge.files import require_new
 from landbridge.observation import Observer, command_to_action
 from landbridge.robot import RobotSpec, load_robot
 from landbridge.simulation.calibrated import read_calibration, recorded
 from landbridge.simulation.rollout import label
-from landbridge.spec import require_new
 from landbridge.task import Task, load_task
 from landbridge.training.d4rl import read_d4rl
 from landbridge.training.dataset import Transitions

@@ -11,7 +11,7 @@ from types import TracebackType
 from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import Self
 
-from landbridge.spec import not_written, write_atomic
+from landbridge.files import not_written, write_atomic
 from landbridge.training.run import METRICS, RESUMED
 
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from stable_baselines3 import PPO, SAC
 
+from landbridge.files import require_folder, write_atomic
 from landbridge.observation import action_to_command, push_action
 from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
@@ -27,7 +28,6 @@ from landbridge.simulation.behaviour import Actor, Policy, load_behaviours
 from landbridge.simulation.plant import Plant, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, load_scenario
-from landbridge.spec import require_folder, write_atomic
 from landbridge.task import Task, load_task
 
 ROUND = {"sac": 1000, "ppo": 8192}  # steps between two looks at the actor

@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from landbridge.errors import InputError
+from landbridge.files import write_atomic
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
-from landbridge.spec import require_seed, write_atomic
+from landbridge.spec import require_seed
 from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import open_domain
 from landbridge.training.evaluate import summary

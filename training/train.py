@@ -26,12 +26,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from landbridge.bundle import npz
 from landbridge.episode import Dataset
 from landbridge.errors import InputError
+from landbridge.files import require_new, write_atomic
 from landbridge.manifest import CALIBRATION
 from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import load_scenario
-from landbridge.spec import require_new, write_atomic
 from landbridge.task import load_task
 from landbridge.training import loop, ranks
 from landbridge.training.alignments import ALIGNMENTS

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from landbridge.errors import InputError
-from landbridge.spec import write_atomic
+from landbridge.files import write_atomic
 from landbridge.training import ranks
 from landbridge.training.agents.base import Agent
 from landbridge.training.alignments.base import Alignment

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from landbridge.deploy.hil.acceptance import Account
 from landbridge.deploy.hil.stages import Result, Trace
+from landbridge.files import write_atomic
 from landbridge.page import chart, table, write_page
-from landbridge.spec import write_atomic
 
 COLOURS = {"pass": "#2f7d4f", "fail": "#b3261e", "skipped": "#8a6d1a", "not run": "#8a8f98"}
 

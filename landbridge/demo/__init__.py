@@ -15,11 +15,12 @@ from landbridge.bag import Bag, read_bag
 from landbridge.demo.report import ARMS, FRAMES_PER_SECOND, write_report
 from landbridge.demo.stages import Stages, console
 from landbridge.errors import InputError
+from landbridge.files import require_new, write_atomic
 from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.render import render
 from landbridge.simulation.scenario import load_scenario
-from landbridge.spec import require_new, require_seed, write_atomic
+from landbridge.spec import require_seed
 from landbridge.training.statistics import success_interval
 
 # What the stages write, below the demo's folder.

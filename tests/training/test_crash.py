@@ -16,7 +16,7 @@ import torch
 
 from landbridge.cli import main
 from landbridge.errors import InputError
-from landbridge.spec import write_atomic
+from landbridge.files import write_atomic
 from landbridge.training.log import Log
 from landbridge.training.run import RESUMED
 from landbridge.training.train import train

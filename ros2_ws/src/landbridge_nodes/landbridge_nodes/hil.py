@@ -23,8 +23,8 @@ from landbridge.deploy.hil.report import write_junit, write_report
 from landbridge.deploy.hil.stages import Plan, Result
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
+from landbridge.files import require_new
 from landbridge.robot import Robot, load_robot
-from landbridge.spec import require_new
 from landbridge_nodes import bringup
 from landbridge_nodes.asking import ask_a_person
 from landbridge_nodes.bringup import NodeSpec

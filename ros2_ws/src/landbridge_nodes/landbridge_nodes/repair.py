@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from landbridge.bag import BagReader
 from landbridge.errors import InputError
-from landbridge.spec import require_new
+from landbridge.files import require_new
 from landbridge_nodes import topics
 from landbridge_nodes.bag import METADATA, Bag
 

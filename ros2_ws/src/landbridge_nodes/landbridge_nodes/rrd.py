@@ -17,8 +17,8 @@ from tyro.conf import Positional
 
 from landbridge.bag import BagReader, named_values, require_robot, to_ns
 from landbridge.errors import InputError
+from landbridge.files import require_new
 from landbridge.robot import Robot, load_robot
-from landbridge.spec import require_new
 
 TIMELINE = "measured"
 WORLD = "world"  # what a floating base turns in

@@ -12,10 +12,11 @@ from tyro.conf import Positional
 from landbridge.bundle import read_bundle
 from landbridge.deploy.hardware import choose_hardware
 from landbridge.errors import InputError
+from landbridge.files import require_folder, require_new
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, TwinHardware
 from landbridge.robot import Robot, load_robot
 from landbridge.signature import require_signature as check_signature
-from landbridge.spec import require_folder, require_new, require_positive
+from landbridge.spec import require_positive
 from landbridge_nodes import bringup
 from landbridge_nodes.bag import METADATA
 from landbridge_nodes.bringup import NodeSpec

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from landbridge.errors import InputError
+from landbridge.files import require_folder, require_new, write_atomic
 from landbridge.page import write_page
 from landbridge.robot import load_robot
 from landbridge.simulation import tune
 from landbridge.simulation.calibrated import Calibration
-from landbridge.spec import require_folder, require_new, write_atomic
 
 Full = Callable[[], AbstractContextManager[None]]
 
