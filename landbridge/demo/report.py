@@ -45,6 +45,7 @@ def write_report(
     with np.load(runs / WEIGHING / "diagnostics.npz") as arrays:
         weights = arrays["weight"]
     deploy, ingest = results["deploy"], results["ingest"]
+    recording = ingest["recordings"][0] | ingest
     parts = [
         f"<h1>Landbridge demo: {html.escape(results['facts']['robot'])}</h1>",
         f"<p class=lead>{html.escape(_lead(results))}</p>",
@@ -72,7 +73,7 @@ def write_report(
         "</div><h2>Stages</h2>",
         table(results["stages"]),
         "<h2>Recording</h2>",
-        table([{"figure": k, "value": v} for k, v in ingest.items() if not isinstance(v, (list, dict))]),
+        table([{"figure": k, "value": v} for k, v in recording.items() if not isinstance(v, (list, dict))]),
         "<h2>Everything, as JSON</h2><details><summary>results.json</summary><pre>",
         html.escape(json.dumps({k: v for k, v in results.items() if k != "deploy"}, indent=1)),
         "</pre></details>",
