@@ -296,12 +296,12 @@ class Robot:
     @contextmanager
     def blamed(self, name: str) -> Iterator[None]:
         """What `<folder>/<name>.py` raises in here, as an InputError that names its line."""
-        path = self._python(name)
         try:
             yield
         except InputError:
             raise
         except Exception as error:
+            path = self._python(name)
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
             line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
             said = (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import mujoco
 
 from landbridge.joint import Joint, Transmission
@@ -20,7 +18,8 @@ def to_mjcf(robot: Robot, scenario: Scenario) -> str:
 
     Controls are joint commands in SI units. It moves as the plant does, except for what MuJoCo has no words for, which
     a comment at the top names: friction near rest is MuJoCo's own, there is no Stribeck curve, none that grows with the
-    load and no cogging, and until the first delayed command arrives joints are driven to 0, not to their default.
+    load and no cogging, a delay is a whole number of time steps, and until the first delayed command arrives joints are
+    driven to 0, not to their default.
 
     A gear with play is a rotor, a joint of its own called `<joint>_rotor` behind those of the robot, which the drive
     acts on, and a tendon that holds the difference of both within half the gap to either side. Its ends are as hard as
@@ -53,6 +52,8 @@ def to_mjcf(robot: Robot, scenario: Scenario) -> str:
     if scenario.cogging:
         left_out.append(f"cogging of {', '.join(scenario.cogging)}")
     left_out += ["friction smoothed near rest", "sensor noise"]
+    if scenario.latency_ms:
+        left_out.append("a delay of anything but whole time steps")
     if scenario.latency_ms and robot.spec.action.kind == "position":
         left_out.append("a default command before the first one arrives")
     about = f"{robot.spec.name} by landbridge. Not in here: {', '.join(left_out)}."
@@ -86,6 +87,5 @@ def _add_drive(spec: mujoco.MjSpec, robot: RobotSpec, joint: Joint, driven: str,
     if kind != "effort":
         drive.biastype = mujoco.mjtBias.mjBIAS_AFFINE
         drive.biasprm[:3] = [0.0, -stiffness if kind == "position" else 0.0, -damping]
-    if scenario.latency_ms:
-        steps = math.ceil(scenario.latency_ms / 1000 / spec.option.timestep - 1e-9)
+    if steps := round(scenario.latency_ms / 1000 / spec.option.timestep):
         drive.delay, drive.nsample = steps * spec.option.timestep, steps + 1

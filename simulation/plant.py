@@ -40,11 +40,26 @@ class DelayLine:
         """Send `command` at `time` [s]; times never decrease."""
         self._pending.append((time + self.latency, command))
 
-    def at(self, time: float) -> Floats | None:
-        """The command in effect at `time` [s]; times never decrease."""
-        while self._pending and self._pending[0][0] <= time + TIME_TOLERANCE:
-            self._current = self._pending.popleft()[1]
-        return self._current
+    def during(self, start: float, end: float) -> Floats | None:
+        """The mean command in effect from `start` to `end` [s]; times never decrease.
+
+        So what a command leads to is a continuous function of when it comes, as on a robot, and not of the grid of
+        physics steps. Torque that goes off or comes on does so at the end: half of that would mean nothing.
+        """
+        pending = self._pending
+        while pending and pending[0][0] <= start + TIME_TOLERANCE:
+            self._current = pending.popleft()[1]
+        if not pending or pending[0][0] >= end - TIME_TOLERANCE:
+            return self._current
+        spans, since = [], start
+        while pending and (changes := pending[0][0]) < end - TIME_TOLERANCE:
+            spans.append((self._current, changes - since))
+            since, self._current = pending.popleft()
+        commands, seconds = zip(*spans, (self._current, end - since), strict=True)
+        if any(command is None for command in commands):
+            return commands[0]
+        mean = np.average(commands, axis=0, weights=seconds)
+        return mean.tolist() if isinstance(commands[0], list) else mean
 
 
 class Pushes:
@@ -102,8 +117,8 @@ class Plant(ABC):
 
         Args:
             writes: (offset [s] after the period's start, command (A,) or None for torque off), in order of time. Each
-                takes effect at its offset plus the scenario's latency, on the grid of physics steps; the last one stays
-                in effect.
+                takes effect at its offset plus the scenario's latency, within a physics step in proportion; the last
+                one stays in effect.
         """
         start = self.time
         for offset, command in writes:
@@ -113,7 +128,8 @@ class Plant(ABC):
             self._kick(*velocity)
         for i in range(self.spec.decimation):
             joint_pos, joint_vel = self._state()
-            torque = self._drive(joint_pos, joint_vel, self._line.at(start + i * self.physics_dt))
+            begins = start + i * self.physics_dt
+            torque = self._drive(joint_pos, joint_vel, self._line.during(begins, begins + self.physics_dt))
             for index, law in self._cogging:
                 torque[index] += law.torque(joint_pos[index])
             self._advance(torque)

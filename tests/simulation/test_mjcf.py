@@ -20,7 +20,7 @@ CALIBRATED = Scenario(
     link_mass_scale={"pendulum_link": 1.25},
     link_length_scale={"pendulum_link": 1.1},
     friction={"arm": Friction(frictionloss=0.002, viscous=0.0015), "pendulum": Friction(viscous=0.00002)},
-    latency_ms=31.0,
+    latency_ms=30.7,
 )
 
 
@@ -39,10 +39,11 @@ def test_the_file_has_the_identified_numbers(tmp_path: Path) -> None:
     assert model.dof_frictionloss.tolist() == pytest.approx([0.002, 0.0])
     assert model.actuator("arm").gainprm[0] == pytest.approx(0.9)
     assert model.actuator("arm").forcerange.tolist() == [-0.12, 0.12]
+    assert model.actuator_delay[0] == pytest.approx(0.030)  # the nearest of its steps of 2 ms
     assert model.opt.timestep == pytest.approx(FURUTA.spec.control_dt / FURUTA.spec.decimation)
 
 
-@pytest.mark.parametrize("latency_ms", [0.0, 31.0])
+@pytest.mark.parametrize("latency_ms", [0.0, 32.0])
 def test_it_moves_as_the_plant_does_delay_and_all(tmp_path: Path, latency_ms: float) -> None:
     scenario = CALIBRATED.model_copy(update={"latency_ms": latency_ms})
     model = loaded(scenario, "furuta", tmp_path / "furuta.xml")

@@ -116,22 +116,23 @@ def test_friction_always_brakes_and_is_odd(v: float, c: float, extra: float, v_s
 
 
 @pytest.mark.parametrize(
-    ("latency_ms", "idle_steps"),
-    [(0, 0), (15, 8), (20, 10), (60, 30)],  # physics steps of 2 ms; 15 ms is first reached at 16 ms
+    ("latency_ms", "idle"),
+    [(0, []), (15, [0.0] * 7 + [0.025]), (20, [0.0] * 10), (60, [0.0] * 30)],  # physics steps of 2 ms
 )
-def test_latency_by_hand(latency_ms: float, idle_steps: int) -> None:
+def test_latency_by_hand(latency_ms: float, idle: list[float]) -> None:
     plant = at_rest(Scenario(latency_ms=latency_ms))
     for _ in range(4):
         plant.step([(0.0, np.array([0.05]))])
-    assert [arm for arm, _ in plant.torques] == [0.0] * idle_steps + [0.05] * (40 - idle_steps)
+    assert [arm for arm, _ in plant.torques] == pytest.approx(idle + [0.05] * (40 - len(idle)))
 
 
 def test_write_offsets_by_hand() -> None:
-    """Two writes, 3 ms and 11 ms after the start, 4 ms of latency: due at 7 and 15 ms, in effect from 8 and 16."""
+    """Two writes, 3 ms and 11.5 ms after the start, 4 ms of latency: due at 7 and 15.5 ms, in steps of 2 ms."""
     plant = at_rest(Scenario(latency_ms=4))
-    plant.step([(0.003, np.array([0.01])), (0.011, np.array([0.02]))])
+    plant.step([(0.003, np.array([0.01])), (0.0115, np.array([0.02]))])
     plant.step([])
-    assert [arm for arm, _ in plant.torques] == [0.0] * 4 + [0.01] * 4 + [0.02] * 12
+    expected = [0.0] * 3 + [0.005] + [0.01] * 3 + [0.0125] + [0.02] * 12
+    assert [arm for arm, _ in plant.torques] == pytest.approx(expected)
 
 
 def test_commands_in_flight_do_not_survive_a_reset() -> None:
@@ -144,11 +145,28 @@ def test_commands_in_flight_do_not_survive_a_reset() -> None:
     assert plant.time == pytest.approx(0.08)
 
 
-def test_delay_line_keeps_the_last_command() -> None:
+def test_a_command_acts_from_its_time_on_within_a_step_in_proportion() -> None:
     line = DelayLine(0.01, [0.0])
-    line.write(0.0, [1.0])
-    line.write(0.02, [2.0])
-    assert [line.at(t)[0] for t in (0.0, 0.009, 0.01, 0.029, 0.03, 9.0)] == [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]
+    for sent, command in ((0.0, 1.0), (0.02, 2.0), (0.0325, 4.0), (0.0375, 8.0)):
+        line.write(sent, [command])
+    steps = [line.during(0.005 * i, 0.005 * (i + 1)) for i in range(12)]
+    found = [command[0] for command in steps if command is not None]
+    assert found == pytest.approx([0, 0, 1, 1, 1, 1, 2, 2, 3, 6, 8, 8])
+
+
+def test_several_commands_within_a_step_act_in_turn() -> None:
+    line = DelayLine(0.0, np.array([0.0, 1.0]))
+    line.write(0.001, np.array([4.0, 1.0]))
+    line.write(0.003, np.array([8.0, 2.0]))
+    np.testing.assert_allclose(line.during(0.0, 0.004), [0.25 * 0 + 0.5 * 4 + 0.25 * 8, 1.25])
+    np.testing.assert_allclose(line.during(0.004, 0.008), [8.0, 2.0])
+
+
+def test_torque_goes_off_and_comes_on_at_the_end_of_a_step() -> None:
+    line = DelayLine(0.0, [1.0])
+    line.write(0.001, None)
+    line.write(0.005, [2.0])
+    assert [line.during(0.004 * i, 0.004 * (i + 1)) for i in range(3)] == [[1.0], None, [2.0]]
 
 
 def test_gain_comes_before_the_effort_limit() -> None:
