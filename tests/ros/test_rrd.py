@@ -121,7 +121,7 @@ def test_a_disk_that_takes_no_more_is_named_and_nothing_is_left(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "x.rrd: cannot be written: File too large. free space" in capsys.readouterr().err
-    assert [*out.parent.iterdir()] == []
+    assert [*tmp_path.iterdir()] == []  # nor is the folder that was made for it
 
 
 def test_nothing_is_overwritten_and_no_bag_is_refused(

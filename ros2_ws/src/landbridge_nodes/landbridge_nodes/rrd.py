@@ -17,7 +17,7 @@ from tyro.conf import Positional
 
 from landbridge.bag import BagReader, named_values, require_robot, to_ns
 from landbridge.errors import InputError
-from landbridge.files import require_new
+from landbridge.files import require_new, write_atomic
 from landbridge.robot import Robot, load_robot
 
 TIMELINE = "measured"
@@ -94,7 +94,7 @@ def rerun(bag: Positional[Path], out: Path, robot: str | None = None) -> dict[st
     if not log.numbers:
         raise InputError(bag, "holds no control tick", "record it with `landbridge record`")
     content, rows = encode(rr, log, machine, bag.name)
-    _write(out, content)
+    write_atomic(out, content, "free space, or choose another --out")
     return {
         "bag": str(bag),
         "rerun": str(out),
@@ -103,17 +103,6 @@ def rerun(bag: Positional[Path], out: Path, robot: str | None = None) -> dict[st
         "rows": rows,
         "states": {path: len(states) for path, (_, states) in log.states.items()},
     }
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(path, f"cannot be written: {error.strerror}", "free space, or choose another --out") from error
 
 
 def encode(rr: Any, log: Log, robot: Robot, name: str) -> tuple[bytes, int]:
