@@ -138,6 +138,7 @@ def _episodes(rows: int, length: int, obs: int, action: int, control_dt: float) 
             terminated=np.zeros(steps, bool),
             truncated=np.arange(steps) == steps - 1,
             stamps=np.arange(steps + 1) * control_dt,
+            written=np.zeros(steps),
         )
 
 

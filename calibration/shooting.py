@@ -23,8 +23,6 @@ from landbridge.simulation.scenario import Scenario
 
 Array = NDArray[np.float64]
 
-EDGE = 1e-9  # of a control period; a command that falls on a physics step belongs to it in spite of rounding
-
 
 @dataclass(frozen=True)
 class Case:
@@ -48,7 +46,7 @@ def simulate_all(robot: Robot, cases: Sequence[Case]) -> Array:
     the measured motion just before it.
     """
     spec, lead = robot.spec, lags(robot)
-    in_effect = np.stack([_in_effect(robot, case.scenario.latency_ms, case.windows.commands) for case in cases], 1)
+    in_effect = np.stack([_in_effect(robot, case.scenario.latency_ms, case.windows) for case in cases], 1)
     periods = in_effect.reshape(-1, spec.decimation, *in_effect.shape[1:])
     starts, before = (np.stack(parts) for parts in zip(*((c.starts, c.windows.before) for c in cases), strict=True))
     states = np.empty((*starts.shape[:2], len(periods) - lead + 1, starts.shape[2]))
@@ -131,16 +129,21 @@ class _Plants:
             self._current = ahead.reshape(self._current.shape)
 
 
-def _in_effect(robot: Robot, latency_ms: float, commands: Array) -> Array:
+def _in_effect(robot: Robot, latency_ms: float, windows: Windows) -> Array:
     """The mean command in effect ((L + H) * decimation, W, A) during each physics step before and in the windows.
 
     What was sent before the first logged command is not known: the first one stands for it.
     """
-    before, decimation = lags(robot), robot.spec.decimation
-    steps = np.arange(-before * decimation, (commands.shape[1] - before) * decimation)
-    # Control periods from the first logged command to the write of what acts at the step's beginning.
-    sent = before + steps / decimation - latency_ms / 1000 * robot.spec.control_rate_hz
-    index = np.floor(np.maximum(sent, 0) + EDGE).astype(int)
-    share = np.clip((index + 1 - sent) * decimation, 0.0, 1.0)[:, None, None]
-    series = np.moveaxis(commands, 1, 0)
-    return share * series[index] + (1 - share) * series[np.minimum(index + 1, len(series) - 1)]
+    rate, decimation, commands = robot.spec.control_rate_hz, robot.spec.decimation, windows.commands
+    periods = commands.shape[1]
+    # Time in control periods from the first measurement. The integral of the commands over it is linear between the
+    # times from which they are in effect.
+    since = np.maximum.accumulate(np.arange(periods) + (latency_ms / 1000 + windows.late) * rate, axis=1)
+    since[:, 0] = 0.0
+    integral = np.zeros_like(commands)
+    integral[:, 1:] = np.cumsum(commands[:, :-1] * np.diff(since)[:, :, None], axis=1)
+    edges = np.arange(periods * decimation + 1) / decimation
+    newest = (since[:, :, None] <= edges).sum(1) - 1
+    rows = np.arange(len(commands))[:, None]
+    there = integral[rows, newest] + commands[rows, newest] * (edges - since[rows, newest])[:, :, None]
+    return np.moveaxis(np.diff(there, axis=1) * decimation, 1, 0)

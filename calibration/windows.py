@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +43,14 @@ class Windows:
         commands: (W, L + H, A), of which the first L were sent before the window began; SI units.
         episode: (W,) number of the episode that each window was cut from.
         before: (W, L, S) measured states of the L periods before it.
+        late: (W, L + H) by how much each command was written later after its measurement than is usual [s].
     """
 
     states: Array
     commands: Array
     episode: NDArray[np.intp]
     before: Array
+    late: Array
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -56,7 +58,13 @@ class Windows:
 
     def where(self, mask: NDArray[np.bool_]) -> Windows:
         """The windows that `mask` (W,) chooses."""
-        return Windows(self.states[mask], self.commands[mask], self.episode[mask], self.before[mask])
+        return Windows(*(getattr(self, field.name)[mask] for field in fields(self)))
+
+    def first(self, periods: int) -> Windows:
+        """The first control periods of each."""
+        sent = self.before.shape[1] + periods
+        states, commands, late = self.states[:, : periods + 1], self.commands[:, :sent], self.late[:, :sent]
+        return replace(self, states=states, commands=commands, late=late)
 
 
 def split(windows: Windows) -> tuple[Windows, Windows]:
@@ -127,7 +135,7 @@ def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Pa
         InputError: A value is not finite, a joint's state is not in the observation, nothing moved, or nothing is left.
     """
     observer, before = Observer(robot.spec), lags(robot)
-    states, commands, numbers, ahead = [], [], [], []
+    states, commands, numbers, ahead, written = [], [], [], [], []
     for number, episode in enumerate(episodes):
         state = measured_state(robot, observer, episode, f"{where}: episode {number}")
         command = action_to_command(robot.spec, episode.actions)
@@ -141,15 +149,22 @@ def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Pa
                 commands.append(command[start - before : start + horizon])
                 numbers.append(number)
                 ahead.append(state[start - before : start])
+                written.append(episode.written[start - before : start + horizon])
     if not states:
         raise InputError(
             where,
             f"no episode holds {before + horizon} steady control periods",
             "record longer episodes, without lost ticks" + (" or falls" if robot.spec.base == "floating" else ""),
         )
-    found = Windows(*map(np.array, (states, commands, numbers, ahead)))
+    found = Windows(np.array(states), np.array(commands), np.array(numbers), np.array(ahead), _late(np.array(written)))
     _require_motion(where, robot, found)
     return found
+
+
+def _late(written: Array) -> Array:
+    """Times of writes [s] less their median, which is part of the latency; where none was taken, 0."""
+    timed = np.isfinite(written)
+    return np.where(timed, written - np.median(written[timed]), 0.0) if timed.any() else np.zeros(written.shape)
 
 
 def measured_state(robot: Robot, observer: Observer, episode: Episode, where: str) -> Array:

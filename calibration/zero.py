@@ -235,10 +235,7 @@ def _parameters(joint: str) -> tuple[Parameter, Parameter]:
 def _few(problem: EncoderProblem) -> EncoderProblem:
     every = problem.windows
     chosen = every.where(np.arange(len(every)) % max(1, len(every) // SEARCHED) == 0)
-    before = chosen.commands.shape[1] - chosen.states.shape[1] + 1
-    states, commands = chosen.states[:, : PERIODS + 1], chosen.commands[:, : before + PERIODS]
-    short = replace(chosen, states=states, commands=commands)
-    return replace(problem, windows=short)
+    return replace(problem, windows=chosen.first(PERIODS))
 
 
 def _searched(problem: EncoderProblem) -> tuple[EncoderProblem, Array]:

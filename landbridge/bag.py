@@ -54,6 +54,7 @@ class Segment:
         joint_pos: (T, J) [rad] in `spec.joint_names` order.
         obs: (T, n) what the controller saw.
         commands: (T - 1, A) what the guard wrote in answer, in `spec.actuated` order.
+        written: (T - 1,) how long after the measurement [s]; NaN where the bag lacks it.
         failed: Whether the guard stopped the robot for what it did by the last measurement.
     """
 
@@ -61,6 +62,7 @@ class Segment:
     joint_pos: NDArray[np.float64]
     obs: NDArray[np.float32]
     commands: NDArray[np.float64]
+    written: NDArray[np.float64]
     failed: bool
 
 
@@ -72,14 +74,12 @@ class Bag:
         about: The recorder's notes: robot, robot_hash, scenario, controller and more; `compensation` names the
             calibration by which the commands of a policy were changed before they were sent.
         rate_hz: Median rate of the measurements.
-        latency_ms: Measurement to motor write of every admitted command.
         lost_ticks: Control periods inside episodes without a complete tick.
         repaired: What was lost with the end of a bag that was cut off, or None.
     """
 
     about: dict[str, str]
     rate_hz: float
-    latency_ms: list[float]
     lost_ticks: int
     repaired: str | None
     segments: list[Segment]
@@ -158,9 +158,8 @@ def read_bag(path: Path, spec: RobotSpec) -> Bag:
         lost = f" ({reader.repaired})" if reader.repaired else ""
         raise InputError(path, f"holds no two consecutive control ticks in ACTIVE{lost}", "record again")
     periods = np.diff([*raw.joint_pos]) * 1e-9
-    latency_ms = [raw.written_ms[s] for s in sorted(raw.commands.keys() & raw.written_ms.keys())]
     rate, lost_ticks = float(1 / np.median(periods)), _lost_ticks(raw, spec)
-    return Bag(reader.about, rate, latency_ms, lost_ticks, reader.repaired, segments)
+    return Bag(reader.about, rate, lost_ticks, reader.repaired, segments)
 
 
 def _lost_ticks(raw: _Raw, spec: RobotSpec) -> int:
@@ -195,6 +194,7 @@ def _segment(raw: _Raw, spec: RobotSpec, stamps: list[int]) -> Segment:
         joint_pos=np.stack([by_name(spec.joint_names, raw.joint_pos[stamp]) for stamp in stamps]),
         obs=np.stack([by_name(columns, raw.obs[stamp]) for stamp in stamps]).astype(np.float32),
         commands=np.stack([by_name(spec.actuated, raw.commands[stamp]) for stamp in stamps[:-1]]),
+        written=np.array([raw.written_ms.get(stamp, math.nan) / 1000 for stamp in stamps[:-1]]),
         failed=stamps[-1] in raw.failures,
     )
 

@@ -44,6 +44,7 @@ class Episode:
         terminated: (T,) bool. Only the last may be set.
         truncated: (T,) bool. Only the last may be set: the run was cut, its value goes on.
         stamps: (T + 1,) float64, measurement times [s] since the episode's first measurement.
+        written: (T,) float64, how long after its measurement each action was written [s]; NaN: nobody took the time.
     """
 
     obs: NDArray[np.float32]
@@ -52,6 +53,7 @@ class Episode:
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     stamps: NDArray[np.float64]
+    written: NDArray[np.float64]
 
     def __post_init__(self) -> None:
         steps = len(self.actions)
@@ -61,6 +63,7 @@ class Episode:
             len(self.terminated),
             len(self.truncated),
             len(self.stamps) - 1,
+            len(self.written),
         ]
         if steps == 0 or any(length != steps for length in lengths):
             raise ValueError(f"episode of {steps} actions has arrays of {lengths} transitions")
@@ -68,6 +71,20 @@ class Episode:
     def __len__(self) -> int:
         """Number of transitions."""
         return len(self.actions)
+
+    def cut(self, steps: int) -> Episode:
+        """Its first `steps` transitions, truncated there; the episode itself if it has no more."""
+        if len(self) <= steps:
+            return self
+        return Episode(
+            obs=self.obs[: steps + 1],
+            actions=self.actions[:steps],
+            rewards=self.rewards[:steps],
+            terminated=self.terminated[:steps],
+            truncated=np.arange(steps) == steps - 1,
+            stamps=self.stamps[: steps + 1],
+            written=self.written[:steps],
+        )
 
 
 class DatasetMetadata(Spec):
@@ -154,6 +171,7 @@ class Dataset:
         try:
             if (data := next(episodes, None)) is None:
                 return None
+            untimed = np.full(len(data.actions), np.nan)  # datasets of before lack the time of the write
             return Episode(
                 obs=np.asarray(data.observations, np.float32),
                 actions=np.asarray(data.actions, np.float32),
@@ -161,6 +179,7 @@ class Dataset:
                 terminated=np.asarray(data.terminations, bool),
                 truncated=np.asarray(data.truncations, bool),
                 stamps=np.asarray(data.infos["stamp"], np.float64),
+                written=np.asarray(data.infos.get("written", untimed), np.float64),
             )
         except (OSError, RuntimeError, KeyError, ValueError, AttributeError) as error:
             raise _damaged(self.path, error) from error
@@ -258,5 +277,5 @@ def _to_buffer(episode: Episode) -> EpisodeBuffer:
         rewards=episode.rewards,
         terminations=episode.terminated,
         truncations=episode.truncated,
-        infos={"stamp": episode.stamps},
+        infos={"stamp": episode.stamps, "written": episode.written},
     )

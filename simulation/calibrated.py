@@ -165,9 +165,6 @@ class Calibration(Spec):
         fixed: dict[str, Any] = {"joint_pos_noise": self.joint_pos_noise, "joint_vel_noise": self.joint_vel_noise}
         if robot.spec.base == "floating":  # what a fit from measured states leaves is no sensor's noise; pushes stay
             fixed = {"push": load_scenario(robot, NOMINAL).push}
-        if "latency_ms" in values:  # a plant waits whole physics steps, and one more for what is barely above
-            step_ms = 1000 * robot.spec.control_dt / robot.spec.decimation
-            values = values | {"latency_ms": step_ms * round(values["latency_ms"] / step_ms)}
         return to_scenario(robot, values, without_terms(robot, self.absent).model_copy(update=fixed))
 
     def write(self, path: Path) -> None:

@@ -215,21 +215,7 @@ def _episodes(
                     break
                 tally.successes[name].append(task.success(episode.obs))
                 tally.steps[name] += min(len(episode), left)
-                yield _cut(episode, left)
-
-
-def _cut(episode: Episode, steps: int) -> Episode:
-    if len(episode) <= steps:
-        return episode
-    truncated = np.arange(steps) == steps - 1
-    return Episode(
-        episode.obs[: steps + 1],
-        episode.actions[:steps],
-        episode.rewards[:steps],
-        episode.terminated[:steps],
-        truncated,
-        episode.stamps[: steps + 1],
-    )
+                yield episode.cut(left)
 
 
 def _with_progress(episodes: Iterator[Episode], steps: int) -> Iterator[Episode]:

@@ -56,7 +56,8 @@ def lockstep(
         if terminated.all():
             break
     stamps = np.arange(t + 2, dtype=np.float64) * observer.spec.control_dt
-    return [label(task, obs[: t + 2, b], actions[: t + 1, b], stamps) for b in range(batch)]
+    written = np.full(t + 1, write_after)
+    return [label(task, obs[: t + 2, b], actions[: t + 1, b], stamps, written) for b in range(batch)]
 
 
 def following(
@@ -83,11 +84,17 @@ def _bases(plants: Sequence[Plant]) -> Base | None:
     return Base(*(np.concatenate(parts) for parts in zip(*rows, strict=True))) if rows else None
 
 
-def label(task: Task, obs: NDArray[np.float32], actions: NDArray[np.float32], stamps: NDArray[np.float64]) -> Episode:
+def label(
+    task: Task,
+    obs: NDArray[np.float32],
+    actions: NDArray[np.float32],
+    stamps: NDArray[np.float64],
+    written: NDArray[np.float64],
+) -> Episode:
     """The episode of T + 1 observations (T + 1, n) and T actions (T, m), simulated or recorded, as the task sees it.
 
-    The task gives rewards and terminations; what follows a termination is dropped, and an episode without one is
-    truncated at its end.
+    `stamps` (T + 1,) and `written` (T,) are as `Episode` has them. The task gives rewards and terminations; what comes
+    after a termination is dropped, and an episode without one is truncated at its end.
     """
     before, after = obs[:-1], obs[1:]
     terminated = task.terminated(before, actions, after)
@@ -99,4 +106,5 @@ def label(task: Task, obs: NDArray[np.float32], actions: NDArray[np.float32], st
         terminated=terminated[:steps],
         truncated=(np.arange(steps) == steps - 1) & ~terminated[:steps],
         stamps=stamps[: steps + 1],
+        written=written[:steps],
     )

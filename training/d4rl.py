@@ -142,4 +142,5 @@ def _episode(
         terminated=ended,
         truncated=(np.arange(steps) == steps - 1) & ~ended,
         stamps=np.arange(steps + 1) * control_dt,
+        written=np.full(steps, np.nan),
     )

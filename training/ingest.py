@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +38,6 @@ class Recording:
         rate_hz: Median rate of its rows.
         lost: What could not be used of it, or was mended.
         stopped: Episodes that the guard ended before the task would.
-        latency_ms: Measurement to motor write of every admitted command.
     """
 
     path: Path
@@ -48,7 +47,6 @@ class Recording:
     rate_hz: float
     lost: dict[str, Any]
     stopped: int = 0
-    latency_ms: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Number of transitions."""
@@ -136,7 +134,7 @@ def _read(path: Path, spec: RobotSpec, task: Task) -> Recording:
     lost = {"lost_ticks": bag.lost_ticks, "left_out": left_out, "repaired": bag.repaired}
     stopped = sum(s.failed and not e.terminated[-1] for s, e in zip(segments, episodes, strict=True))
     about = {"domain": "target", "engine": "ros2", "scenario": bag.about["scenario"]}
-    return Recording(path, episodes, about, bag.about["controller"], bag.rate_hz, lost, stopped, bag.latency_ms)
+    return Recording(path, episodes, about, bag.about["controller"], bag.rate_hz, lost, stopped)
 
 
 def _outcome(dataset: Dataset, task: Task) -> dict[str, Any]:
@@ -162,7 +160,7 @@ def _require_rate(path: Path, bag: Bag, spec: RobotSpec) -> None:
 def _episode(spec: RobotSpec, task: Task, segment: Segment) -> Episode:
     """T measurements are T - 1 transitions; the task may end the episode before the last."""
     actions = np.clip(command_to_action(spec, segment.commands), -1, 1).astype(np.float32)
-    return label(task, segment.obs, actions, segment.stamps)
+    return label(task, segment.obs, actions, segment.stamps, segment.written)
 
 
 def _as_written(path: Path, observer: Observer, segments: list[Segment]) -> list[Segment]:
@@ -181,9 +179,17 @@ def _as_written(path: Path, observer: Observer, segments: list[Segment]) -> list
         exact = (np.abs(actions) <= 1 + ROUNDING).all(1) & (np.arange(steps - 1) >= unknown)
         edges = np.flatnonzero(np.diff(exact, prepend=False, append=False))
         for a, b in zip(edges[::2], edges[1::2], strict=True):
-            stamps, joint_pos, failed = segment.stamps[a : b + 1], segment.joint_pos[a : b + 1], segment.failed
-            ends = failed and b == steps - 1
-            found.append(Segment(stamps - stamps[0], joint_pos, obs[a : b + 1], segment.commands[a:b], ends))
+            stamps = segment.stamps[a : b + 1]
+            found.append(
+                Segment(
+                    stamps=stamps - stamps[0],
+                    joint_pos=segment.joint_pos[a : b + 1],
+                    obs=obs[a : b + 1],
+                    commands=segment.commands[a:b],
+                    written=segment.written[a:b],
+                    failed=segment.failed and b == steps - 1,
+                )
+            )
     if not found:
         problem = "was compensated, and holds no transition whose commands a policy could ask for"
         raise InputError(path, problem, "record again, without --compensate")
@@ -202,7 +208,9 @@ def _figures(found: list[Recording], spec: RobotSpec) -> dict[str, Any]:
         }
         for recording in found
     ]
-    if not (latency_ms := [ms for recording in found for ms in recording.latency_ms]):
+    written = np.concatenate([episode.written for recording in found for episode in recording.episodes])
+    latency_ms = 1000 * written[np.isfinite(written)]
+    if not len(latency_ms):
         return {"recordings": rows}
     counts, _ = np.histogram(latency_ms, HISTOGRAM_MS)
     p50, p99, top = np.percentile(latency_ms, [50, 99, 100]).tolist()

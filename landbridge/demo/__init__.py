@@ -86,7 +86,8 @@ def demo(
     write_atomic(out / "results.json", json.dumps(results, indent=2) + "\n")
     flown = read_bag(out / FLOWN, machine.spec)
     frames = render(machine, rung, _motion(flown), width=400, height=320)
-    report = write_report(out, results, flown.latency_ms, frames)
+    latency_ms = 1000 * np.concatenate([segment.written for segment in flown.segments])
+    report = write_report(out, results, latency_ms[np.isfinite(latency_ms)].tolist(), frames)
     console.rule("[bold]summary", align="left")
     minutes = results["facts"]["minutes"]
     return {"report": str(report), "minutes": minutes, "stages": way.stages.rows, "policies": _summary(results)}

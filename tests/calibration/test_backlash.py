@@ -93,6 +93,7 @@ def test_a_window_of_a_geared_robot_is_what_the_plant_does(robot: Robot) -> None
         np.array([commands[i - before : i + 8] for i in begins]),
         np.zeros(len(begins), np.intp),
         np.array([every[i - before : i] for i in begins]),
+        np.zeros((len(begins), before + 8)),
     )
 
     def missed(scenario: Scenario, windows: Windows) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 from landbridge.calibration.delay import delays
 from landbridge.calibration.identify import identify
-from landbridge.calibration.windows import open_rollouts
+from landbridge.calibration.windows import cut, lags, open_rollouts
 from landbridge.episode import Episode, open_dataset, write_dataset
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
@@ -51,8 +51,7 @@ def with_lost_ticks(episode: Episode) -> Episode:
 
 
 def cut_short(episode: Episode) -> Episode:
-    parts = (episode.actions, episode.rewards, episode.terminated, episode.truncated)
-    return Episode(episode.obs[:121], *(part[:120] for part in parts), episode.stamps[:121])
+    return episode.cut(120)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +115,14 @@ def test_data_of_another_robot_and_an_unknown_parameter_are_refused(recorded: Pa
         open_rollouts(recorded, load_robot("quadruped"))
     with pytest.raises(InputError, match=r"\['wind'\] are no parameters. name some of \['actuator_gain'"):
         free_parameters(ROBOT, ("wind",))
+
+
+def test_a_command_is_late_by_what_its_write_took_longer_than_usual(recorded: Path) -> None:
+    first, second, *_ = open_dataset(recorded)
+    took = np.full(len(first), 0.001)
+    took[[0, 7, 9]] = 0.002, 0.004, np.nan  # of the last nobody took the time
+    windows = cut([replace(first, written=took)], ROBOT, 25, "it")
+    assert len(windows) == (len(first) - lags(ROBOT)) // 25
+    np.testing.assert_allclose(windows.late[0], [0.001, *[0.0] * 6, 0.003, *[0.0] * (lags(ROBOT) + 25 - 8)])
+    untimed = replace(second, written=np.full(len(second), np.nan))  # as in datasets of before
+    assert not cut([untimed], ROBOT, 25, "it").late.any()

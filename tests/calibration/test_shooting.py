@@ -16,24 +16,27 @@ BEFORE = lags(ROBOT)  # 5 periods of 20 ms are the 100 ms that a latency may hav
 PERIODS = 8
 
 
-def rolled(engine: Engine, latency_ms: float) -> Windows:
-    """One window of random commands on `moderate`, noise-free, as the plant itself runs it."""
+def rolled(engine: Engine, latency_ms: float, most_late: float = 0.0) -> Windows:
+    """One window of random commands on `moderate`, noise-free, as the plant runs it; some late by up to so many s."""
     quiet = {"latency_ms": latency_ms, "joint_pos_noise": 0.0, "joint_vel_noise": 0.0}
     plant = make_plant(ROBOT, engine, load_scenario(ROBOT, "moderate").model_copy(update=quiet))
-    commands = np.random.default_rng(0).uniform(-0.1, 0.1, (BEFORE + PERIODS, 1))
+    rng = np.random.default_rng(0)
+    commands, late = rng.uniform(-0.1, 0.1, (BEFORE + PERIODS, 1)), rng.uniform(0.0, most_late, BEFORE + PERIODS)
     plant.reset(np.array([0.1, 3.0]), np.array([1.0, -2.0]))
     states = [np.concatenate(plant.measure())]
-    for command in commands:
-        plant.step([(0.0, command)])
+    for offset, command in zip(late, commands, strict=True):
+        plant.step([(offset, command)])
         states.append(np.concatenate(plant.measure()))
     plant.close()
-    return Windows(np.array([states[BEFORE:]]), commands[None], np.zeros(1, np.intp), np.array([states[:BEFORE]]))
+    seen, before = np.array([states[BEFORE:]]), np.array([states[:BEFORE]])
+    return Windows(seen, commands[None], np.zeros(1, np.intp), before, late[None])
 
 
-@pytest.mark.parametrize("latency_ms", [0.0, 2.0, 20.0, 34.0, 100.0])
+@pytest.mark.parametrize("most_late", [0.0, 0.019])
+@pytest.mark.parametrize("latency_ms", [0.0, 2.0, 20.0, 34.0, 81.0])
 @pytest.mark.parametrize("engine", ["mujoco", "bullet"])
-def test_a_window_is_what_the_plant_does(engine: Engine, latency_ms: float) -> None:
-    window = rolled(engine, latency_ms)
+def test_a_window_is_what_the_plant_does(engine: Engine, latency_ms: float, most_late: float) -> None:
+    window = rolled(engine, latency_ms, most_late)
     scenario = load_scenario(ROBOT, "moderate").model_copy(update={"latency_ms": latency_ms})
     found = simulate(ROBOT, scenario, window, window.states[:, 0])
     np.testing.assert_allclose(found, window.states, atol=1e-9 if engine == "mujoco" else 1e-6)
@@ -47,6 +50,7 @@ def test_windows_do_not_touch_each_other() -> None:
         np.concatenate([window.commands, -window.commands]),
         np.arange(2),
         np.concatenate([window.before, window.before + 0.1]),
+        np.concatenate([window.late, window.late]),
     )
     alone = simulate(ROBOT, scenario, window, window.states[:, 0])
     np.testing.assert_array_equal(simulate(ROBOT, scenario, both, both.states[:, 0])[:1], alone)
@@ -86,7 +90,9 @@ def test_several_scenarios_at_once_are_what_each_is_alone(gear: Transmission | N
 )
 def test_which_command_is_in_effect(latency_ms: float, expected: list[float]) -> None:
     commands: NDArray[np.float64] = np.arange(1.0, BEFORE + 3)[None, :, None]  # 6 is the window's first
-    found = _in_effect(ROBOT, latency_ms, commands)
+    state, none = np.zeros((1, 3, 4)), np.zeros((1, BEFORE, 4))
+    windows = Windows(state, commands, np.zeros(1, np.intp), none, np.zeros((1, BEFORE + 2)))
+    found = _in_effect(ROBOT, latency_ms, windows)
     inside = BEFORE * ROBOT.spec.decimation
     assert found.shape == (inside + 2 * ROBOT.spec.decimation, 1, 1)
     np.testing.assert_allclose(found[inside : inside + 4, 0, 0], expected)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,6 +43,7 @@ def episode(steps: int, seed: int) -> Episode:
         terminated=np.arange(steps) == steps - 1,
         truncated=np.zeros(steps, bool),
         stamps=np.arange(steps + 1) * 0.02,
+        written=rng.uniform(0.001, 0.002, steps),
     )
 
 
@@ -140,4 +142,4 @@ def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
 def test_arrays_of_unequal_length_are_refused() -> None:
     good = episode(3, 0)
     with pytest.raises(ValueError, match="3 actions"):
-        Episode(good.obs[:-1], good.actions, good.rewards, good.terminated, good.truncated, good.stamps)
+        replace(good, obs=good.obs[:-1])

@@ -147,7 +147,13 @@ def test_a_block_sees_the_whole_dataset_whatever_its_order(
         obs = np.full((steps + 1, 8), value, np.float32)
         plain = np.zeros(steps, bool)
         return Episode(
-            obs, np.zeros((steps, 1), np.float32), plain.astype(np.float32), plain, plain, np.arange(steps + 1.0)
+            obs=obs,
+            actions=np.zeros((steps, 1), np.float32),
+            rewards=np.zeros(steps, np.float32),
+            terminated=plain,
+            truncated=plain,
+            stamps=np.arange(steps + 1.0),
+            written=np.zeros(steps),
         )
 
     made_up = open_dataset(data.source).metadata.model_copy(update={"engine": "synthetic"})
