@@ -224,8 +224,8 @@ def _one_period(robot: Robot, state: Array) -> Period:
     starts, pairs = state[:-1], np.stack([state[:-1], state[1:]], 1)
     largest = np.diag([robot.spec.action.scale[name] for name in robot.spec.actuated])
     commands = [np.broadcast_to(each, (len(starts), lead + 1, len(largest))) for each in (0 * largest[0], *largest)]
-    number, before, late = np.zeros(len(starts), np.intp), pairs[:, [0] * lead], np.zeros((len(starts), lead + 1))
-    windows = [Windows(pairs, each, number, before, late) for each in commands]
+    number, before, steady = np.zeros(len(starts), np.intp), pairs[:, [0] * lead], np.zeros((len(starts), lead + 1))
+    windows = [Windows(pairs, each, number, before, steady, steady[:, -2:]) for each in commands]
     ends = simulate_all(rigid, [Case(Scenario(), each, starts) for each in windows])[:, :, 1]
     speeds = slice(len(joints), 2 * len(joints))
     return Period(starts[:, speeds], (ends[0] - starts)[:, speeds], (ends[1:] - ends[0])[..., speeds])

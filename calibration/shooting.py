@@ -23,6 +23,8 @@ from landbridge.simulation.scenario import Scenario
 
 Array = NDArray[np.float64]
 
+EDGE = 1e-9  # of a physics step: a measurement at its end belongs to it in spite of rounding
+
 
 @dataclass(frozen=True)
 class Case:
@@ -47,24 +49,41 @@ def simulate_all(robot: Robot, cases: Sequence[Case]) -> Array:
     """
     spec, lead = robot.spec, lags(robot)
     in_effect = np.stack([_in_effect(robot, case.scenario.latency_ms, case.windows) for case in cases], 1)
-    periods = in_effect.reshape(-1, spec.decimation, *in_effect.shape[1:])
+    ahead, inside = np.split(in_effect, [lead * spec.decimation])
     starts, before = (np.stack(parts) for parts in zip(*((c.starts, c.windows.before) for c in cases), strict=True))
-    states = np.empty((*starts.shape[:2], len(periods) - lead + 1, starts.shape[2]))
-    states[:, :, 0] = starts
+    step, share = _moments(robot, np.stack([case.windows.taken for case in cases]), len(inside))
+    states = np.empty((*share.shape, starts.shape[2]))
     with Rollout(nthread=0) as engine:
         plants = _Plants(robot, [case.scenario for case in cases], engine)
         if plants.geared:
             # The rotors begin at the side that the command pushes to; each crossing since makes up for a wrong one.
             # From one measurement to the next the joints move by the model too: a curve through the measured states
             # would press on the shafts wherever a joint knocks between two of them.
-            for measured, commands in zip(np.moveaxis(before, 2, 0), periods[:lead], strict=True):
+            periods = ahead.reshape(lead, spec.decimation, *ahead.shape[1:])
+            for measured, commands in zip(np.moveaxis(before, 2, 0), periods, strict=True):
                 plants.place(measured)
-                plants.run(commands)
+                for command in commands:
+                    plants.advance(command)
         plants.place(starts)
-        for i, commands in enumerate(periods[lead:]):
-            plants.run(commands)
-            states[:, :, i + 1] = plants.states
+        for i, command in enumerate(inside):
+            began = plants.physics
+            plants.advance(command)
+            case, window, _ = there = np.nonzero(step == i)
+            here, since = began[case, window], share[there][:, None]
+            states[there] = from_physics(spec, here + since * (plants.physics[case, window] - here))
+    states[:, :, 0] = starts
     return states
+
+
+def _moments(robot: Robot, taken: Array, steps: int) -> tuple[NDArray[np.intp], Array]:
+    """The physics step in which each state was measured, and the share of it that had passed, both of `taken`'s shape.
+
+    What was measured after the last of `steps` is extrapolated from it.
+    """
+    spec = robot.spec
+    at = (np.arange(taken.shape[-1]) + taken * spec.control_rate_hz) * spec.decimation
+    step = np.clip(np.ceil(at - EDGE) - 1, 0, steps - 1).astype(np.intp)
+    return step, at - step
 
 
 class _Plants:
@@ -86,12 +105,10 @@ class _Plants:
         return isinstance(self._drive, GearedDrive)
 
     @property
-    def states(self) -> Array:
-        """(K, W, S)."""
+    def physics(self) -> Array:
+        """(K, W, nq + nv)."""
         assert self._current is not None
-        physics = self._current[..., 1:]
-        states = from_physics(self._spec, physics.reshape(-1, physics.shape[-1]))
-        return states.reshape(*physics.shape[:2], -1)
+        return self._current[..., 1:]
 
     def place(self, states: Array) -> None:
         """Put the plants into states (K, W, S); rotors go along with their joints."""
@@ -102,31 +119,28 @@ class _Plants:
             self._drive.carry(moved[..., self._position], moved[..., self._velocity])
         self._current = there
 
-    def run(self, commands: Array) -> None:
-        """One control period under the commands (decimation, K, W, A) in effect."""
+    def advance(self, command: Array) -> None:
+        """One physics step under the command (K, W, A) in effect."""
         assert self._current is not None
         applied, (cases, windows, size) = int(mujoco.mjtState.mjSTATE_QFRC_APPLIED), self._current.shape
         models = [model for model in self._models for _ in range(windows)]
         force = np.zeros((cases * windows, 1, self._dofs))
         joints = force.reshape(cases, windows, -1)[..., -len(self._spec.joints) :]
-        sensors = np.empty((len(models), 1, 0))
-        for command in commands:
-            joints[:] = self._drive(self._current[..., self._position], self._current[..., self._velocity], command)
-            # What Rollout checks of its arguments, and how it repeats them, would take a third of the time.
-            ahead = np.empty((len(models), 1, size))
-            start = self._current.reshape(-1, size)
-            self._engine.rollout(
-                models,
-                self._data,
-                start,
-                force,
-                control_spec=applied,
-                skip_checks=True,
-                nstep=1,
-                state=ahead,
-                sensordata=sensors,
-            )
-            self._current = ahead.reshape(self._current.shape)
+        joints[:] = self._drive(self._current[..., self._position], self._current[..., self._velocity], command)
+        # What Rollout checks of its arguments, and how it repeats them, would take a third of the time.
+        ahead = np.empty((len(models), 1, size))
+        self._engine.rollout(
+            models,
+            self._data,
+            self._current.reshape(-1, size),
+            force,
+            control_spec=applied,
+            skip_checks=True,
+            nstep=1,
+            state=ahead,
+            sensordata=np.empty((len(models), 1, 0)),
+        )
+        self._current = ahead.reshape(self._current.shape)
 
 
 def _in_effect(robot: Robot, latency_ms: float, windows: Windows) -> Array:

@@ -43,7 +43,8 @@ class Windows:
         commands: (W, L + H, A), of which the first L were sent before the window began; SI units.
         episode: (W,) number of the episode that each window was cut from.
         before: (W, L, S) measured states of the L periods before it.
-        late: (W, L + H) by how much each command was written later after its measurement than is usual [s].
+        late: (W, L + H) by how much later each command was written than a steady computer would have written it [s].
+        taken: (W, H + 1) by how much later each state was measured than whole periods after the window's first [s].
     """
 
     states: Array
@@ -51,6 +52,7 @@ class Windows:
     episode: NDArray[np.intp]
     before: Array
     late: Array
+    taken: Array
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -63,8 +65,8 @@ class Windows:
     def first(self, periods: int) -> Windows:
         """The first control periods of each."""
         sent = self.before.shape[1] + periods
-        states, commands, late = self.states[:, : periods + 1], self.commands[:, :sent], self.late[:, :sent]
-        return replace(self, states=states, commands=commands, late=late)
+        states, taken = self.states[:, : periods + 1], self.taken[:, : periods + 1]
+        return replace(self, states=states, taken=taken, commands=self.commands[:, :sent], late=self.late[:, :sent])
 
 
 def split(windows: Windows) -> tuple[Windows, Windows]:
@@ -135,7 +137,7 @@ def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Pa
         InputError: A value is not finite, a joint's state is not in the observation, nothing moved, or nothing is left.
     """
     observer, before = Observer(robot.spec), lags(robot)
-    states, commands, numbers, ahead, written = [], [], [], [], []
+    states, commands, numbers, ahead, written, stamps = [], [], [], [], [], []
     for number, episode in enumerate(episodes):
         state = measured_state(robot, observer, episode, f"{where}: episode {number}")
         command = action_to_command(robot.spec, episode.actions)
@@ -150,13 +152,16 @@ def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Pa
                 numbers.append(number)
                 ahead.append(state[start - before : start])
                 written.append(episode.written[start - before : start + horizon])
+                stamps.append(episode.stamps[start - before : start + horizon + 1] - episode.stamps[start])
     if not states:
         raise InputError(
             where,
             f"no episode holds {before + horizon} steady control periods",
             "record longer episodes, without lost ticks" + (" or falls" if robot.spec.base == "floating" else ""),
         )
-    found = Windows(np.array(states), np.array(commands), np.array(numbers), np.array(ahead), _late(np.array(written)))
+    taken = np.array(stamps) - robot.spec.control_dt * np.arange(-before, horizon + 1)
+    late = taken[:, :-1] + _late(np.array(written))
+    found = Windows(np.array(states), np.array(commands), np.array(numbers), np.array(ahead), late, taken[:, before:])
     _require_motion(where, robot, found)
     return found
 

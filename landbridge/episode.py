@@ -43,7 +43,7 @@ class Episode:
         rewards: (T,) float32.
         terminated: (T,) bool. Only the last may be set.
         truncated: (T,) bool. Only the last may be set: the run was cut, its value goes on.
-        stamps: (T + 1,) float64, measurement times [s] since the episode's first measurement.
+        stamps: (T + 1,) float64, measurement times [s] since the episode's first measurement; a twin's are its own.
         written: (T,) float64, how long after its measurement each action was written [s]; NaN: nobody took the time.
     """
 
@@ -95,7 +95,7 @@ class DatasetMetadata(Spec):
         robot_hash: `RobotSpec.digest()` of the robot that produced it.
         task_hash: `Task.digest()` of the function that labelled it.
         engine: `mujoco`, `bullet` or `ros2`, whose labels are the task's; `d4rl` and others bring their own.
-        scenario: Name of the severity rung, or `real`.
+        scenario: Name of the severity rung, or `hardware`.
         controllers: Behaviour policies and the number of transitions of each.
         stopped: Recorded episodes that the guard ended for what the robot did (a tilt, a limit) before the task would.
         measured_rate_hz: Median rate of the stamps; equals `control_rate_hz` in simulation.

@@ -15,9 +15,10 @@ from landbridge.episode import Dataset, DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
 from landbridge.files import require_new
 from landbridge.observation import Observer, command_to_action
-from landbridge.robot import RobotSpec, load_robot
+from landbridge.robot import Robot, RobotSpec, load_robot
 from landbridge.simulation.calibrated import read_calibration, recorded
 from landbridge.simulation.rollout import label
+from landbridge.simulation.scenario import load_scenarios
 from landbridge.task import Task, load_task
 from landbridge.training.d4rl import read_d4rl
 from landbridge.training.dataset import Transitions
@@ -81,7 +82,7 @@ def ingest(
     require_new(out)
     _require_different(recordings)
     facts = {} if calibration is None else recorded(calibration, read_calibration(calibration, machine))
-    found = [_read(path, machine.spec, task) for path in recordings]
+    found = [_read(path, machine, task) for path in recordings]
     _require_alike(found)
     controllers: Counter[str] = Counter()
     for recording in found:
@@ -121,7 +122,8 @@ def _require_alike(found: list[Recording]) -> None:
             raise InputError(other.path, problem, "a dataset is of one robot in one scenario: ingest them apart")
 
 
-def _read(path: Path, spec: RobotSpec, task: Task) -> Recording:
+def _read(path: Path, robot: Robot, task: Task) -> Recording:
+    spec = robot.spec
     if path.suffix in HDF5:
         found = read_d4rl(path, task.observer.size, task.observer.num_actions, spec.control_dt)
         about = {"domain": "source", "engine": "d4rl", "scenario": "unknown"}
@@ -129,7 +131,8 @@ def _read(path: Path, spec: RobotSpec, task: Task) -> Recording:
     bag = read_bag(path, spec)
     _require_rate(path, bag, spec)
     segments = _as_written(path, task.observer, bag.segments) if "compensation" in bag.about else bag.segments
-    episodes = [_episode(spec, task, segment) for segment in segments]
+    twin = bag.about["scenario"] in load_scenarios(robot)
+    episodes = [_episode(spec, task, segment, twin) for segment in segments]
     left_out = sum(len(s.commands) for s in bag.segments) - sum(len(s.commands) for s in segments)
     lost = {"lost_ticks": bag.lost_ticks, "left_out": left_out, "repaired": bag.repaired}
     stopped = sum(s.failed and not e.terminated[-1] for s, e in zip(segments, episodes, strict=True))
@@ -157,10 +160,14 @@ def _require_rate(path: Path, bag: Bag, spec: RobotSpec) -> None:
         )
 
 
-def _episode(spec: RobotSpec, task: Task, segment: Segment) -> Episode:
-    """T measurements are T - 1 transitions; the task may end the episode before the last."""
+def _episode(spec: RobotSpec, task: Task, segment: Segment, twin: bool) -> Episode:
+    """T measurements are T - 1 transitions; the task may end the episode before the last.
+
+    A `twin` moves by a control period from one measurement to the next, whenever that comes.
+    """
     actions = np.clip(command_to_action(spec, segment.commands), -1, 1).astype(np.float32)
-    return label(task, segment.obs, actions, segment.stamps, segment.written)
+    stamps = np.array([spec.control_dt * tick for tick in range(len(segment.stamps))]) if twin else segment.stamps
+    return label(task, segment.obs, actions, stamps, segment.written)
 
 
 def _as_written(path: Path, observer: Observer, segments: list[Segment]) -> list[Segment]:

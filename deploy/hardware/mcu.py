@@ -20,6 +20,7 @@ from typing import Any
 
 import serial
 
+from landbridge.deploy.hardware.mcu_clock import BoardClock
 from landbridge.deploy.hardware.mcu_errors import WHOLE, FrameErrors
 from landbridge.deploy.hardware.mcu_table import BoardTable, require_board
 from landbridge.deploy.hardware.port import open_port
@@ -53,7 +54,7 @@ class Mcu:
         warning: Always "": a board tells of faults only.
         counters: Damaged and refused frames of either end, and the like.
         telemetry: Fields of the newest one, see `protocol.PAYLOADS`.
-        told_at: When it came, on `clock`.
+        told_at: When the board sent it, on `clock`.
 
     Args:
         clock: Monotonic seconds.
@@ -73,7 +74,7 @@ class Mcu:
         self._port: serial.Serial | None = None
         self._sequence = self._answers_us = 0
         self._off = False  # torque was taken off, and no command has brought it back
-        self.told_at = self._asked_at = -math.inf  # newest telemetry; newest request
+        self.told_at = self._heard_at = self._asked_at = -math.inf  # newest telemetry, and its hearing; newest request
         self._waiting: tuple[int, float] | None = None  # the first frame that is not answered yet: sequence, time
         self._greeted = self._started = False
         self._errors = FrameErrors(self.counters)
@@ -221,12 +222,13 @@ class Mcu:
         except serial.SerialException:
             self._lose()
             return
+        heard = self._clock()  # once all is read: else a frame might be heard before it was sent
         for frame in self._receiver.feed(data):
             self._frames += 1
             if frame.session == self._session:
-                self._take(frame, now)
-        self._errors.at_host(self._receiver, now)
-        if self._left_on and self.told_at == now:
+                self._take(frame, heard)
+        self._errors.at_host(self._receiver, heard)
+        if self._left_on and self._heard_at == heard:
             self._send(Kind.DISABLE)
         if now - self._asked_at >= RETRY_SECONDS:
             silent = now - self.told_at > max(RETRY_SECONDS, self._stale)
@@ -246,6 +248,7 @@ class Mcu:
         self._errors.begin("board")
         self._waiting = None
         self._asked_at = now
+        self._sent_at = BoardClock()
         self._send(Kind.HELLO)
 
     def _start(self, now: float) -> None:
@@ -285,7 +288,8 @@ class Mcu:
         if found is None:
             self.counters["host_malformed"] += 1
             return
-        self.telemetry, self._answers_us, self.told_at = found, frame.time_us, now
+        self.telemetry, self._answers_us, self._heard_at = found, frame.time_us, now
+        self.told_at = self._sent_at(frame.time_us, now)
         if not self._started and (found["answered"] - self._start_sequence) & WHOLE < 0x8000:
             self._started = True
         if self._waiting is not None and (found["answered"] - self._waiting[0]) & WHOLE < 0x8000:

@@ -46,9 +46,9 @@ class Emulator(Bench):
             raise InputError(robot.folder / "robot.yaml", problem, "only effort-commanded fixed robots are emulated")
         self._names = robot.spec.joint_names
         self._straight()
+        self.torque, self.command = False, [0.0] * len(robot.spec.actuated)
         super().__init__(robot, scenario, seed, link, baud)
         self._arrived = b""
-        self.torque, self.command = False, [0.0] * len(robot.spec.actuated)
         self._outputs: deque[tuple[float, bool, list[float]]] = deque(maxlen=KEPT)
         self._folder = tempfile.TemporaryDirectory(prefix="landbridge-hil-")
         self._board = Board(robot, self, compile_library(robot, Path(self._folder.name), version))
@@ -57,7 +57,8 @@ class Emulator(Bench):
     def reset(self) -> None:
         """See `Bench`. The hand holds it until torque comes on: however long arming takes, it starts from there."""
         super().reset()
-        self._held = True
+        self._written = [(self._stepped_at, self.command)]  # by their time, what no physics step has had yet
+        self._held, self._acceleration = True, np.zeros(len(self._names))
 
     def reboot(self) -> None:
         """Interrupt the board's power for a moment."""
@@ -101,8 +102,14 @@ class Emulator(Bench):
 
     def _move(self) -> None:
         self._held = self._held and not self.torque
-        if not self._held:
-            self._plant.step([(0.0, np.array(self.command))])
+        if self._held:
+            return
+        end = self._stepped_at + self._dt
+        due = [(max(at - self._stepped_at, 0.0), np.array(command)) for at, command in self._written if at < end]
+        self._written = self._written[len(due) :]
+        before = np.array(self._plant.state()[1])
+        self._plant.step(due)
+        self._acceleration = (np.array(self._plant.state()[1]) - before) / self._dt
 
     def _serve(self, data: bytes, now: float) -> None:
         self._arrived += data
@@ -122,8 +129,11 @@ class Emulator(Bench):
         self.to_host.push(data, time.monotonic())
 
     def measure(self) -> tuple[Sequence[float], Sequence[float]]:
-        """See `Pins`."""
-        position, velocity = (self._signs * values[self._channels] for values in self._measured)
+        """See `Pins`. Between two physics steps the joints go on as in the last one."""
+        since = min(max(time.monotonic() - self._stepped_at, 0.0), self._dt)
+        position, velocity = self._measured
+        now = position + since * velocity, velocity + since * self._acceleration
+        position, velocity = (self._signs * values[self._channels] for values in now)
         return position.tolist(), (self._speed * velocity).tolist()
 
     def _straight(self) -> None:
@@ -134,5 +144,7 @@ class Emulator(Bench):
     def actuate(self, torque: bool, command: Sequence[float]) -> None:
         """See `Pins`; without torque the command is zero."""
         if (torque, list(command)) != (self.torque, self.command):
-            self._outputs.append((time.monotonic(), torque, list(command)))
+            now = time.monotonic()
+            self._outputs.append((now, torque, list(command)))
+            self._written.append((now, list(command)))
         self.torque, self.command = torque, list(command)

@@ -94,6 +94,7 @@ def test_a_window_of_a_geared_robot_is_what_the_plant_does(robot: Robot) -> None
         np.zeros(len(begins), np.intp),
         np.array([every[i - before : i] for i in begins]),
         np.zeros((len(begins), before + 8)),
+        np.zeros((len(begins), 9)),
     )
 
     def missed(scenario: Scenario, windows: Windows) -> float:

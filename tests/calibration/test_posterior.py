@@ -69,8 +69,8 @@ def test_data_of_little_worth_leave_the_prior_where_they_say_little() -> None:
 
 def test_a_walk_is_worth_one_stride() -> None:
     walker, pendulum = load_robot("quadruped"), load_robot("furuta")
-    number, before, late = np.zeros(80, np.intp), np.zeros((80, 5, 34)), np.zeros((80, 15))
-    windows = Windows(np.zeros((80, 11, 34)), np.zeros((80, 15, 12)), number, before, late)
+    number, before, late, taken = np.zeros(80, np.intp), np.zeros((80, 5, 34)), np.zeros((80, 15)), np.zeros((80, 11))
+    windows = Windows(np.zeros((80, 11, 34)), np.zeros((80, 15, 12)), number, before, late, taken)
     assert stride_inflation(walker, windows) == pytest.approx(np.sqrt(80 * 10 / 50 / 0.4))  # of 0.2 s; a trot of 0.4 s
     assert stride_inflation(walker, windows.where(np.arange(80) == 0)) == 1.0  # half a stride
     assert stride_inflation(pendulum, windows) == pytest.approx(np.sqrt(80))  # no clock: each may be like the next

@@ -117,12 +117,16 @@ def test_data_of_another_robot_and_an_unknown_parameter_are_refused(recorded: Pa
         free_parameters(ROBOT, ("wind",))
 
 
-def test_a_command_is_late_by_what_its_write_took_longer_than_usual(recorded: Path) -> None:
+def test_a_command_is_late_by_what_its_measurement_and_its_write_were(recorded: Path) -> None:
     first, second, *_ = open_dataset(recorded)
-    took = np.full(len(first), 0.001)
+    took, stamps, before = np.full(len(first), 0.001), first.stamps.copy(), lags(ROBOT)
     took[[0, 7, 9]] = 0.002, 0.004, np.nan  # of the last nobody took the time
-    windows = cut([replace(first, written=took)], ROBOT, 25, "it")
-    assert len(windows) == (len(first) - lags(ROBOT)) // 25
-    np.testing.assert_allclose(windows.late[0], [0.001, *[0.0] * 6, 0.003, *[0.0] * (lags(ROBOT) + 25 - 8)])
+    stamps[[2, before + 3]] += 0.005, -0.001
+    windows = cut([replace(first, written=took, stamps=stamps)], ROBOT, 25, "it")
+    assert len(windows) == (len(first) - before) // 25
+    late, taken = np.zeros(before + 25), np.zeros(26)
+    late[[0, 2, 7, before + 3]], taken[3] = (0.001, 0.005, 0.003, -0.001), -0.001
+    np.testing.assert_allclose(windows.late[0], late, atol=1e-12)
+    np.testing.assert_allclose(windows.taken[0], taken, atol=1e-12)
     untimed = replace(second, written=np.full(len(second), np.nan))  # as in datasets of before
-    assert not cut([untimed], ROBOT, 25, "it").late.any()
+    np.testing.assert_allclose(cut([untimed], ROBOT, 25, "it").late, 0.0, atol=1e-12)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -29,7 +31,7 @@ def rolled(engine: Engine, latency_ms: float, most_late: float = 0.0) -> Windows
         states.append(np.concatenate(plant.measure()))
     plant.close()
     seen, before = np.array([states[BEFORE:]]), np.array([states[:BEFORE]])
-    return Windows(seen, commands[None], np.zeros(1, np.intp), before, late[None])
+    return Windows(seen, commands[None], np.zeros(1, np.intp), before, late[None], np.zeros((1, PERIODS + 1)))
 
 
 @pytest.mark.parametrize("most_late", [0.0, 0.019])
@@ -42,6 +44,28 @@ def test_a_window_is_what_the_plant_does(engine: Engine, latency_ms: float, most
     np.testing.assert_allclose(found, window.states, atol=1e-9 if engine == "mujoco" else 1e-6)
 
 
+def test_a_state_is_simulated_to_when_it_was_measured() -> None:
+    """The plant of `rolled`, looked at in each of its physics steps, ten in a control period."""
+    often = Robot(ROBOT.spec.model_copy(update={"control_rate_hz": 500.0, "decimation": 1}), ROBOT.folder)
+    quiet = {"latency_ms": 20.0, "joint_pos_noise": 0.0, "joint_vel_noise": 0.0}
+    scenario = load_scenario(ROBOT, "moderate").model_copy(update=quiet)
+    plant, window = make_plant(often, "mujoco", scenario), rolled("mujoco", 20.0)
+    plant.reset(np.array([0.1, 3.0]), np.array([1.0, -2.0]))
+    seen = [np.concatenate(plant.measure())]
+    for command in np.repeat(window.commands[0], 10, axis=0):
+        plant.step([(0.0, command)])
+        seen.append(np.concatenate(plant.measure()))
+    plant.close()
+    steps = np.array([0, 1, -3, 12, 0, 2, -1, 5, 0])  # by how many each was measured later than at a whole period
+    looked = 10 * (BEFORE + np.arange(PERIODS + 1)) + steps
+    moved = replace(window, taken=0.002 * steps[None])
+    found = simulate(ROBOT, scenario, moved, window.states[:, 0])
+    np.testing.assert_allclose(found[0], np.array(seen)[looked], atol=1e-9)
+    between = simulate(ROBOT, scenario, replace(moved, taken=moved.taken + 0.001 * (steps > 0)), window.states[:, 0])
+    halfway = (np.array(seen)[looked[1:-1]] + np.array(seen)[looked[1:-1] + 1]) / 2
+    np.testing.assert_allclose(between[0, 1:-1][steps[1:-1] > 0], halfway[steps[1:-1] > 0], atol=1e-9)
+
+
 def test_windows_do_not_touch_each_other() -> None:
     window = rolled("mujoco", 20.0)
     scenario = load_scenario(ROBOT, "moderate")
@@ -51,6 +75,7 @@ def test_windows_do_not_touch_each_other() -> None:
         np.arange(2),
         np.concatenate([window.before, window.before + 0.1]),
         np.concatenate([window.late, window.late]),
+        np.concatenate([window.taken, window.taken]),
     )
     alone = simulate(ROBOT, scenario, window, window.states[:, 0])
     np.testing.assert_array_equal(simulate(ROBOT, scenario, both, both.states[:, 0])[:1], alone)
@@ -91,7 +116,7 @@ def test_several_scenarios_at_once_are_what_each_is_alone(gear: Transmission | N
 def test_which_command_is_in_effect(latency_ms: float, expected: list[float]) -> None:
     commands: NDArray[np.float64] = np.arange(1.0, BEFORE + 3)[None, :, None]  # 6 is the window's first
     state, none = np.zeros((1, 3, 4)), np.zeros((1, BEFORE, 4))
-    windows = Windows(state, commands, np.zeros(1, np.intp), none, np.zeros((1, BEFORE + 2)))
+    windows = Windows(state, commands, np.zeros(1, np.intp), none, np.zeros((1, BEFORE + 2)), np.zeros((1, 3)))
     found = _in_effect(ROBOT, latency_ms, windows)
     inside = BEFORE * ROBOT.spec.decimation
     assert found.shape == (inside + 2 * ROBOT.spec.decimation, 1, 1)

@@ -69,8 +69,8 @@ def test_windows_are_simulated_as_the_plant_does_it() -> None:
     level = [ROBOT.spec.base_height, 0, 0, -1, *[0.0] * 6]
     starts = np.concatenate([default, np.zeros(JOINTS), level])[None]
     held = np.repeat(starts[:, None], before + HORIZON + 1, 1)
-    number, late = np.zeros(1, np.intp), np.zeros((1, before + HORIZON))
-    windows = Windows(held[:, before:], commands[None], number, held[:, :before], late)
+    number, late, taken = np.zeros(1, np.intp), np.zeros((1, before + HORIZON)), np.zeros((1, HORIZON + 1))
+    windows = Windows(held[:, before:], commands[None], number, held[:, :before], late, taken)
     states = simulate(ROBOT, scenario, windows, starts)[0]
     for command, state in zip(commands[before:], states[1:], strict=True):
         plant.step([(0.0, command)])

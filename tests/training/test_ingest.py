@@ -137,6 +137,17 @@ def test_a_dataset_knows_the_calibration_that_held_for_the_robot(
     assert not (tmp_path / "other").exists()
 
 
+def test_a_robot_has_a_time_of_its_own_and_a_twin_moves_by_ticks(tmp_path: Path) -> None:
+    """The computer's ticks are 2 % apart from what robot.yaml says."""
+    bags = [
+        write(tmp_path / name, range(30), period=PERIOD * 51 // 50, scenario=name) for name in ("severe", "hardware")
+    ]
+    for bag, step in zip(bags, (0.02, 0.0204), strict=True):
+        ingest((bag,), tmp_path / f"data of {bag.name}")
+        (episode,) = open_dataset(tmp_path / f"data of {bag.name}")
+        np.testing.assert_allclose(episode.stamps, step * np.arange(30), atol=1e-9)
+
+
 def test_a_lost_tick_and_a_new_stretch_of_active_both_cut(tmp_path: Path) -> None:
     ticks = [*range(20), *range(22, 40)]
     path = write(tmp_path / "bag", ticks, active_at=(0, 30))

@@ -38,7 +38,7 @@ from landbridge_nodes.parameters import (
 )
 from landbridge_nodes.process import run
 
-NOTED = (SCENARIO.by_default("real"), CONTROLLER.by_default(""), BUNDLE, COMPENSATE)
+NOTED = (SCENARIO.by_default("hardware"), CONTROLLER.by_default(""), BUNDLE, COMPENSATE)
 PARAMETERS = (ROBOT, OUT, BLACK_BOX, BLACK_BOX_SECONDS, *NOTED)
 FLUSH_PERIOD = 0.2  # s
 DIAGNOSTICS_PERIOD = 1.0  # s
