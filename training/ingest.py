@@ -166,7 +166,9 @@ def _episode(spec: RobotSpec, task: Task, segment: Segment, twin: bool) -> Episo
     A `twin` moves by a control period from one measurement to the next, whenever that comes.
     """
     actions = np.clip(command_to_action(spec, segment.commands), -1, 1).astype(np.float32)
-    stamps = np.array([spec.control_dt * tick for tick in range(len(segment.stamps))]) if twin else segment.stamps
+    stamps = segment.stamps
+    if twin:
+        stamps = spec.control_dt * np.arange(len(stamps), dtype=np.float64)
     return label(task, segment.obs, actions, stamps, segment.written)
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from landbridge.deploy.hil import bench as bench_module
+from landbridge.deploy.hil import emulator as emulator_module
 from landbridge.deploy.hil.emulator import Emulator
 from landbridge.deploy.hil.servo_bench import ServoBench
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
-from landbridge.robot import load_robot
+from landbridge.robot import Robot, load_robot
+from landbridge.simulation.plant import make_plant
+from landbridge.simulation.scenario import load_scenario
 
 ARM, FURUTA = load_robot("arm"), load_robot("furuta")
 
@@ -76,3 +82,32 @@ def test_rates_and_links_that_there_are_not(tmp_path: Path) -> None:
         Emulator(FURUTA, "none", baud=12345)
     with pytest.raises(InputError, match="no such folder"):
         Emulator(FURUTA, "none", link=tmp_path / "missing" / "port")
+
+
+def test_a_command_acts_from_when_it_came_and_a_state_is_of_when_it_was_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both between two physics steps, of 2 ms: the command 13.3 ms after the start, the measurement 20.5 ms."""
+    now = 100.0
+    board = Emulator(FURUTA, "none")
+    for module in (bench_module, emulator_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(board, "_serve", lambda *_: None)  # the firmware, which nobody has started
+    board.reset()
+    often = Robot(FURUTA.spec.model_copy(update={"control_rate_hz": 500.0, "decimation": 1}), FURUTA.folder)
+    plant = make_plant(often, "bullet", load_scenario(FURUTA, "none"))
+    plant.reset(*map(np.array, board.measure()))
+    board.actuate(True, [0.02])
+    now = 100.0133
+    board.actuate(True, [-0.1])
+    states = []
+    for step in range(11):
+        plant.step({0: [(0.0, np.array([0.02]))], 6: [(0.0013, np.array([-0.1]))]}.get(step, []))
+        states.append(np.concatenate(plant.measure()))
+    for now in (100.0135, 100.0185, 100.0205):  # noqa: B007 - what the clock says
+        board.poll()
+    expected = states[9] + 0.25 * (states[10] - states[9])
+    np.testing.assert_allclose(np.concatenate(board.measure()), expected, atol=2e-4)
+    assert np.abs(states[10] - states[9]).max() > 0.02
+    board.close()
+    plant.close()
