@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 WRAP = 2**32  # us: the board's clock begins anew after 71 minutes
-WINDOW = 5.0  # s, in which crystals that differ by 100 ppm part by half a millisecond
+WINDOW = 2.0  # s, in which crystals that are 100 ppm apart part by 0.2 ms, and a ceramic resonator, 0.5 % off, by 10
 
 
 class BoardClock:
