@@ -186,7 +186,7 @@ class Comparison:
     def __init__(self, model: SourceModel, fitted: Transitions, held: Transitions, seed: int) -> None:
         self.model, self._task, self._seed = model, model.task, seed
         rng = np.random.default_rng(seed)
-        self._held = held[np.sort(rng.permutation(len(held))[:CANDIDATES])]
+        self._held = _thinned(held, rng)
         seen = fitted[np.sort(rng.permutation(len(fitted))[:CANDIDATES])]
         self._seen = cKDTree(self._place(seen))
         self._matches = cKDTree(self._place(self._held))
@@ -291,6 +291,14 @@ def _blocks(data: Transitions) -> NDArray[np.int64]:
     pieces = [np.arange(rows) // BLOCK_ROWS for rows in np.diff([*np.sort(starts), len(data)])]
     offsets = np.cumsum([0, *(piece[-1] + 1 for piece in pieces)])
     return np.concatenate([np.zeros(0, np.int64), *(p + offset for p, offset in zip(pieces, offsets, strict=False))])
+
+
+def _thinned(data: Transitions, rng: np.random.Generator) -> Transitions:
+    """At most CANDIDATES rows, in whole blocks: neighbours are alike, and blocks are compared with the robot's."""
+    blocks = _blocks(data)
+    order = rng.permutation(blocks[-1] + 1)
+    rows = np.cumsum(np.bincount(blocks)[order])
+    return data[np.isin(blocks, order[rows <= CANDIDATES])]
 
 
 def _block_means(values: Array | NDArray[np.bool_], blocks: NDArray[np.int64]) -> Array:

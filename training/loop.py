@@ -26,19 +26,27 @@ def run(trainers: Sequence[Trainer], on_block: OnBlock, stop: Callable[[], bool]
         InputError: As `Trainer.block`, of any of them: all end.
     """
     steps, furthest = trainers[0].config.steps, max(trainer.step for trainer in trainers)
-    if all(trainer.step == steps for trainer in trainers):  # killed between the last checkpoint and its diagnostics
-        for trainer in trainers:
-            trainer.refresh()
-        return
     for trainer in trainers:
-        trainer.save()  # there is a good one from the first step on
-        while trainer.step < furthest:  # killed while the others' checkpoints were written
-            block([trainer], furthest, on_block)
-    if len(trainers) > 1:
-        join(trainers)
+        if trainer.step < steps:
+            trainer.save()  # there is a good one from the first step on
+    for trainer in trainers:  # one that is new, or whose checkpoint was not written before a kill
+        _train([trainer], furthest, on_block, stop)
+    if furthest < steps and all(trainer.step == furthest for trainer in trainers):
+        if len(trainers) > 1:
+            join(trainers)
+        _train(trainers, steps, on_block, stop)
+    for trainer in trainers:
+        if trainer.step == steps:
+            trainer.refresh()  # diagnostics are those of the last checkpoint, also of a run that is resumed at its end
+
+
+def _train(trainers: Sequence[Trainer], until: int, on_block: OnBlock, stop: Callable[[], bool]) -> None:
+    """Blocks of trainers that share an update, to the step `until` or to a stop, with checkpoints."""
+    if trainers[0].step == until:
+        return
     saved = time.monotonic()
-    while trainers[0].step < steps and not ranks.any_of(stop()):
-        block(trainers, steps, on_block)
+    while trainers[0].step < until and not ranks.any_of(stop()):
+        block(trainers, until, on_block)
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             for trainer in trainers:
                 trainer.save()

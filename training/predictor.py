@@ -21,6 +21,8 @@ from landbridge.training.dataset import Normaliser, Transitions
 
 CHUNK = 8192  # rows predicted at once
 RESAMPLE = 1_000_000  # rows a member's bootstrap resample holds at most
+STILL = 0.1  # of the source's spread: a label with less of it in the target is scaled as if it had as much
+UNEVEN = 2.0  # times more or less than was asked for: a share of whole episodes that is further off is not taken
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class Predictor(nn.Module):
         """Least squares on the target, each member on its own bootstrap resample, starting from a fit of the source."""
         changes = [torch.from_numpy(_change(data, normaliser, measured)) for data in (source, target)]
         self.mean.copy_(changes[1].mean(0))
-        self.std.copy_(changes[1].std(0).clamp(min=1e-6))
+        # A joint that stands still in the target must not make the source's labels huge: nothing else would be fitted.
+        self.std.copy_(torch.maximum(changes[1].std(0), STILL * changes[0].std(0)).clamp(min=1e-6))
         generator = torch.Generator().manual_seed(seed)
         members = self.config.members
         phases = ("simulator", self.config.source_steps), ("robot", self.config.steps)
@@ -145,13 +148,15 @@ def split_episodes(data: Transitions, share: float, seed: int) -> tuple[Transiti
     """(training, held-out) rows: whole episodes where there are at least five, else the last rows of one stretch.
 
     Neighbouring rows of one rollout are nearly equal, so rows drawn at random would not be held out at all. The share
-    is one of rows: a recording in which ticks were lost has episodes of a few rows.
+    is one of rows: a recording in which ticks were lost has episodes of a few rows. Where these leave no choice near
+    the share, because most rows are one episode's, the last rows are held out there, too.
     """
     episodes = np.unique(data.episode)
-    if len(episodes) < 5:
-        cut = round(len(data) * (1 - share))
-        return data[:cut], data[cut:]
-    order = np.random.default_rng(seed).permutation(episodes)
-    rows = np.cumsum([np.count_nonzero(data.episode == episode) for episode in order])
-    held = np.isin(data.episode, order[: 1 + np.abs(rows - share * len(data)).argmin()])
-    return data[~held], data[held]
+    if len(episodes) >= 5:
+        order = np.random.default_rng(seed).permutation(episodes)
+        rows = np.cumsum([np.count_nonzero(data.episode == episode) for episode in order])
+        held = np.isin(data.episode, order[: 1 + np.abs(rows - share * len(data)).argmin()])
+        if share / UNEVEN <= held.mean() <= UNEVEN * share and not held.all():
+            return data[~held], data[held]
+    cut = min(max(round(len(data) * (1 - share)), 1), len(data) - 1)
+    return data[:cut], data[cut:]

@@ -20,6 +20,7 @@ from landbridge.training.run import read_run, runs_of
 
 EPISODES = 50  # per kind of start states
 SEED = 1000  # of their start states and noise
+AGAIN = 2000  # of those by which the one that was chosen is judged: the best of several had luck in its episodes
 
 
 class Foretold(NamedTuple):
@@ -40,13 +41,13 @@ class Foretold(NamedTuple):
         return ", ".join(f"{success:.2f} {place}" for success, place in zip(self.by_start, places, strict=False))
 
 
-def foretell(policy: Behaviour, robot: Robot, simulator: Scenario) -> Foretold:
+def foretell(policy: Behaviour, robot: Robot, simulator: Scenario, seed: int = SEED) -> Foretold:
     """Score a policy in a simulator, from the task's start states and, where it has such, from anywhere.
 
     From the start states alone an episode is often one manoeuvre, repeated, and many policies have it.
     """
     kinds = (False, True) if load_task(robot).explores else (False,)
-    found = [score(policy, robot, "mujoco", simulator, EPISODES, SEED, exploring=exploring) for exploring in kinds]
+    found = [score(policy, robot, "mujoco", simulator, EPISODES, seed, exploring=exploring) for exploring in kinds]
     by_start = tuple(float(success.mean()) for success, _ in found)
     return Foretold(float(np.mean(by_start)), float(np.mean([returns.mean() for _, returns in found])), by_start)
 
@@ -55,7 +56,7 @@ def best(folder: Path, calibration: Path) -> tuple[Path, Foretold]:
     """Of the runs of a folder, and of the mean of them all, what does best in the simulator of a calibration.
 
     Returns:
-        The run, or the folder for the mean; and what is foretold of it.
+        The run, or the folder for the mean; and what is foretold of it, from other episodes than it was chosen by.
 
     Raises:
         InputError: The folder has no run, or the file is no calibration, or of another robot.
@@ -69,4 +70,4 @@ def best(folder: Path, calibration: Path) -> tuple[Path, Foretold]:
         for one in track(candidates, "foretell", console=Console(stderr=True))
     }
     chosen = max(found, key=lambda one: found[one])
-    return chosen, found[chosen]
+    return chosen, foretell(load_policy(chosen, robot), robot, simulator, AGAIN)

@@ -52,12 +52,15 @@ def bootstrap(
 
 
 def success_interval(success: Scores, same_episodes: bool = False) -> tuple[float, float]:
-    """95 % interval of the success of one run by Wilson, else of several by bootstrap: episodes may all end alike."""
-    if len(success) > 1:
+    """95 % interval of the success of one run by Wilson, of several by bootstrap.
+
+    Where all episodes end alike, a bootstrap would be certain of it: several runs are then worth no more than one.
+    """
+    if success.min() < success.max() and len(success) > 1:
         return bootstrap(success, same_episodes=same_episodes)
     from scipy.stats import binomtest
 
-    interval = binomtest(int(success.sum()), success.size).proportion_ci(method="wilson")
+    interval = binomtest(int(success[0].sum()), success.shape[1]).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 

@@ -17,12 +17,14 @@ import torch
 from landbridge.cli import main
 from landbridge.errors import InputError
 from landbridge.files import write_atomic
+from landbridge.training.agents.iql import IQLConfig
+from landbridge.training.config import TrainConfig
 from landbridge.training.log import Log
 from landbridge.training.run import RESUMED
 from landbridge.training.train import train
 from landbridge.training.trainer import Block, Trainer, read_checkpoint
 
-from .conftest import BLOCK, Data, kill_when
+from .conftest import BLOCK, QUICK, Data, kill_when
 
 STEPS = 10 * BLOCK
 EACH_BLOCK = (
@@ -76,6 +78,31 @@ def test_an_interrupted_run_says_that_it_can_be_gone_on_with(
     assert "run has stopped at step 256 of 1000; the same command with --resume goes on" in capsys.readouterr().err
     monkeypatch.setattr(Trainer, "block", block)
     assert main([*command, *options, "--resume"]) == 0
+
+
+@pytest.mark.usefixtures("short_blocks")
+def test_a_seed_that_is_added_to_finished_ones_leaves_their_diagnostics_and_may_be_interrupted(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, block = tmp_path / "runs", Trainer.block
+    config = TrainConfig(steps=4 * BLOCK, rows=16, iql=IQLConfig(hidden=(16,)), tabb=QUICK)
+    train(out, *data, config=config, seeds=(0,))
+    kept = [(out / "seed0" / name).read_bytes() for name in ("diagnostics.npz", "checkpoint.pt")]
+
+    def interrupted(self: Trainer, until: int) -> Block:
+        signal.raise_signal(signal.SIGINT)
+        return block(self, until)
+
+    monkeypatch.setattr(Trainer, "block", interrupted)
+    command = ["train", "--out", str(out), "--source", str(data.source), "--target", str(data.target)]
+    options = f"--steps {4 * BLOCK} --rows 16 --iql.hidden 16 --tabb.predictor.hidden 16".split()
+    options += ["--tabb.predictor.source-steps", "20", "--tabb.predictor.steps", "50", "--seeds", "0", "1", "--resume"]
+    assert main([*command, *options]) == 130
+    assert read_checkpoint(out / "seed1")["step"] == BLOCK
+    monkeypatch.setattr(Trainer, "block", block)
+    assert main([*command, *options]) == 0
+    assert read_checkpoint(out / "seed1")["step"] == 4 * BLOCK
+    assert [(out / "seed0" / name).read_bytes() for name in ("diagnostics.npz", "checkpoint.pt")] == kept
 
 
 def test_a_full_disk_is_named_by_the_log(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from landbridge.training.diagnose import (
     ADVICE,
     Comparison,
     Evidence,
+    _blocks,
+    _thinned,
     diagnose,
     findings_of,
     fit_source_model,
@@ -158,3 +161,15 @@ def test_the_command_answers_each_question_and_gives_advice(
     findings += ["unknown"] if any(row["effect"] is None for row in found["evidence"]) else []
     assert found["gap"] == (findings or ["none"])[0]
     assert found["advice"] == [ADVICE[name] for name in findings or ["none"]]
+
+
+def test_held_out_rows_are_thinned_by_whole_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single rows of a long source would be less alike than a robot's neighbours, and no gap would look like one."""
+    blocks = _blocks(SOURCE)
+    assert len(_thinned(SOURCE, np.random.default_rng(0))) == len(SOURCE)
+    monkeypatch.setattr(module, "CANDIDATES", len(SOURCE) // 3)
+    numbered = dataclasses.replace(SOURCE, reward=np.arange(len(SOURCE), dtype=np.float32))
+    kept = _thinned(numbered, np.random.default_rng(0)).reward.astype(int)
+    assert len(SOURCE) // 3 - blocks.size // blocks.max() - 1 <= len(kept) <= len(SOURCE) // 3
+    whole = np.bincount(blocks)[blocks[kept]]
+    np.testing.assert_array_equal(np.bincount(blocks[kept])[blocks[kept]], whole)

@@ -105,6 +105,8 @@ def test_one_run_that_always_succeeds_is_not_certain_to() -> None:
     figures = summary(np.ones((1, 50)), np.full((1, 50), 5.0))
     assert figures["success_low"] == pytest.approx(50 / (50 + 1.96**2), abs=1e-4)
     assert figures["success_high"] == pytest.approx(1.0)
+    several = summary(np.ones((3, 50)), np.full((3, 50), 5.0))  # a bootstrap of them would be certain
+    assert (several["success_low"], several["success_high"]) == (figures["success_low"], figures["success_high"])
     half = summary(np.array([[0.0, 1.0] * 50]), np.zeros((1, 100)))
     assert (half["success_low"], half["success_high"]) == pytest.approx((0.404, 0.596), abs=1e-3)
 

@@ -17,7 +17,7 @@ from landbridge.deploy.runtime import load_policy as load_runtime
 from landbridge.errors import InputError
 from landbridge.inspection import inspect
 from landbridge.robot import load_robot
-from landbridge.simulation.calibrated import Calibration, digest_of
+from landbridge.simulation.calibrated import Calibration, choose_scenario, digest_of
 from landbridge.simulation.collect import collect
 from landbridge.training import selection
 from landbridge.training.agents import AGENTS
@@ -148,6 +148,10 @@ def test_of_several_seeds_and_their_mean_what_does_best_in_a_calibrated_simulato
     read = read_bundle(tmp_path / "bundle")
     assert (Path(shown["run"]), read.manifest.provenance["seed"]) == (tmp_path / "runs" / best, seeds)
     assert shown["foretold"] == read.manifest.provenance["foretold"]
+    robot = load_robot("furuta")  # chosen by some episodes, it is judged by others
+    simulator = choose_scenario(robot, "none", file)
+    judged = selection.foretell(load_policy(tmp_path / "runs" / best, robot), robot, simulator, selection.AGAIN)
+    assert shown["foretold"].startswith(str(judged))
     assert "from the task's start states, " in shown["foretold"] and shown["foretold"].endswith(
         f"{digest_of(file)[:12]})"
     )

@@ -91,7 +91,7 @@ class CQL(Agent):
         q_pi = least(self.q, batch.obs, action, frozen=True)
         eta = self.log_eta.exp().detach()
         loss_pi = (self.weight_of("pi", weights) * (eta * log_pi - q_pi)).mean()
-        loss_eta = -(self.log_eta * (log_pi.detach() - m)).mean()
+        loss_eta = -((weights > 0) * self.log_eta * (log_pi.detach() - m)).mean()
         return [loss_q, loss_pi, loss_eta], [values[0], gaps[0], -log_pi.detach().mean()]
 
     def _proposals(self, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
