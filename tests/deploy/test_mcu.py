@@ -139,6 +139,15 @@ def running(desk: Desk) -> bool:
     return desk.torque and desk.command == [pytest.approx(EFFORT)]
 
 
+def test_what_has_lain_in_a_full_port_does_not_pass_for_fresh(desk: Desk) -> None:
+    link = connect(desk)
+    control(desk, link, 5)
+    desk.advance(0.5)
+    desk._outbox = desk._outbox[:4096]  # what Linux keeps of a port that nobody reads
+    link.read()
+    assert desk.now - link.told_at > 0.3
+
+
 class TestASilentLine:
     @pytest.mark.parametrize(
         ("rate_hz", "max_age_ms", "watchdog_ms"),
