@@ -94,6 +94,8 @@ def open_rollouts(path: Path, robot: Robot) -> Dataset:
     if found.domain != "target":
         remedy = "name the robot's data; what stands for a robot is collected or ingested with --domain target"
         raise InputError(path, f"stands for the simulator (domain {found.domain})", remedy)
+    if found.robot != spec.name:
+        raise InputError(path, f"is of robot {found.robot!r}, not {spec.name!r}", f"add --robot {found.robot}")
     if found.robot_hash != spec.digest():
         then, present = found.robot_hash[:12], spec.digest()[:12]
         problem = f"was recorded on another {found.robot!r} ({then}) than {spec.name!r} ({present})"

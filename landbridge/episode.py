@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_FSIZE, getrlimit
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -223,8 +224,12 @@ def write_dataset(path: Path, episodes: Iterable[Episode], metadata: DatasetMeta
 
 def _require_space(folder: Path, episode: Episode) -> None:
     """HDF5 that meets a full disk may end the process with a segmentation fault, so that it should never meet one."""
-    if shutil.disk_usage(folder).free < sum(array.nbytes for array in vars(episode).values()) + SPARE_BYTES:
+    needed = sum(array.nbytes for array in vars(episode).values()) + SPARE_BYTES
+    if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    written, (most, _) = sum(file.stat().st_size for file in folder.rglob("*.hdf5")), getrlimit(RLIMIT_FSIZE)
+    if most != RLIM_INFINITY and most < written + needed:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 @contextmanager

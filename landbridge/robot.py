@@ -130,7 +130,7 @@ class RobotSpec(Spec):
     name: Annotated[str, Field(pattern=r"^[\w-]+$")]  # of files, too
     urdf: str
     control_rate_hz: Positive
-    decimation: Annotated[int, Field(ge=1)]
+    decimation: Annotated[int, Field(ge=1, le=1000)]
     latency_budget_ms: Positive
     joints: tuple[Joint, ...]
     observation: tuple[ObservationTerm, ...]

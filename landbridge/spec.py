@@ -50,7 +50,7 @@ def require_seed(*seeds: int) -> None:
 def require_positive(option: str, value: float) -> None:
     """Raise InputError unless `value`, of a command's `option`, is finite and above 0."""
     if not 0 < value < math.inf:
-        raise InputError(option, f"is {value:g}", "ask for more than 0")
+        raise InputError(option, f"is {value:g}", "give a finite number above 0")
 
 
 def validated(model: type[Model], plain: Any, path: Path, remedy: str) -> Model:
@@ -60,6 +60,10 @@ def validated(model: type[Model], plain: Any, path: Path, remedy: str) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
+        if field == "schema_version" and first["type"] == "literal_error":
+            problem = f"schema_version: {first['input']!r}, this landbridge reads {first['ctx']['expected']}"
+            remedy = "update landbridge on this machine, or make that file anew with this version"
+            raise InputError(path, problem, remedy) from error
         if first["type"] == "value_error":  # of several fields together: its words name them and their values
             problem = first["msg"].removeprefix("Value error, ")
         else:

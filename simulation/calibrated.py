@@ -185,8 +185,10 @@ def read_calibration(path: Path, robot: Robot) -> Calibration:
     Warns:
         Doubt: Each of its doubts.
     """
+    if path.is_dir():
+        raise InputError(path, "is a folder", f"name the calibration in it, such as {path / 'calibration.yaml'}")
     if not path.is_file():
-        raise InputError(path, "no such file", "make it with `landbridge calibrate identify`")
+        raise InputError(path, "no such file", "make it with `landbridge calibrate all` or `calibrate identify`")
     found = read_model(Calibration, path)
     if found.robot_hash != robot.spec.digest():
         spec, digest = robot.spec, robot.spec.digest()

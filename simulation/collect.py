@@ -168,6 +168,8 @@ def collect(
 def _refuse(out: Path, steps: int, batch: int, retune: int, exploring: float) -> None:
     if steps < 1 or batch < 1:
         raise InputError("collect", f"steps is {steps} and batch is {batch}", "give positive numbers")
+    if batch > steps:
+        raise InputError("--batch", f"is {batch}, more than the {steps} steps", "a step for each is the least")
     require_new(out)
     if retune < 0:
         raise InputError("--retune", f"is {retune}", "give a number of generations, about 20")

@@ -102,6 +102,8 @@ def train(
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
     inputs = Inputs(robot, source, target, scratch, score)
     if seeds:
+        if repeated := [seed for seed in seeds if seeds.count(seed) > 1]:
+            raise InputError("--seeds", f"names {repeated[0]} twice", "name each once")
         asked = {seed_folder(out, seed): replace(config, seed=seed) for seed in seeds}
     else:
         asked = dict.fromkeys(runs_of(out) if resume else [out], config)

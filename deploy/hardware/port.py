@@ -39,7 +39,7 @@ def open_port(name: str | None, baud: int) -> serial.Serial:
 def _named(name: str, baud: int, error: Exception) -> InputError:
     number = getattr(error, "errno", None)
     if number == errno.ENOENT:
-        return InputError(name, "no such port", f"plug the board in, or name one of: {_found()}")
+        return InputError(name, "no such port", f"plug it in, or name one of {_found()}")
     if number in (errno.EACCES, errno.EPERM):
         remedy = f"sudo usermod -aG {_group(name)} $USER and log in again, or a udev rule: {UDEV_RULE}"
         return InputError(name, "permission denied", remedy)
@@ -47,7 +47,7 @@ def _named(name: str, baud: int, error: Exception) -> InputError:
         return InputError(name, "another program uses this port", f"end it (`fuser {name}` names it)")
     cause = error.__context__
     if number == errno.EISDIR or (isinstance(cause, termios.error) and cause.args[0] == errno.ENOTTY):
-        return InputError(name, "is no serial port", f"name one of: {_found()}")
+        return InputError(name, "is no serial port", f"name one of {_found()}")
     return InputError(name, f"cannot be opened at {baud} baud: {error}", RATE)
 
 
@@ -60,4 +60,4 @@ def _group(name: str) -> str:
 
 def _found() -> str:
     every = sorted(BY_ID.glob("*")) if BY_ID.is_dir() else []
-    return ", ".join(map(str, every)) or "none in /dev/serial/by-id"
+    return ", ".join(map(str, every)) or f"{BY_ID}, once there is one"

@@ -190,10 +190,11 @@ def _lock(bus: Bus, id: int) -> str:
 
 def _agreed(id: int, model: str, changes: dict[str, int]) -> bool:
     written = ", ".join(f"{name} = {value}" for name, value in changes.items())
-    question = f"servo {id} ({model}): torque off, then write {written}?"
+    servo = f"servo {id} ({model})"
     if not sys.stdin.isatty():
-        raise InputError("landbridge servo setup", f"would ask: {question}", "answer on a terminal, or use --yes")
-    return Confirm.ask(question, console=Console(stderr=True), default=False)
+        problem = f"nobody can be asked whether to take torque off and write {written}"
+        raise InputError(servo, problem, "answer on a terminal, or use --yes")
+    return Confirm.ask(f"{servo}: torque off, then write {written}?", console=Console(stderr=True), default=False)
 
 
 def _code(bus: Bus, baud: int, where: str) -> int:

@@ -43,7 +43,10 @@ class Emulator(Bench):
     ) -> None:
         if robot.spec.action.kind != "effort" or robot.spec.base != "fixed":
             problem = f"is {robot.spec.action.kind}-commanded with a {robot.spec.base} base"
-            raise InputError(robot.folder / "robot.yaml", problem, "only effort-commanded fixed robots are emulated")
+            remedy = (
+                "a board is emulated for fixed robots commanded in effort, servos with --hardware dynamixel or feetech"
+            )
+            raise InputError(robot.folder / "robot.yaml", problem, remedy)
         self._names = robot.spec.joint_names
         self._straight()
         self.torque, self.command = False, [0.0] * len(robot.spec.actuated)

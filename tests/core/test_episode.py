@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,6 +67,15 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr("minari.dataset._storages.hdf5_storage.HDF5Storage.update_episodes", full)
     with pytest.raises(InputError, match=r"d: cannot be written: No space left on device\. free space"):
+        write_dataset(tmp_path / "d", [episode(3, 0)], METADATA)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hdf5_never_meets_a_limit_of_file_sizes(
+    tmp_path: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """It would end the process with a segmentation fault."""
+    with full_disk(), pytest.raises(InputError, match=r"d: cannot be written: File too large"):
         write_dataset(tmp_path / "d", [episode(3, 0)], METADATA)
     assert list(tmp_path.iterdir()) == []
 

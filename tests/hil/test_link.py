@@ -242,7 +242,7 @@ def test_ports_that_cannot_be_opened_are_named(link: Mcu, rig: Rig, tmp_path: Pa
     assert "another program uses this port" in refused(rig.connect)
     (tmp_path / "file").touch()
     for other in ("/dev/null", str(tmp_path), str(tmp_path / "file")):
-        assert f"{other}: is no serial port. name one of: " in refused(lambda other=other: open_port(other, 1_000_000))
+        assert f"{other}: is no serial port. name one of " in refused(lambda other=other: open_port(other, 1_000_000))
     ends = os.openpty()
     for rate in (0, -1):
         said = refused(lambda rate=rate: open_port(os.ttyname(ends[1]), rate))

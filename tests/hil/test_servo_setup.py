@@ -101,7 +101,7 @@ def _there_and_back(kind: Any, arm_bus: Emulated) -> None:
         ({"new_id": 300}, "300 is not in 0 .. 252"),
         ({"new_baud": 12_345}, "has no rate 12345"),
         ({"return_delay_us": 600}, "600 is not in 0 .. 508"),
-        ({"new_id": 12, "yes": False}, "would ask: servo 3 .*: torque off, then write id = 12"),
+        ({"new_id": 12, "yes": False}, "servo 3 .*: nobody can be asked whether to take torque off and write id = 12"),
     ],
 )
 def test_a_mistake_is_named_and_nothing_is_written(

@@ -208,6 +208,7 @@ def test_target_data_without_ros(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
+        ({"batch": 10**9}, "--batch: is 1000000000, more than"),
         ({"exploring": 1.5}, "--exploring: is 1.5"),
         ({"mix": {"genius": 1.0}}, "unknown behaviours \\['genius'\\].*random"),
         ({"mix": {"random": -1.0}}, "positive share"),

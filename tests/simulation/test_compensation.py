@@ -209,8 +209,14 @@ def test_what_would_compensate_wrongly_is_refused(tmp_path: Path, calibration: M
     of(ARM, {"actuator_gain": 0.9}, calibration()).write(tmp_path / "arm.yaml")
     with pytest.warns(UserWarning, match="arm is commanded in position, where feed-forward has won nothing yet"):
         load_compensation(tmp_path / "arm.yaml", ARM)
-    with pytest.raises(InputError, match=r"no such file\. make it with `landbridge calibrate identify`"):
+    with pytest.raises(InputError, match=r"no such file\. make it with `landbridge calibrate all` or"):
         load_compensation(tmp_path / "none.yaml", ROBOT)
+    with pytest.raises(InputError, match=r"is a folder. name the calibration in it, such as .*/calibration.yaml"):
+        load_compensation(tmp_path, ROBOT)
+    newer = tmp_path / "newer.yaml"
+    newer.write_text(file.read_text().replace("schema_version: 2", "schema_version: 9"))
+    with pytest.raises(InputError, match=r"schema_version: 9, this landbridge reads 2. update landbridge"):
+        load_compensation(newer, ROBOT)
     with pytest.raises(InputError, match=r"calibrates another 'furuta' \([0-9a-f]{12}\) than 'arm' \([0-9a-f]{12}\)"):
         load_compensation(file, ARM)
     changed = shutil.copytree(ROBOT.folder, tmp_path / "furuta")

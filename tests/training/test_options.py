@@ -78,6 +78,7 @@ def test_an_option_out_of_range_is_named_before_anything_is_written(
         ("evaluate --policies behaviour:tuned --seed -1", "--seed: is -1"),
         ("demo --out {0}/out --train-steps 0", "--train-steps: is 0. give a positive number"),
         ("diagnose --source {0}/a --target {0}/b --seed -1", "--seed: is -1"),
+        ("train --out {0}/out --seeds 0 0", "--seeds: names 0 twice"),
         ("sweep --out {0}/out --options alignment=none --seeds 0 -2", "--seed: is -2"),
         ("sweep --out {0}/out --options alignment=none iql.lr=-1", "--iql.lr: Input should be greater than 0"),
         *[(f"calibrate {step} {{0}}/a --seed -1", "--seed: is -1") for step in ("delay", "zero", "identify")],

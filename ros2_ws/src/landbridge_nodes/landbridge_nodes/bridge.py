@@ -162,7 +162,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             time.sleep(max(0.0, now + self.spec.control_dt - time.monotonic()))
         if self._holds():
             remedy = "support the robot and cut its power, or start again and arm: a disarm parks it"
-            self.get_logger().error(f"torque is left on ({self._latched or left.value}): {remedy}")
+            self.get_logger().error(f"torque is left on ({self._fault or left.value}): {remedy}")
 
     def _hear_stop(self) -> None:
         """An e-stop while the bridge parks by itself: no executor hands it over before that has ended."""
@@ -271,19 +271,19 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._say(self._commands, message)
 
     def _report_fault(self) -> None:
-        """Publish what is wrong, the cause before its consequence in the guard, warnings, and the end of a recovery."""
-        broken = self._refused or (self.hardware.fault if self.hardware is not None else "")
-        fault = broken or self._latched
+        """Publish what is wrong, warnings, and the end of a recovery."""
         ended = self.guard.state in SETTLING and (bool(self._refused) or self._has_ended(time.monotonic()))
         warning = "" if self.hardware is None else self.hardware.warning
         settled = self.guard.state.value if ended else ""
-        self._report.tell(News(fault, warning, settled, self.guard.epoch, self.guard.powered))
+        self._report.tell(News(self._fault, warning, settled, self.guard.epoch, self.guard.powered))
 
     @property
-    def _latched(self) -> str:
-        """What the guard has latched; "" if nothing is."""
-        fault = self.guard.fault
-        return "" if fault is None else self._stopped_by if fault is Reason.STOPPED else fault.value
+    def _fault(self) -> str:
+        """What is wrong, the cause before its consequence in the guard; "" if nothing is."""
+        if broken := self._refused or (self.hardware.fault if self.hardware is not None else ""):
+            return broken
+        latched = self.guard.fault
+        return "" if latched is None else self._stopped_by if latched is Reason.STOPPED else latched.value
 
     def _on_reset_plant(self, request: Any, response: Any) -> Any:
         if self.guard.state not in MOVABLE:

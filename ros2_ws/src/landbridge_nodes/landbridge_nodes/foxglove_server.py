@@ -76,7 +76,8 @@ def serve(listed: Sequence[topics.Topic], host: str, port: int, offered: Sequenc
             context=context,
         )
     except (RuntimeError, OverflowError) as error:  # a port beyond 65535
-        raise InputError(f"{host}:{port}", f"cannot be listened on: {error}", "choose another --port") from error
+        remedy = "choose another --host, or --port up to 65535"
+        raise InputError(f"{host}:{port}", f"cannot be listened on: {error}", remedy) from error
     try:
         with listener:
             yield server.port

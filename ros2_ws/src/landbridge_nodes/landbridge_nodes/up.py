@@ -20,6 +20,7 @@ from landbridge.spec import require_positive
 from landbridge_nodes import bringup
 from landbridge_nodes.bag import METADATA
 from landbridge_nodes.bringup import NodeSpec
+from landbridge_nodes.parameters import BLACK_BOX_SECONDS
 from landbridge_nodes.process import require_one_ros
 from landbridge_nodes.processes import Processes
 from landbridge_nodes.transport import stay_on_this_machine
@@ -55,6 +56,9 @@ def record(
     require_positive("--seconds", seconds)
     with _listening() as neighbours:
         loaded, on_twin = _check(robot, scenario, hardware, port)
+        if seconds < loaded.spec.control_dt:
+            problem = f"is {seconds:g}, less than a control period of {loaded.spec.control_dt:g} s"
+            raise InputError("--seconds", problem, "ask for a minute or so")
         require_new(out)
         if excitation is not None:
             from landbridge.simulation.excitation import read_excitation
@@ -122,6 +126,8 @@ def up(
     if episodes < 0:
         raise InputError("--episodes", f"is {episodes}", "ask for 1 or more, or 0 to stay up and arm by hand")
     require_positive("--black-box-seconds", black_box_seconds)
+    if black_box is None and black_box_seconds != BLACK_BOX_SECONDS.default:
+        raise InputError("--black-box-seconds", f"is {black_box_seconds}, of no black box", "add --black-box FOLDER")
     with _listening() as neighbours:
         loaded, simulated = _check(robot, scenario, hardware if mode == "deploy" else "twin", port)
         if "bundle" in taken:
