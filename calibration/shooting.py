@@ -44,8 +44,8 @@ def simulate(robot: Robot, scenario: Scenario, windows: Windows, starts: Array) 
 def simulate_all(robot: Robot, cases: Sequence[Case]) -> Array:
     """The same of K cases with as many windows of the same length, (K, W, H + 1, S).
 
-    As the plant does it, in MuJoCo, all at once. Where the rotors of geared joints are at a window's start follows from
-    the measured motion just before it.
+    As the plant does it, in MuJoCo, all at once, and each state when it was measured. Where the rotors of geared joints
+    are at a window's start follows from the measured motion just before it.
     """
     spec, lead = robot.spec, lags(robot)
     in_effect = np.stack([_in_effect(robot, case.scenario.latency_ms, case.windows) for case in cases], 1)

@@ -116,7 +116,7 @@ def collect(
         domain: What the dataset stands for in training.
         exploring: Share of the rollouts that start from anywhere (`Task.exploring_state`); by default 0.5 for a source
             and 0 for a target, since a real robot cannot be put anywhere.
-        batch: Episodes run in lockstep.
+        batch: Episodes run in lockstep, no more than there are steps.
         seed: The same seed gives the same arrays.
         calibration: File of `landbridge calibrate identify`; simulates that robot in place of a rung.
         randomise: Draw the parameters of each of the `batch` simulators: from the calibration's posterior, or between
@@ -133,6 +133,7 @@ def collect(
     explored = EXPLORING[domain] if exploring is None else exploring
     require_seed(seed)
     _refuse(out, steps, batch, retune, explored)
+    batch = min(batch, steps)
     first, *rngs = (np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(batch + 1))
     simulated = Simulated(machine, scenario, calibration)
     rungs = simulated.draws(rngs) if randomise else [simulated.centre] * batch
@@ -168,8 +169,6 @@ def collect(
 def _refuse(out: Path, steps: int, batch: int, retune: int, exploring: float) -> None:
     if steps < 1 or batch < 1:
         raise InputError("collect", f"steps is {steps} and batch is {batch}", "give positive numbers")
-    if batch > steps:
-        raise InputError("--batch", f"is {batch}, more than the {steps} steps", "a step for each is the least")
     require_new(out)
     if retune < 0:
         raise InputError("--retune", f"is {retune}", "give a number of generations, about 20")

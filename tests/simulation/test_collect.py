@@ -208,7 +208,6 @@ def test_target_data_without_ros(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({"batch": 10**9}, "--batch: is 1000000000, more than"),
         ({"exploring": 1.5}, "--exploring: is 1.5"),
         ({"mix": {"genius": 1.0}}, "unknown behaviours \\['genius'\\].*random"),
         ({"mix": {"random": -1.0}}, "positive share"),
@@ -245,6 +244,10 @@ def test_interrupt_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         collect(tmp_path / "out", steps=2000, batch=2, mix={"random": 1})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_there_are_no_more_simulators_than_steps(tmp_path: Path) -> None:
+    assert collect(tmp_path / "out", steps=20, batch=10**9)["steps"] == 20
 
 
 def test_robot_without_behaviours_is_refused(tmp_path: Path) -> None:
