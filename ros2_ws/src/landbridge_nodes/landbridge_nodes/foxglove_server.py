@@ -76,7 +76,7 @@ def serve(listed: Sequence[topics.Topic], host: str, port: int, offered: Sequenc
             context=context,
         )
     except (RuntimeError, OverflowError) as error:  # a port beyond 65535
-        remedy = "choose another --host, or --port up to 65535"
+        remedy = "choose another --port, up to 65535, or --host"
         raise InputError(f"{host}:{port}", f"cannot be listened on: {error}", remedy) from error
     try:
         with listener:
