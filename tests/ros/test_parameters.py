@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
@@ -56,6 +57,7 @@ def start(ros_domain: None, tmp_path: Path, linear_bundle: Callable[..., Path]) 
     for node in started:
         node.close()
         node.destroy_node()
+    gc.collect()  # a node that refused to be made hangs on its error, in a cycle, and would be heard in its domain
     rclpy.try_shutdown()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 import yaml
 from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader
@@ -18,6 +19,7 @@ from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command, push_action
 from landbridge.robot import load_robot
 from landbridge.simulation.excitation import Excitation, Series, behaviour_of
+from landbridge_nodes import topics
 from landbridge_nodes.replay import replay
 from landbridge_nodes.up import record
 
@@ -163,6 +165,19 @@ def test_a_designed_excitation_is_followed_from_its_beginning(tmp_path: Path, ro
     errors = [float(np.abs(followed(late) - asked)[1:].max()) for late in range(3)]  # beside the change of state
     assert len(asked) > 30
     assert min(errors) < 1e-6
+
+
+def test_a_robot_that_is_stopped_whenever_it_is_armed_is_not_armed_for_ever(ros_domain: None, tmp_path: Path) -> None:
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    stranger = rclpy.create_node("stranger", context=context)
+    stranger.create_publisher(topics.COMMAND.message, topics.COMMAND.name, 1)
+    try:
+        with pytest.raises(InputError, match="3 episodes in a row were stopped before they began: foreign_publisher"):
+            record(tmp_path / "bag", scenario="none", seconds=1.0)
+    finally:
+        stranger.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 def test_a_full_disk_ends_a_recording(ros_domain: None, tmp_path: Path) -> None:

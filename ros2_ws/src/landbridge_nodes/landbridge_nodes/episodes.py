@@ -17,6 +17,7 @@ from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.operator import Operator, Outcome
 from landbridge_nodes.processes import Processes
 
+FRUITLESS = 3  # episodes in a row in which the robot was never ACTIVE: time to fill would never be filled
 SLACK_TICKS = 3  # between the operator's decision to end an episode and the end of ACTIVE
 
 
@@ -30,8 +31,8 @@ def run_episodes(
     board does it.
 
     Raises:
-        InputError: A process ended, the graph did not come up, a service refused, or a bag that is the purpose
-            cannot be written.
+        InputError: A process ended, the graph did not come up, a service refused, what was armed is stopped again and
+            again before it begins, or a bag that is the purpose cannot be written.
     """
     recorders = [spec for spec in specs if spec.executable == "recorder"]
     placer: Literal["bridge", "board"] = "board" if any(spec.executable == "board" for spec in specs) else "bridge"
@@ -53,6 +54,10 @@ def run_episodes(
             done = len(outcomes) if episodes else sum(o.seconds for o in outcomes)
             description = f"{sum(o.success for o in outcomes)} of {len(outcomes)} successful"
             progress.update(bar, completed=done, description=description)
+            newest = outcomes[-FRUITLESS:]
+            if not episodes and len(newest) == FRUITLESS and not any(outcome.seconds for outcome in newest):
+                problem = f"{FRUITLESS} episodes in a row were stopped before they began: {outcomes[-1].reason}"
+                raise InputError("ROS graph", problem, "see the nodes' messages")
             if operator.unrecorded and any(spec.essential for spec in recorders):
                 raise InputError("recorder", f"has stopped: {operator.unrecorded}", "free space, and record again")
         operator.refresh_diagnostics()
