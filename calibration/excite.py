@@ -21,7 +21,7 @@ from landbridge.simulation.behaviour import Policy, load_behaviours
 from landbridge.simulation.excitation import Excitation, Preview
 from landbridge.simulation.parameters import free_parameters
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
-from landbridge.spec import require_seed
+from landbridge.spec import require_at_least, require_seed
 
 Array = NDArray[np.float64]
 
@@ -107,8 +107,7 @@ def _require(reach: float, preview: Sequence[str], generations: int) -> None:
         raise InputError("--reach", f"{reach:g}", "give a share above 0 and below 1")
     if not preview:
         raise InputError("--preview", "names no rung", "name one or more: what is written has been previewed")
-    if generations < 1:
-        raise InputError("--generations", f"{generations}", "give one or more")
+    require_at_least("--generations", generations, 1)
 
 
 def _within_limits(

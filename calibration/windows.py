@@ -18,6 +18,7 @@ from landbridge.robot import BASE_KINDS, Robot, RobotSpec
 from landbridge.simulation.parameters import MAX_LATENCY_MS
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import Scenario
+from landbridge.spec import require_at_least
 
 Array = NDArray[np.float64]
 
@@ -78,10 +79,9 @@ def split(windows: Windows) -> tuple[Windows, Windows]:
 def open_windows(path: Path, robot: Robot, horizon: float | None) -> tuple[Dataset, Windows]:
     """The dataset at `path` and its windows of `horizon` seconds, by default HORIZON_S; InputError if too few."""
     horizon = HORIZON_S[robot.spec.base] if horizon is None else horizon
-    if not 0 < horizon < np.inf:
-        raise InputError("--horizon", f"{horizon:g} s", "give a positive time, such as 0.5")
+    require_at_least("--horizon", horizon, robot.spec.control_dt)
     dataset = open_rollouts(path, robot)
-    windows = cut(dataset, robot, max(MIN_PERIODS, round(horizon * robot.spec.control_rate_hz)), path)
+    windows = cut(dataset, robot, max(MIN_PERIODS, round(horizon / robot.spec.control_dt)), path)
     if len(windows) < FEWEST:
         raise InputError(path, f"has {len(windows)} usable windows", f"record at least {FEWEST}, or shorten --horizon")
     return dataset, windows

@@ -21,6 +21,7 @@ from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
+from landbridge.spec import require_at_least
 from landbridge.task import load_task
 
 SEED = 30_000
@@ -55,8 +56,7 @@ def engine(
         scenario: Rung of the robot's scenarios.yaml for the closed loop.
         episodes: Of the closed loop, the same for engine and CPU.
     """
-    if episodes < 1:
-        raise InputError("--episodes", f"is {episodes}", "give at least one")
+    require_at_least("--episodes", episodes, 1)
     read = read_bundle(bundle)
     robot = robot_of(read)
     load_scenario(robot, scenario)

@@ -24,6 +24,7 @@ from landbridge.deploy.graph import CPU
 from landbridge.deploy.runtime import Policy, load_policy
 from landbridge.errors import InputError
 from landbridge.files import require_folder
+from landbridge.spec import require_at_least
 
 BACK_ENDS = (CPU, CUDA, TENSORRT)
 IDLE_SHARE = 0.04  # of the calls are made after a rest of one control period each
@@ -48,8 +49,7 @@ def bench(
             `tensorrt`, with an engine of fp32.
         png: Plot to write, of the share of calls that take longer.
     """
-    if calls < BLOCK:
-        raise InputError("--calls", f"is {calls}", f"give at least {BLOCK}")
+    require_at_least("--calls", calls, BLOCK)
     if png is not None:
         _require_drawable(png)
     read = read_bundle(bundle)

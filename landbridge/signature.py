@@ -2,9 +2,7 @@
 
 The signature is a Sigstore bundle as the tool `model_signing` writes it, so that tool checks a bundle's folder too:
 `model_signing verify key policy.bundle --signature policy.bundle/model.sig --public-key key.pub`. Nothing is asked of
-any server. Keys are PEM files of an elliptic curve (P-256, P-384 or P-521):
-
-    openssl ecparam -name prime256v1 -genkey -noout -out key.pem && openssl ec -in key.pem -pubout -out key.pub
+any server. Keys are PEM files of an elliptic curve (P-256, P-384 or P-521) without a password; KEYGEN makes a pair.
 """
 
 from __future__ import annotations
@@ -19,6 +17,8 @@ from tyro.conf import Positional
 
 from landbridge.bundle import SIGNATURE, Bundle, add_file, read_bundle
 from landbridge.errors import InputError
+
+KEYGEN = "openssl ecparam -name prime256v1 -genkey -noout -out key.pem && openssl ec -in key.pem -pubout -out key.pub"
 
 
 def sign(bundle: Positional[Path], private_key: Path) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _with_key(path: Path, use: Callable[[], Any]) -> None:
         use()
     except (OSError, ValueError, TypeError, AttributeError) as error:  # the last two: encrypted, not elliptic
         raise InputError(
-            path, f"not a usable key: {error!r:.120}", "name an elliptic-curve PEM file; see landbridge/signature.py"
+            path, f"not a usable key: {error!r:.120}", f"name a PEM file of an elliptic curve, as of `{KEYGEN}`"
         ) from error
 
 

@@ -43,14 +43,20 @@ def read_model(model: type[Model], path: Path) -> Model:
 
 def require_seed(*seeds: int) -> None:
     """Raise InputError if a seed is negative: numpy takes none that is."""
-    if negative := [seed for seed in seeds if seed < 0]:
-        raise InputError("--seed", f"is {negative[0]}", "give 0 or more")
+    for seed in seeds:
+        require_at_least("--seed", seed, 0)
 
 
 def require_positive(option: str, value: float) -> None:
     """Raise InputError unless `value`, of a command's `option`, is finite and above 0."""
     if not 0 < value < math.inf:
         raise InputError(option, f"is {value:g}", "give a finite number above 0")
+
+
+def require_at_least(option: str, value: float, least: float) -> None:
+    """Raise InputError unless `value`, of a command's `option`, is finite and `least` or more."""
+    if not least <= value < math.inf:
+        raise InputError(option, f"is {value:g}", f"give {least:g} or more")
 
 
 def validated(model: type[Model], plain: Any, path: Path, remedy: str) -> Model:

@@ -14,7 +14,7 @@ from landbridge.simulation.behaviour import load_behaviours, require_actions, so
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, SCENARIOS, Scenario, load_scenarios
-from landbridge.spec import require_seed
+from landbridge.spec import require_at_least, require_seed
 from landbridge.task import load_task
 from landbridge.urdf import limits
 
@@ -45,8 +45,7 @@ def check(robot: str, /, episodes: int = 4, seed: int = 0) -> dict[str, Any]:
         that in the other engine within the first second; what is doubtful.
     """
     require_seed(seed)
-    if episodes < 1:
-        raise InputError("--episodes", f"is {episodes}", "give 1 or more")
+    require_at_least("--episodes", episodes, 1)
     machine = load_robot(robot)
     rungs = {name: rung.model_copy(update={"push": None}) for name, rung in load_scenarios(machine).items()}
     behaviours = load_behaviours(machine)

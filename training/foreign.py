@@ -28,6 +28,7 @@ from landbridge.simulation.behaviour import Behaviour
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
+from landbridge.spec import require_at_least
 from landbridge.task import load_task
 from landbridge.training.dataset import Transitions
 from landbridge.training.export import TOLERANCE
@@ -62,8 +63,7 @@ def import_policy(
         episodes: Of that drive.
     """
     require_new(out)
-    if episodes < 1:
-        raise InputError("--episodes", f"is {episodes}", "give at least one")
+    require_at_least("--episodes", episodes, 1)
     machine = load_robot(robot)
     rung, task = load_scenario(machine, scenario), load_task(machine)
     model, state = read_foreign(policy, machine)

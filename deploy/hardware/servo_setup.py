@@ -41,9 +41,15 @@ def scan(
         last_id: Highest id to ask for.
     """
     _require_id("--last-id", last_id)
+    rates = {name: _rates(name) for name in (BUSES if family == "any" else [family])}
+    if baud is not None:
+        known = sorted(set().union(*rates.values()))
+        if baud not in known:
+            raise InputError("--baud", f"is {baud}, a rate of no such servo", f"name one of {known}")
+        rates = {name: [baud] for name, theirs in rates.items() if baud in theirs}
     found, tried = [], []
-    for name in BUSES if family == "any" else [family]:
-        for rate in _rates(name) if baud is None else [baud]:
+    for name, theirs in rates.items():
+        for rate in theirs:
             with _bus(name, port, rate) as bus:
                 tried.append(f"{name} {rate}")
                 found += _answering(bus, range(last_id + 1), rate)

@@ -15,6 +15,7 @@ from landbridge.deploy.hil.stages import STAGES, Plan, Result
 from landbridge.errors import InputError
 from landbridge.provenance import commit, now
 from landbridge.robot import Robot
+from landbridge.spec import require_at_least
 
 SHARE = 0.2  # of effort and velocity limits
 
@@ -55,8 +56,7 @@ def plan_for(robot: Robot, joints: Sequence[str], soak_s: float, latency_s: floa
             "--joints", f"{unknown} are no actuated joints of {robot.spec.name}", f"name some of {actuated}"
         )
     for flag, seconds in (("--soak-s", soak_s), ("--latency-s", latency_s)):
-        if not 1 <= seconds < float("inf"):
-            raise InputError(flag, f"{seconds:g} s", "give a second or more")
+        require_at_least(flag, seconds, 1)
     return Plan(tuple(joints) or tuple(actuated), soak_s, latency_s)
 
 

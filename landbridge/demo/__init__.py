@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from landbridge.bag import Bag, read_bag
 from landbridge.demo.report import ARMS, FRAMES_PER_SECOND, write_report
 from landbridge.demo.stages import Stages, console
-from landbridge.errors import InputError
 from landbridge.files import require_new, write_atomic
 from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.render import render
 from landbridge.simulation.scenario import load_scenario
-from landbridge.spec import require_seed
+from landbridge.spec import require_positive, require_seed
 from landbridge.training.statistics import success_interval
 
 # What the stages write, below the demo's folder.
@@ -62,8 +61,7 @@ def demo(
     """
     sizes = {"--source-steps": source_steps, "--target-seconds": target_seconds, "--train-steps": train_steps}
     for flag, value in (sizes | {"--episodes": episodes}).items():
-        if not value > 0:
-            raise InputError(flag, f"is {value}", "give a positive number")
+        require_positive(flag, value)
     require_seed(seed)
     require_new(out)
     machine = load_robot(robot)

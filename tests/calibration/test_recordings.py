@@ -104,7 +104,7 @@ def test_nothing_is_fitted_for_a_file_that_cannot_be_written(recorded: Path, tmp
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         identify(recorded, tmp_path / "file" / "calibration.yaml")
-    for horizon in (float("nan"), 0.0, float("inf")):
+    for horizon in (float("nan"), 0.0, 0.0001, float("inf")):
         with pytest.raises(InputError, match="--horizon"):
             identify(recorded, tmp_path / "calibration.yaml", horizon=horizon)
     assert [path.name for path in tmp_path.iterdir() if "calib" in path.name] == []

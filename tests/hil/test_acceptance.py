@@ -285,7 +285,7 @@ def test_limits_are_reduced_for_what_is_driven_only() -> None:
     ("arguments", "said"),
     [
         (["--joints", "pendulum"], "--joints: ['pendulum'] are no actuated joints of furuta. name some of ['arm']"),
-        (["--soak-s", "0"], "--soak-s: 0 s. give a second or more"),
+        (["--soak-s", "0"], "--soak-s: is 0. give 1 or more"),
         (["--hardware", "twin", "--port", "x"], "is of no use to the twin"),
     ],
 )

@@ -230,3 +230,5 @@ def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
         replay(LOG, BUNDLE, precision="int8")
     with pytest.raises(InputError, match=r"--show: is -1\. give 0 or more"):
         replay(LOG, BUNDLE, show=-1)
+    with pytest.raises(InputError, match=r"--tolerance: is nan\. give 0 or more"):
+        replay(LOG, BUNDLE, tolerance=float("nan"))

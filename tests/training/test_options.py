@@ -76,7 +76,7 @@ def test_an_option_out_of_range_is_named_before_anything_is_written(
     [
         ("collect --out {0}/out --steps 9 --seed -1", "--seed: is -1. give 0 or more"),
         ("evaluate --policies behaviour:tuned --seed -1", "--seed: is -1"),
-        ("demo --out {0}/out --train-steps 0", "--train-steps: is 0. give a positive number"),
+        ("demo --out {0}/out --train-steps 0", "--train-steps: is 0. give a finite number above 0"),
         ("diagnose --source {0}/a --target {0}/b --seed -1", "--seed: is -1"),
         ("train --out {0}/out --seeds 0 0", "--seeds: names 0 twice"),
         ("sweep --out {0}/out --options alignment=none --seeds 0 -2", "--seed: is -2"),
@@ -90,6 +90,7 @@ def test_an_option_out_of_range_is_named_before_anything_is_written(
         ("collect --out {0}/out --steps 9 --calibration {0}/empty", "empty: is empty. name the right file"),
         ("collect --out {0}/out --steps 9 --calibration {0}/list", r"list: holds \[1, 2\], no fields by name"),
         ("servo scan {0}", "is no serial port"),
+        ("servo scan {0} --baud 123", r"--baud: is 123, a rate of no such servo. name one of \[9600, "),
         ("ingest {0}/absent --out {0}/out", "absent: no such file or folder"),
         ("ingest {0}/single.hdf5 --out {0}/out", r"\['rewards'\] are groups or single values"),
         ("import {0}/absent.onnx --robot furuta --out {0}/out", "absent.onnx: no such file"),

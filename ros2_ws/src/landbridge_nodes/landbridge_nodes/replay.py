@@ -27,6 +27,7 @@ from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command
 from landbridge.robot import RobotSpec, load_robot
 from landbridge.simulation.compensation import Compensation, load_compensation
+from landbridge.spec import require_at_least
 from landbridge_nodes.log import Judged, Log, measured_at, read_log, timeline
 
 END = 2  # last measurements of a bag, whose answers may not have been recorded any more
@@ -79,8 +80,9 @@ def replay(
         robot: Robot of that calibration: one that ships with landbridge, or a robot folder; by default the bundle's, by
             its name.
     """
-    if show < 0:
-        raise InputError("--show", f"is {show}", "give 0 or more")
+    require_at_least("--show", show, 0)
+    if tolerance is not None:
+        require_at_least("--tolerance", tolerance, 0)
     read, reader = read_bundle(bundle), BagReader(bag)
     if (other := reader.about["robot"]) != read.robot.name:
         raise InputError(bag, f"is of robot {other!r}, {bundle} of {read.robot.name!r}", "name a bundle of that robot")
