@@ -18,4 +18,4 @@ class InputError(ValueError):
 
     def __init__(self, where: str | Path, problem: str, remedy: str) -> None:
         self.where, self.problem, self.remedy = str(where), problem, remedy
-        super().__init__(f"{where}: {problem}. {remedy}.")
+        super().__init__(f"{where}: {problem.rstrip('.')}. {remedy}.")

@@ -54,6 +54,9 @@ def assemble(
     """`build` for the data of any task, which need not be a robot's."""
     torch.manual_seed(config.seed)
     device = _device(config.device)
+    kind, sizes = AGENTS[config.agent], (task.observer.size, task.observer.num_actions)
+    agent = kind(*sizes, config.agent_config, config.steps).to(device)  # first: no alignment changes how networks begin
+    agent.generator = torch.Generator(device).manual_seed(config.seed)
     context = Context(robot, task, normaliser, config.agent_config.gamma, config.reward_scale, device, config.seed)
     alignment = ALIGNMENTS[config.alignment](config.alignment_config, context).to(device)
     source, target = domains.get("source"), domains.get("target")
@@ -61,10 +64,7 @@ def assemble(
         restore(alignment, state["alignment"], folder)
     elif source is not None and target is not None:
         alignment.fit(source, target)
-    agent = AGENTS[config.agent](task.observer.size, task.observer.num_actions, config.agent_config, config.steps).to(
-        device
-    )
-    agent.generator, agent.prior = torch.Generator(device).manual_seed(config.seed), alignment.prior
+    agent.prior = alignment.prior
     extra: dict[str, NDArray[np.float32]] = {}
     if source is not None and target is not None:
         source = alignment.correct(source)

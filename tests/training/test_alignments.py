@@ -136,6 +136,22 @@ def test_every_agent_and_alignment_trains_and_resumes_to_the_bit(
     assert all(torch.equal(tensor, cut[name]) and bool(tensor.isfinite().all()) for name, tensor in whole.items())
 
 
+def test_runs_of_a_seed_begin_with_the_same_networks_under_every_alignment(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Trainer, until: int) -> Block:
+        raise ConnectionAbortedError
+
+    monkeypatch.setattr(Trainer, "block", killed)
+    for alignment in ("none", "tabb", "otdf"):
+        config = dataclasses.replace(SMALL, alignment=alignment)
+        with pytest.raises(ConnectionAbortedError):
+            train(tmp_path / alignment, data.source, data.target, config=config)
+    for name, tensor in state(tmp_path / "none").items():
+        assert torch.equal(tensor, state(tmp_path / "tabb")[name])
+        assert torch.equal(tensor, state(tmp_path / "otdf")[name])
+
+
 @pytest.mark.parametrize("agent", AGENTS)
 @pytest.mark.parametrize("norm", [(), ("pi",)])
 def test_every_agent_exports(tmp_path: Path, data: Data, agent: Any, norm: tuple[str, ...]) -> None:
