@@ -66,6 +66,7 @@ class Arm:
         rows: Source rows per step.
         pace: Its steps, in those of the study: who needs more of them gets fewer rows in each.
         layer_norm: Networks of the agent whose hidden layers are normalised.
+        alpha: Of CQL, if not the default.
     """
 
     label: str
@@ -77,6 +78,7 @@ class Arm:
     rows: int = TrainConfig.rows
     pace: int = 1
     layer_norm: tuple[str, ...] = ()
+    alpha: float | None = None
 
 
 ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.startswith("calibrated")} | {
@@ -86,6 +88,9 @@ ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.sta
     "oracle": Arm("weights of the twin's own dynamics", "#525252", "oracle", fixed_base=True),
     "oracle_corrected": Arm("corrected by the twin's own dynamics", "#252525", "oracle_corrected", fixed_base=True),
     "cql": Arm("CQL, naive mix", "#e7298a", "none", agent="cql", rows=64, pace=2),
+    "cql_authors": Arm(
+        "CQL, naive mix, its authors' alpha", "#ce1256", "none", agent="cql", rows=64, pace=2, alpha=5.0
+    ),
     "bc": Arm("BC, robot data only", "#a6761d", "target_only", agent="bc"),
     "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated"),
     "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated"),
@@ -257,6 +262,7 @@ def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
         *("train", "--out", str(run), "--robot", study.robot, "--agent", arm.agent, "--alignment", arm.alignment),
         *("--source", str(data / arm.source), "--target", str(data / "target"), "--compile", "--seed", str(seed)),
         *(word for name, value in _options(study, arm).items() for word in (f"--{name.replace('_', '-')}", str(value))),
+        *(() if arm.alpha is None else (f"--{arm.agent}.alpha", str(arm.alpha))),
         *((f"--{arm.agent}.layer-norm", *arm.layer_norm) if arm.layer_norm else ()),
         *((f"--{arm.alignment}.scenario", study.rung) if arm.fixed_base and arm.source == "source" else ()),
     )

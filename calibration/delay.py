@@ -130,16 +130,17 @@ def _too_late(robot: Robot, who: str, most_ms: float, why: str) -> InputError:
 def _softened(robot: Robot) -> tuple[Robot, list[Parameter]]:
     """The same robot, half of its position servos' damping put down to the joints' friction, and what is fitted of it.
 
-    A gain scales stiffness and damping together; the friction sets the damping apart, up or down.
+    A gain scales stiffness and damping together; the friction sets the damping apart, up or down. The damping of joints
+    that are commanded in velocity is what a command drives by, and stays.
     """
     joints = []
     for joint in robot.spec.joints:
-        half = joint.damping / 2 if robot.spec.action.kind == "position" else 0.0  # else it is what a command drives by
+        half = joint.damping / 2 if joint.actuated and robot.spec.action.kind == "position" else 0.0
         friction = joint.friction.model_copy(update={"viscous": joint.friction.viscous + half})
-        joints.append(joint.model_copy(update={"damping": half, "friction": friction}))
+        joints.append(joint.model_copy(update={"damping": joint.damping - half, "friction": friction}))
     soft = Robot(robot.spec.model_copy(update={"joints": tuple(joints)}), robot.folder)
-    spreads = {f"friction.{joint.name}.viscous": DAMPING_SD * joint.damping for joint in robot.spec.joints}
-    spreads = {name: sd for name, sd in spreads.items() if sd}
+    driven = [joint for joint in robot.spec.joints if joint.actuated]
+    spreads = {f"friction.{joint.name}.viscous": DAMPING_SD * joint.damping for joint in driven}
     named = {p.name: p for p in parameters(soft)}
     dampings = [replace(named[name], sd=sd, high=named[name].nominal + 3 * sd) for name, sd in spreads.items()]
     return soft, [named["actuator_gain"], *dampings, named["latency_ms"]]

@@ -89,12 +89,15 @@ def identify(
         require_fixed_base(machine, "a Stribeck curve")
     free = free_parameters(machine, known)
     model = out.parent / f"{machine.spec.name}.calibrated.xml"
+    if out == model:
+        raise InputError("--out", f"{out} is the name of the model that is written beside it", "name another file")
     for file in (out, model):
         require_new(file)
     dataset, windows = open_windows(data, machine, horizon)
     found = calibration(machine, free, windows, np.random.default_rng(seed), str(data), digest(dataset), friction)
+    mjcf = to_mjcf(machine, found.scenario(machine))
     found.write(out)
-    write_atomic(model, to_mjcf(machine, found.scenario(machine)))
+    write_atomic(model, mjcf)
     return {"calibration": str(out), "mjcf": str(model), **figures(found)}
 
 

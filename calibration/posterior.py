@@ -122,7 +122,7 @@ def estimates(free: Sequence[Parameter], z: Array, samples: Array) -> dict[str, 
     for parameter, own, ends in zip(free, z, np.quantile(samples, (0.025, 0.975), axis=0).T, strict=True):
         value, low, high = (parameter.value(float(c)) for c in (own, *ends))
         enough = IDENTIFIED_MS if parameter.unit == "ms" else IDENTIFIED * abs(value)
-        inside = high < parameter.high and (low > parameter.low or not parameter.log)
+        inside = high < parameter.high and (low > parameter.low or parameter.low == 0)  # less than 0 nothing can be
         told = inside and (high - low) / 2 <= enough
         found[parameter.name] = Estimate(value=value, low=low, high=high, identifiable=told)
     return found

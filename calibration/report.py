@@ -60,7 +60,7 @@ def report(
         "nominal": simulate(machine, Scenario(), shown, starts),
         "calibrated": simulate(machine, found.scenario(machine), shown, starts),
     }
-    source = f"{data}, the part that was held out" if own else f"{data}, to which nothing was fitted"
+    source = f"{data}, the part that was held out" if own else f"{data}, another dataset than the one that was fitted"
     write_page(out, f"Calibration of {found.robot}", _parts(machine, found, source, shown, predicted))
     return {"report": str(out), "windows": len(shown)}
 

@@ -201,11 +201,11 @@ def measured_state(robot: Robot, observer: Observer, episode: Episode, where: st
 
 
 def _unwrapped(observer: Observer, episode: Episode, positions: Array, velocities: Array) -> Array:
-    """Positions without an encoder's wraps: of joints that turn less than half of its turn in a control period."""
+    """Positions without the wraps of sine and cosine, or of an encoder that never turns half a turn in a period."""
     names, spec = set(observer.names), observer.spec
-    gears = [joint.encoder.gear if f"joint_pos.{joint.name}" in names else 1.0 for joint in spec.joints]
-    turns, speeds = 2 * np.pi / np.array(gears), np.array([joint.velocity_limit for joint in spec.joints])
-    slow = speeds * spec.control_dt < turns / 2
+    read = np.array([f"joint_pos.{joint.name}" in names for joint in spec.joints])  # the others by sine and cosine
+    turns = 2 * np.pi / np.where(read, [joint.encoder.gear for joint in spec.joints], 1.0)
+    slow = ~read | (np.abs(velocities).max(0) * spec.control_dt < turns / 2)
     steps = np.diff(episode.stamps)
     positions[:, slow] = unwrapped(
         positions[:, slow], velocities[:, slow], np.where(_steady(spec, steps), steps, np.nan), turns[slow]
@@ -232,7 +232,7 @@ def _steady(spec: RobotSpec, steps: Array) -> NDArray[np.bool_]:
 def _unclipped(observer: Observer, episode: Episode) -> NDArray[np.bool_]:
     """Whether each measurement (T + 1,) is inside its clips."""
     kinds = {"joint_pos", "joint_vel", *BASE_KINDS}
-    limits = np.array([c.clip if c.kind in kinds else np.inf for c in observer.columns])
+    limits = np.array([c.clip if c.kind in kinds else np.inf for c in observer.columns], np.float32)
     inside: NDArray[np.bool_] = np.all(np.abs(episode.obs) < limits, axis=-1)
     return inside
 

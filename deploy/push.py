@@ -30,6 +30,7 @@ from landbridge.errors import InputError
 from landbridge.signature import require_signature
 
 PARAMETERS = "parameters.yaml"
+KEY, UNPROVEN_KEY = "key.pub", "key.pub.new"  # of a release: what it must be signed by, and what it is being checked by
 UNITS = Path(__file__).parent / "jetson" / "systemd"
 MOVING = {state.value for state in (*COMMANDED, *RECOVERIES)}
 CONNECT_SECONDS = 10
@@ -84,11 +85,12 @@ class Remote:
     def send(self, folder: Path, release: str) -> None:
         """Make `release` there equal to a folder here, but for its key."""
         self.run("mkdir", "-p", f"{self.root}/releases", remedy=f"make {self.root} there, owned by that user")
-        self._copy(f"{folder}/", f"{release}/", "--delete", "--exclude=/key.pub")
+        self._copy(f"{folder}/", f"{release}/", "--delete", f"--exclude=/{KEY}")
 
-    def send_key(self, key: Path, release: str) -> None:
-        """Put the public key by which `release` must be signed beside it."""
-        self._copy(str(key), f"{release}/key.pub")
+    def send_key(self, key: Path, release: str) -> str:
+        """Put the public key by which `release` is to be checked beside it; returns its path there."""
+        self._copy(str(key), f"{release}/{UNPROVEN_KEY}")
+        return f"{self.root}/{release}/{UNPROVEN_KEY}"
 
     def _copy(self, here: str, there: str, *options: str) -> None:
         always = ("--archive", "--copy-links", "--checksum", "--chmod=D755,F644", "--rsh", shlex.join(self._ssh))
@@ -171,7 +173,10 @@ def push(
     else:
         release = there.link("previous")
         if not release:
-            raise InputError(host, "has no previous release", "push a bundle twice before you go back")
+            raise InputError(host, "has no previous release", "it has one after the second bundle that you push")
+        if release == there.link("current"):
+            problem = f"the previous release is the current one, {release}: a push was cut off"
+            raise InputError(host, problem, "push the bundle that you want")
     state = _refuse_in_motion(there)
     robot = robot or there.robot()
     if bundle is not None:
@@ -224,10 +229,13 @@ def _send(there: Remote, bundle: Bundle, release: str) -> None:
 
 
 def _verify(there: Remote, release: str, robot: str, key: Path | None, provider: str) -> dict[str, Any]:
+    """What `landbridge verify` says of a release there; a key that has proved right becomes the release's."""
     path = f"{there.root}/{release}"
-    if key is not None:  # also of a rollback: what lies there is not the key that was named
-        there.send_key(key, release)
-    signed = ["--public-key", f"{path}/key.pub"] if key is not None else []
+    sent = None if key is None else there.send_key(key, release)
+    signed = [] if sent is None else ["--public-key", sent]
     asked = [f"{path}/bundle", "--robot", robot, *signed, "--provider", provider, "--strict"]
     remedy = f"nothing was switched; mend that and push again, for {robot!r} or with another --robot"
-    return there.landbridge("verify", *asked, remedy=remedy)
+    verified = there.landbridge("verify", *asked, remedy=remedy)
+    if sent is not None:
+        there.run("mv", sent, f"{path}/{KEY}", remedy=f"look at {path} there")
+    return verified

@@ -204,7 +204,7 @@ def _read_files(path: Path) -> dict[str, bytes]:
             folder = path.resolve()  # once: a link may be switched to another bundle meanwhile
             return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
         with zipfile.ZipFile(path) as archive:
-            if nested := [name for name in archive.namelist() if PurePosixPath(name).name != name]:
+            if nested := [name for name in archive.namelist() if PurePosixPath(name).name != name or name == ".."]:
                 raise InputError(path, f"{nested[0]!r} is not a plain file name", REMEDY)
             return {name: archive.read(name) for name in archive.namelist()}
     except (OSError, EOFError, *BROKEN_ZIP) as error:

@@ -69,6 +69,8 @@ class ObservationTerm(Spec):
         if (self.kind == "gait_phase") != (self.period_s is not None):
             needs = "needs a period" if self.kind == "gait_phase" else "takes no period"
             raise ValueError(f"observation term {self.kind} {needs}: period_s is {self.period_s}")
+        if self.kind != "action_history" and self.history != 1:
+            raise ValueError(f"observation term {self.kind} takes no history: history is {self.history}")
         if self.kind == "gait_phase" and self.clip is not None:
             raise ValueError("observation term gait_phase takes no clip: a clipped clock cannot be advanced")
         return self
@@ -87,6 +89,12 @@ class ActionSpec(Spec):
     scale: dict[str, Positive]
     relative: bool = False
 
+    @model_validator(mode="after")
+    def _only_positions_are_relative(self) -> Self:
+        if self.relative and self.kind != "position":
+            raise ValueError(f"action.relative is for positions, action.kind is {self.kind}")
+        return self
+
 
 class SafetyEnvelope(Spec):
     """What the guard and the monitor enforce beyond the joints' own limits.
@@ -97,7 +105,8 @@ class SafetyEnvelope(Spec):
             2, since the newest measurement has always yet to be answered.
         heartbeat_timeout_ms: Silence of the monitor that counts as its loss.
         max_tilt: Angle of a floating base's z axis from the vertical [rad]; None: not checked.
-        max_tracking_error: |commanded - measured position| [rad] of a position-commanded joint; None: not checked.
+        max_tracking_error: |commanded - measured position| [rad] of a position-commanded joint, beyond which it is a
+            fault; required where joints are commanded in position, whose own loops show a jam in nothing else.
         parking_pose: Where PARK leads position-commanded joints before torque is taken off [rad], by name; those it
             does not name go to `default_joint_pos`.
         parking_speed: Largest joint speed on the way there [rad/s].
@@ -154,13 +163,22 @@ class RobotSpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def _can_hold_and_park(self) -> Self:
+    def _can_stop_hold_and_park(self) -> Self:
         if unknown := set(self.safety.parking_pose) - set(self.actuated):
             raise ValueError(f"safety.parking_pose names {sorted(unknown)}, actuated joints are {self.actuated}")
         if self.action.kind != "position":
             if self.safety.parking_pose:
                 raise ValueError(f"safety.parking_pose needs position commands, action.kind is {self.action.kind}")
+            for name in self.actuated:
+                if self.joint(name).damping == 0:
+                    use = "stop" if self.action.kind == "effort" else "loop"
+                    raise ValueError(f"joint {name} is commanded in {self.action.kind}: damping, the gain of its {use}")
             return self
+        if self.safety.max_tracking_error is None:
+            problem = (
+                "joints are commanded in position: safety.max_tracking_error, by which a jam or a lost motor shows"
+            )
+            raise ValueError(problem)
         for joint in (self.joint(name) for name in self.actuated):
             if joint.acceleration_limit is None or joint.jerk_limit is None:
                 raise ValueError(f"joint {joint.name} is commanded in position: acceleration_limit and jerk_limit")

@@ -18,6 +18,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 OF_A_ROBOT = ("robot.yaml", "scenarios.yaml", "behaviour.yaml")  # every robot folder has an example of these
 
+MAX_SEED = 2**32 - 3  # of 32 bits; CMA-ES begins with the next one
+
 
 class Spec(BaseModel):
     """Base of every model read from disk: immutable, unknown keys refused."""
@@ -42,9 +44,11 @@ def read_model(model: type[Model], path: Path) -> Model:
 
 
 def require_seed(*seeds: int) -> None:
-    """Raise InputError if a seed is negative: numpy takes none that is."""
+    """Raise InputError if a seed is negative, which numpy does not take, or longer than CMA-ES takes."""
     for seed in seeds:
         require_at_least("--seed", seed, 0)
+        if seed > MAX_SEED:
+            raise InputError("--seed", f"is {seed}", f"give {MAX_SEED} or less")
 
 
 def require_positive(option: str, value: float) -> None:

@@ -96,6 +96,10 @@ def require_robot(path: Path, names: Sequence[str]) -> None:
         for key in ("name", "type") if element.tag == "joint" else ("name",):
             if key not in element.attrib:
                 raise InputError(path, f"a <{element.tag}> has no {key}: {element.attrib}", f"give it {key}=...")
+    for joint in root.iterfind("joint"):
+        if joint.find("mimic") is not None and joint.attrib["type"] != "fixed":
+            problem = f"joint {joint.attrib['name']!r} has <mimic>, which MuJoCo obeys and Bullet does not"
+            raise InputError(path, problem, "make it fixed, or take <mimic> out and list it in robot.yaml")
     types = {joint.attrib["name"]: joint.attrib["type"] for joint in root.iterfind("joint")}
     moving = [name for name, kind in types.items() if kind != "fixed"]
     for name in names:

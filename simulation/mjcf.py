@@ -31,7 +31,7 @@ def to_mjcf(robot: Robot, scenario: Scenario) -> str:
     for joint in robot.spec.joints:
         found, friction = spec.joint(joint.name), scenario.friction.get(joint.name, joint.friction)
         found.damping[0], found.frictionloss, found.armature = friction.viscous, friction.frictionloss, joint.armature
-        found.limited = mujoco.mjtLimited.mjLIMITED_FALSE
+        found.limited = found.actfrclimited = mujoco.mjtLimited.mjLIMITED_FALSE  # the URDF's limits, not the robot's
         if friction.stiction is not None and friction.stiction > friction.frictionloss:
             curved.append(f"{joint.name} {friction.stiction:g} N m, {friction.stribeck_velocity:g} rad/s")
         if friction.load:

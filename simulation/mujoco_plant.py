@@ -36,6 +36,8 @@ def model_spec(robot: Robot, scenario: Scenario) -> mujoco.MjSpec:
     spec.compiler.fusestatic = False  # keep the base a body of its own, with its mass
     spec.option.timestep = robot.spec.control_dt / robot.spec.decimation
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
+    for geom in spec.geoms:
+        geom.contype = geom.conaffinity = 0  # links never touch each other, as in Bullet
     if robot.spec.base == "floating":
         _release(spec, scenario)
     return spec
@@ -49,7 +51,7 @@ def _release(spec: mujoco.MjSpec, scenario: Scenario) -> None:
     )  # with the cheaper pyramid a trot is a fifth faster than in Bullet
     spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP  # nothing is damped implicitly: spares a solve
     for geom in spec.geoms:
-        geom.contype, geom.conaffinity = 1, 0
+        geom.contype = 1
     ground = spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1], contype=0, conaffinity=1)
     for geom in spec.geoms:  # the greater friction of a pair counts
         geom.condim, geom.friction = 3, [scenario.ground_friction, 0, 0]

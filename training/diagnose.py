@@ -76,7 +76,7 @@ class Evidence:
         gap: What holds if the answer is yes.
         effect: distributional: share of the robot's rows outside the source. Else: mean log ratio of the held-out
             squared error without and with what is asked about, beyond that of source rows; None with too few rows to
-            tell from.
+            tell from, or without past actions in the observation.
         p_value: One-sided, by permutation of blocks of rows.
     """
 
@@ -213,11 +213,11 @@ class Comparison:
             )
         ]
         beyond = [ours - theirs for ours, theirs in zip(*gains, strict=True)]
-        return [
-            coverage,
-            Evidence("dynamical", float(beyond[0].mean()), sign_flip(beyond[0], rng)),
-            Evidence("structural", float(beyond[1].mean()), sign_flip(beyond[1], rng)),
-        ]
+        dynamical = Evidence("dynamical", float(beyond[0].mean()), sign_flip(beyond[0], rng))
+        structural = Evidence("structural", float(beyond[1].mean()), sign_flip(beyond[1], rng))
+        if not self._history().any():  # without past actions nothing shows a delay
+            structural = Evidence("structural", None, 1.0)
+        return [coverage, dynamical, structural]
 
     def _place(self, data: Transitions) -> Array:
         """Where a row is (N, measured + actions): normalised measured observation, and action."""

@@ -79,6 +79,22 @@ def test_the_delay_of_servos_is_found_though_servos_masses_and_frictions_are_not
     assert found["low_ms"] < 27 < found["high_ms"] < found["low_ms"] + 2
 
 
+def test_the_delay_of_joints_commanded_in_velocity_is_found() -> None:
+    furuta = load_robot("furuta")
+    arm, pendulum = furuta.spec.joints
+    driven = arm.model_copy(update={"damping": 0.02, "rate_limit": 400.0})
+    action = furuta.spec.action.model_copy(update={"kind": "velocity", "scale": {"arm": 4.0}})
+    spec = furuta.spec.model_copy(update={"joints": (driven, pendulum), "action": action})
+    robot = Robot(spec, furuta.folder)
+    policy = load_behaviours(robot)["random"](3, np.random.default_rng(0))
+    episodes = run_episodes(
+        robot, "bullet", Scenario(latency_ms=27, actuator_gain=0.9, joint_pos_noise=0.001), policy, 3, 0
+    )
+    (found,) = joint_delays(robot, episodes, np.random.default_rng(0))
+    assert found["delay_ms"] == pytest.approx(27, abs=1)
+    assert found["low_ms"] < 27 < found["high_ms"]
+
+
 def test_servos_of_a_floating_robot_are_refused() -> None:
     with pytest.raises(InputError, match="has a floating base"):
         joint_delays(load_robot("quadruped"), [], np.random.default_rng(0))

@@ -127,7 +127,7 @@ def test_a_direction_is_named_after_what_moves_along_it() -> None:
 
 
 def test_an_interval_that_ends_at_a_bound_tells_nothing_of_what_is_beyond() -> None:
-    """Friction and delay cannot be less than none; a gain of 4 is only as far as anybody looks."""
+    """Friction and delay cannot be less than none; a gain of 4, a load 0.3 m off, are only as far as anybody looks."""
     gain = Parameter("gain", "", 1.0, 0.3, 0.25, 4.0, log=True)
     late = Parameter("latency_ms", "ms", 0.0, 50.0, 0.0, 100.0, log=False)
     spread = np.random.default_rng(0).normal(scale=1e-3, size=(1000, 2))
@@ -135,6 +135,10 @@ def test_an_interval_that_ends_at_a_bound_tells_nothing_of_what_is_beyond() -> N
         z = np.array([gain.coordinate(values[0]), late.coordinate(values[1])])
         found = estimates([gain, late], z, z + spread)
         assert tuple(estimate.identifiable for estimate in found.values()) == told
+    aside = Parameter("payload.hand.x", "m", 0.0, 0.1, -0.3, 0.3, log=False)
+    for value, known in ((-0.3, False), (-0.2, True), (0.3, False)):
+        at = np.array([aside.coordinate(value)])
+        assert estimates([aside], at, at + spread[:, :1])["payload.hand.x"].identifiable is known
 
 
 def test_a_single_parameter_has_a_variance() -> None:

@@ -13,7 +13,8 @@ from landbridge.calibration.identify import identify
 from landbridge.calibration.windows import cut, lags, open_rollouts
 from landbridge.episode import Episode, open_dataset, write_dataset
 from landbridge.errors import InputError
-from landbridge.robot import load_robot
+from landbridge.observation import Observer
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.parameters import free_parameters
 
 ROBOT = load_robot("furuta")
@@ -107,6 +108,8 @@ def test_nothing_is_fitted_for_a_file_that_cannot_be_written(recorded: Path, tmp
     for horizon in (float("nan"), 0.0, 0.0001, float("inf")):
         with pytest.raises(InputError, match="--horizon"):
             identify(recorded, tmp_path / "calibration.yaml", horizon=horizon)
+    with pytest.raises(InputError, match=r"--out: .*furuta\.calibrated\.xml is the name of the model"):
+        identify(recorded, tmp_path / "furuta.calibrated.xml")
     assert [path.name for path in tmp_path.iterdir() if "calib" in path.name] == []
 
 
@@ -130,3 +133,25 @@ def test_a_command_is_late_by_what_its_measurement_and_its_write_were(recorded: 
     np.testing.assert_allclose(windows.taken[0], taken, atol=1e-12)
     untimed = replace(second, written=np.full(len(second), np.nan))  # as in datasets of before
     np.testing.assert_allclose(cut([untimed], ROBOT, 25, "it").late, 0.0, atol=1e-12)
+
+
+def test_angles_have_no_wraps_whatever_the_limit_of_the_speed(recorded: Path) -> None:
+    arm, pendulum = ROBOT.spec.joints
+    faster = pendulum.model_copy(update={"velocity_limit": 160.0})  # more than half a turn in a control period
+    robot = Robot(ROBOT.spec.model_copy(update={"joints": (arm, faster)}), ROBOT.folder)
+    dataset = open_dataset(recorded)
+    np.testing.assert_array_equal(cut(dataset, robot, 25, "it").states, cut(dataset, ROBOT, 25, "it").states)
+    assert np.abs(np.diff(cut(dataset, robot, 25, "it").states[..., :2], axis=1)).max() < np.pi
+
+
+def test_a_measurement_at_its_clip_is_in_no_window(recorded: Path) -> None:
+    """0.7 is less in single precision, in which observations are kept, than in double precision."""
+    terms = tuple(t.model_copy(update={"clip": 0.7}) if t.kind == "joint_vel" else t for t in ROBOT.spec.observation)
+    robot = Robot(ROBOT.spec.model_copy(update={"observation": terms}), ROBOT.folder)
+    speeds = [name.startswith("joint_vel") for name in Observer(robot.spec).names]
+    first = next(iter(open_dataset(recorded)))
+    obs = first.obs.copy()
+    obs[:, speeds] = 0.0
+    obs[40, speeds] = 0.7
+    whole, cut_by_one = (cut([replace(first, obs=o)], robot, 5, "it") for o in (np.minimum(obs, 0.6), obs))
+    assert len(cut_by_one) < len(whole)

@@ -38,7 +38,7 @@ DOCUMENT: dict[str, Any] = {
         {"kind": "action_history"},
     ],
     "action": {"kind": "position", "relative": True, "scale": {"a": 1.0}},
-    "safety": {"max_command_age_ms": 30},
+    "safety": {"max_command_age_ms": 30, "max_tracking_error": 1},
 }
 OBSERVER = Observer(RobotSpec.model_validate(DOCUMENT))
 NONE = np.zeros((1, 1))

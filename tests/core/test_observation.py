@@ -30,7 +30,7 @@ SPEC = RobotSpec.model_validate(
             {"kind": "action_history", "history": 2},
         ],
         "action": {"kind": "position", "relative": True, "scale": {"b": 4.0, "a": 2.0}},
-        "safety": {"max_command_age_ms": 30},
+        "safety": {"max_command_age_ms": 30, "max_tracking_error": 1},
     }
 )
 OBSERVER = Observer(SPEC)

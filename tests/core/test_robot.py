@@ -49,6 +49,8 @@ def test_the_digest_ignores_layout_and_sees_every_value(furuta: Path) -> None:
         ({"observation": [{"kind": "joint_pos", "joints": ["elbow"]}]}, "unknown joints ['elbow']"),
         ({"urdf": "absent.urdf"}, "absent.urdf"),
         ({"schema_version": 2}, "schema_version"),
+        ({"observation": [{"kind": "joint_pos", "joints": ["arm"], "history": 5}]}, "joint_pos takes no history"),
+        ({"action": {"kind": "effort", "scale": {"arm": 1.0}, "relative": True}}, "action.relative is for positions"),
     ],
 )
 def test_a_malformed_robot_names_file_field_and_value(furuta: Path, change: dict[str, Any], expected: str) -> None:
@@ -100,6 +102,7 @@ def test_joint_by_unknown_name() -> None:
         ({}, {"parking_pose": {"tail": 0.0}}, "parking_pose names ['tail']"),
         ({}, {"parking_speed": 0}, "parking_speed: Input should be greater than 0"),
         ({"jerk_limit": float("inf")}, {}, "jerk_limit"),
+        ({}, {"max_tracking_error": None}, "joints are commanded in position: safety.max_tracking_error"),
     ],
 )
 def test_a_robot_that_cannot_hold_or_park_is_refused(
@@ -112,6 +115,15 @@ def test_a_robot_that_cannot_hold_or_park_is_refused(
     with pytest.raises(InputError) as caught:
         load_robot(folder)
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "use"), [("effort", "stop"), ("velocity", "loop")])
+def test_a_robot_whose_stop_would_do_nothing_is_refused(furuta: Path, kind: str, use: str) -> None:
+    spec = yaml.safe_load((furuta / "robot.yaml").read_text())
+    joint = spec["joints"][0] | {"damping": 0.0}
+    edit(furuta, joints=[joint, spec["joints"][1]], action=spec["action"] | {"kind": kind})
+    with pytest.raises(InputError, match=f"joint arm is commanded in {kind}: damping, the gain of its {use}"):
+        load_robot(furuta)
 
 
 def test_only_position_commands_can_park_in_a_pose(furuta: Path) -> None:

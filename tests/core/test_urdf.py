@@ -40,6 +40,7 @@ def furuta(tmp_path: Path) -> Path:
             "joint 'mast' moves and robot.yaml does not name it.*actuated: false",
         ),
         ("</robot>", MAST.format(kind="floating"), "joint 'mast' is floating"),
+        ('<child link="pendulum_link"/>', '<child link="pendulum_link"/><mimic joint="arm"/>', "'pendulum' has <mimi"),
         ('<mass value="0.04"/>', "", "link pendulum_link: has no positive mass"),
         ("</robot>", '<link name="imu"/></robot>', "link imu: has no positive mass.*only a mere frame, fixed to one"),
         ('<child link="pendulum_link"/>', "", "joint 'pendulum' has no <child link=...>. add it"),

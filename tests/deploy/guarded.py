@@ -54,7 +54,7 @@ def spec(kind: str = "effort", default: tuple[float, float] = (0.0, 0.0), **safe
             ],
             "observation": [{"kind": "joint_pos", "joints": ["left"]}],
             "action": {"kind": kind, "scale": {"left": 1.0, "right": 1.0}},
-            "safety": {"max_command_age_ms": 30, **safety},
+            "safety": {"max_command_age_ms": 30, "max_tracking_error": 100, **safety},  # no test comes near by chance
         }
     )
 

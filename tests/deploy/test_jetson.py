@@ -48,6 +48,22 @@ def test_the_units_start_what_the_bringup_describes(folder: Path, service: confi
         assert f"bundle:={ROOT}/current/bundle" in command
 
 
+def test_the_monitor_ends_before_what_it_parks_and_all_before_the_recorder(folder: Path) -> None:
+    """Systemd stops in the reverse order; what it stops at once ends in any order."""
+    before: dict[str, set[str]] = {}
+    for spec in SPECS:
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read(folder / "systemd" / f"landbridge@{spec.name}.service.d" / "order.conf")
+        names = parser.get("Unit", "After", fallback="").split()
+        before[spec.name] = {name.removeprefix("landbridge@").removesuffix(".service") for name in names}
+    assert before == {
+        "recorder": set(),
+        "bridge": {"recorder"},
+        "policy": {"recorder", "bridge"},
+        "monitor": {"recorder", "bridge", "policy"},
+    }
+
+
 def test_the_parameters_are_ones_that_the_nodes_have(folder: Path) -> None:
     told = {f"/{spec.name}": {*spec.parameters} for spec in SPECS}
     told["/policy"] |= {"provider", "strict"}

@@ -48,6 +48,10 @@ def test_a_bundle_is_switched_to_only_when_it_holds_there_and_back_again(
     assert (target.link("current"), target.link("previous")) == (release[second], release[first])
     target.push(rollback=True)
     assert (target.link("current"), target.link("previous")) == (release[first], release[second])
+    (target.root / "previous").unlink()
+    (target.root / "previous").symlink_to(release[first])  # as a push leaves it that was cut off in its switch
+    with pytest.raises(InputError, match=f"the previous release is the current one, {release[first]}: a push was cut"):
+        target.push(rollback=True)
 
 
 def test_the_key_that_is_named_decides_also_of_a_rollback(
@@ -68,6 +72,7 @@ def test_the_key_that_is_named_decides_also_of_a_rollback(
     with pytest.raises(InputError, match=r"is no signature of this bundle by .*nothing was switched"):
         target.push(rollback=True, public_key=tmp_path / "ours.pub")
     assert target.link("previous") == theirs
+    assert (target.root / theirs / "key.pub").read_bytes() == (tmp_path / "theirs.pub").read_bytes()
 
 
 def test_the_bundle_of_another_robot_never_becomes_the_current_one(

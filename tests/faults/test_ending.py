@@ -60,3 +60,22 @@ def test_an_estop_is_heard_while_the_robot_parks_at_the_end(tmp_path: Path, ros_
             end("bridge", processes, signal.SIGTERM)
         said = "".join(log.read_text() for log in (tmp_path / "ros_log").iterdir())
         assert "torque is left on (estop): support the robot and cut its power" in said
+
+
+def test_processes_that_are_all_ended_at_once_park_the_robot_first(tmp_path: Path, ros_domain: None) -> None:
+    """As at the end of a machine, or of who started them: none waits for another to hear its signal."""
+    reasons: list[str] = []
+    specs = bringup.record("arm", "none", 0, "")[1:]
+    with Processes(specs) as processes, Operator(ARM, lambda: None) as operator:
+        topics.subscribe(operator.node, topics.GUARD_COMMAND, lambda message: reasons.append(message.header.frame_id))
+        operator.wait_ready(recorded=False)
+        operator.call("/monitor/arm")
+        operator.wait(lambda: operator.state is State.ACTIVE, 20)
+        every = [psutil.Process(processes.pid(spec.name)) for spec in specs]
+        for process in every:
+            process.terminate()
+        operator.wait(lambda: all(process.status() == psutil.STATUS_ZOMBIE for process in every), 15)
+    assert "parked" in reasons
+    said = "".join(log.read_text() for log in (tmp_path / "ros_log").iterdir())
+    assert "torque is left on" not in said
+    assert "controller_lost" not in said

@@ -21,6 +21,7 @@ from mcap.stream_reader import StreamReader
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge_nodes import topics
+from landbridge_nodes.controller import LEAVE_SECONDS
 from landbridge_nodes.operator import START_TIMEOUT
 from landbridge_nodes.process import LOOP_SECONDS
 from landbridge_nodes.processes import Processes
@@ -38,7 +39,7 @@ def test_the_policy_dies_hangs_or_ends(rig: Rig, number: signal.Signals, fault: 
     rig.activate()
     stopped, last = rig.stop_after(rig.strike("policy", number), "silent", "not_active", "stopped")
     report(f"policy {number.name}", stopped, last)
-    works_on = 1000 * LOOP_SECONDS if number is signal.SIGTERM else 0.0
+    works_on = 1000 * (LOOP_SECONDS + LEAVE_SECONDS) if number is signal.SIGTERM else 0.0
     assert stopped <= works_on + SILENCE * DT_MS + BUSY_MS
     assert last <= works_on + BUSY_MS
     rig.operator.wait(lambda: rig.operator.state is State.FAULT, 5)  # after DAMP, when the arm rests

@@ -231,7 +231,7 @@ def test_joints_commanded_in_position(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(nudge, "STILL_SECONDS", 1.0)  # this pendulum swings
     servo = "rate_limit: 30\n    acceleration_limit: 60\n    jerk_limit: 3000\n    stiffness: 0.5 # "
     changes = ("rate_limit: 20", servo), ("damping: 0.004", "damping: 0.02"), ("kind: effort", "kind: position")
-    robot = altered(tmp_path / "servo", *changes)
+    robot = altered(tmp_path / "servo", *changes, ("safety:", "safety:\n  max_tracking_error: 1.0"))
     with closing(open_hardware(robot, choose_hardware(robot.spec), "none", 0)) as hardware:
         account = accept(robot, hardware, BRIEF, "tester")
     assert account.failure is None

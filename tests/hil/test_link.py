@@ -11,11 +11,14 @@ import math
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -256,6 +259,28 @@ def test_ports_that_cannot_be_opened_are_named(link: Mcu, rig: Rig, tmp_path: Pa
     assert "SUBSYSTEM" in said
     for end in ends:
         os.close(end)
+
+
+def test_a_port_is_nobody_elses_with_or_without_flock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A pty in place of a device of its own kind: who opens it asks for no lock, as most tools do not."""
+    monkeypatch.setattr("landbridge.deploy.hardware.port.PTYS", tmp_path)
+    near, far = os.openpty()
+    name = os.ttyname(far)
+    os.close(far)  # that an emulator would keep
+    script = "import os, sys; os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", script, name], stdin=PIPE, stdout=PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        said = refused(lambda: open_port(name, 1_000_000))
+        assert re.search(rf"another program uses this port: \S+ \({other.pid}\)\. end it", said)
+        other.stdin.close()
+    port = open_port(name, 1_000_000)
+    os.chmod(name, 0o666)
+    with unprivileged(), pytest.raises(OSError, match="busy"):
+        os.open(name, os.O_RDWR | os.O_NOCTTY)
+    port.close()
+    os.close(near)
 
 
 def test_a_port_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:

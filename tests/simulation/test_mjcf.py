@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import mujoco
@@ -58,6 +59,15 @@ def test_it_moves_as_the_plant_does_delay_and_all(tmp_path: Path, latency_ms: fl
             mujoco.mj_step(model, data)
         np.testing.assert_allclose(data.qvel, plant.state()[1], rtol=1e-4)
         np.testing.assert_allclose(data.qpos, plant.state()[0], rtol=1e-4)
+
+
+def test_its_limits_are_the_robots_and_not_the_urdfs(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FURUTA.folder, tmp_path / "furuta"))
+    urdf = folder / "furuta.urdf"
+    urdf.write_text(urdf.read_text().replace('effort="0.12"', 'effort="0.01"'))
+    model = loaded(Scenario(), str(folder), tmp_path / "furuta.xml")
+    assert not model.jnt_actfrclimited.any()
+    assert model.actuator("arm").forcerange.tolist() == [-0.12, 0.12]
 
 
 def test_a_position_commanded_robot_has_its_servos(tmp_path: Path) -> None:

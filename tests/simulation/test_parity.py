@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -129,6 +131,25 @@ def test_engines_swing_alike(robot: Robot, name: str) -> None:
         highest = max(highest, float(np.cos(pos[1])))
     assert highest > 0, "the pendulum never left its lower half: the comparison would show little"
     plants[1].close()
+
+
+def test_links_that_overlap_do_not_touch_in_either_engine(robot: Robot, tmp_path: Path) -> None:
+    """Shapes of neighbouring links meet at their joint in most vendors' URDFs."""
+    folder = Path(shutil.copytree(robot.folder, tmp_path / "furuta"))
+    urdf = folder / "furuta.urdf"
+    ball = '<collision><geometry><sphere radius="0.1"/></geometry></collision></link>'
+    urdf.write_text(urdf.read_text().replace("</link>", ball))
+    assert urdf.read_text().count(ball) >= 3
+    found = []
+    for engine in (MujocoPlant, BulletPlant):
+        for each in (robot, load_robot(folder)):
+            plant = engine(each, Scenario())
+            plant.reset(np.array([0.1, 2.0]), np.zeros(2))
+            for _ in range(25):
+                plant.step([(0.0, np.array([0.02]))])
+            found.append(np.concatenate(plant.state()))
+            plant.close()
+    np.testing.assert_allclose(found, [found[0]] * 4, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["none", "extreme"])

@@ -108,6 +108,13 @@ def test_twenty_seconds_are_enough_where_most_of_them_can_be_compared() -> None:
     assert findings_of([*found.values()]) == ["structural", "dynamical"]
 
 
+def test_without_past_actions_nobody_can_say_that_there_is_no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Comparison, "_history", lambda self: np.zeros(len(TASK.observer.names), bool))
+    found = evidence(rows(3000, 2))
+    assert found["structural"].effect is None
+    assert findings_of([*found.values()]) == ["unknown"]
+
+
 def test_a_question_that_was_not_asked_is_no_answer() -> None:
     no, unasked = Evidence("distributional", 0.1, 0.5), Evidence("structural", None, 1.0)
     assert findings_of([no, Evidence("dynamical", 0.1, 0.5)]) == ["none"]

@@ -89,6 +89,7 @@ def test_an_option_out_of_range_is_named_before_anything_is_written(
         ("collect --out {0}/out --steps 9 --calibration {0}/bytes", "bytes: not YAML"),
         ("collect --out {0}/out --steps 9 --calibration {0}/empty", "empty: is empty. name the right file"),
         ("collect --out {0}/out --steps 9 --calibration {0}/list", r"list: holds \[1, 2\], no fields by name"),
+        ("collect --out {0}/out --steps 9 --seed 99999999999", "--seed: is 99999999999. give 4294967293 or less"),
         ("servo scan {0}", "is no serial port"),
         ("servo scan {0} --baud 123", r"--baud: is 123, a rate of no such servo. name one of \[9600, "),
         ("ingest {0}/absent --out {0}/out", "absent: no such file or folder"),
