@@ -22,7 +22,7 @@ LEFT_OUT = ["delay, for which see latency_ms", "zero: check the encoders on a st
 def everything(
     data: Path, /, out: Path, robot: str = "furuta", known: tuple[str, ...] = (), seed: int = 0
 ) -> dict[str, Any]:
-    """Run every calibration step in turn: delay, encoders, friction models, parameters, the page.
+    """Run delay, zero, identify (which chooses the friction terms) and report, in that order.
 
     A wrong encoder ends the run, since whatever is identified through it would be wrong too. For a robot with a
     floating base only the parameters are identified, from its walking and with its latency; what was left out is named.

@@ -1,8 +1,8 @@
 """What a robot is: joints by name, limits, observation and action spec, safety envelope.
 
-A robot is a folder with `robot.yaml`, a URDF, `task.py`, `behaviour.py` and `scenarios.yaml`. Simulators, trainer,
-runtime, guard and nodes read the same `RobotSpec`; none of them holds a robot's number of its own. SI units (REP 103)
-unless a field's suffix says otherwise.
+A robot is a folder with `robot.yaml`, a URDF, `task.py`, `behaviour.py`, `behaviour.yaml` and `scenarios.yaml`.
+Simulators, trainer, runtime, guard and nodes read the same `RobotSpec`; none of them holds a robot's number of its own.
+SI units (REP 103) unless a field's suffix says otherwise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a robot is asked to do: reward, termination and success as pure functions.
 
-The robot's `task.py` defines `make_task(spec) -> Task`. The same object labels simulated steps, ingested rollouts and
-predicted transitions, so a rollout of the real robot is scored by the very function that scored the simulator.
+The robot's `task.py` defines `make_task(observer) -> Task`. The same object labels simulated steps, ingested rollouts
+and predicted transitions, so a rollout of the real robot is scored by the very function that scored the simulator.
 """
 
 from __future__ import annotations

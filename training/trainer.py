@@ -39,7 +39,7 @@ class Trainer:
     the rows that are read for it. Under `torchrun` every rank draws the same indices and trains on its share of them;
     the first one writes.
 
-    A block does not take its steps itself: it gives the rows of each to who drives it (`landbridge.training.loop`), so
+    A block does not take its steps itself: it yields the rows of each to its caller (`landbridge.training.loop`), so
     that several trainers can be driven at once.
 
     Args:

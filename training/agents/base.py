@@ -111,7 +111,10 @@ class Agent(nn.Module, ABC):
         """
 
     def weight_of(self, name: str, weights: Tensor) -> Tensor:
-        """The row weights (N,) of the loss `name`. A row of weight 0 is in none: who filters, filters for all."""
+        """The row weights (N,) of the loss `name`.
+
+        A row of weight 0 counts in no loss: a filter applies to all of them.
+        """
         assert weights.ndim == 1
         return weights if name in self.config.weigh else (weights > 0).to(weights.dtype)
 

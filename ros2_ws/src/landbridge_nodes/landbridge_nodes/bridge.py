@@ -1,8 +1,8 @@
 """The bridge: owns the only hardware handle, measures at the control rate, and lets commands through its guard.
 
 Publishes `/joint_states` on a steady timer; judges each `/policy/command` the moment it comes and writes it at once;
-stops the robot itself whenever the supervisor is not ACTIVE or silent, or no admissible command comes. Ages count from
-the measurement that a command answers, on this process's monotonic clock. Before it ends it parks the robot,
+stops the robot itself when the supervisor leaves ACTIVE or falls silent, or no admissible command comes. Ages count
+from the measurement that a command answers, on this process's monotonic clock. Before it ends it parks the robot,
 unless something has stopped it.
 """
 
