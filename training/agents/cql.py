@@ -22,8 +22,7 @@ class CQLConfig(AgentConfig):
 
     Attributes:
         alpha: Weight of the conservative term (`cql_alpha` of the authors' code, without the Lagrange multiplier). Its
-            ratio to Q matters: theirs is 5 to 10 beside a Q of hundreds, and here rewards are scaled by 0.1. Tune it
-            for every robot: 0.02 is `furuta`'s, where 5 fails; on `quadruped` 5 is right, 0.02 fails (docs/RESULTS.md).
+            ratio to Q matters, so tune it per robot: 0.02 is `furuta`'s, the authors' 5 is `quadruped`'s (docs/RESULTS.md).
         num_actions: Actions drawn per row and proposal for the log-sum-exp.
     """
 
