@@ -22,7 +22,7 @@ class CQLConfig(AgentConfig):
 
     Attributes:
         alpha: Weight of the conservative term (`cql_alpha` of the authors' code, without the Lagrange multiplier). Its
-            ratio to Q matters, so tune it per robot: 0.02 is `furuta`'s, the authors' 5 is `quadruped`'s (docs/RESULTS.md).
+            ratio to Q matters: 0.02 is right on `furuta`, the authors' 5 on `quadruped`. Tune it for your robot.
         num_actions: Actions drawn per row and proposal for the log-sum-exp.
     """
 
