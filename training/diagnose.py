@@ -214,10 +214,9 @@ class Comparison:
         ]
         beyond = [ours - theirs for ours, theirs in zip(*gains, strict=True)]
         dynamical = Evidence("dynamical", float(beyond[0].mean()), sign_flip(beyond[0], rng))
-        structural = Evidence("structural", float(beyond[1].mean()), sign_flip(beyond[1], rng))
         if not self._history().any():  # without past actions nothing shows a delay
-            structural = Evidence("structural", None, 1.0)
-        return [coverage, dynamical, structural]
+            return [coverage, dynamical, Evidence("structural", None, 1.0)]
+        return [coverage, dynamical, Evidence("structural", float(beyond[1].mean()), sign_flip(beyond[1], rng))]
 
     def _place(self, data: Transitions) -> Array:
         """Where a row is (N, measured + actions): normalised measured observation, and action."""

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.task import Future
 
 from landbridge.deploy.supervisor import State
 from landbridge.observation import Observer, action_affine, action_to_command, push_action
@@ -20,7 +19,7 @@ from landbridge.simulation.compensation import Compensation
 from landbridge_nodes import topics
 from landbridge_nodes.base import read_base
 from landbridge_nodes.parameters import Parameter, declare
-from landbridge_nodes.process import LOOP_SECONDS
+from landbridge_nodes.process import LOOP_SECONDS, spin_while
 
 LEAVE_SECONDS = 3 * LOOP_SECONDS  # by then every process has noticed a signal that came to all
 PENDING = 4  # measurements that may be incomplete at a time: their parts come on topics that do not wait for each other
@@ -103,9 +102,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         Who ends every process at once ends this one too. Bridge and monitor park the robot once they hear of it; one
         that loses its controller before that would stop it, and leave it powered.
         """
-        deadline = time.monotonic() + LEAVE_SECONDS
-        while self._active and self._moving and time.monotonic() < deadline:
-            self.executor.spin_until_future_complete(Future(), timeout_sec=LOOP_SECONDS)
+        spin_while(self, lambda: self._active and self._moving, LEAVE_SECONDS)
 
     def _on_state(self, message: Any) -> None:
         moving = message.name == State.ACTIVE.value

@@ -23,7 +23,6 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import LivelinessPolicy
 from rclpy.serialization import deserialize_message
-from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from landbridge.deploy.supervisor import COMMANDED, Event, State, Supervisor
@@ -32,7 +31,7 @@ from landbridge.verdict import Reason
 from landbridge_nodes import topics
 from landbridge_nodes.neighbours import NAMELESS
 from landbridge_nodes.parameters import CONTROLLER, ROBOT, declare
-from landbridge_nodes.process import LOOP_SECONDS, MONITOR_PRIORITY, PARK_SECONDS, run
+from landbridge_nodes.process import MONITOR_PRIORITY, PARK_SECONDS, run, spin_while
 
 PARAMETERS = (ROBOT, CONTROLLER)
 HEARTBEAT_PERIOD = 0.04  # s
@@ -175,9 +174,7 @@ class Monitor(Node):  # type: ignore[misc]
         after_reset = self.supervisor.state is State.STANDBY and self._powered  # which leaves torque on
         self.supervisor.handle(Event.PARK if after_reset else Event.DISARM, time.monotonic(), "monitor ends")
         self._settle()
-        deadline = time.monotonic() + PARK_SECONDS
-        while self.supervisor.state is State.PARK and time.monotonic() < deadline:
-            self.executor.spin_until_future_complete(Future(), timeout_sec=LOOP_SECONDS)
+        spin_while(self, lambda: self.supervisor.state is State.PARK, PARK_SECONDS)
         if self.supervisor.state is State.PARK:  # nothing moves when nobody is left to stop it
             self.supervisor.handle(Event.ESTOP, time.monotonic(), "not parked when the monitor ended")
             self._settle()

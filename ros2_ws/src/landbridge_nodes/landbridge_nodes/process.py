@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -113,6 +114,15 @@ def run(make: Callable[[], Any], priority: int = 0) -> int:
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def spin_while(node: Any, goes_on: Callable[[], bool], seconds: float) -> None:
+    """Handle a node's events while `goes_on` says so, for no longer than `seconds`: what `close` waits for."""
+    from rclpy.task import Future
+
+    deadline = time.monotonic() + seconds
+    while goes_on() and time.monotonic() < deadline:
+        node.executor.spin_until_future_complete(Future(), timeout_sec=LOOP_SECONDS)
 
 
 def notify(news: str) -> None:
