@@ -250,6 +250,18 @@ def test_no_process_outlives_landbridge_up(ending: signal.Signals, ros_domain: N
     assert alive == []
 
 
+def test_a_signal_that_comes_while_a_process_is_forked_is_obeyed(ros_domain: None) -> None:
+    """What is raised in a hook of os.fork is dropped: `landbridge up` then ran on, deaf to every further SIGTERM."""
+    hook = "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))"
+    script = f"import os, signal, sys; from landbridge.cli import main; {hook}; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "up", "twin", "--scenario", "none"]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            assert process.wait(30) == 130
+        finally:
+            process.kill()
+
+
 def test_deploying_a_bundle_for_an_episode(
     tmp_path: Path, ros_domain: None, brief_furuta: Robot, linear_bundle: Make
 ) -> None:

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -57,7 +58,8 @@ class Processes:
     def __enter__(self) -> Self:
         try:
             for spec in self._specs:
-                self._started[spec.name] = self._start(spec)
+                with _signals_held_back():
+                    self._started[spec.name] = self._start(spec)
         except BaseException:
             self.end()
             raise
@@ -118,7 +120,18 @@ class Processes:
         )
 
 
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Signals come afterwards: what their handlers raise while Python forks is dropped, and nobody would end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end_with_parent() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
