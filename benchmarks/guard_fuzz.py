@@ -22,7 +22,7 @@ from landbridge.deploy.guard import Guard
 from landbridge.deploy.supervisor import STOPS, State, transitions
 from landbridge.provenance import commit, now
 from landbridge.robot import RobotSpec
-from landbridge.verdict import Reason, Verdict
+from landbridge.verdict import ADMITTED, Reason, Verdict
 
 RESULT = Path(__file__).parent / "results" / "guard_fuzz.json"
 DT, AGE, HEARTBEAT = 1 / 64, 1 / 32, 1 / 4  # s, exact in binary so that boundaries can be hit
@@ -61,7 +61,7 @@ EDGES = tuple(
 TABLE = tuple(dict.fromkeys(entry for stop in (State.HOLD, State.DAMP) for entry in transitions(stop).items()))
 ONWARDS = {State.UNCONFIGURED: State.STANDBY, State.STANDBY: State.ARMED, State.ARMED: State.ACTIVE}
 LEAVE = dict.fromkeys(State, 0.3) | {State.ARMED: 0.1, State.ACTIVE: 0.02, State.PARK: 0.03}
-REFUSALS = set(Reason) - {Reason.OK, Reason.LIMITED}
+REFUSALS = set(Reason).difference(ADMITTED)
 
 
 def spec(kind: str) -> RobotSpec:

@@ -19,7 +19,7 @@ from landbridge.deploy.supervisor import COMMANDED, Event, State, Supervisor
 from landbridge.robot import load_robot
 from landbridge.simulation.mujoco_plant import compile_model
 from landbridge.simulation.scenario import Scenario
-from landbridge.verdict import Reason, Verdict
+from landbridge.verdict import ADMISSIBLE, Verdict
 
 STEP, FINE = 0.01, 0.002  # s, of the clock and of the joints, the lightest of which would jump in a whole STEP
 TICK, BEAT = 2, 4  # steps of the control period (50 Hz) and of the heartbeat
@@ -199,7 +199,7 @@ class Rig:
         verdict = self.guard.admit(command.stamp, command.names, command.values, self.now)
         self._write(verdict if verdict.write else None, by_policy=True)
         if self.monitor_runs:
-            admissible = verdict.reason in (Reason.OK, Reason.LIMITED, Reason.ARMED)
+            admissible = verdict.reason in ADMISSIBLE
             self.supervisor.command_judged(admissible, self.now)
             self._publish_change()
 

@@ -20,10 +20,13 @@ from landbridge.deploy.motion import Motion
 from landbridge.deploy.recovery import Hold, Move
 from landbridge.deploy.supervisor import COMMANDED, STOPS, State
 from landbridge.robot import RobotSpec
-from landbridge.verdict import Reason, Verdict
+from landbridge.verdict import ADMISSIBLE, ADMITTED, Reason, Verdict
 
 RING = 256  # measurements that a command may answer; older ones count as unknown
 BEYOND = 0.05  # rad beyond a position limit at which torque may still come on: the first target is the limit itself
+PAUSE_PERIODS = (
+    3  # without a command written after which a trajectory begins anew: the robot has come to rest meanwhile
+)
 PARKED = 0.2  # rad from the parking pose within which torque may go off: servos sag; what lies under a joint is more
 WATCHED = (*COMMANDED, State.PARK)  # the robot moves: what is wrong with a measurement is a fault
 
@@ -65,7 +68,7 @@ class Guard:
         self._written: tuple[float, ...] | None = None
         self._written_at = -math.inf
         self._recovery: Hold | Move | None = None
-        self._anew = True  # no measurement has said yet where the joints are: at the start, after a reset or a release
+        self._anew = True  # no measurement has said where the joints are: at the start, after a reset, without torque
 
     @property
     def powered(self) -> bool:
@@ -83,8 +86,10 @@ class Guard:
         """Hear the supervisor's heartbeat.
 
         A higher epoch is a reset, whatever had stopped the robot, and unlatches; ACTIVE counts only after ARMED. A stop
-        is latched here too: a supervisor that is started anew does not know of it.
+        is latched here too: a supervisor that is started anew does not know of it. A heartbeat that comes too late
+        does not undo that one was missed: who was asleep may hear it first.
         """
+        self._check_heartbeat(now)
         self._heartbeat = now
         if epoch > self.epoch:
             self.epoch, self.fault, self.state, self._anew = epoch, None, State.UNCONFIGURED, True
@@ -138,11 +143,11 @@ class Guard:
             reason = Reason.OK if self._write(wanted, now) == wanted else Reason.LIMITED
         elif reason is not Reason.ARMED:
             self._refusal = reason
-        if reason in (Reason.OK, Reason.LIMITED, Reason.ARMED):
+        if reason in ADMISSIBLE:
             self._answered = self._measured[stamp][0]
             self._unanswered, self._refusal = 0, None
         self.counters[reason.value] += 1
-        return Verdict(self.written, reason, reason in (Reason.OK, Reason.LIMITED))
+        return Verdict(self.written, reason, reason in ADMITTED)
 
     def tick(self, now: float) -> Verdict | None:
         """What to do once per control period: None while nothing is to be changed, else a stop to write or a release.
@@ -162,9 +167,9 @@ class Guard:
             return None  # where to hold is not known before a measurement has come
         if not self.powered and (self.fault is not None or self.state is not State.ARMED or self._number == 0):
             return None
-        command = self._write(self._stop(now), now)
+        command = self._write(self._recovery_command(now), now)
         if self.fault is None and self.state is State.PARK and self._rests(now) and self._at_parking_pose():
-            self.release()
+            self.torque_is_off()
             return Verdict(command, Reason.PARKED, write=False, release=True)
         return Verdict(command, self.fault or Reason.NOT_ACTIVE, write=True)
 
@@ -172,8 +177,8 @@ class Guard:
         """Whether the stop has come to its end: every actuated joint at rest, and after PARK without torque."""
         return not self.powered or (self.state is not State.PARK and self._rests(now))
 
-    def release(self) -> None:
-        """Torque is off: the next command starts from where the joints will be then, wherever that is."""
+    def torque_is_off(self) -> None:
+        """It has gone: the next command starts from where the joints will be then, wherever that is."""
         self._written = self._recovery = None
         self._written_at, self._anew = -math.inf, True
         self._motion.forget()
@@ -257,7 +262,7 @@ class Guard:
     def _arrived(self, now: float) -> bool:
         return self._recovery is not None and now >= self._recovery.ends
 
-    def _stop(self, now: float) -> tuple[float, ...]:
+    def _recovery_command(self, now: float) -> tuple[float, ...]:
         """The recovery controller: damp (effort), come to rest (velocity), or follow a trajectory (position)."""
         if self._kind == "velocity":
             return (0.0,) * len(self._joints)
@@ -266,9 +271,13 @@ class Guard:
                 return (0.0,) * len(self._joints)
             paces = self._actuated(self._motion.pace())
             return tuple(-joint.damping * pace for joint, pace in zip(self._joints, paces, strict=True))
-        if self._recovery is None:
+        if self._recovery is None or self._paused(self._recovery, now):
             self._recovery = self._plan(now)
         return self._recovery.at(now)
+
+    def _paused(self, recovery: Hold | Move, now: float) -> bool:
+        """Whether the trajectory was left under way: to catch up with it would be as fast as the joints may be."""
+        return self._written_at < recovery.ends and now - self._written_at > PAUSE_PERIODS * self.spec.control_dt
 
     def _plan(self, now: float) -> Hold | Move:
         """ARMED leads to the default pose, from which the controller takes over, and PARK to the parking pose.

@@ -28,9 +28,8 @@ from zstandard import ZstdError
 from landbridge.errors import InputError
 from landbridge.observation import Observer, by_name
 from landbridge.robot import RobotSpec
-from landbridge.verdict import Reason
+from landbridge.verdict import ADMITTED, Reason
 
-ADMITTED = (Reason.OK, Reason.LIMITED)  # verdicts with which a command is written
 STOPPED = (Reason.NOT_ACTIVE, Reason.STOPPED)  # those of stops that the bridge writes on its own outside ACTIVE
 FAILED = (Reason.TILT, Reason.TRACKING_ERROR, Reason.POSITION_LIMIT, Reason.VELOCITY_LIMIT)  # for what the robot does
 GAP_PERIODS = 1.5  # control periods between two measurements beyond which one was lost

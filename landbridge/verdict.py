@@ -35,6 +35,10 @@ class Reason(str, Enum):
     TILT = "tilt"
 
 
+ADMITTED = (Reason.OK, Reason.LIMITED)  # the command was written
+ADMISSIBLE = (*ADMITTED, Reason.ARMED)  # it was, or would have been were the supervisor ACTIVE
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The guard's answer.

@@ -59,8 +59,8 @@ class Resettable(Protocol):
     def reset(self) -> None:
         """Place the joints at the next start state of the task and hold them there."""
 
-    def release(self) -> None:
-        """Let go of the joints; without effect on a twin that is not held."""
+    def let_go(self) -> None:
+        """Hold the joints no longer; without effect on a twin that is not held."""
 
 
 @runtime_checkable
@@ -95,7 +95,7 @@ class Reporting(Protocol):
         """The actuated joints without torque, by the newest report."""
 
     def in_effect(self, written: float) -> bool:
-        """Whether the newest report shows a command in effect that was written at `written` [s, monotonic] or later."""
+        """Whether the newest report shows a command in effect that was written at `written` [s, uptime] or later."""
 
 
 @runtime_checkable
@@ -103,7 +103,7 @@ class Timed(Protocol):
     """Hardware that knows when what it reads was measured, and may have no news in a control period.
 
     Attributes:
-        told_at: When the newest measurement was taken [s, monotonic].
+        told_at: When the newest measurement was taken [s, uptime].
     """
 
     told_at: float

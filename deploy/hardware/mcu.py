@@ -20,6 +20,7 @@ from typing import Any
 
 import serial
 
+from landbridge.deploy.clock import uptime
 from landbridge.deploy.hardware.mcu_clock import BoardClock
 from landbridge.deploy.hardware.mcu_errors import WHOLE, FrameErrors
 from landbridge.deploy.hardware.mcu_table import BoardTable, require_board
@@ -64,7 +65,7 @@ class Mcu:
             other joints than `robot`.
     """
 
-    def __init__(self, robot: Robot, settings: McuHardware, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, robot: Robot, settings: McuHardware, clock: Callable[[], float] = uptime) -> None:
         self.fault = self.warning = ""
         self.counters: Counter[str] = Counter()
         self.telemetry: dict[str, Any] = {}

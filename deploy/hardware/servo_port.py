@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import select
 import termios
-import time
 from collections.abc import Sequence
 
 import serial
 
+from landbridge.deploy.clock import uptime
 from landbridge.deploy.hardware.port import open_port
 
 # How long an answer may begin to come: return delay (0.5 ms by default), USB frame or latency timer (1 ms), a hiccup of
@@ -25,7 +25,7 @@ BITS_PER_BYTE = 10  # start, 8, stop
 
 
 class SdkPort:
-    """What both SDKs ask of a port handler: exclusive, on the monotonic clock, asleep while it waits.
+    """What both SDKs ask of a port handler: exclusive, on the clock `uptime`, asleep while it waits.
 
     Attributes:
         is_using: The SDKs' own lock.
@@ -56,8 +56,8 @@ class SdkPort:
 
     def settle(self) -> None:
         """Wait until the line is quiet: who speaks while others still answer is not heard."""
-        until = min(self.deadline, time.monotonic() + SETTLE_S)
-        while time.monotonic() < until and (self._serial.read(256) or self._readable(QUIET_S)):
+        until = min(self.deadline, uptime() + SETTLE_S)
+        while uptime() < until and (self._serial.read(256) or self._readable(QUIET_S)):
             pass
 
     def _readable(self, seconds: float) -> bool:
@@ -72,7 +72,7 @@ class SdkPort:
 
     def readPort(self, length: int) -> bytes:  # noqa: N802
         """At most `length` bytes; waits for the first one until the packet's timeout."""
-        if length <= 0 or not self._readable(self._until - time.monotonic()):
+        if length <= 0 or not self._readable(self._until - uptime()):
             return b""
         data = os.read(self._serial.fileno(), length)  # pyserial's would ask once more whether there is any
         if not data:
@@ -85,8 +85,8 @@ class SdkPort:
 
     def setPacketTimeoutMillis(self, milliseconds: float) -> None:  # noqa: N802
         """An answer is expected from now on, within so long."""
-        self._until = min(time.monotonic() + milliseconds / 1000, self.deadline)
+        self._until = min(uptime() + milliseconds / 1000, self.deadline)
 
     def isPacketTimeout(self) -> bool:  # noqa: N802
         """Whether the answer is late."""
-        return time.monotonic() >= self._until
+        return uptime() >= self._until

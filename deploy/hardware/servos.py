@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from landbridge.deploy.clock import uptime
 from landbridge.deploy.hardware.servo_bus import TRIES, Bus, NoAnswerError, RefusedError
 from landbridge.deploy.hardware.servo_drive import Drive
 from landbridge.deploy.hardware.servo_health import Health
@@ -50,7 +50,7 @@ class Servos:
     """
 
     def __init__(
-        self, robot: Robot, settings: DynamixelHardware | FeetechHardware, clock: Callable[[], float] = time.monotonic
+        self, robot: Robot, settings: DynamixelHardware | FeetechHardware, clock: Callable[[], float] = uptime
     ) -> None:
         self.fault = self.warning = ""
         self.counters: Counter[str] = Counter()

@@ -54,8 +54,8 @@ class Twin:
         self._read_at = self._clock()
         self._held = self._at_start = True
 
-    def release(self) -> None:
-        """Let go. The next read shows the start state itself, unless a command comes first: that already moves it."""
+    def let_go(self) -> None:
+        """The next read shows the start state itself, unless a command comes first: that already moves it."""
         if self._held:
             self._writes.clear()  # stops, which moved nothing
         self._held = False

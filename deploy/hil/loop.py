@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from landbridge.deploy.clock import uptime
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.hardware import BaseSensing, Hardware, Reporting, Resettable
 from landbridge.deploy.motion import REST_PERIODS, REST_SHARE
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, STOPS, Event, State, Supervisor
 from landbridge.joint import Joint
 from landbridge.robot import RobotSpec
-from landbridge.verdict import Reason, Verdict
+from landbridge.verdict import ADMISSIBLE, Reason, Verdict
 
 REPORT_SECONDS = 0.5  # for a report of the device to come
 RESET_SECONDS = 3.0  # for link and device to be taken up again
@@ -39,12 +40,12 @@ class Tick:
     """One control period.
 
     Attributes:
-        time: When the measurement was taken [s, monotonic].
+        time: When the measurement was taken [s, uptime].
         late: Whether it began a period or more after it was due.
         news: Whether there was a measurement that no command had answered yet.
         position: Of all joints [rad]; NaN while the hardware is faulty.
         velocity: [rad/s]
-        written_at: When the guard's answer to the command was written [s, monotonic]; None: nothing was.
+        written_at: When the guard's answer to the command was written [s, uptime]; None: nothing was.
         verdict: The guard's answer to the command, if there was one.
     """
 
@@ -89,7 +90,7 @@ class Loop:
         self.ticks: list[Tick] = []
         self._guard, self._supervisor = Guard(spec), Supervisor(spec)
         self._told_at: float | None = None  # where the driver says of when its newest measurement is
-        self._stamp, self._due = 0, time.monotonic()
+        self._stamp, self._due = 0, uptime()
         self._resting: deque[bool] = deque(maxlen=REST_PERIODS)
         self._targets: Sequence[float] = ()  # that the newest measurement was to follow
 
@@ -111,7 +112,7 @@ class Loop:
 
     @property
     def due(self) -> float:
-        """When the next control period begins [s, monotonic]."""
+        """When the next control period begins [s, uptime]."""
         return self._due
 
     def clear(self) -> None:
@@ -120,9 +121,9 @@ class Loop:
 
     def tick(self, wanted: Sequence[float] | None = None) -> Tick:
         """One control period: measure, stop if need be, and let `wanted` through the guard."""
-        time.sleep(max(0.0, self._due - time.monotonic()))
+        time.sleep(max(0.0, self._due - uptime()))
         position, velocity = self.hardware.read()
-        now = time.monotonic()
+        now = uptime()
         late = now > self._due + self.spec.control_dt
         self._due = max(self._due + self.spec.control_dt, now)  # what was missed is not made up for
         self._supervisor.bridge_seen(now)
@@ -146,13 +147,13 @@ class Loop:
 
     def send(self, stamp: int, names: Sequence[str], values: Sequence[float]) -> tuple[Verdict, float | None]:
         """A command as the bridge takes one from a policy: the guard's verdict, and when its answer was written."""
-        now = time.monotonic()
+        now = uptime()
         verdict = self._guard.admit(stamp, names, values, now)
         written_at = None
         if verdict.write:
-            written_at = time.monotonic()
+            written_at = uptime()
             self.hardware.write(verdict.command)
-        self._supervisor.command_judged(verdict.reason in (Reason.OK, Reason.LIMITED, Reason.ARMED), now)
+        self._supervisor.command_judged(verdict.reason in ADMISSIBLE, now)
         return verdict, written_at
 
     @property
@@ -207,7 +208,7 @@ class Loop:
         while self.state in COMMANDED and self.state is not State.ACTIVE:
             self.tick(self.idle())
         if isinstance(self.hardware, Resettable):
-            self.hardware.release()
+            self.hardware.let_go()
         self.step(self.idle())
 
     def rest(self) -> float:
@@ -216,15 +217,15 @@ class Loop:
 
     def _until_rest(self, period: Callable[[], Tick], seconds: float, how: str) -> float:
         """Control periods until every actuated joint rests; returns the time it took [s]."""
-        started = time.monotonic()
+        started = uptime()
         self._resting.clear()
         while not (len(self._resting) == REST_PERIODS and all(self._resting)):
             period()
             if self.fault:
                 raise Failed(f"stopped by {self.fault}")
-            if time.monotonic() - started > seconds:
+            if uptime() - started > seconds:
                 raise Failed(f"does not come to rest in {seconds:g} s {how}")
-        return time.monotonic() - started
+        return uptime() - started
 
     def stop(self) -> list[Tick]:
         """What the robot does when its controller is lost, HOLD or DAMP until it rests, which leaves it in FAULT.
@@ -232,27 +233,27 @@ class Loop:
         Raises:
             Failed: It does not come to rest.
         """
-        count, started = len(self.ticks), time.monotonic()
+        count, started = len(self.ticks), uptime()
         self._handle(Event.CONTROLLER_LOST)
         while self.state in RECOVERIES:
             self.tick()
-            if time.monotonic() - started > REST_SECONDS:
+            if uptime() - started > REST_SECONDS:
                 raise Failed(f"{self.state.value} does not end in {REST_SECONDS:g} s")
         return self.ticks[count:]
 
     def reset(self) -> None:
         """Leave FAULT for STANDBY; raises Failed if the fault stays."""
-        deadline = time.monotonic() + RESET_SECONDS
+        deadline = uptime() + RESET_SECONDS
         while self.state is not State.STANDBY or self.fault:
-            if time.monotonic() > deadline:
+            if uptime() > deadline:
                 raise Failed(f"a reset does not clear {self.fault or self._supervisor.reason}")
             self.tick()
             if self.hardware.fault:
                 self.hardware.recover()
                 if isinstance(self.hardware, Reporting) and self.hardware.limp:
-                    self._guard.release()  # as in the bridge: torque that is lost comes back in ARMED
+                    self._guard.torque_is_off()  # as in the bridge: torque that is lost comes back in ARMED
             if self.state is State.FAULT and not self.hardware.fault:
-                self._supervisor.handle(Event.RESET, time.monotonic())  # refused until the robot rests
+                self._supervisor.handle(Event.RESET, uptime())  # refused until the robot rests
 
     def park(self) -> None:
         """To rest, to the parking pose, torque off; raises Failed unless that ends in STANDBY."""
@@ -275,7 +276,7 @@ class Loop:
                     self.tick()
         finally:  # also when it is interrupted once more
             self.hardware.disable()
-            self._guard.release()
+            self._guard.torque_is_off()
             self._handle(Event.ESTOP)
         self.require_no_torque()
 
@@ -287,12 +288,12 @@ class Loop:
 
     def listen(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Take reports without writing anything until `condition` holds; False if it does not in `seconds`."""
-        deadline = time.monotonic() + seconds
+        deadline = uptime() + seconds
         while True:
             self.hardware.read()
             if condition():
                 return True
-            if (left := deadline - time.monotonic()) <= 0:
+            if (left := deadline - uptime()) <= 0:
                 return False
             time.sleep(min(left, POLL_SECONDS))
 
@@ -310,7 +311,7 @@ class Loop:
         return float(self.hardware.base().tilt()[0])
 
     def _handle(self, event: Event) -> None:
-        now = time.monotonic()
+        now = uptime()
         answer = self._supervisor.handle(event, now)
         if not answer.accepted:
             raise Failed(answer.message)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from landbridge.deploy.clock import uptime
 from landbridge.deploy.hardware import Reporting
 from landbridge.deploy.hil.loop import REPORT_SECONDS, Failed, Loop, Skipped, Tick
 from landbridge.deploy.hil.nudge import nudge
@@ -172,8 +173,8 @@ def latency(loop: Loop, plan: Plan, result: Result) -> None:
         written = loop.step(loop.idle()).written_at
         if written is None or not isinstance(hardware, Reporting):
             continue
-        if loop.listen(partial(hardware.in_effect, written), loop.due - time.monotonic()):
-            result.latency_ms.append(1000 * (time.monotonic() - written))
+        if loop.listen(partial(hardware.in_effect, written), loop.due - uptime()):
+            result.latency_ms.append(1000 * (uptime() - written))
     ticks = loop.ticks[1:]
     result.figures |= _regularity(loop, ticks)
     if not isinstance(hardware, Reporting):
@@ -202,10 +203,10 @@ def watchdog(loop: Loop, plan: Plan, result: Result) -> None:
     silent_since = before.written_at or before.time
     ends = silent_since + allowed
     if not hardware.streams:  # to ask is to speak: it is asked when it must have stopped
-        time.sleep(max(0.0, ends - time.monotonic()))
+        time.sleep(max(0.0, ends - uptime()))
         ends += REPORT_SECONDS
-    loop.listen(lambda: bool(hardware.stopped), ends - time.monotonic())
-    after_ms = 1000 * (time.monotonic() - silent_since)
+    loop.listen(lambda: bool(hardware.stopped), ends - uptime())
+    after_ms = 1000 * (uptime() - silent_since)
     result.figures |= {"stated_ms": 1000 * hardware.watchdog, "fault": hardware.fault}
     silence = f"in {1000 * allowed:.0f} ms of silence"
     if not hardware.stopped:  # by what the device reports: one late answer is a fault of another name
@@ -243,8 +244,8 @@ def soak(loop: Loop, plan: Plan, result: Result) -> None:
     """The named joints to and fro until the time is up, without a fault."""
     loop.arm()
     loop.clear()
-    started, counted, moves = time.monotonic(), dict(loop.hardware.counters), 0
-    while time.monotonic() - started < plan.soak_s:
+    started, counted, moves = uptime(), dict(loop.hardware.counters), 0
+    while uptime() - started < plan.soak_s:
         joint = plan.joints[moves % len(plan.joints)]
         move = nudge(loop, joint, loop.inwards(joint))
         if problem := move.problem():

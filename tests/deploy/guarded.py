@@ -65,10 +65,10 @@ class Bench:
     def __init__(self, kind: str = "effort", state: State = State.ACTIVE, position: Any = ZEROS, **safety: Any) -> None:
         self.guard = Guard(spec(kind, **safety))
         self.now, self.stamp, self.state, self.epoch = 100.0, 0, state, 0
-        self.guard.measure(0, self.now - 1.0, position, ZEROS)
+        self.guard.measure(0, self.now - DT, position, ZEROS)
         if state in (State.ACTIVE, State.ARMED):
-            self.guard.supervise(State.ARMED, 0, self.now - 1.0)
-            self.guard.tick(self.now - 1.0)
+            self.guard.supervise(State.ARMED, 0, self.now - DT)
+            self.guard.tick(self.now - DT)
         self.measure(position, period=0.0)
 
     def measure(self, position: Any = ZEROS, velocity: Any = ZEROS, period: float = DT) -> int:

@@ -74,6 +74,19 @@ def test_a_command_after_the_loss_of_the_heartbeat_finds_it_lost() -> None:
     assert (verdict.reason, verdict.write, bench.guard.fault) == (Reason.LATCHED, False, Reason.MONITOR_LOST)
 
 
+@pytest.mark.parametrize("state", [State.ARMED, State.ACTIVE])
+@pytest.mark.parametrize(("seconds", "fault"), [(0.25, None), (0.2501, Reason.MONITOR_LOST)])
+def test_a_heartbeat_that_comes_too_late_does_not_undo_that_one_was_missed(
+    state: State, seconds: float, fault: Reason | None
+) -> None:
+    """A computer that wakes, or a bridge that was stopped, may hear the next one before its own timer runs."""
+    bench = Bench(state=state, heartbeat_timeout_ms=250)
+    bench.guard.supervise(state, bench.epoch, bench.now + seconds)
+    assert bench.guard.fault is fault
+    bench.guard.supervise(State.UNCONFIGURED, bench.epoch + 1, bench.now + 10.0)  # a reset, late itself
+    assert bench.guard.fault is None
+
+
 @pytest.mark.parametrize(
     ("position", "velocity", "fault"),
     [

@@ -187,6 +187,38 @@ def test_park_ends_no_sooner_than_its_way_does() -> None:
     assert stop.command == pytest.approx((0.5, 0.0))
 
 
+@pytest.mark.parametrize(("periods", "again"), [(2.99, False), (3.01, True)])
+def test_a_way_that_was_left_is_begun_anew_and_not_caught_up_with(periods: float, again: bool) -> None:
+    """A bridge that stood still for a while: its robot has come to rest at the last target."""
+    bench = Bench("position", parking_pose={"left": 0.5}, parking_speed=1.0)
+    bench.answer(0.0, 0.0)
+    bench.state = State.PARK
+    steps, left = [], 0.0
+    while bench.guard.powered:
+        paused = len(steps) == 24
+        bench.measure((left, 0.0, 0.0), period=(periods if paused else 1) * DT)
+        stop = bench.guard.tick(bench.now)
+        assert stop is not None
+        steps.append(stop.command[0] - left)
+        left = stop.command[0]
+    assert steps[23] == pytest.approx(DT * 1.0, rel=0.01)  # at its largest speed
+    assert (steps[24] == 0.0) is again
+    assert max(steps) < (1 if again else periods) * DT * 1.001
+    assert left == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("pause", [DT, 1.0])
+def test_where_a_stop_has_ended_is_held_through_a_pause(pause: float) -> None:
+    """To hold anew where the joints are would let one that sags under its load down with every pause."""
+    bench = Bench("position")
+    bench.state = State.FAULT
+    for left, period in ((0.0, DT), (0.0, DT), (-0.1, pause)):
+        bench.measure((left, 0.0, 0.0), period=period)
+        stop = bench.guard.tick(bench.now)
+        assert stop is not None
+        assert stop.command == (0.0, 0.0)
+
+
 @pytest.mark.parametrize("off", [-PARKED, PARKED])
 def test_torque_stays_on_a_robot_that_something_keeps_from_its_parking_pose(off: float) -> None:
     """Its trajectory ends all the same."""

@@ -205,7 +205,7 @@ def test_after_a_release_torque_waits_for_a_measurement() -> None:
     """A hand may have moved the robot: arming holds it where it is by then."""
     guard = Guard(QUADRUPED)
     guard.measure(1, 0.0, STANCE, [0.0] * 12)
-    guard.release()
+    guard.torque_is_off()
     guard.supervise(State.ARMED, 0, 0.0)
     assert guard.tick(0.0) is None
     moved = [pos + 0.1 for pos in STANCE]

@@ -26,7 +26,7 @@ def run(delays: list[float], effort: float = 0.1) -> list[list[float]]:
     """Positions after each read, with one write per period at `delays` seconds after the read."""
     clock = Clock()
     twin = Twin(FURUTA, "none", seed=1, clock=clock)
-    twin.release()
+    twin.let_go()
     positions = [list(twin.read()[0])]
     for delay in delays:
         clock.now += delay
@@ -41,7 +41,7 @@ def test_a_twin_without_torque_coasts_as_one_does_that_is_told_zero_effort() -> 
     clock = Clock()
     disabled, zeroed = (Twin(FURUTA, "severe", seed=1, clock=clock) for _ in range(2))
     for twin in (disabled, zeroed):
-        twin.release()
+        twin.let_go()
         twin.write([0.1])
         twin.read()
     disabled.disable()
@@ -93,8 +93,8 @@ def test_held_at_the_start_state_until_released() -> None:
     for _ in range(20):
         assert twin.read() == start
         twin.write([0.1])
-    twin.release()
-    twin.release()  # every heartbeat of ACTIVE releases
+    twin.let_go()
+    twin.let_go()  # every heartbeat of ACTIVE lets go
     assert twin.read() == start
     assert twin.read() != start
     twin.close()
@@ -107,7 +107,7 @@ def test_a_command_between_release_and_read_moves_the_twin() -> None:
     expected = run([0.002], effort=0.1)
     assert twin.read()[0] == expected[0]
     clock.now += 0.001
-    twin.release()
+    twin.let_go()
     clock.now += 0.001
     twin.write([0.1])
     assert twin.read()[0] == pytest.approx(expected[1], abs=1e-12)

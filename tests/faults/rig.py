@@ -18,6 +18,7 @@ from typing_extensions import Self
 from landbridge.deploy.supervisor import State
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
+from landbridge.verdict import ADMITTED
 from landbridge_nodes import bringup, topics
 from landbridge_nodes.operator import START_TIMEOUT, Operator
 from landbridge_nodes.processes import Processes
@@ -144,14 +145,14 @@ class Rig:
         self.await_fault("silent")
         self.operator.wait(lambda: any(v.reason == "silent" for v in self.verdicts), 5)
         at = next(i for i, v in enumerate(self.verdicts) if v.reason == "silent")
-        answered = [v for v in self.verdicts[:at] if v.reason in ("ok", "limited")]
+        answered = [v for v in self.verdicts[:at] if v.reason in ADMITTED]
         return at, (self.verdicts[at].stamp - answered[-1].stamp) / 1e6 / DT_MS
 
     def stop_after(self, struck: int, *reasons: str) -> tuple[float, float]:
         """Ms from the blow to the bridge's first stop for one of `reasons`, and to the last admitted command before."""
         self.operator.wait(lambda: any(v.reason in reasons and v.seen > struck for v in self.verdicts), 5)
         at = next(i for i, v in enumerate(self.verdicts) if v.reason in reasons and v.seen > struck)
-        admitted = [v for v in self.verdicts if v.reason in ("ok", "limited")]
+        admitted = [v for v in self.verdicts if v.reason in ADMITTED]
         assert admitted[-1].stamp <= self.verdicts[at].stamp, "a command was admitted after the stop"
         return (self.verdicts[at].seen - struck) / 1e6, (admitted[-1].seen - struck) / 1e6
 

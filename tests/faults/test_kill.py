@@ -20,6 +20,7 @@ from mcap.stream_reader import StreamReader
 
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
+from landbridge.verdict import ADMITTED
 from landbridge_nodes import topics
 from landbridge_nodes.controller import LEAVE_SECONDS
 from landbridge_nodes.operator import START_TIMEOUT
@@ -64,7 +65,7 @@ def test_the_recorder_dies_and_control_does_not_notice(rig: Rig) -> None:
     struck = rig.strike("recorder", signal.SIGKILL)
     seen = len(rig.verdicts)
     rig.operator.wait(lambda: len(rig.verdicts) > seen + 50, 5)
-    assert {v.reason for v in rig.verdicts[seen:]} <= {"ok", "limited"}
+    assert {v.reason for v in rig.verdicts[seen:]} <= set(ADMITTED)
     assert rig.operator.state is State.ACTIVE
     assert not (rig.bag / "metadata.yaml").exists()
     newest = 0
@@ -142,7 +143,7 @@ def test_a_policy_whose_thread_hangs_while_its_middleware_lives(rig: Rig) -> Non
     at, periods = rig.await_silence()
     print(f"policy hangs: stop {periods:.1f} periods after the last measurement that it answered")
     assert periods <= SILENCE + BUSY_MS / DT_MS
-    assert not any(v.reason in ("ok", "limited") for v in rig.verdicts[at:])
+    assert not any(v.reason in ADMITTED for v in rig.verdicts[at:])
     rig.strike("policy", signal.SIGKILL)  # it does not hear SIGTERM
 
 

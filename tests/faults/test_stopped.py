@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import resource
 import signal
+import time
 from typing import Any
 
 import pytest
 
 from landbridge.bag import BagReader
 from landbridge.deploy.supervisor import State
+from landbridge.verdict import ADMITTED
 from landbridge_nodes import topics
 
 from .rig import Rig
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.ros
 def goes_on(rig: Rig, verdicts: int = 20) -> None:
     seen = len(rig.verdicts)
     rig.operator.wait(lambda: len(rig.verdicts) > seen + verdicts, 5)
-    assert {v.reason for v in rig.verdicts[seen:]} <= {"ok", "limited"}
+    assert {v.reason for v in rig.verdicts[seen:]} <= set(ADMITTED)
     assert rig.operator.state is State.ACTIVE
 
 
@@ -49,5 +51,21 @@ def test_a_recorder_that_is_stopped_or_has_no_disk_and_a_bridge_that_was_stopped
     rig.await_fault("bridge_lost")
     went_on = rig.strike("bridge", signal.SIGCONT)
     rig.operator.wait(lambda: sum(v.seen > went_on for v in rig.verdicts) > 10, 5)
-    assert not {v.reason for v in rig.verdicts if v.seen > went_on} & {"ok", "limited"}
+    assert not {v.reason for v in rig.verdicts if v.seen > went_on} & set(ADMITTED)
+    assert rig.operator.episode(20).ended == "STANDBY"
+
+
+def test_a_computer_that_was_suspended_wakes_to_a_stop(rig: Rig) -> None:
+    """Every process at once, so that none can have noticed: to stopped processes `uptime` is as to suspended ones."""
+    rig.activate()
+    nodes = ("monitor", "policy", "bridge")
+    for name in nodes:
+        struck = rig.strike(name, signal.SIGSTOP)
+    rig.operator.wait(lambda: time.time_ns() - struck > 1e9, 5)
+    woken = time.time_ns()
+    for name in reversed(nodes):
+        rig.strike(name, signal.SIGCONT)
+    rig.operator.wait(lambda: rig.operator.state is State.FAULT, 5)  # the monitor may miss its bridge first
+    rig.operator.wait(lambda: any(v.reason == "monitor_lost" for v in rig.verdicts), 5)
+    assert not {v.reason for v in rig.verdicts if v.seen > woken} & set(ADMITTED)
     assert rig.operator.episode(20).ended == "STANDBY"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from landbridge.deploy.clock import uptime
 from landbridge.deploy.hardware.servos import Servos
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Robot, load_robot
@@ -38,7 +38,7 @@ def connect_patiently(kind: str, arm_bus: Emulated) -> Servos:
 def power(servos: Servos, arm_bus: Emulated) -> None:
     """Have torque, and nothing left on its way to the servos: they have answered after the last write."""
     until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
-    written = time.monotonic()
+    written = uptime()
     until(servos, lambda: servos.told_at > written)
 
 

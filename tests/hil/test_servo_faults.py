@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from landbridge.deploy.clock import uptime
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.hardware.servo_bus import Block, NoAnswerError
 from landbridge.deploy.hardware.servo_poll import Poll
@@ -83,7 +84,7 @@ def test_a_lost_answer_or_an_old_firmware_does_not_cost_the_packed_answers(
     assert bus is not None
     bus.port.deadline = math.inf
     arm_bus.order("lost to_host 1")
-    assert Poll(bus, list(servos._joints), time.monotonic, servos.counters).packed
+    assert Poll(bus, list(servos._joints), uptime, servos.counters).packed
     read = bus.sync_read
 
     def without_fast(block: Block, ids: Sequence[int], fast: bool = False) -> dict[int, dict[str, int]]:
@@ -92,7 +93,7 @@ def test_a_lost_answer_or_an_old_firmware_does_not_cost_the_packed_answers(
         return read(block, ids)
 
     monkeypatch.setattr(bus, "sync_read", without_fast)
-    assert Poll(bus, list(servos._joints), time.monotonic, servos.counters).packed
+    assert Poll(bus, list(servos._joints), uptime, servos.counters).packed
 
 
 def test_a_servo_that_jams_under_load_reports_its_overload(servos: Servos, arm_bus: Emulated) -> None:
@@ -132,28 +133,28 @@ def test_what_only_the_guard_can_see(
     until(servos, lambda: max(map(abs, servos.read()[1])) < 0.3, HOME)  # it has begun to fall
     guard, stamp = Guard(servos._spec), 0  # as patient
     for state in (State.STANDBY, State.ARMED):
-        guard.supervise(state, 1, time.monotonic())
-    started, struck = time.monotonic(), math.inf
+        guard.supervise(state, 1, uptime())
+    started, struck = uptime(), math.inf
     next_tick = started
-    while guard.fault is None and (age := time.monotonic() - started) < 8:
+    while guard.fault is None and (age := uptime() - started) < 8:
         stamp, told, measured = stamp + 1, servos.told_at, servos.read()
         if servos.told_at > told:  # a busy machine may have no news in a period
-            guard.measure(stamp, time.monotonic(), *measured)
+            guard.measure(stamp, uptime(), *measured)
         if age > 0.6:
-            guard.supervise(State.ACTIVE, 1, time.monotonic())
+            guard.supervise(State.ACTIVE, 1, uptime())
             if age > 1.2 and struck == math.inf:
-                struck = time.monotonic()
+                struck = uptime()
                 arm_bus.order(order)
             swing = [1.2 * math.sin(2 * (age - 0.6)), *HOME[1:]]
-            guard.admit(stamp, ARM.spec.actuated, swing, time.monotonic())
+            guard.admit(stamp, ARM.spec.actuated, swing, uptime())
             servos.write(guard.written)
         else:
-            guard.supervise(State.ARMED, 1, time.monotonic())
-        if (stop := guard.tick(time.monotonic())) is not None and stop.write:
+            guard.supervise(State.ARMED, 1, uptime())
+        if (stop := guard.tick(uptime())) is not None and stop.write:
             servos.write(stop.command)
         next_tick += DT
-        time.sleep(max(0.0, next_tick - time.monotonic()))
-    named = 1000 * (time.monotonic() - struck)
+        time.sleep(max(0.0, next_tick - uptime()))
+    named = 1000 * (uptime() - struck)
     assert named > 0, f"{guard.fault} before anything was broken; {servos.fault} {servos.read()} {age}"
     assert guard.fault is not None and guard.fault.value in expected, servos.fault
     tell(record_property, kind, order, named)

@@ -29,7 +29,7 @@ def bridge(ros_domain: None) -> Iterator[Bridge]:
     for step in (node.trigger_configure, node.trigger_activate):
         assert step() is TransitionCallbackReturn.SUCCESS
     assert isinstance(node.hardware, Resettable)
-    node.hardware.release()
+    node.hardware.let_go()
     yield node
     node.close()
     node.destroy_node()

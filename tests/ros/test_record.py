@@ -19,6 +19,7 @@ from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command, push_action
 from landbridge.robot import load_robot
 from landbridge.simulation.excitation import Excitation, Series, behaviour_of
+from landbridge.verdict import ADMITTED
 from landbridge_nodes import topics
 from landbridge_nodes.replay import replay
 from landbridge_nodes.up import record
@@ -78,7 +79,7 @@ def test_every_tick_is_complete_and_exact(recorded: tuple[Path, dict[str, Any]])
     assert names(found["/policy/observation"][0]) == observer.names
     assert names(found["/policy/action"][0]) == [*SPEC.actuated, "inference_start_ms", "inference_end_ms", "tick"]
     assert names(found["/guard/timing"][0]) == ["received_ms", "gated_ms", "written_ms", "measured_ms"]
-    admitted = [m for m in found["/guard/command"] if m.header.frame_id in ("ok", "limited")]
+    admitted = [m for m in found["/guard/command"] if m.header.frame_id in ADMITTED]
     assert len(admitted) > 60
     history, offsets = observer.initial_history(1), list[float]()
     for message in admitted:
@@ -153,7 +154,7 @@ def test_a_designed_excitation_is_followed_from_its_beginning(tmp_path: Path, ro
     record(tmp_path / "bag", scenario="none", seconds=1.0, excitation=tmp_path / "excitation.yaml")
     messages = read(tmp_path / "bag")
     observations, actions = by_stamp(messages["/policy/observation"]), by_stamp(messages["/policy/action"])
-    admitted = [header_ns(m) for m in messages["/guard/command"] if m.header.frame_id in ("ok", "limited")]
+    admitted = [header_ns(m) for m in messages["/guard/command"] if m.header.frame_id in ADMITTED]
     asked = np.array([actions[stamp][0] for stamp in admitted])
     obs = np.array([observations[stamp] for stamp in admitted], np.float32)
     follow = behaviour_of(load_robot("furuta"), found)

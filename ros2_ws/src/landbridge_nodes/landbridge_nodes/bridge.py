@@ -2,7 +2,7 @@
 
 Publishes `/joint_states` on a steady timer; judges each `/policy/command` the moment it comes and writes it at once;
 stops the robot itself when the supervisor leaves ACTIVE or falls silent, or no admissible command comes. Ages count
-from the measurement that a command answers, on this process's monotonic clock. Before it ends it parks the robot,
+from the measurement that a command answers, on the clock `uptime`. Before it ends it parks the robot,
 unless something has stopped it.
 """
 
@@ -20,6 +20,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
+from landbridge.deploy.clock import uptime
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.hardware import (
     BaseSensing,
@@ -62,9 +63,9 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer: Any = None
         self._stamp = 0
-        self._taken = -math.inf  # when the newest measurement was taken [s, monotonic]
+        self._taken = -math.inf  # when the newest measurement was taken [s, uptime]
         self._refused = ""  # why the hardware could not be opened
-        self._started_at = time.monotonic()
+        self._started_at = uptime()
         self._unsaid = 0  # messages that the middleware did not take
         self._stopped_by = Reason.STOPPED.value  # what the monitor has said of the stop that it commanded
         self._report = BridgeReport(self, self.spec.control_dt)
@@ -95,7 +96,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             self._report_fault()
             return TransitionCallbackReturn.FAILURE
         self._refused = ""
-        self.guard.release()  # what it has commanded through another handle is in effect no more
+        self.guard.torque_is_off()  # what it has commanded through another handle is in effect no more
         if self._holds():
             remedy = "support what would fall, and call /monitor/park: it takes torque off where the joints stand"
             self.get_logger().error(f"torque is on that this bridge has not given: {remedy}")
@@ -103,7 +104,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def _awaits(self, port: str | None) -> bool:
         """Whether there is no such port yet, and it is too early to call that a fault."""
-        if not port or Path(port).exists() or time.monotonic() - self._started_at > PORT_SECONDS:
+        if not port or Path(port).exists() or uptime() - self._started_at > PORT_SECONDS:
             return False
         self.get_logger().info(f"waits for {port}", once=True)
         return True
@@ -118,7 +119,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         """Park or stop, and cease to measure: somebody else's wish, for the monitor wants this node active always."""
         self._park()
         self._stopped_by = "deactivated"
-        self.guard.supervise(State.FAULT, self.guard.epoch, time.monotonic())
+        self.guard.supervise(State.FAULT, self.guard.epoch, uptime())
         self._report_fault()
         return super().on_deactivate(state)
 
@@ -150,16 +151,16 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             return
         self.destroy_timer(self._timer)
         self._timer = None
-        left, deadline = self.guard.state, time.monotonic() + PARK_SECONDS
+        left, deadline = self.guard.state, uptime() + PARK_SECONDS
         parks = left is State.PARK or (self.guard.powered and left in PARKABLE)
         ended = not (parks or self.guard.powered)
-        while not ended and (now := time.monotonic()) < deadline:
+        while not ended and (now := uptime()) < deadline:
             self._hear_stop()
             state = State.PARK if parks and self.guard.fault is None else State.FAULT
             self.guard.supervise(state, self.guard.epoch, now)
             self._tick()
             ended = self._has_ended(now) and not (state is State.PARK and self._holds())
-            time.sleep(max(0.0, now + self.spec.control_dt - time.monotonic()))
+            time.sleep(max(0.0, now + self.spec.control_dt - uptime()))
         if self._holds():
             remedy = "support the robot and cut its power, or start again and arm: a disarm parks it"
             self.get_logger().error(f"torque is left on ({self._fault or left.value}): {remedy}")
@@ -188,7 +189,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         """Take one measurement, and publish it unless it is the last one again; returns the time."""
         assert self.hardware is not None
         position, velocity = self.hardware.read()
-        now = time.monotonic()
+        now = uptime()
         taken = now if self._timed is None else self._timed.told_at
         if taken <= self._taken and not self.hardware.fault:
             return now  # old data under a new stamp would pass for fresh
@@ -219,13 +220,13 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             self.get_logger().error(f"not published: {error}", throttle_duration_sec=1.0)
 
     def _on_command(self, message: Any) -> None:
-        received = time.monotonic()
+        received = uptime()
         stamp = topics.to_ns(message.header.stamp)
         verdict = self.guard.admit(stamp, message.name, getattr(message, self.spec.action.kind), received)
-        gated = time.monotonic()
+        gated = uptime()
         if verdict.write and self.hardware is not None:
             self.hardware.write(verdict.command)
-        written = time.monotonic()
+        written = uptime()
         self._publish_command(stamp, verdict)
         measured = self.guard.measured_at(stamp)
         if measured is not None:
@@ -239,7 +240,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         if (heard := topics.read_state(message)) is None:
             self.get_logger().error(f"not a monitor's, and ignored: {message.name!r}", throttle_duration_sec=1.0)
             return
-        before, now = self.guard.state, time.monotonic()
+        before, now = self.guard.state, uptime()
         state, epoch = heard
         reset = epoch > self.guard.epoch
         if reset and self.hardware is not None:
@@ -248,9 +249,9 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         if state in STOPS:
             self._stopped_by = message.message
         if reset and isinstance(self.hardware, Reporting) and self.hardware.limp:
-            self.guard.release()  # one drive that has lost its torque is enough: it comes back in ARMED, not by a reset
+            self.guard.torque_is_off()  # of one drive is enough: it comes back in ARMED, not by a reset
         if self.guard.state is State.ACTIVE and isinstance(self.hardware, Resettable):
-            self.hardware.release()
+            self.hardware.let_go()
         if self.guard.state is not before and self._timer is not None:
             self._apply(self.guard.tick(now))
         self._report_fault()
@@ -272,7 +273,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def _report_fault(self) -> None:
         """Publish what is wrong, warnings, and the end of a recovery."""
-        ended = self.guard.state in SETTLING and (bool(self._refused) or self._has_ended(time.monotonic()))
+        ended = self.guard.state in SETTLING and (bool(self._refused) or self._has_ended(uptime()))
         warning = "" if self.hardware is None else self.hardware.warning
         settled = self.guard.state.value if ended else ""
         self._report.tell(News(self._fault, warning, settled, self.guard.epoch, self.guard.powered))
@@ -292,7 +293,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             response.success, response.message = False, "refused: this is not a twin"
         else:
             self.hardware.reset()
-            self.guard.release()
+            self.guard.torque_is_off()
             self._measure()  # arming may come before the next tick: it must not start from where the robot was
             response.success, response.message = True, "held at the next start state until ACTIVE"
         return response

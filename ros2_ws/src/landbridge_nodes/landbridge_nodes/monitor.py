@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 import uuid
 from typing import Any
 
@@ -25,9 +24,10 @@ from rclpy.qos import LivelinessPolicy
 from rclpy.serialization import deserialize_message
 from std_srvs.srv import Trigger
 
+from landbridge.deploy.clock import uptime
 from landbridge.deploy.supervisor import COMMANDED, Event, State, Supervisor
 from landbridge.robot import load_robot
-from landbridge.verdict import Reason
+from landbridge.verdict import ADMISSIBLE, Reason
 from landbridge_nodes import topics
 from landbridge_nodes.neighbours import NAMELESS
 from landbridge_nodes.parameters import CONTROLLER, ROBOT, declare
@@ -38,7 +38,6 @@ HEARTBEAT_PERIOD = 0.04  # s
 REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is made again: it may have been lost
 ABSENT_SECONDS = 2.0  # without an answer: it is not there
 DISCOVERY_SECONDS = 1.0  # that it may take; who never gets a name is no node of ours
-ADMISSIBLE = (Reason.OK, Reason.LIMITED, Reason.ARMED)
 WAITING = (Reason.NOT_ACTIVE, Reason.NOT_READY)  # for the bridge itself: no verdict on the controller
 MOVING = (Event.ARM, Event.PARK, Event.RESET)  # what one monitor may ask of one robot only; a stop is for all
 SHARED_SECONDS = 1.0  # since the last heartbeat of another monitor, while which it counts as running
@@ -70,7 +69,7 @@ class Managed:
         self.name = name
         self.wanted = NodeState.PRIMARY_STATE_INACTIVE
         self.found = NEVER
-        self._answered_at = -math.inf  # [s, monotonic]
+        self._answered_at = -math.inf  # [s, uptime]
         self.anew = False  # it was found unconfigured: a process other than before, or started since
 
     @property
@@ -113,12 +112,12 @@ class Managed:
 
     def _call(self, client: Any, request: Any, then: Any) -> None:
         future = client.call_async(request)
-        self._pending = (client, future, time.monotonic())
+        self._pending = (client, future, uptime())
         future.add_done_callback(then)
 
     def _on_state(self, future: Any) -> None:
         self._pending = None
-        self.found, self._answered_at = future.result().current_state.id, time.monotonic()
+        self.found, self._answered_at = future.result().current_state.id, uptime()
         self.anew |= self.found == NodeState.PRIMARY_STATE_UNCONFIGURED
         transition = NEXT.get((self.found, self.wanted))
         if transition is not None and self._change.service_is_ready():
@@ -127,7 +126,7 @@ class Managed:
     def _on_changed(self, future: Any) -> None:
         self._pending = None
         if future.result().success:
-            self.step(time.monotonic())
+            self.step(uptime())
 
 
 class Monitor(Node):  # type: ignore[misc]
@@ -141,15 +140,15 @@ class Monitor(Node):  # type: ignore[misc]
         self._bridge = Managed(self, "bridge")
         self._commander = read["controller"]
         self._controller = Managed(self, self._commander)
-        self._nameless_since = math.inf  # since when there is a publisher of commands without a name [s, monotonic]
+        self._nameless_since = math.inf  # since when there is a publisher of commands without a name [s, uptime]
         self._alive = 0  # publishers of commands whose liveliness has not run out
         self._published: tuple[State, int] | None = None
-        self._said, self._said_at = "", -math.inf  # the newest text, and since when [s, monotonic]
+        self._said, self._said_at = "", -math.inf  # the newest text, and since when [s, uptime]
         self._logged = ""  # the newest one in the log
         self._bridge_id = ""  # of the bridge that reports
         self._powered = False  # whether the drives hold what it has commanded
         self._id = KeyValue(key="monitor", value=uuid.uuid4().hex)
-        self._other_at = -math.inf  # when another monitor was heard [s, monotonic]
+        self._other_at = -math.inf  # when another monitor was heard [s, uptime]
         self._ends = False  # this process does: whoever wants to move must ask the next one
         self._safety = topics.publish(self, topics.SAFETY_STATE)
         for event in (Event.ARM, Event.DISARM, Event.PARK, Event.ESTOP, Event.RESET):
@@ -172,16 +171,16 @@ class Monitor(Node):  # type: ignore[misc]
         """Have the bridge park the robot now, and be there for an e-stop until it has; one that has not is stopped."""
         self._ends = True
         after_reset = self.supervisor.state is State.STANDBY and self._powered  # which leaves torque on
-        self.supervisor.handle(Event.PARK if after_reset else Event.DISARM, time.monotonic(), "monitor ends")
+        self.supervisor.handle(Event.PARK if after_reset else Event.DISARM, uptime(), "monitor ends")
         self._settle()
         spin_while(self, lambda: self.supervisor.state is State.PARK, PARK_SECONDS)
         if self.supervisor.state is State.PARK:  # nothing moves when nobody is left to stop it
-            self.supervisor.handle(Event.ESTOP, time.monotonic(), "not parked when the monitor ended")
+            self.supervisor.handle(Event.ESTOP, uptime(), "not parked when the monitor ended")
             self._settle()
 
     def _service(self, event: Event) -> Any:
         def serve(request: Any, response: Any) -> Any:
-            now = time.monotonic()
+            now = uptime()
             if event in MOVING and (why := self._why_not(event, now)):
                 response.success, response.message = False, f"{event.value} refused: {why}"
                 return response
@@ -209,13 +208,13 @@ class Monitor(Node):  # type: ignore[misc]
         """The services of two bring-ups in one domain bear the same names: what is asked of one moves both robots."""
         if self._id in message.values:
             return
-        now = time.monotonic()
+        now = uptime()
         if now - self._other_at > SHARED_SECONDS:
             self.get_logger().error(SHARED)
         self._other_at = now
 
     def _on_measurement(self, raw: bytes) -> None:
-        self.supervisor.bridge_seen(time.monotonic())
+        self.supervisor.bridge_seen(uptime())
 
     def _on_verdict(self, raw: bytes) -> None:
         """Only ARMED waits for verdicts; the stops in between, which the bridge writes itself, say nothing."""
@@ -223,7 +222,7 @@ class Monitor(Node):  # type: ignore[misc]
             return
         reason = deserialize_message(raw, topics.GUARD_COMMAND.message).header.frame_id
         if reason not in WAITING:
-            self.supervisor.command_judged(reason in ADMISSIBLE, time.monotonic())
+            self.supervisor.command_judged(reason in ADMISSIBLE, uptime())
             self._settle()
 
     def _on_fault(self, message: Any) -> None:
@@ -235,26 +234,26 @@ class Monitor(Node):  # type: ignore[misc]
             self.get_logger().error(f"not a bridge's, and ignored: {message.name!r}", throttle_duration_sec=1.0)
             return
         if self._bridge_id not in ("", bridge):  # within its heartbeat, or there are two: this one has not been armed
-            self.supervisor.handle(Event.BRIDGE_LOST, time.monotonic(), "bridge_replaced")
+            self.supervisor.handle(Event.BRIDGE_LOST, uptime(), "bridge_replaced")
         self._bridge_id, self._powered = bridge, bool(powered)
         current = epoch >= self.supervisor.epoch  # a fault of before the last reset is over
         self.supervisor.adopt_epoch(epoch)
         if message.message and current:
-            self.supervisor.handle(Event.BRIDGE_FAULT, time.monotonic(), message.message)
-        self.supervisor.warned(warning, time.monotonic())
-        self.supervisor.settled(settled, time.monotonic())
+            self.supervisor.handle(Event.BRIDGE_FAULT, uptime(), message.message)
+        self.supervisor.warned(warning, uptime())
+        self.supervisor.settled(settled, uptime())
         self._settle()
 
     def _on_liveliness(self, status: Any) -> None:
         self._alive = status.alive_count
         if self._alive == 0 and self.supervisor.state is State.ACTIVE:
-            self.supervisor.controller_lost(time.monotonic())
+            self.supervisor.controller_lost(uptime())
         self._settle()
 
     def _beat(self) -> None:
-        self.supervisor.tick(time.monotonic())
+        self.supervisor.tick(uptime())
         if self.supervisor.state in COMMANDED and self._foreign_publisher():
-            self.supervisor.handle(Event.FOREIGN_PUBLISHER, time.monotonic())
+            self.supervisor.handle(Event.FOREIGN_PUBLISHER, uptime())
         self._lead()
         self._publish()
 
@@ -264,7 +263,7 @@ class Monitor(Node):  # type: ignore[misc]
         What is known of a publisher that died without a word outlives it by seconds: only living ones are counted. The
         middleware learns of a publisher before it learns its node's name: a controller just started is given that time.
         """
-        now, nameless, foreign = time.monotonic(), False, self._alive > 1
+        now, nameless, foreign = uptime(), False, self._alive > 1
         for info in self.get_publishers_info_by_topic(topics.COMMAND.name):
             nameless |= info.node_name == NAMELESS
             named_otherwise = info.node_name not in (self._commander, NAMELESS)
@@ -279,7 +278,7 @@ class Monitor(Node):  # type: ignore[misc]
             self._lead()
 
     def _lead(self) -> None:
-        now, state = time.monotonic(), self.supervisor.state
+        now, state = uptime(), self.supervisor.state
         wanted = NodeState.PRIMARY_STATE_ACTIVE if state in COMMANDED else NodeState.PRIMARY_STATE_INACTIVE
         if state is not State.ACTIVE:  # nothing is asked of a node in its control loop
             self._bridge.want(NodeState.PRIMARY_STATE_ACTIVE, now)
@@ -306,7 +305,7 @@ class Monitor(Node):  # type: ignore[misc]
         return f"{self.supervisor.reason}, waiting for {', '.join(lacks)}" if waits else self.supervisor.reason
 
     def _log(self, text: str, at_once: bool) -> None:
-        now = time.monotonic()
+        now = uptime()
         if text != self._said:
             self._said, self._said_at = text, now
         if at_once or (text != self._logged and now - self._said_at > WAITING_SECONDS):

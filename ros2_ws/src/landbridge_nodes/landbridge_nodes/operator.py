@@ -20,7 +20,7 @@ from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, Event, State, ti
 from landbridge.errors import InputError
 from landbridge.robot import Robot
 from landbridge.task import load_task
-from landbridge.verdict import Reason
+from landbridge.verdict import ADMITTED
 from landbridge_nodes import topics
 from landbridge_nodes.process import OPERATOR
 from landbridge_nodes.transport import stay_on_this_machine
@@ -32,7 +32,6 @@ RETRY_SECONDS = 0.5  # for an answer that one of a process just killed, which is
 TORQUE_TIMEOUT = 2.5  # s for the bridge, which reports once a second, to say that torque is off
 SERVICES = ("/monitor/arm", "/monitor/disarm", "/monitor/park", "/monitor/estop", "/monitor/reset")
 PLACE = "put the robot into a start state, step back, then press Enter: it will move"
-ADMITTED = {Reason.OK.value, Reason.LIMITED.value}
 
 
 @dataclass(frozen=True)
