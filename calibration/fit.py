@@ -114,10 +114,10 @@ class Point:
         """Of the squared errors (W, N) in a Gauss-Newton step: the derivative of soft L1."""
         return 1 / np.sqrt(1 + np.square(self.error / SOFT))
 
-    @property
-    def power(self) -> float:
-        """Mean of the weighted squares of the errors."""
-        return float((self.weights * np.square(self.error)).mean())
+    def power(self, states: NDArray[np.bool_]) -> float:
+        """Mean of the weighted squares of the errors in the states that the mask (S,) chooses."""
+        squares = (self.weights * np.square(self.error)).reshape(-1, len(states))
+        return float(squares[:, states].mean())
 
     @property
     def curvature(self) -> float:
@@ -166,6 +166,11 @@ class Fit:
     here: Point
     linear: Linear
 
+    @property
+    def noise(self) -> Array:
+        """(S,) what its own residuals show; it was made under an earlier guess."""
+        return _noise(self.problem, self.here)
+
 
 def linearise(problem: Problem, here: Point) -> Linear:
     """By differences."""
@@ -198,7 +203,7 @@ def fit(problem: Problem, z: Array | None = None) -> Fit:
 
 def sharpened(found: Fit) -> Fit:
     """The fit under the noise that its own residuals show: what its model lacked before has passed for noise."""
-    problem = replace(found.problem, noise=_noise(found.problem, found.here))
+    problem = replace(found.problem, noise=found.noise)
     return descend(problem, problem.point(found.here.z, found.here.starts))
 
 

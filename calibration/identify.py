@@ -120,8 +120,8 @@ def calibration(
     chosen = choose(robot, free, fitted, friction)
     problem, here = chosen.problem, chosen.here
     scenario = to_scenario(robot, at(problem.free, here.z), problem.base)
-    ratio = settle(problem, here.z, held).power / here.power
-    told = problem.noise > FLOOR  # what a fit leaves of the others is rounding, and tells nothing
+    told = chosen.noise > FLOOR  # what a fit leaves of the others is rounding, and tells nothing
+    ratio = settle(problem, here.z, held).power(told) / here.power(told) if told.any() else 1.0
     widening = inflation(here.error.reshape(fitted.states.shape)[..., told], ratio)
     before, after = (summary(robot, prediction_error(robot, each, held)) for each in (Scenario(), scenario))
     doubtful = doubts(robot.spec.base, widening, before.joint_pos, after.joint_pos)
@@ -145,8 +145,8 @@ def calibration(
         covariance=tuple(map(tuple, covariance(samples).tolist())),
         undetermined=tuple(undetermined(problem.free, samples)),
         inflation=widening,
-        joint_pos_noise=float(np.median(problem.noise[:joints])),
-        joint_vel_noise=float(np.median(problem.noise[joints : 2 * joints])),
+        joint_pos_noise=float(np.median(chosen.noise[:joints])),
+        joint_vel_noise=float(np.median(chosen.noise[joints : 2 * joints])),
         windows=len(fitted),
         horizon_s=(windows.states.shape[1] - 1) * robot.spec.control_dt,
         nominal_error=before,

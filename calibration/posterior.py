@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
-from landbridge.calibration.fit import Linear, Point
+from landbridge.calibration.fit import FLOOR, Linear, Point
 from landbridge.calibration.windows import Windows
 from landbridge.robot import Robot
 from landbridge.simulation.calibrated import Estimate
@@ -107,7 +107,7 @@ def doubts(base: str, inflation: float, nominal: Mapping[str, float], calibrated
             f"that were not fitted it is {after:.2g} rad off, and the nominal simulator {before:.2g}: if that is much "
             "more, go on, but rely on no single value, and train with the robot's rows too (train --alignment none)"
         )
-    if after > WORSE * before:
+    if after > WORSE * max(before, FLOOR):
         than = f"than the nominal simulator, by {after:.2g} and {before:.2g} rad"
         found.append(f"it predicts rollouts that were not fitted worse {than}")
     return found

@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 from landbridge.calibration.identify import _require_excitation, calibration, figures
-from landbridge.calibration.posterior import WHITE
 from landbridge.calibration.report import report
 from landbridge.calibration.windows import cut
 from landbridge.cli import main
@@ -136,10 +135,11 @@ def test_a_twin_that_is_nominal_is_found_nominal_though_latency_and_excess_begin
     assert estimates["friction.arm.viscous"].value == pytest.approx(nominal["friction.arm.viscous"], rel=0.05)
 
 
-def test_what_rounding_leaves_of_a_twin_without_noise_is_no_reason_for_doubt() -> None:
-    found = calibrated(rollouts(to_values(ROBOT, Scenario()), count=2, noise={}))
+@pytest.mark.parametrize("values", [to_values(ROBOT, Scenario()), HIDDEN])
+def test_what_rounding_leaves_of_a_twin_without_noise_is_no_reason_for_doubt(values: dict[str, float]) -> None:
+    found = calibrated(rollouts(values, count=2, noise={}))
     assert max(found.calibrated_error.joint_pos.values()) < 1e-5  # rad
-    assert found.doubts == () and found.inflation < WHITE
+    assert (found.doubts, found.inflation) == ((), 1.0)
 
 
 def test_without_a_weighed_link_torques_and_masses_are_named_undetermined(episodes: list[Episode]) -> None:
