@@ -77,6 +77,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "servo scan": ("landbridge.deploy.hardware.servo_setup:scan", "list the servos that answer on a port"),
     "servo setup": ("landbridge.deploy.hardware.servo_setup:setup", "give a servo its id, baud rate and mode"),
     "robot check": ("landbridge.simulation.check:check", "check a robot folder, and drive the robot in both engines"),
+    "robot tune": ("landbridge.simulation.tune:tune", "tune a behaviour's parameters in simulation, in its file"),
     "doctor": ("landbridge.doctor:doctor", "say what this machine can do, and what to install for the rest"),
 }
 FAILED = 1

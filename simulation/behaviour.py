@@ -111,7 +111,7 @@ class BehaviourFile(Spec):
 def read_behaviours(path: Path) -> BehaviourFile:
     """Read a `behaviour.yaml`; raises InputError if it is missing, malformed, or a parameter is not positive."""
     if not path.is_file():
-        raise InputError(path, "no such file", "restore it, or write a first guess and run landbridge.simulation.tune")
+        raise InputError(path, "no such file", "restore it, or write a first guess and run landbridge robot tune")
     return read_model(BehaviourFile, path)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import cma
 import numpy as np
-import tyro
 import yaml
 from numpy.typing import NDArray
 from rich.console import Console
@@ -24,6 +23,7 @@ from landbridge.simulation.calibrated import choose_scenario
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, Scenario
+from landbridge.spec import require_at_least, require_seed
 from landbridge.task import load_task
 
 TUNED = "tuned"  # the scripted behaviour of a robot
@@ -31,7 +31,8 @@ EPISODES = 8  # a candidate, where it is tuned anew
 
 
 def tune(
-    robot: str = "furuta",
+    robot: str,
+    /,
     behaviour: str = TUNED,
     scenarios: tuple[str, ...] = (NOMINAL,),
     engine: Engine = "mujoco",
@@ -42,7 +43,7 @@ def tune(
 ) -> dict[str, float | str]:
     """Tune a behaviour's parameters for the highest return.
 
-    Example: python -m landbridge.simulation.tune --robot furuta --generations 40
+    Example: landbridge robot tune furuta --generations 40
 
     Args:
         robot: Name of a robot, or a robot folder.
@@ -57,6 +58,9 @@ def tune(
     Returns:
         Success and mean return of the result on fresh start states.
     """
+    for option, value in (("--generations", generations), ("--episodes", episodes), ("--scenarios", len(scenarios))):
+        require_at_least(option, value, 1)
+    require_seed(seed)
     machine = load_robot(robot)
     path = machine.folder / "behaviour.yaml"
     start = read_behaviours(path)
@@ -64,7 +68,7 @@ def tune(
         raise InputError(path, f"no behaviour {behaviour!r}", f"name one of {', '.join(start.behaviours)}")
     rungs = [choose_scenario(machine, name, calibration) for name in (scenarios if calibration is None else [NOMINAL])]
     values, value, success = search(machine, start, behaviour, rungs, engine, generations, episodes, seed)
-    command = f"python -m landbridge.simulation.tune {' '.join(sys.argv[1:])}"
+    command = f"landbridge robot tune {' '.join(sys.argv[3:])}"
     found = Tuned(made_by=f"{command} (commit {commit()}, success {success:.2f})", parameters=values)
     write_atomic(path, yaml.safe_dump(replaced(start, behaviour, found).model_dump(), sort_keys=False, width=120))
     return {"return": value, "success": success, "path": str(path)}
@@ -151,7 +155,3 @@ def search(
     for plant in plants:
         plant.close()
     return values(best), *final
-
-
-if __name__ == "__main__":
-    print(tyro.cli(tune))
