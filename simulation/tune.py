@@ -58,8 +58,8 @@ def tune(
     Returns:
         Success and mean return of the result on fresh start states.
     """
-    for option, value in (("--generations", generations), ("--episodes", episodes), ("--scenarios", len(scenarios))):
-        require_at_least(option, value, 1)
+    for option, count in (("--generations", generations), ("--episodes", episodes), ("--scenarios", len(scenarios))):
+        require_at_least(option, count, 1)
     require_seed(seed)
     machine = load_robot(robot)
     path = machine.folder / "behaviour.yaml"
