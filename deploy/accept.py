@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tyro.conf import Positional
 
 from landbridge.bundle import Bundle, read_bundle
 from landbridge.deploy.engine import NATIVE, Precision, accept, require_offered, write_candidate
@@ -32,9 +31,9 @@ Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Start = Callable[[], Infer]  # begins an episode, as `Policy.reset` does
 
 
-def engine(
-    action: Positional[Literal["build"]],
-    bundle: Positional[Path],
+def build_engine(
+    bundle: Path,
+    /,
     precision: Precision = "fp32",
     provider: Literal["tensorrt", "TensorrtExecutionProvider"] = "tensorrt",
     scenario: str = "none",
@@ -49,7 +48,6 @@ def engine(
     Example: landbridge engine build policy.bundle --precision int8
 
     Args:
-        action: Only `build`.
         bundle: Folder or zip written by `landbridge export`.
         precision: What the engine computes in; int8 only with `tensorrt`.
         provider: TensorRT by its own API, or inside onnxruntime.

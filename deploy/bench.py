@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from tyro.conf import Positional
 
 from landbridge.bundle import Bundle, read_bundle
 from landbridge.deploy.engine import CUDA, TENSORRT
@@ -34,7 +33,7 @@ Microseconds = NDArray[np.float64]
 
 
 def bench(
-    bundle: Positional[Path], calls: int = 5000, providers: tuple[str, ...] = (), png: Path | None = None
+    bundle: Path, /, calls: int = 5000, providers: tuple[str, ...] = (), png: Path | None = None
 ) -> dict[str, Any]:
     """Measure inference on every back end this machine has: steady, first, after idle, beside a busy core.
 

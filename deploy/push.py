@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tyro.conf import Positional
 
 from landbridge.bundle import SIGNATURE, Bundle, read_bundle
 from landbridge.deploy.graph import CPU
@@ -134,8 +133,9 @@ class Remote:
 
 
 def push(
-    host: Positional[str],
-    bundle: Positional[Path | None] = None,
+    host: str,
+    bundle: Path | None = None,
+    /,
     robot: str | None = None,
     public_key: Path | None = None,
     provider: str = CPU,

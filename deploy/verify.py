@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tyro.conf import Positional
 
 from landbridge.bundle import read_bundle
 from landbridge.deploy.drift import watch_of
@@ -21,7 +20,8 @@ TIMED_CALLS = 1000
 
 
 def verify(
-    bundle: Positional[Path],
+    bundle: Path,
+    /,
     robot: str | None = None,
     public_key: Path | None = None,
     provider: str = CPU,

@@ -55,7 +55,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "check a bundle's bytes, signature and golden vectors on this machine",
     ),
     "bench": ("landbridge.deploy.bench:bench", "measure inference on every back end of this machine"),
-    "engine": ("landbridge.deploy.accept:engine", "build a TensorRT engine, and test it in closed loop"),
+    "engine build": ("landbridge.deploy.accept:build_engine", "build a TensorRT engine, and test it in closed loop"),
     "replay": ("landbridge_nodes.replay:replay", "re-run a recorded log through bundle and guard, bit for bit"),
     "repair": ("landbridge_nodes.repair:repair", "repair a truncated bag for `ros2 bag`"),
     "rerun": (
@@ -184,9 +184,8 @@ def _prepare_help(function: Callable[..., Any]) -> None:
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in signature(function).parameters.items():
         hint = hints[name]
-        first = parameter.kind is parameter.POSITIONAL_ONLY or tyro.conf.Positional in getattr(hint, "__metadata__", ())
         kinds = {get_origin(one) for one in (hint, *get_args(hint))}
-        if first and Literal not in kinds:  # which shows its choices
+        if parameter.kind is parameter.POSITIONAL_ONLY and Literal not in kinds:  # which shows its choices
             named = tyro.conf.arg(metavar=name.upper())
             several = tyro.conf.arg(metavar=f"{name.upper()} ...", help_behavior_hint="")
             hints[name] = Annotated[hint, several if tuple in kinds else named]

@@ -13,15 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import Positional
-
 from landbridge.bundle import SIGNATURE, Bundle, add_file, read_bundle
 from landbridge.errors import InputError
 
 KEYGEN = "openssl ecparam -name prime256v1 -genkey -noout -out key.pem && openssl ec -in key.pem -pubout -out key.pub"
 
 
-def sign(bundle: Positional[Path], private_key: Path) -> dict[str, Any]:
+def sign(bundle: Path, /, private_key: Path) -> dict[str, Any]:
     """Sign a bundle, in place of any signature it has.
 
     Example: landbridge sign policy.bundle --private-key key.pem

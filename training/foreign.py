@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from tyro.conf import Positional
 
 from landbridge.bundle import npz, write_bundle
 from landbridge.episode import Episode
@@ -43,9 +42,7 @@ REMEDY = "export it as rsl_rl does: obs (1, n) -> actions (1, m), a state NAME_i
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def import_policy(
-    policy: Positional[Path], robot: str, out: Path, scenario: str = "none", episodes: int = 8
-) -> dict[str, Any]:
+def import_policy(policy: Path, /, robot: str, out: Path, scenario: str = "none", episodes: int = 8) -> dict[str, Any]:
     """Turn an ONNX policy that was trained elsewhere, feed-forward or recurrent, into a bundle.
 
     It must read the observation that `landbridge inspect ROBOT` lists, in that order and with those scales, and answer

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tyro.conf import Positional
 
 from landbridge.bag import Bag, Segment, read_bag
 from landbridge.episode import Dataset, DatasetMetadata, Episode, write_dataset
@@ -55,7 +54,8 @@ class Recording:
 
 
 def ingest(
-    recordings: Positional[tuple[Path, ...]],
+    recordings: tuple[Path, ...],
+    /,
     out: Path,
     robot: str = "furuta",
     domain: Literal["source", "target"] | None = None,

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from rich.console import Console
 from rich.prompt import Confirm
-from tyro.conf import Positional
 
 from landbridge.deploy.hardware.dynamixel import DYNAMIXEL, DynamixelBus
 from landbridge.deploy.hardware.feetech import FEETECH, FeetechBus
@@ -25,7 +24,8 @@ LAST_ID = 30  # looked for unless told otherwise; each missing one costs 20 ms a
 
 
 def scan(
-    port: Positional[str],
+    port: str,
+    /,
     family: Literal["dynamixel", "feetech", "any"] = "any",
     baud: int | None = None,
     last_id: int = LAST_ID,
@@ -60,7 +60,8 @@ def scan(
 
 
 def setup(
-    port: Positional[str],
+    port: str,
+    /,
     id: int,
     family: Literal["dynamixel", "feetech"],
     baud: int = 1_000_000,

@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 
 from landbridge.bundle import read_bundle
-from landbridge.deploy.accept import compare, engine
+from landbridge.deploy.accept import build_engine, compare
 from landbridge.deploy.engine import (
     CUDA,
     NATIVE,
@@ -259,7 +259,7 @@ def test_a_build_without_a_gpu_is_refused_before_anything_is_built(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for provider in (NATIVE, TENSORRT):
         with pytest.raises(InputError, match="nvidia-smi: is not installed"):
-            engine("build", bundle, provider=provider)
+            build_engine(bundle, provider=provider)
     assert not (tmp_path / "cache").exists()
 
 
@@ -271,6 +271,6 @@ def test_an_engine_of_onnxruntime_is_built_accepted_and_found_again(
     require(TENSORRT)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = linear_bundle(tmp_path / "b", WEIGHT)
-    figures = engine("build", path, precision, TENSORRT, episodes=2)
+    figures = build_engine(path, precision, TENSORRT, episodes=2)
     assert figures["golden_error"] <= figures["golden_tolerance"]
     assert load_policy(read_bundle(path), (TENSORRT,), strict=True, precision=precision).provider == TENSORRT

@@ -16,7 +16,7 @@ from untrained import write_untrained
 
 from landbridge.bundle import Bundle, npz, read_bundle, write_bundle
 from landbridge.cli import main
-from landbridge.deploy.accept import engine
+from landbridge.deploy.accept import build_engine
 from landbridge.deploy.engine import NATIVE, TENSORRT, Precision, accept, write_candidate
 from landbridge.deploy.graph import Graph
 from landbridge.deploy.native import Engine, build
@@ -92,7 +92,7 @@ def test_an_engine_is_built_accepted_and_runs(gpu: Gpu, bundle: Bundle, precisio
     """What the robot computes then is what the CPU computes, within the tolerance, call after call."""
     with pytest.raises(InputError, match=r"engine\.json: no accepted engine.*landbridge engine build"):
         load_policy(bundle, (NATIVE,), precision=precision)
-    figures = engine("build", bundle.path, precision, episodes=1)
+    figures = build_engine(bundle.path, precision, episodes=1)
     assert figures["back_end"] == NATIVE
     assert figures["golden_error"] <= figures["golden_tolerance"]
     policy, reference = load_policy(bundle, (NATIVE,), strict=True, precision=precision), load_policy(bundle)
@@ -107,7 +107,7 @@ def test_an_engine_is_built_accepted_and_runs(gpu: Gpu, bundle: Bundle, precisio
 def test_an_engine_that_is_not_the_accepted_one_is_refused(
     gpu: Gpu, bundle: Bundle, nvidia_smi: Callable[..., None]
 ) -> None:
-    engine("build", bundle.path, episodes=1)
+    build_engine(bundle.path, episodes=1)
     key = key_of(bundle, "fp32", NATIVE)
     key.file.write_bytes(key.file.read_bytes() + b"\0")
     with pytest.raises(InputError, match=r"policy\.engine: is not the engine that was accepted"):
@@ -121,7 +121,7 @@ def test_a_build_that_fails_leaves_the_accepted_engine(
     gpu: Gpu, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it does not drive, is not what golden vectors say, or is not finished."""
-    engine("build", bundle.path, episodes=1)
+    build_engine(bundle.path, episodes=1)
     key = key_of(bundle, "fp32", NATIVE)
     before = {path.name: path.read_bytes() for path in key.folder.iterdir()}
     raised = InputError("b", "drives worse than the CPU", "do not use it")
@@ -133,7 +133,7 @@ def test_a_build_that_fails_leaves_the_accepted_engine(
         with monkeypatch.context() as patch:
             patch.setattr(f"landbridge.deploy.accept.{name}", replaced)
             with pytest.raises(InputError):
-                engine("build", bundle.path, episodes=1)
+                build_engine(bundle.path, episodes=1)
         assert {path.name: path.read_bytes() for path in key.folder.iterdir()} == before
         assert load_policy(bundle, (NATIVE,)).golden_error < 1e-6
 
@@ -146,7 +146,7 @@ def test_an_engine_without_its_file_is_refused(gpu: Gpu, bundle: Bundle) -> None
     key = key_of(bundle, "fp32", NATIVE)
     with pytest.raises(InputError, match=r"policy\.engine: is missing. .*--provider tensorrt --precision fp32`"):
         load_policy(bundle, (NATIVE,), accepted=False)
-    engine("build", bundle.path, episodes=1)
+    build_engine(bundle.path, episodes=1)
     key.file.unlink()
     with pytest.raises(InputError, match=r"policy\.engine: is not the engine that was accepted"):
         load_policy(bundle, (NATIVE,))
@@ -157,13 +157,13 @@ def test_an_engine_without_its_file_is_refused(gpu: Gpu, bundle: Bundle) -> None
 
 def test_a_build_without_episodes_is_refused_before_anything_is_built(gpu: Gpu, bundle: Bundle) -> None:
     with pytest.raises(InputError, match="--episodes: is 0"):
-        engine("build", bundle.path, episodes=0)
+        build_engine(bundle.path, episodes=0)
     assert not key_of(bundle, "fp32", NATIVE).folder.exists()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_verify_computes_in_the_precision_that_it_names(gpu: Gpu, bundle: Bundle, precision: Precision) -> None:
-    built = engine("build", bundle.path, precision, episodes=1)
+    built = build_engine(bundle.path, precision, episodes=1)
     figures = verify(bundle.path, provider=NATIVE, precision=precision, strict=True)
     for name, value in {"provider": NATIVE, "precision": precision}.items():
         assert figures[name] == value
@@ -184,7 +184,7 @@ def test_calibrated_with_other_data_it_is_another_engine(gpu: Gpu, bundle: Bundl
 def test_a_log_is_replayed_in_the_precision_that_is_asked_for(gpu: Gpu, repository: Path) -> None:
     """One recorded in float32, so that half floats show."""
     data = repository / "tests" / "ros" / "data"
-    engine("build", data / "replay.zip", "fp16", episodes=1)
+    build_engine(data / "replay.zip", "fp16", episodes=1)
     figures = replay(data / "replay.mcap", data / "replay.zip", provider=NATIVE, precision="fp16")
     assert (figures["provider"], figures["precision"]) == (NATIVE, "fp16")
     (action,) = (row for row in figures["stages"] if row["stage"] == "action")
@@ -201,7 +201,7 @@ def test_fp32_is_full_float32(gpu: Gpu, bundle: Bundle) -> None:
 
 def test_a_recurrent_engine_keeps_its_state(gpu: Gpu, tmp_path: Path, recurrent_bundle: Callable[..., Path]) -> None:
     path = recurrent_bundle(tmp_path / "b", np.ones((8, 1), np.float32))
-    figures = engine("build", path, episodes=1)
+    figures = build_engine(path, episodes=1)
     assert figures["return"] == figures["return_cpu"]
     policy, reference = load_policy(read_bundle(path), (NATIVE,)), load_policy(read_bundle(path))
     np.testing.assert_array_equal([policy(o).copy() for o in OBS], [reference(o).copy() for o in OBS])
@@ -209,7 +209,7 @@ def test_a_recurrent_engine_keeps_its_state(gpu: Gpu, tmp_path: Path, recurrent_
 
 def test_a_gpu_that_fails_while_running_raises(gpu: Gpu, bundle: Bundle) -> None:
     """Which makes the controller fall silent, as with onnxruntime."""
-    engine("build", bundle.path, episodes=1)
+    build_engine(bundle.path, episodes=1)
     policy = load_policy(bundle, (NATIVE,))
     gpu.lost = True
     with pytest.raises(RuntimeError, match=r"CUDA: .*cudaErrorInvalidValue"):
@@ -236,7 +236,7 @@ def test_a_tensorrt_that_is_too_old_is_refused(gpu: Gpu, bundle: Bundle) -> None
     del gpu.tensorrt.NetworkDefinitionCreationFlag
     match = r"tensorrt: is 8\.6\.2\. install 10 or newer"
     with pytest.raises(InputError, match=match):
-        engine("build", bundle.path, episodes=1)
+        build_engine(bundle.path, episodes=1)
     with pytest.raises(InputError, match=match):
         Engine(key_of(bundle, "fp32", NATIVE), b"FP32", {}, {})
 
@@ -284,7 +284,7 @@ def test_int8_quantises_the_inner_layer_and_drives(bundle: Bundle) -> None:
 def test_what_int8_was_not_calibrated_for_is_answered_in_fp32(gpu: Gpu, tmp_path: Path) -> None:
     """Up to twice the range, which activations without a bound leave too; and counted."""
     lively = write(tmp_path, last=0.3, activation="Relu")
-    engine("build", lively.path, "int8", episodes=1, scenario="none")
+    build_engine(lively.path, "int8", episodes=1, scenario="none")
     policy, reference = load_policy(lively, (NATIVE,), precision="int8"), load_policy(lively)
     low, high = calibrated_range(lively)
     far = np.repeat([1.0, 2.0], 200)[:, None] * RNG.uniform(-1, 1, (400, 8))
@@ -365,6 +365,6 @@ def test_a_real_engine_is_built_accepted_and_runs(
         except ImportError as error:
             pytest.skip(f"needs a GPU and the extra [gpu]: {error}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    figures = engine("build", bundle.path, precision, episodes=2)
+    figures = build_engine(bundle.path, precision, episodes=2)
     assert figures["golden_error"] <= figures["golden_tolerance"]
     assert load_policy(bundle, (NATIVE,), strict=True, precision=precision).provider == NATIVE

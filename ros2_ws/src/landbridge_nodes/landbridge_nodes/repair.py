@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import Positional
-
 from landbridge.bag import BagReader
 from landbridge.errors import InputError
 from landbridge.files import require_new
@@ -16,7 +14,7 @@ from landbridge_nodes.bag import METADATA, Bag
 TOPICS = {topic.name: topic for topic in vars(topics).values() if isinstance(topic, topics.Topic)}
 
 
-def repair(bag: Positional[Path], out: Path) -> dict[str, Any]:
+def repair(bag: Path, /, out: Path) -> dict[str, Any]:
     """Write a whole copy of a bag that a kill, a full disk or a power loss has cut off, with index and `metadata.yaml`.
 
     Every message before the cut is kept, byte for byte; the truncated bag itself is not changed. Only `ros2 bag` and

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tyro.conf import Positional
 
 from landbridge.bag import BagReader, require_robot
 from landbridge.bundle import Bundle, read_bundle
@@ -52,8 +51,9 @@ class Comparison:
 
 
 def replay(
-    bag: Positional[Path],
-    bundle: Positional[Path],
+    bag: Path,
+    bundle: Path,
+    /,
     provider: str = CPU,
     precision: Precision = "fp32",
     tolerance: float | None = None,

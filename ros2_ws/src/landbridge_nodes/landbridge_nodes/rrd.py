@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tyro.conf import Positional
 
 from landbridge.bag import BagReader, named_values, require_robot, to_ns
 from landbridge.errors import InputError
@@ -70,7 +69,7 @@ class Log:
             _append(self.states[path], stamp, state)
 
 
-def rerun(bag: Positional[Path], out: Path, robot: str | None = None) -> dict[str, Any]:
+def rerun(bag: Path, /, out: Path, robot: str | None = None) -> dict[str, Any]:
     """Turn a recorded log into an .rrd file for the Rerun viewer: signals, latencies, verdicts, the robot in motion.
 
     Example: landbridge rerun bags/deploy --out deploy.rrd && rerun deploy.rrd

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from rich.console import Console
-from tyro.conf import Positional
 
 from landbridge.bundle import read_bundle
 from landbridge.deploy.hardware import choose_hardware
@@ -75,7 +74,8 @@ def record(
 
 
 def up(
-    mode: Positional[Literal["deploy", "hil", "twin"]],
+    mode: Literal["deploy", "hil", "twin"],
+    /,
     bundle: Path | None = None,
     robot: str = "furuta",
     scenario: str = "severe",
