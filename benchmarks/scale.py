@@ -79,7 +79,7 @@ def main(options: Options) -> None:
     laps.append(time.monotonic())
     normaliser = stream.normaliser(domains, load_task(robot).observer.names)
     config = TrainConfig(alignment="none", compile=True, steps=1_000_000)
-    disk = build(options.work, domains, normaliser, robot, config, None, stream, options.work)
+    disk = build(options.work, domains, normaliser, load_task(robot), robot, config, None, stream, options.work)
     laps.append(time.monotonic())
     for _ in range(options.slice_blocks):  # the first one compiles
         _block(disk)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from landbridge.errors import InputError
 from landbridge.robot import Robot
-from landbridge.task import Task, load_task
+from landbridge.task import Task
 from landbridge.training.agents import AGENTS
 from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.alignments.base import Context
@@ -27,23 +27,6 @@ def build(
     folder: Path,
     domains: dict[str, Transitions],
     normaliser: Normaliser,
-    robot: Robot,
-    config: TrainConfig,
-    state: dict[str, Any] | None,
-    stream: Stream | None = None,
-    scratch: Path | None = None,
-) -> Trainer:
-    """The trainer of a run, fresh (`state` None) or as of a checkpoint; fits the alignment if fresh.
-
-    Of a `stream`, `domains` has the sample; its rows go to the folder `scratch`.
-    """
-    return assemble(folder, domains, normaliser, load_task(robot), robot, config, state, stream, scratch)
-
-
-def assemble(
-    folder: Path,
-    domains: dict[str, Transitions],
-    normaliser: Normaliser,
     task: Task,
     robot: Robot | None,
     config: TrainConfig,
@@ -51,7 +34,11 @@ def assemble(
     stream: Stream | None = None,
     scratch: Path | None = None,
 ) -> Trainer:
-    """`build` for the data of any task, which need not be a robot's."""
+    """The trainer of a run, fresh (`state` None) or as of a checkpoint; fits the alignment if fresh.
+
+    Only alignments that ask a twin need a `robot`. Of a `stream`, `domains` has the sample; its rows go to the folder
+    `scratch`.
+    """
     torch.manual_seed(config.seed)
     device = _device(config.device)
     kind, sizes = AGENTS[config.agent], (task.observer.size, task.observer.num_actions)

@@ -91,8 +91,9 @@ def evaluate(
             require_nominal(Path(name), provenance(name))
     rows, groups = [], defaultdict(list)
     for name, policy in track(found.items(), "evaluate", console=Console(stderr=True)):
+        place = machine, engine, rung, episodes, seed
         success, returns = score(
-            policy, machine, engine, rung, episodes, seed, write_ms / 1000, exploring, compensation
+            policy, *place, write_after=write_ms / 1000, exploring=exploring, compensation=compensation
         )
         rows.append({"policy": shown_name(name, policies), **summary(success[None], returns[None])})
         if (Path(name) / CONFIG).is_file():
@@ -108,8 +109,13 @@ def evaluate(
         for (agent, alignment), runs in groups.items()
         if len(runs) > 1
     ]
-    place = scenario if calibration is None else CALIBRATED
-    facts = {"engine": engine, "scenario": place, "episodes": episodes, "write_ms": write_ms, "exploring": exploring}
+    facts = {
+        "engine": engine,
+        "scenario": scenario if calibration is None else CALIBRATED,
+        "episodes": episodes,
+        "write_ms": write_ms,
+        "exploring": exploring,
+    }
     facts |= {} if compensation is None else {"compensation": compensation.digest}
     return {**facts, "policies": rows, "groups": pooled}
 
@@ -154,6 +160,7 @@ def score(
     scenario: Scenario,
     episodes: int,
     seed: int,
+    *,
     write_after: float = 0.0,
     exploring: bool = False,
     compensation: Compensation | None = None,

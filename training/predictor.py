@@ -19,7 +19,7 @@ from landbridge.task import Task
 from landbridge.training import ranks
 from landbridge.training.dataset import Normaliser, Transitions
 
-CHUNK = 8192  # rows predicted at once
+ROWS = 8192  # rows predicted at once
 RESAMPLE = 1_000_000  # rows a member's bootstrap resample holds at most
 STILL = 0.1  # of the source's spread: a label with less of it in the target is scaled as if it had as much
 UNEVEN = 2.0  # times more or less than was asked for: a share of whole episodes that is further off is not taken
@@ -127,8 +127,8 @@ class Predictor(nn.Module):
         inputs = _inputs(data, normaliser)
         following = task.observer.advance_history(data.obs, data.action)
         out = np.repeat(following[None], self.config.members, axis=0)
-        for start in range(0, len(data), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for start in range(0, len(data), ROWS):
+            rows = slice(start, start + ROWS)
             x = inputs[rows].to(self.mean.device).expand(self.config.members, -1, -1)
             change = (self(x) * self.std + self.mean).cpu().numpy()
             out[:, rows, measured] = data.obs[rows][:, measured] + change * normaliser.std[measured]

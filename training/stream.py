@@ -16,14 +16,14 @@ from landbridge.task import load_task
 from landbridge.training import ranks
 from landbridge.training.dataset import Moments, Normaliser, Transitions, read_chunks, read_whole
 
-CHUNK = 2**18  # transitions in memory at once; also those of the sample
+TRANSITIONS = 2**18  # transitions in memory at once; also those of the sample
 
 
 class Stream:
     """Reads the source once: checks every transition, and keeps what training needs of the whole.
 
     Attributes:
-        sample: Some CHUNK transitions, of each chunk its share: what alignments are fitted to.
+        sample: About TRANSITIONS of them, of each chunk its share: what alignments are fitted to.
         moments: Of all observations.
         digest: SHA-256 of the SHA-256 of each chunk.
 
@@ -34,9 +34,9 @@ class Stream:
     def __init__(self, robot: Robot, dataset: Dataset) -> None:
         self.dataset, self._task = dataset, load_task(robot)
         rng = np.random.default_rng(0)  # of the dataset, not of the run: every run is fitted to the same sample
-        share = min(1.0, CHUNK / self.dataset.transitions)
+        share = min(1.0, TRANSITIONS / self.dataset.transitions)
         sha, parts, moments = hashlib.sha256(), [], []
-        for chunk in self._shown("read", read_chunks(self.dataset, self._task, CHUNK)):
+        for chunk in self._shown("read", read_chunks(self.dataset, self._task, TRANSITIONS)):
             sha.update(bytes.fromhex(chunk.digest()))
             moments.append(Moments.of(chunk.obs))
             parts.append(chunk[np.sort(rng.choice(len(chunk), round(share * len(chunk)), replace=False))])
@@ -59,7 +59,7 @@ class Stream:
         A stretch of rows is then one of transitions drawn from all over the dataset, whatever its order was.
         """
         rng = np.random.default_rng(seed)
-        chunks = read_chunks(self.dataset, self._task, CHUNK, rng.permutation(len(self.dataset)))
+        chunks = read_chunks(self.dataset, self._task, TRANSITIONS, rng.permutation(len(self.dataset)))
         for chunk in self._shown("pack", chunks):
             yield chunk[rng.permutation(len(chunk))]
 

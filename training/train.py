@@ -164,7 +164,9 @@ def _open(out: Path, config: TrainConfig, inputs: Inputs, resume: bool) -> Run:
     saved = resume and any((out / name).exists() for name in (CHECKPOINT, METRICS))  # else killed before the first step
     state = read_checkpoint(out) if saved else None
     began = time.perf_counter()
-    trainer = build(out, data.domains, data.normaliser, machine, config, state, data.stream, inputs.scratch)
+    trainer = build(
+        out, data.domains, data.normaliser, load_task(machine), machine, config, state, data.stream, inputs.scratch
+    )
     fit_seconds = time.perf_counter() - began
     ranks.wait()  # the others have seen that `out` is new
     if not resume and ranks.leads():

@@ -26,14 +26,14 @@ from landbridge.training.update import Rows, Update
 Block = Generator[Rows, Tensor, dict[str, float]]  # gives the rows of each step, takes its metrics; means in the end
 
 CHECKPOINT = "checkpoint.pt"
-CHUNK = 4  # steps whose rows are gathered and weighed at once; more leave the cache
+GATHERED = 4  # steps whose rows are gathered and weighed at once; more leave the cache
 
 
 class Trainer:
     """Trains an agent on packed source and target rows under an alignment.
 
     The run is a sequence of blocks of BLOCK steps. Before a block, its row indices are drawn at once and the alignment
-    is refreshed; within it, rows are gathered and weighed for CHUNK steps at once; after it, the metrics leave the
+    is refreshed; within it, rows are gathered and weighed for GATHERED steps at once; after it, the metrics leave the
     device, are checked for NaN and logged. A checkpoint falls between two blocks and holds everything the next block
     reads, so a resumed run is bit-equal to an uninterrupted one. Of a source on disk (`Stretches`) a block draws from
     the rows that are read for it. Under `torchrun` every rank draws the same indices and trains on its share of them;
@@ -94,7 +94,7 @@ class Trainer:
         ]
         shown: list[Tensor] = []
         mine = [None if pick is None else ranks.share(pick, 1) for pick in picks]
-        for first in range(0, steps, CHUNK):
+        for first in range(0, steps, GATHERED):
             begin = time.perf_counter()
             rows, weights = self._gather(mine, first)
             aligned += time.perf_counter() - begin
@@ -119,13 +119,13 @@ class Trainer:
         return torch.randint(rows, shape, generator=self._generator)
 
     def _gather(self, picks: list[Tensor | None], first: int) -> tuple[Tensor, Tensor]:
-        """Packed rows (k, N, width) of up to CHUNK steps of the block, source first, and their weights (k, N)."""
+        """Packed rows (k, N, width) of up to GATHERED steps of the block, source first, and their weights (k, N)."""
         rows, weights = [], []
         for domain, pick in zip((self.source, self.target), picks, strict=True):
             if domain is None or pick is None:
                 continue
-            shape = pick[first : first + CHUNK].shape
-            chosen = domain.index_select(0, pick[first : first + CHUNK].flatten())
+            shape = pick[first : first + GATHERED].shape
+            chosen = domain.index_select(0, pick[first : first + GATHERED].flatten())
             if domain is self.source:
                 with torch.no_grad():
                     weights.append(self.alignment.weights(self._unpack(chosen), self._value).view(shape))
@@ -147,7 +147,7 @@ class Trainer:
         if not bad.any():
             return
         first = int(bad.nonzero()[0])
-        rows, weights = (chosen[first % CHUNK].cpu() for chosen in self._gather(picks, first - first % CHUNK))
+        rows, weights = (chosen[first % GATHERED].cpu() for chosen in self._gather(picks, first - first % GATHERED))
         if ranks.leads():
             np.savez(self.folder / "nan_batch.npz", rows=rows.numpy(), weights=weights.numpy())
         raise InputError(

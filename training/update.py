@@ -41,16 +41,19 @@ class Update:
         trained = [name for name, p in lead.named_parameters() if p.requires_grad]
         policy = [name for name in trained if name.startswith("policy.")]
         rest = [name for name in trained if name not in policy]
-        self._groups = [(self._vector(names), names) for names in (policy, rest) if names]
+        self._groups = [(self._flattened(names), names) for names in (policy, rest) if names]
         self._gradients = [torch.zeros_like(flat) for flat, _ in self._groups]
         self._trained: Tensors = {}
         for flat, names in self._groups:
             self._trained |= self._views(flat, names)
         self._frozen: Tensors = {}
-        self._targets = [self._followed(target, online) for target, online in lead.target_networks.items()]
+        self._targets = [self._pair(target, online) for target, online in lead.target_networks.items()]
         if prior := [name for name, _ in lead.named_parameters() if name.startswith("prior.")]:
-            self._frozen |= self._views(self._vector(prior).detach(), prior)
-        self._average, self._average_rate = self._followed("policy_average", "policy"), torch.ones((), device=device)
+            self._frozen |= self._views(self._flattened(prior).detach(), prior)
+        self._average, self._average_rate = (
+            self._pair("policy_average", "policy"),
+            torch.ones((), device=device),
+        )
         on_gpu = device.type == "cuda"
         rate = torch.tensor(self._config.lr, dtype=torch.float32 if on_gpu else torch.float64, device=device)
         groups = [{"params": [flat], "lr": rate.clone()} for flat, _ in self._groups]  # tensors: a graph reads them
@@ -60,7 +63,7 @@ class Update:
             gradient = torch.vmap(gradient, in_dims=(0, 0, 0, 0, 0, None))
         self._gradient = torch.compile(gradient, dynamic=False) if compiled else gradient
         self._step: dict[bool, Callable[..., Tensor]] = {
-            turn: functools.partial(self._advance, turn=turn) for turn in (True, False)
+            turn: functools.partial(self._advance, updates_policy=turn) for turn in (True, False)
         }
         if on_gpu and compiled and ranks.count() == 1:
             self._step = {turn: Captured(step) for turn, step in self._step.items()}
@@ -118,24 +121,24 @@ class Update:
         return answer
 
     @torch.no_grad()  # no gradient of the gradient
-    def _advance(self, rows: Tensor, weights: Tensor, noise: Tensor, turn: bool) -> Tensor:
-        """What of a step happens on the device, and the same in every step; `turn`: the policy takes part."""
-        gradients, shown = self._gradient(self._trained, self._frozen, rows, weights, noise, turn)
+    def _advance(self, rows: Tensor, weights: Tensor, noise: Tensor, updates_policy: bool) -> Tensor:
+        """What of a step happens on the device, and the same in every step."""
+        gradients, shown = self._gradient(self._trained, self._frozen, rows, weights, noise, updates_policy)
         for (flat, names), buffer in zip(self._groups, self._gradients, strict=True):
             flat.grad = None  # Adam leaves one without gradient, and its moments, alone
-            if turn or not names[0].startswith("policy."):
+            if updates_policy or not names[0].startswith("policy."):
                 parts = [gradients[name].reshape(*flat.shape[:-1], -1) for name in names]
                 flat.grad = torch.cat(parts, -1, out=buffer)
                 ranks.average_(buffer)
         self._adam.step()
-        if turn:
+        if updates_policy:
             for follower, leader in self._targets:
                 follower.lerp_(leader, self._config.polyak)
         follower, leader = self._average
         follower.lerp_(leader, self._average_rate)
         return shown
 
-    def _vector(self, names: list[str]) -> nn.Parameter:
+    def _flattened(self, names: list[str]) -> nn.Parameter:
         """The named parameters as one vector, or a row of one per agent; they become views of it."""
         each = [[agent.get_parameter(name) for name in names] for agent in self.agents]
         vectors = torch.stack([parameters_to_vector(parameters).detach() for parameters in each])
@@ -150,15 +153,15 @@ class Update:
         each = zip(names, parts, shapes, strict=True)
         return {name: part.view((*flat.shape[:-1], *shape)) for name, part, shape in each}
 
-    def _followed(self, target: str, online: str) -> tuple[Tensor, Tensor]:
-        """The parameters of a target network and of the network that it follows, as `_vector` has them."""
+    def _pair(self, target: str, online: str) -> tuple[Tensor, Tensor]:
+        """The parameters of a target network and of the network that it follows, as `_flattened` has them."""
         names = [name for name in self._trained if name.startswith(f"{online}.")]
         flat, group = next(vector for vector in self._groups if names[0] in vector[1])
         sizes = [self._lead.get_parameter(name).numel() for name in group]
         first = group.index(names[0])  # a module's parameters follow each other
         leader = flat.detach().narrow(-1, sum(sizes[:first]), sum(sizes[first : first + len(names)]))
         followers = [target + name.removeprefix(online) for name in names]
-        follower = self._vector(followers).detach()
+        follower = self._flattened(followers).detach()
         self._frozen |= self._views(follower, followers)
         return follower, leader
 

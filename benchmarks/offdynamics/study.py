@@ -32,7 +32,7 @@ from landbridge.errors import InputError
 from landbridge.provenance import commit
 from landbridge.training.agents.iql import IQLConfig
 from landbridge.training.alignments import ALIGNMENTS
-from landbridge.training.assembly import assemble
+from landbridge.training.assembly import build
 from landbridge.training.config import AgentName, AlignmentName, TrainConfig
 from landbridge.training.dataset import Normaliser, Transitions
 from landbridge.training.loop import run
@@ -143,7 +143,7 @@ def _run(study: Study, data: dict[str, Transitions], arm: AlignmentName, seed: i
     task = Locomotion(study.env)
     used = {name: rows for name, rows in data.items() if name in ALIGNMENTS[arm].domains}
     normaliser = Normaliser.of(list(used.values()), task.observer.names)
-    trainer = assemble(folder, used, normaliser, task, None, config)
+    trainer = build(folder, used, normaliser, task, None, config)
     run([trainer], lambda trainer, metrics: None, lambda: False)
     returns = score(study, Actor([trainer.agent], normaliser))
     found = {"asked": asked, "returns": returns.tolist(), "diagnostics": trainer.alignment.diagnostics().figures}

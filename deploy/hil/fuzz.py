@@ -17,7 +17,7 @@ from landbridge.deploy.hil.wire import FAULTS
 from landbridge.robot import Robot
 
 SESSION_FRAMES = 200  # from one HELLO to the next
-CHUNK = 4096  # bytes that host.c takes per pass of 100 us
+PASS = 4096  # bytes that host.c takes per pass of 100 us
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 
 
@@ -33,7 +33,7 @@ def stream(rng: np.random.Generator, frames: int, joints: int, actuated: int) ->
     out, size, session = [], 0, 0
     for i in range(frames):
         at = i % SESSION_FRAMES
-        now = size // CHUNK * 100  # us
+        now = size // PASS * 100  # us
         if at == 0:
             session = int(rng.integers(1, 2**32))
         if at < 2:
@@ -71,7 +71,7 @@ def fuzz(robot: Robot, folder: Path, frames: int, seed: int) -> dict[str, Any]:
     if done.returncode:
         raise RuntimeError(f"code {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}")
     receiver = Receiver()
-    good = sum(len(receiver.feed(data[i : i + CHUNK])) for i in range(0, len(data), CHUNK))
+    good = sum(len(receiver.feed(data[i : i + PASS])) for i in range(0, len(data), PASS))
     ended = time.perf_counter()
     crc_errors, framing_errors, refused, running = map(int, done.stderr.split())
     return {

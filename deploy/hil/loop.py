@@ -331,10 +331,9 @@ class Loop:
     def _judge(self, now: float) -> None:
         """Tell the supervisor of faults, warnings and the end of a recovery; hardware that is gone stops by itself."""
         self._supervisor.warned(self.hardware.warning, now)
-        if self.fault and self._supervisor.handle(Event.BRIDGE_FAULT, now, self.fault).accepted:
-            pass
-        elif self.state in (State.PARK, *STOPS) and (self.hardware.fault or self._guard.settled(now)):
+        stopped = bool(self.fault) and self._supervisor.handle(Event.BRIDGE_FAULT, now, self.fault).accepted
+        if not stopped and self.state in (State.PARK, *STOPS) and (self.hardware.fault or self._guard.settled(now)):
             self._supervisor.settled(self.state.value, now)
-        elif self.state is State.UNCONFIGURED and not self.fault:
+        elif not self.fault and self.state is State.UNCONFIGURED:
             self._supervisor.handle(Event.CONFIGURED, now)
         self._supervise(now)

@@ -19,6 +19,7 @@ from landbridge.cli import main
 from landbridge.episode import Episode, open_dataset, write_dataset
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
+from landbridge.task import load_task
 from landbridge.training import stream, stretches
 from landbridge.training.agents.iql import IQLConfig
 from landbridge.training.alignments import ALIGNMENTS
@@ -40,7 +41,7 @@ STEPS = 10 * BLOCK
 CLI = (
     "import sys, landbridge.training.trainer as t, landbridge.training.loop as l, landbridge.training.stream as s; "
     "import landbridge.cli as c; "
-    f"t.BLOCK = {BLOCK}; l.CHECKPOINT_SECONDS = 0; s.CHUNK = 400; sys.exit(c.main())"
+    f"t.BLOCK = {BLOCK}; l.CHECKPOINT_SECONDS = 0; s.TRANSITIONS = 400; sys.exit(c.main())"
 )
 
 
@@ -62,7 +63,7 @@ def made(data: Data, folder: Path, name: str, scratch: Path | None) -> Any:
     domains, whole = read_domains(ROBOT, open_domains(ROBOT, paths), streamed=scratch is not None)
     normaliser = whole.normaliser(domains, NAMES) if whole else Normaliser.of(list(domains.values()), NAMES)
     config = dataclasses.replace(SMALL, alignment=name)  # type: ignore[arg-type]
-    return build(folder, domains, normaliser, ROBOT, config, None, whole, scratch)
+    return build(folder, domains, normaliser, load_task(ROBOT), ROBOT, config, None, whole, scratch)
 
 
 SPLIT = [name for name, a in ALIGNMENTS.items() if "source" in a.domains and not a.whole_source]
@@ -81,7 +82,7 @@ def test_the_rows_on_disk_are_those_in_memory(tmp_path: Path, data: Data, name: 
 def test_chunks_change_neither_the_digest_of_rows_nor_the_normaliser(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "CHUNK", 400)  # of 1500 rows; episodes are longer
+    monkeypatch.setattr(stream, "TRANSITIONS", 400)  # of 1500 rows; episodes are longer
     domains = load_domains(ROBOT, {"source": data.source, "target": data.target})
     whole = Stream(ROBOT, open_domain(ROBOT, "source", data.source))
     plain, pooled = Normaliser.of(list(domains.values()), NAMES), whole.normaliser(domains, NAMES)
@@ -106,7 +107,7 @@ def test_chunks_change_neither_the_digest_of_rows_nor_the_normaliser(
 def test_a_nan_in_a_later_chunk_is_named_by_its_row(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "CHUNK", 400)
+    monkeypatch.setattr(stream, "TRANSITIONS", 400)
     source = open_dataset(data.source)
     episodes = list(source)
     episodes[-1].rewards[-1] = np.nan
@@ -138,7 +139,7 @@ def test_a_block_sees_the_whole_dataset_whatever_its_order(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Episodes in the order of what is measured of them, the worst case: neighbours are alike, and constant."""
-    monkeypatch.setattr(stream, "CHUNK", 2500)
+    monkeypatch.setattr(stream, "TRANSITIONS", 2500)
     monkeypatch.setattr(stretches, "STRETCH", 64)
     monkeypatch.setattr(stretches, "POOL", 32)
     steps, values = 100, np.sort(np.random.default_rng(0).normal(size=100))
@@ -183,7 +184,7 @@ def test_a_killed_run_leaves_nothing_and_goes_on_to_the_same_weights(
     kill_when(process, lambda: (cut / CHECKPOINT).is_file() and read_checkpoint(cut)["step"] > 0)
     assert 0 < read_checkpoint(cut)["step"] < STEPS
     assert list(scratch.iterdir()) == []
-    monkeypatch.setattr(stream, "CHUNK", 400)
+    monkeypatch.setattr(stream, "TRANSITIONS", 400)
     scratch.rmdir()
     with pytest.raises(InputError, match=r"--scratch: .*scratch is not a folder"):
         train(cut, resume=True)

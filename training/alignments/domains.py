@@ -14,7 +14,7 @@ from landbridge.spec import NonNegative, Positive
 from landbridge.training.dataset import Normaliser, Transitions, triples
 from landbridge.training.networks import MLP
 
-CHUNK = 65_536  # rows evaluated at once
+ROWS = 65_536  # rows evaluated at once
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class DomainClassifiers(nn.Module):
         """Log p_T(s' | s, a) / p_S(s' | s, a) of every row, (N,)."""
         device = next(self.parameters()).device
         inputs = triples(data, normaliser)
-        parts = [self._log_ratio(chunk.to(device)).cpu() for chunk in torch.split(inputs, CHUNK)]
+        parts = [self._log_ratio(chunk.to(device)).cpu() for chunk in torch.split(inputs, ROWS)]
         ratio: NDArray[np.float32] = torch.cat(parts).numpy()
         return ratio
 

@@ -17,7 +17,7 @@ from landbridge.training.alignments.vgdf import keep_top
 from landbridge.training.dataset import Batch, Transitions
 from landbridge.training.networks import MLP
 
-CHUNK = 65_536  # rows evaluated at once
+ROWS = 65_536  # rows evaluated at once
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class IGDF(Alignment):
         """H of further source rows, (N, 1)."""
         norm, device = self.context.normaliser, next(self.parameters()).device
         rows = [
-            torch.split(torch.from_numpy(x), CHUNK) for x in (norm(source.obs), source.action, norm(source.next_obs))
+            torch.split(torch.from_numpy(x), ROWS) for x in (norm(source.obs), source.action, norm(source.next_obs))
         ]
         parts = [self.score(*(x.to(device) for x in chunk)).cpu() for chunk in zip(*rows, strict=True)]
         h: NDArray[np.float32] = torch.cat(parts)[:, None].numpy()

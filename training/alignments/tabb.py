@@ -28,9 +28,9 @@ class Tabb(Predictive):
 
     At any time each member is asked of its share of the rows, and from `refresh` to `refresh` a row goes on to the next
     member: over a run it weighs what all of them say of it, for V of one prediction a visit. The predictions are
-    cached; V is as it was before the few steps (`trainer.CHUNK`) that are weighed at once. A terminal source row keeps
-    gamma V out of both sides: whether the prediction falls just short of a limit is a matter of its resolution, not of
-    the robot's dynamics.
+    cached; V is as it was before the few steps (`trainer.GATHERED`) that are weighed at once. A terminal source row
+    keeps gamma V out of both sides: whether the prediction falls just short of a limit is a matter of its resolution,
+    not of the robot's dynamics.
 
     Attributes:
         turn: Which of the predictions cached for a row, one per member, is asked.

@@ -90,8 +90,9 @@ def run(
     if bundle is not None:
         result = Result("closed loop")
         if account.failure is None:
-            deployed = str(loaded.folder.resolve()), "none", 0, str(bundle.resolve()), "", "", hardware, port
-            close_the_loop(loaded, bringup.deploy(*deployed), result, by_hand=settings.kind != "twin", ask=not yes)
+            which = str(loaded.folder.resolve()), "none", 0, str(bundle.resolve())
+            specs = bringup.deploy(*which, hardware=hardware, port=port)
+            close_the_loop(loaded, specs, result, by_hand=settings.kind != "twin", ask=not yes)
             _tell(result)
         account.results.append(result)
     return _written(account, out)
