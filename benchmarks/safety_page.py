@@ -48,7 +48,7 @@ def figures() -> str:
         f"{fuzz['written']:,} commands written, {fuzz['refused']:,} refused, each by name, {fuzz['stops']:,} stops; "
         f"{fuzz['outside']} outside the limits, {fuzz['broken']} promises broken, {fuzz['exceptions']} exceptions.",
         f"- Mutation (`python benchmarks/mutation.py`) of {', '.join(mutation)}: {killed} of {mutants} mutants killed "
-        f"by a test; of {explained} it is said there why they cannot be told from the code; "
+        f"by a test; of the other {explained} that file says why no test could tell them from the code; "
         f"{len(survivors) - explained} neither killed nor explained.",
         "- Cost (`python benchmarks/guard_cost.py`) of measure, tick and admit in one control period, on "
         f"{cost['cores']} cores with a load of {cost['load_before']:.1f}:",

@@ -73,7 +73,7 @@ def _folder(options: Options, seed: int) -> Path:
 
 
 def _train(options: Options, seed: int) -> None:
-    """All members as one batch; one that was cut off is gone on with."""
+    """All members as one batch; one that was cut off is resumed."""
     study, out, arm = options.study, _folder(options, seed), ARMS[options.arm]
     data = study.folder(seed)
     if all(has_reached(out / f"seed{n}", study.steps) for n in range(options.members)):

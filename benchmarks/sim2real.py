@@ -254,7 +254,7 @@ def _require_of(study: Study, arm: Arm, run: Path) -> None:
 
 
 def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
-    """The command line of a run; one that was cut off is gone on with."""
+    """The command line of a run; one that was cut off is resumed."""
     if (run / CONFIG).is_file():
         return ("train", "--out", str(run), "--resume")
     data = study.folder(seed)
