@@ -67,6 +67,7 @@ class Arm:
         pace: Its steps, in those of the study: who needs more of them gets fewer rows in each.
         layer_norm: Networks of the agent whose hidden layers are normalised.
         alpha: Of CQL, if not the default.
+        matmul: Precision of matrix products, as `landbridge train` has it.
     """
 
     label: str
@@ -79,6 +80,7 @@ class Arm:
     pace: int = 1
     layer_norm: tuple[str, ...] = ()
     alpha: float | None = None
+    matmul: str = TrainConfig.matmul
 
 
 ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.startswith("calibrated")} | {
@@ -95,6 +97,7 @@ ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.sta
     "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated"),
     "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated"),
     "calibrated_tabb": Arm("calibrated, tabb", "#a1d99b", "tabb", "calibrated"),
+    "tabb_rounded": Arm("tabb, bfloat16 products", "#fd8d3c", "tabb", matmul="medium"),
     "policy_norm": Arm("tabb, policy normalised", "#fdae6b", "tabb", layer_norm=("pi",)),
     "calibrated_policy_norm": Arm(
         "calibrated, tabb, policy normalised", "#fdae6b", "tabb", "calibrated", layer_norm=("pi",)
@@ -262,6 +265,7 @@ def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
         *("train", "--out", str(run), "--robot", study.robot, "--agent", arm.agent, "--alignment", arm.alignment),
         *("--source", str(data / arm.source), "--target", str(data / "target"), "--compile", "--seed", str(seed)),
         *(word for name, value in _options(study, arm).items() for word in (f"--{name.replace('_', '-')}", str(value))),
+        *(("--matmul", arm.matmul) if arm.matmul != TrainConfig.matmul else ()),
         *(() if arm.alpha is None else (f"--{arm.agent}.alpha", str(arm.alpha))),
         *((f"--{arm.agent}.layer-norm", *arm.layer_norm) if arm.layer_norm else ()),
         *((f"--{arm.alignment}.scenario", study.rung) if arm.fixed_base and arm.source == "source" else ()),

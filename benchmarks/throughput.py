@@ -48,7 +48,7 @@ from landbridge.training.alignments.tabb import TabbConfig
 from landbridge.training.assembly import build
 from landbridge.training.config import BLOCK, AlignmentName, TrainConfig
 from landbridge.training.dataset import Normaliser, Transitions
-from landbridge.training.loop import block, join
+from landbridge.training.loop import block, join, matmul_precision
 from landbridge.training.predictor import PredictorConfig
 from landbridge.training.statistics import bootstrap, median
 from landbridge.training.trainer import Trainer
@@ -62,6 +62,11 @@ STEPS = 1_000_000  # of the cosine schedule
 UNUSED = ("d4rl", "gym", "pyrallis", "tqdm", "wandb")  # imported by the peers, not used by their updates
 ALIGNMENTS: tuple[AlignmentName, ...] = ("none", "dynamics", "tabb", "corrected", "igdf")
 
+OURS: tuple[tuple[str, bool, Literal["highest", "medium"]], ...] = (
+    ("ours eager", False, "highest"),
+    ("ours compiled", True, "highest"),
+    ("ours compiled, bfloat16 products", True, "medium"),  # of a CPU that has them; on a GPU TF32
+)
 PROFILED = 32  # steps
 PREDICTOR = PredictorConfig(source_steps=10, steps=10)  # what it knows does not change what a step costs
 QUICK = TrainConfig(
@@ -182,8 +187,10 @@ def _peers(options: Options) -> dict[str, Contestant]:
     if options.odrl is not None:
         for name in ("iql", "igdf"):
             contestants[f"odrl {name}"] = _odrl(options.odrl, options.device, name, source, target)
-    for name, compiled in (("ours eager", False), ("ours compiled", True)):
-        contestants[name] = _ours(source, target, options.device, compiled)
+    for name, compiled, matmul in OURS:
+        contestants[name] = _ours(
+            source, target, replace(QUICK, device=options.device, compile=compiled, matmul=matmul)
+        )
     return contestants
 
 
@@ -200,13 +207,13 @@ def _synthetic(rng: np.random.Generator, rows: int, obs: int, action: int) -> Tr
     )
 
 
-def _ours(source: Transitions, target: Transitions, device: str, compiled: bool) -> Contestant:
+def _ours(source: Transitions, target: Transitions, how: TrainConfig) -> Contestant:
     config = IQLConfig(hidden=(HIDDEN, HIDDEN), gamma=0.99, polyak=0.005, lr=3e-4, expectile=0.7, weight_temp=3.0)
-    agent = IQL(OBS, ACTION, config, STEPS).to(device)
-    agent.generator = torch.Generator(device)
-    rows = [torch.from_numpy(_packed(data)).to(device) for data in (source, target)]
+    agent = IQL(OBS, ACTION, config, STEPS).to(how.device)
+    agent.generator = torch.Generator(how.device)
+    rows = [torch.from_numpy(_packed(data)).to(how.device) for data in (source, target)]
     mix: Any = Alignment(None, None)  # type: ignore[arg-type]  # the naive mix asks nothing of its context
-    whole = TrainConfig(rows=ROWS, target_share=1.0, steps=STEPS, iql=config, compile=compiled)
+    whole = replace(how, rows=ROWS, target_share=1.0, iql=config)
     return _driven([Trainer(whole, agent, mix, rows[0], rows[1], Path())])
 
 
@@ -216,8 +223,9 @@ def _driven(trainers: list[Trainer]) -> Contestant:
 
     def steps(count: int) -> None:
         until = trainers[0].step + count
-        while trainers[0].step < until:
-            block(trainers, until, lambda trainer, metrics: None)
+        with matmul_precision(trainers[0].config.matmul):
+            while trainers[0].step < until:
+                block(trainers, until, lambda trainer, metrics: None)
 
     return steps, len(trainers)
 
@@ -314,7 +322,7 @@ def _built(options: Options, alignment: AlignmentName, seed: int) -> Trainer:
     normaliser = Normaliser.of(list(domains.values()), observer.names)
     config = replace(QUICK, alignment=alignment, seed=seed, device=options.device)
     with tempfile.TemporaryDirectory() as folder:
-        return build(Path(folder), domains, normaliser, robot, config, None)
+        return build(Path(folder), domains, normaliser, load_task(robot), robot, config)
 
 
 if __name__ == "__main__":

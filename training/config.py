@@ -64,6 +64,8 @@ class TrainConfig:
         reward_scale: Factor on every reward.
         compile: Compile the update with torch.compile: a slow start, then faster steps.
         device: `auto` takes CUDA when present; else cpu, cuda or cuda:N.
+        matmul: Precision of float32 matrix products, in torch's words: `high` is TF32 on a GPU, `medium` bfloat16 on a
+            CPU that has it.
     """
 
     agent: AgentName = "iql"
@@ -75,6 +77,7 @@ class TrainConfig:
     reward_scale: Positive = 0.1
     compile: bool = False
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    matmul: Literal["highest", "high", "medium"] = "highest"
     iql: IQLConfig = field(default_factory=IQLConfig)
     cql: CQLConfig = field(default_factory=CQLConfig)
     td3bc: TD3BCConfig = field(default_factory=TD3BCConfig)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
 
 from landbridge.training import ranks
 from landbridge.training.trainer import Trainer
@@ -29,15 +32,27 @@ def run(trainers: Sequence[Trainer], on_block: OnBlock, stop: Callable[[], bool]
     for trainer in trainers:
         if trainer.step < steps:
             trainer.save()  # there is a good one from the first step on
-    for trainer in trainers:  # one that is new, or whose checkpoint was not written before a kill
-        _train([trainer], furthest, on_block, stop)
-    if furthest < steps and all(trainer.step == furthest for trainer in trainers):
-        if len(trainers) > 1:
-            join(trainers)
-        _train(trainers, steps, on_block, stop)
-    for trainer in trainers:
-        if trainer.step == steps:
-            trainer.refresh()  # diagnostics are those of the last checkpoint, also of a run that is resumed at its end
+    with matmul_precision(trainers[0].config.matmul):
+        for trainer in trainers:  # one that is new, or whose checkpoint was not written before a kill
+            _train([trainer], furthest, on_block, stop)
+        if furthest < steps and all(trainer.step == furthest for trainer in trainers):
+            if len(trainers) > 1:
+                join(trainers)
+            _train(trainers, steps, on_block, stop)
+        for trainer in trainers:
+            if trainer.step == steps:
+                trainer.refresh()  # diagnostics are those of the last checkpoint, also of a run resumed at its end
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """That of float32 matrix products; those of fits and scores, before and after, are exact."""
+    before = torch.get_float32matmul_precision()
+    torch.set_float32matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32matmul_precision(before)
 
 
 def _train(trainers: Sequence[Trainer], until: int, on_block: OnBlock, stop: Callable[[], bool]) -> None:

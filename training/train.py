@@ -185,6 +185,7 @@ def helped(arguments: list[str]) -> Callable[..., dict[str, Any]]:
     def shown(*args: Any, **others: Any) -> dict[str, Any]:
         return train(*args, **others)
 
+    del vars(shown)["__wrapped__"]  # else its help is `train`'s
     given = inspect.signature(train)
     config = given.parameters["config"].replace(default=kind())
     shown.__annotations__ = {**train.__annotations__, "config": Annotated[kind, tyro.conf.arg(name="")]}

@@ -146,3 +146,30 @@ def test_a_graph_replayed_is_the_eager_step_on_the_cpu(monkeypatch: pytest.Monke
             assert all(bool(metrics.isfinite().all()) for metrics in shown)
     for one, other in zip(eager, replayed, strict=True):
         assert_alike(one, other, atol=1e-4)
+
+
+@pytest.mark.usefixtures("short_blocks")
+def test_matrix_products_are_rounded_where_that_is_asked_and_only_in_the_loop(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this CPU has no bfloat16")
+    config = dataclasses.replace(CONFIG, steps=2 * BLOCK, rows=16, alignment="none")
+    config = dataclasses.replace(config, iql=dataclasses.replace(config.iql, hidden=(64, 64)))
+    whole = Update.__call__
+    seen: set[str] = set()
+
+    def step(self: Update, *given: Any) -> Any:
+        seen.add(torch.get_float32_matmul_precision())
+        return whole(self, *given)
+
+    monkeypatch.setattr(Update, "__call__", step)
+    weights = {}
+    for name, matmul in (("exact", "highest"), ("rounded", "medium"), ("again", "medium")):
+        asked = dataclasses.replace(config, matmul=matmul)  # type: ignore[arg-type]
+        train(tmp_path / name, data.source, data.target, config=asked)
+        weights[name] = read_checkpoint(tmp_path / name)["agent"]["policy.net.layers.0.weight"]
+    assert seen == {"highest", "medium"}
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.equal(weights["rounded"], weights["again"])
+    assert 0 < float((weights["rounded"] - weights["exact"]).abs().max()) < 0.01
