@@ -47,12 +47,12 @@ def run(trainers: Sequence[Trainer], on_block: OnBlock, stop: Callable[[], bool]
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
     """That of float32 matrix products; those of fits and scores, before and after, are exact."""
-    before = torch.get_float32matmul_precision()
-    torch.set_float32matmul_precision(precision)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
-        torch.set_float32matmul_precision(before)
+        torch.set_float32_matmul_precision(before)
 
 
 def _train(trainers: Sequence[Trainer], until: int, on_block: OnBlock, stop: Callable[[], bool]) -> None:

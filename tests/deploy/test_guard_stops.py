@@ -207,12 +207,24 @@ def test_a_way_that_was_left_is_begun_anew_and_not_caught_up_with(periods: float
     assert left == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_three_periods_are_no_pause_yet(again: bool) -> None:
+    guard = Guard(spec("position", default=(0.5, 0.0)))
+    now = math.nextafter(3 * DT, 1.0) if again else 3 * DT
+    for stamp, at in enumerate((0.0, now)):
+        guard.measure(stamp, at, ZEROS, ZEROS)
+        guard.supervise(State.ARMED, 0, at)
+        stop = guard.tick(at)
+        assert stop is not None
+    assert (stop.command[0] == 0.0) is again
+
+
 @pytest.mark.parametrize("pause", [DT, 1.0])
 def test_where_a_stop_has_ended_is_held_through_a_pause(pause: float) -> None:
     """To hold anew where the joints are would let one that sags under its load down with every pause."""
     bench = Bench("position")
     bench.state = State.FAULT
-    for left, period in ((0.0, DT), (0.0, DT), (-0.1, pause)):
+    for left, period in ((0.0, DT), (-0.1, pause)):
         bench.measure((left, 0.0, 0.0), period=period)
         stop = bench.guard.tick(bench.now)
         assert stop is not None
