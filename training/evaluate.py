@@ -99,31 +99,20 @@ def evaluate(
         if (Path(name) / CONFIG).is_file():
             config = read_run(Path(name))["train"]
             groups[config["agent"], config["alignment"]].append((success, returns))
-    pooled = [
-        {
-            "agent": agent,
-            "alignment": alignment,
-            "runs": len(runs),
-            **summary(*_stacked(runs), same_episodes=True),
-        }
-        for (agent, alignment), runs in groups.items()
-        if len(runs) > 1
-    ]
-    facts = {
-        "engine": engine,
-        "scenario": scenario if calibration is None else CALIBRATED,
-        "episodes": episodes,
-        "write_ms": write_ms,
-        "exploring": exploring,
-    }
+    facts = {"engine": engine, "scenario": CALIBRATED if calibration else scenario, "episodes": episodes}
+    facts |= {"write_ms": write_ms, "exploring": exploring}
     facts |= {} if compensation is None else {"compensation": compensation.digest}
+    pooled = [_pooled(*kind, runs) for kind, runs in groups.items() if len(runs) > 1]
     return {**facts, "policies": rows, "groups": pooled}
 
 
-def _stacked(runs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Success and return (runs, episodes)."""
-    success, returns = zip(*runs, strict=True)
-    return np.stack(success), np.stack(returns)
+def _pooled(
+    agent: str, alignment: str, runs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
+) -> dict[str, str | float]:
+    """Figures over the runs of one kind: of success and return (E,) of each, on the same episodes."""
+    success, returns = (np.stack(scores) for scores in zip(*runs, strict=True))
+    figures = summary(success, returns, same_episodes=True)
+    return {"agent": agent, "alignment": alignment, "runs": len(runs), **figures}
 
 
 def shown_name(name: str, policies: list[str]) -> str:
