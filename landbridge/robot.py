@@ -96,6 +96,9 @@ class ActionSpec(Spec):
         return self
 
 
+HEARTBEAT_MS = 40.0  # from one heartbeat of the monitor to the next
+
+
 class SafetyEnvelope(Spec):
     """What the guard and the monitor enforce beyond the joints' own limits.
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 
 from landbridge.errors import InputError
-from landbridge.robot import Robot, load_robot
+from landbridge.robot import HEARTBEAT_MS, Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours, require_actions, source_mix
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.rollout import lockstep
@@ -22,6 +22,7 @@ TUNED, RECORDED = "tuned", "excite"  # what does the task, and what `landbridge 
 COMPARED_S = 1.0  # of an episode, in which engines are to move alike
 DROP_S, DROP = 0.1, 0.02  # m that a floating base may rise or sink within as many seconds; free fall is 0.05
 CLEAR = 1.0  # m that a floating base is lifted, where nothing is to touch the ground
+HEARTBEATS = 3  # that a timeout must span: on a busy computer one comes late, and the next with it
 BEARABLE = 2.0  # times its inertia over a physics step: a stronger damper throws a joint back faster than it came
 ALIKE = 0.05  # of a joint's inertia, in which engines may differ
 
@@ -107,6 +108,8 @@ def _unheard(robot: Robot) -> Iterator[str]:
         yield f"latency_budget_ms is {budget_ms:g}, longer than the control period of {period_ms:g} ms"
     if age_ms < budget_ms:
         yield f"max_command_age_ms is {age_ms:g}, below latency_budget_ms, {budget_ms:g}: commands would be stale"
+    if (lost_ms := spec.safety.heartbeat_timeout_ms) < HEARTBEATS * HEARTBEAT_MS:
+        yield f"heartbeat_timeout_ms is {lost_ms:g}: a monitor is heard every {HEARTBEAT_MS:g} ms, at best"
     for joint in (spec.joint(name) for name in spec.actuated):
         scale, limits = spec.action.scale[joint.name], {"effort": joint.effort_limit, "velocity": joint.velocity_limit}
         if scale > (limit := limits.get(spec.action.kind, np.inf)):

@@ -109,6 +109,7 @@ def test_a_behaviour_that_does_nothing_is_named_and_the_exit_code_is_1(
             "latency_budget_ms is 25, longer than the control period",
         ),
         ("max_command_age_ms: 30", "max_command_age_ms: 3", "max_command_age_ms is 3, below latency_budget_ms, 10"),
+        ("heartbeat_timeout_ms: 200", "heartbeat_timeout_ms: 100", "heartbeat_timeout_ms is 100: a monitor is heard"),
         ("scale: {arm: 0.1}", "scale: {arm: 0.5}", "joint arm: action.scale is 0.5, above its effort_limit of 0.12"),
         (
             "rate_limit: 20 ",

@@ -26,7 +26,7 @@ from std_srvs.srv import Trigger
 
 from landbridge.deploy.clock import uptime
 from landbridge.deploy.supervisor import COMMANDED, Event, State, Supervisor
-from landbridge.robot import load_robot
+from landbridge.robot import HEARTBEAT_MS, load_robot
 from landbridge.verdict import ADMISSIBLE, Reason
 from landbridge_nodes import topics
 from landbridge_nodes.neighbours import NAMELESS
@@ -34,7 +34,6 @@ from landbridge_nodes.parameters import CONTROLLER, ROBOT, declare
 from landbridge_nodes.process import MONITOR_PRIORITY, PARK_SECONDS, run, spin_while
 
 PARAMETERS = (ROBOT, CONTROLLER)
-HEARTBEAT_PERIOD = 0.04  # s
 REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is made again: it may have been lost
 ABSENT_SECONDS = 2.0  # without an answer: it is not there
 DISCOVERY_SECONDS = 1.0  # that it may take; who never gets a name is no node of ours
@@ -165,7 +164,7 @@ class Monitor(Node):  # type: ignore[misc]
             raw=True,
             event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_liveliness),
         )
-        self.create_timer(HEARTBEAT_PERIOD, self._beat, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(HEARTBEAT_MS / 1000, self._beat, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
         """Have the bridge park the robot now, and be there for an e-stop until it has; one that has not is stopped."""
