@@ -28,7 +28,7 @@ QUANTILE = 0.99
 # Held-out rollouts are few, and a policy visits other states than the behaviour that recorded them: 1.25 alarmed in
 # half of the healthy rollouts, and 2.5 missed a third of three faults.
 MARGIN = 1.75
-MIN_WINDOWS = 100
+MIN_WINDOWS = 100  # that overlap: about twice the window's length of one rollout at 50 Hz
 OTHER_SPLITS = 20  # ways to hold rows out that are tried, where those that a run held out are too few
 
 
