@@ -43,11 +43,10 @@ from landbridge.task import load_task
 from landbridge.training.config import TrainConfig
 from landbridge.training.evaluate import resolve, score, summary, write_scores
 from landbridge.training.run import CONFIG, has_reached, read_run
-from landbridge.training.statistics import paired_difference
+from landbridge.training.statistics import TRIMMED, paired_difference
 
 RESULTS = Path(__file__).parent / "results"
 TUNING_SEEDS = 100
-TRIMMED = 4  # seeds from which on an interquartile mean leaves some out
 RETUNED = 20  # generations of CMA-ES, in the calibrated simulator, before its logs are made
 RANDOMISED_TO = "extreme"  # rung up to which the randomised source reaches: the robot lies within
 

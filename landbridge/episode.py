@@ -251,7 +251,7 @@ def open_dataset(path: Path) -> Dataset:
     try:
         raw = MinariStorage.read_raw_metadata(path)
         data = minari.MinariDataset(path)
-    except (OSError, ValueError, KeyError, AssertionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise InputError(
             path, f"not a readable Minari dataset: {error}", "make one with `landbridge collect` or `ingest`"
         ) from error

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 import tyro
-from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 
 from landbridge.errors import InputError
-from landbridge.spec import Positive
+from landbridge.spec import MAX_SEED, Positive
 from landbridge.training.agents.base import AgentConfig
 from landbridge.training.agents.bc import BCConfig
 from landbridge.training.agents.cql import CQLConfig
@@ -71,7 +71,7 @@ class TrainConfig:
     agent: AgentName = "iql"
     alignment: AlignmentName = "tabb"
     steps: PositiveInt = 10_000
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     rows: PositiveInt = 256
     target_share: Annotated[float, Field(gt=0, le=1)] = 0.125
     reward_scale: Positive = 0.1
@@ -108,6 +108,12 @@ class TrainConfig:
     def used(self) -> set[str]:
         """The names of those of the hyperparameters that matter."""
         return {self.agent, self._aligned} & _hyperparameters().keys()
+
+    @property
+    def ignored(self) -> set[str]:
+        """The names of those that were given and do not matter."""
+        others = {name: kind for name, kind in _hyperparameters().items() if name not in self.used}
+        return {name for name, kind in others.items() if getattr(self, name) != kind()}
 
     @property
     def _aligned(self) -> str:

@@ -21,7 +21,7 @@ from landbridge.errors import InputError
 FEW = 0.01  # share of rows with an action beyond [-1, 1] that may be noise, and goes without a warning
 SEAM = 1e-6  # |next_obs[i] - obs[i+1]| above which row i + 1 begins another episode
 REQUIRED = ("observations", "actions", "rewards", "terminals")
-VECTORS = ("rewards", "terminals", "timeouts")
+VECTORS = {"rewards", "terminals", "timeouts"}
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,25 @@ def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) ->
     Args:
         path: HDF5 with observations (N, n), actions (N, m), rewards (N,), terminals (N,) and, where it has them,
             next_observations (N, n) and timeouts (N,); a vector may be a column (N, 1), as ODRL's are. Actions beyond
-            [-1, 1] are clipped, counted and, if they are not few, told of.
+            [-1, 1] are clipped, counted and, if they are not few, told of. Without next_observations the last row of
+            an episode goes, for what followed it is not there.
         obs_size: n of the robot.
         action_size: m of the robot.
         control_dt: Period [s] between rows.
 
     Raises:
-        InputError: Not such a file, sizes of another robot, NaN or Inf (with row numbers), or actions too large.
+        InputError: Not such a file, sizes of another robot, NaN or Inf (with row numbers), actions too large, or
+            nothing that tells where time ran out.
     """
     data = _read(path)
     obs, actions = data["observations"], data["actions"]
     if obs.shape[1:] != (obs_size,) or actions.shape[1:] != (action_size,):
         problem = f"observations {obs.shape} and actions {actions.shape} do not fit sizes {obs_size} and {action_size}"
         raise InputError(path, problem, "name the --robot (or --env) it was made with")
+    if not {"next_observations", "timeouts"} & data.keys():
+        problem = "has neither next_observations nor timeouts: nothing tells episodes apart that time has cut"
+        raise InputError(path, problem, "add timeouts, true in the last row of each such episode")
+    data.setdefault("timeouts", np.zeros(len(obs)))
     if len({len(array) for array in data.values()}) != 1:
         raise InputError(path, f"arrays of lengths { {k: len(v) for k, v in data.items()} }", "export it again")
     shapes = {"observations": obs.shape, "next_observations": obs.shape, "actions": actions.shape}
@@ -82,9 +88,14 @@ def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) ->
         stop = end + 1 if stored else end
         if stop > start:
             episodes.append(_episode(data, following, terminal, slice(start, stop), control_dt))
+    lost = int(terminal.sum()) - sum(int(episode.terminated.sum()) for episode in episodes)
+    if lost:
+        problem = f"{lost} rows end an episode by failure, and are dropped: nothing says what followed them"
+        warnings.warn(f"{path}: {problem}; export next_observations, or nothing is learned of failing", stacklevel=2)
     repairs = {
         "unmarked_seams": int((jump & ~marked).sum()),
         "rows_dropped": len(obs) - sum(map(len, episodes)),
+        "terminals_dropped": lost,
         "actions_clipped": clipped,
     }
     return Imported(episodes, repairs)
@@ -119,8 +130,7 @@ def _read(path: Path) -> dict[str, NDArray[np.float64]]:
         raise InputError(path, f"not a readable HDF5 file: {error}", "check the path, or copy it again") from error
     if len(data["rewards"]) == 0:
         raise InputError(path, "has no rows", "export it again")
-    data.setdefault("timeouts", np.zeros(len(data["rewards"])))
-    for name in VECTORS:
+    for name in VECTORS & data.keys():
         if data[name].shape[1:] == (1,):  # (N, 1) would broadcast against (N,) to N x N
             data[name] = data[name][:, 0]
     return data

@@ -212,11 +212,11 @@ class Comparison:
                 (self._held[nearest], self._held_residual[nearest]),
             )
         ]
-        beyond = [ours - theirs for ours, theirs in zip(*gains, strict=True)]
-        dynamical = Evidence("dynamical", float(beyond[0].mean()), sign_flip(beyond[0], rng))
+        beyond, rows = [ours - theirs for ours, theirs in zip(*gains, strict=True)], np.bincount(blocks)
+        dynamical = Evidence("dynamical", *sign_flip(beyond[0], rows, rng))
         if not self._history().any():  # without past actions nothing shows a delay
             return [coverage, dynamical, Evidence("structural", None, 1.0)]
-        return [coverage, dynamical, Evidence("structural", float(beyond[1].mean()), sign_flip(beyond[1], rng))]
+        return [coverage, dynamical, Evidence("structural", *sign_flip(beyond[1], rows, rng))]
 
     def _place(self, data: Transitions) -> Array:
         """Where a row is (N, measured + actions): normalised measured observation, and action."""
@@ -228,10 +228,10 @@ class Comparison:
 
     def _coverage(self, target: Transitions, outside: NDArray[np.bool_], rng: np.random.Generator) -> Evidence:
         """Share outside, against that of as many blocks of held-out source rows."""
-        own = _block_means(outside, _blocks(target))
+        rows = np.bincount(_blocks(target))
         theirs = _block_means(self._distances > self._edge, _blocks(self._held))
-        share = float(own.mean())
-        null = rng.choice(theirs, (PERMUTATIONS, len(own))).mean(1)
+        share = float(outside.mean())
+        null = np.average(rng.choice(theirs, (PERMUTATIONS, len(rows))), 1, rows)
         return Evidence("distributional", share, _p_value(null, share))
 
     def _gains(self, data: Transitions, residual: Array, blocks: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -273,10 +273,13 @@ def held_out(features: Array, residual: Array, blocks: NDArray[np.int64]) -> Arr
     return left
 
 
-def sign_flip(differences: Array, rng: np.random.Generator) -> float:
-    """One-sided p-value that the mean of `differences` (B,) is positive, by flipping signs at random."""
-    signs = rng.choice([-1.0, 1.0], (PERMUTATIONS, len(differences)))
-    return _p_value((signs * differences).mean(1), float(differences.mean()))
+def sign_flip(differences: Array, rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[float, float]:
+    """Mean of `differences` (B,) of blocks of so many `rows`, and the p-value that it is positive, by flipping signs.
+
+    A block is worth its rows: lost ticks leave scraps of episodes.
+    """
+    signs, mean = rng.choice([-1.0, 1.0], (PERMUTATIONS, len(differences))), float(np.average(differences, 0, rows))
+    return mean, _p_value(np.average(signs * differences, 1, rows), mean)
 
 
 def _p_value(null: Array, observed: float) -> float:

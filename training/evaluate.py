@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,12 @@ from landbridge.simulation.scenario import Scenario
 from landbridge.spec import require_seed
 from landbridge.task import load_task
 from landbridge.training.policy import load_policy
-from landbridge.training.run import CONFIG, read_run, runs_of
-from landbridge.training.statistics import bootstrap, interquartile_mean, success_interval
+from landbridge.training.run import CONFIG, has_reached, read_run, runs_of
+from landbridge.training.statistics import TRIMMED, bootstrap, interquartile_mean, success_interval
 
 BEHAVIOUR = "behaviour:"
 LOCKSTEP = 25  # plants stepped together
-EPISODE_SEED = 10_000  # evaluation seeds are offset by it, so that no dataset has its start states
+EPISODE_SEED = 10_000  # evaluation seeds are offset by it: no dataset of a seed below has its start states
 
 
 def evaluate(
@@ -70,7 +72,7 @@ def evaluate(
 
     Returns:
         `policies`: per policy its success and return with 95 % intervals; `groups`: over the runs of one agent and
-        alignment, where there are several, also the interquartile mean.
+        alignment that differ in their seeds alone, of four or more also the interquartile mean.
     """
     torch.set_num_threads(1)  # see train
     if episodes < 1 or not policies:
@@ -83,6 +85,7 @@ def evaluate(
     period_ms = 1000 * machine.spec.control_dt
     if not 0 <= write_ms <= period_ms:
         raise InputError("--write-ms", f"{write_ms:g} ms", f"give 0 to one control period, {period_ms:g} ms")
+    _require_different(policies)
     found = {name: resolve(name, machine) for name in policies}
     compensation = None
     if compensate is not None:
@@ -97,22 +100,33 @@ def evaluate(
         )
         rows.append({"policy": shown_name(name, policies), **summary(success[None], returns[None])})
         if (Path(name) / CONFIG).is_file():
-            config = read_run(Path(name))["train"]
-            groups[config["agent"], config["alignment"]].append((success, returns))
+            groups[_kind(Path(name))].append((success, returns))
     facts = {"engine": engine, "scenario": CALIBRATED if calibration else scenario, "episodes": episodes}
     facts |= {"write_ms": write_ms, "exploring": exploring}
     facts |= {} if compensation is None else {"compensation": compensation.digest}
-    pooled = [_pooled(*kind, runs) for kind, runs in groups.items() if len(runs) > 1]
+    pooled = [_pooled(kind, runs) for kind, runs in groups.items() if len(runs) > 1]
     return {**facts, "policies": rows, "groups": pooled}
 
 
-def _pooled(
-    agent: str, alignment: str, runs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
-) -> dict[str, str | float]:
+def _require_different(policies: list[str]) -> None:
+    """The same run twice would count as two."""
+    places = [name if name.startswith(BEHAVIOUR) else str(Path(name).resolve()) for name in policies]
+    if repeated := [name for name, place in zip(policies, places, strict=True) if places.count(place) > 1]:
+        raise InputError(repeated[0], "is named twice", "name each policy once")
+
+
+def _kind(run: Path) -> str:
+    """What a run's seeds have in common: all options but the seed. Each seed may have had data of its own."""
+    options = {name: value for name, value in read_run(run)["train"].items() if name != "seed"}
+    return json.dumps(options, sort_keys=True)
+
+
+def _pooled(kind: str, runs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> dict[str, str | float]:
     """Figures over the runs of one kind: of success and return (E,) of each, on the same episodes."""
+    options = json.loads(kind)
     success, returns = (np.stack(scores) for scores in zip(*runs, strict=True))
     figures = summary(success, returns, same_episodes=True)
-    return {"agent": agent, "alignment": alignment, "runs": len(runs), **figures}
+    return {"agent": options["agent"], "alignment": options["alignment"], "runs": len(runs), **figures}
 
 
 def shown_name(name: str, policies: list[str]) -> str:
@@ -124,12 +138,21 @@ def shown_name(name: str, policies: list[str]) -> str:
 def resolve(name: str, robot: Robot) -> Behaviour:
     """The policy called `name`, as something that starts a policy for a batch of episodes."""
     if not name.startswith(BEHAVIOUR):
-        return load_policy(Path(name), robot)
+        policy = load_policy(Path(name), robot)
+        _warn_of_unfinished(Path(name))
+        return policy
     behaviours, short = load_behaviours(robot), name.removeprefix(BEHAVIOUR)
     if short not in behaviours:
         raise InputError(name, f"no behaviour {short!r}", f"name one of {', '.join(behaviours)}")
     require_actions(robot, behaviours, [short])
     return behaviours[short]
+
+
+def _warn_of_unfinished(path: Path) -> None:
+    for run in runs_of(path):
+        if (run / CONFIG).is_file() and not has_reached(run, steps := read_run(run)["train"]["steps"]):
+            remedy = "`landbridge train --resume` goes on with it"
+            warnings.warn(f"{run}: stopped before step {steps}; {remedy}", stacklevel=3)
 
 
 def provenance(name: str) -> dict[str, str]:
@@ -183,7 +206,7 @@ def write_scores(path: Path, found: tuple[NDArray[np.float64], NDArray[np.float6
 def summary(
     success: NDArray[np.float64], returns: NDArray[np.float64], same_episodes: bool = False
 ) -> dict[str, float]:
-    """Means with 95 % intervals of scores (runs, episodes), of several runs the interquartile mean of the runs too.
+    """Means with 95 % intervals of scores (runs, episodes), of four runs or more their interquartile mean too.
 
     Args:
         same_episodes: As `bootstrap` has it.
@@ -192,8 +215,8 @@ def summary(
     for name, scores, interval in (("success", success, success_interval), ("return", returns, bootstrap)):
         low, high = interval(scores, same_episodes=same_episodes)
         figures |= {name: float(scores.mean()), f"{name}_low": low, f"{name}_high": high}
-        if len(scores) > 1:
-            low, high = bootstrap(scores, interquartile_mean, same_episodes=same_episodes)
+        if len(scores) >= TRIMMED:
+            low, high = interval(scores, interquartile_mean, same_episodes=same_episodes)
             iqm = interquartile_mean(scores)
             figures |= {f"{name}_iqm": iqm, f"{name}_iqm_low": low, f"{name}_iqm_high": high}
     return figures

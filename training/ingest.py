@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from landbridge.training.dataset import Transitions
 from landbridge.training.outcome import Outcome, warn_of_failures
 
 RATE_TOLERANCE = 0.05
+ALIKE = 1e-3  # of a reward, absolute and relative: files have float32
 HISTOGRAM_MS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, np.inf)
 ROUNDING = 1e-9  # of an action that a command is turned back into
 HDF5 = (".hdf5", ".h5")
@@ -127,6 +129,7 @@ def _read(path: Path, robot: Robot, task: Task) -> Recording:
     if path.suffix in HDF5:
         found = read_d4rl(path, task.observer.size, task.observer.num_actions, spec.control_dt)
         about = {"domain": "source", "engine": "d4rl", "scenario": "unknown"}
+        _warn_of_other_labels(path, found.episodes, task)
         return Recording(path, found.episodes, about, "d4rl", spec.control_rate_hz, {**found.repairs})
     bag = read_bag(path, spec)
     _require_rate(path, bag, spec)
@@ -138,6 +141,21 @@ def _read(path: Path, robot: Robot, task: Task) -> Recording:
     stopped = sum(s.failed and not e.terminated[-1] for s, e in zip(segments, episodes, strict=True))
     about = {"domain": "target", "engine": "ros2", "scenario": bag.about["scenario"]}
     return Recording(path, episodes, about, bag.about["controller"], bag.rate_hz, lost, stopped)
+
+
+def _warn_of_other_labels(path: Path, episodes: list[Episode], task: Task) -> None:
+    """Rewards and ends of a file are kept as they are; a weight that compares them with the task's must be told."""
+    rows = Transitions.joined([Transitions.of(episode, i) for i, episode in enumerate(episodes)])
+    moves = rows.obs, rows.action, rows.next_obs
+    rewards = ~np.isclose(task.reward(*moves), rows.reward, rtol=ALIKE, atol=ALIKE)
+    ends = task.terminated(*moves) != rows.terminated
+    if rewards.any() or ends.any():
+        warnings.warn(
+            f"{path}: {rewards.mean():.1%} of its rewards and {ends.mean():.1%} of its ends are not those of task "
+            f"{task.name!r}, and are kept: label them as the task does, or train with an alignment without a model of "
+            "the robot (none, dara, igdf, otdf, density_ratio)",
+            stacklevel=2,
+        )
 
 
 def _outcome(dataset: Dataset, task: Task) -> dict[str, Any]:

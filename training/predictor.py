@@ -151,11 +151,11 @@ def split_episodes(data: Transitions, share: float, seed: int) -> tuple[Transiti
     is one of rows: a recording in which ticks were lost has episodes of a few rows. Where these leave no choice near
     the share, because most rows are one episode's, the last rows are held out there, too.
     """
-    episodes = np.unique(data.episode)
+    episodes, lengths = np.unique(data.episode, return_counts=True)
     if len(episodes) >= 5:
-        order = np.random.default_rng(seed).permutation(episodes)
-        rows = np.cumsum([np.count_nonzero(data.episode == episode) for episode in order])
-        held = np.isin(data.episode, order[: 1 + np.abs(rows - share * len(data)).argmin()])
+        order = np.random.default_rng(seed).permutation(len(episodes))
+        rows = np.cumsum(lengths[order])
+        held = np.isin(data.episode, episodes[order[: 1 + np.abs(rows - share * len(data)).argmin()]])
         if share / UNEVEN <= held.mean() <= UNEVEN * share and not held.all():
             return data[~held], data[held]
     cut = min(max(round(len(data) * (1 - share)), 1), len(data) - 1)

@@ -69,6 +69,9 @@ class Inputs:
         return paths | {"robot": self.robot if self.robot in robots() else str(Path(self.robot).resolve())}
 
 
+NEEDED = ("robot", "source", "target", "score", "dataset_hashes", "obs_mean", "obs_std")  # of every CONFIG
+
+
 def seed_folder(out: Path, seed: int) -> Path:
     """Where `train --seeds` puts the run of one of them."""
     return out / f"{SEED}{seed}"
@@ -91,6 +94,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         run: dict[str, Any] = json.loads((folder / CONFIG).read_text())
         run["train"].setdefault("target_share", 1.0)  # what runs had before there was a choice
         TrainConfig.from_json(run["train"])
+        for name in NEEDED:
+            run[name]
     except (OSError, ValueError) as error:
         problem = f"is no readable run: {getattr(error, 'strerror', None) or error}"
         raise InputError(folder / CONFIG, problem, "name the --out of `landbridge train`") from error

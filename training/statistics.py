@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]  # (runs, episodes)
 RESAMPLES = 2000
+TRIMMED = 4  # runs from which on an interquartile mean leaves some out
 
 
 def mean(scores: Scores) -> float:
@@ -25,7 +26,7 @@ def median(scores: Scores) -> float:
 
 
 def interquartile_mean(scores: Scores) -> float:
-    """Mean of the middle half of the runs' means (Agarwal et al. 2021, arXiv:2108.13264)."""
+    """Mean of the middle half of the runs' means (Agarwal et al. 2021, arXiv:2108.13264), of at least TRIMMED runs."""
     from scipy.stats import trim_mean
 
     return float(trim_mean(scores.mean(1), 0.25))
@@ -51,13 +52,15 @@ def bootstrap(
     return float(low), float(high)
 
 
-def success_interval(success: Scores, same_episodes: bool = False) -> tuple[float, float]:
-    """95 % interval of the success of one run by Wilson, of several by bootstrap.
+def success_interval(
+    success: Scores, statistic: Callable[[Scores], float] = mean, same_episodes: bool = False
+) -> tuple[float, float]:
+    """95 % interval of the success of one run by Wilson, of `statistic` of several by bootstrap.
 
     Where all episodes end alike, a bootstrap would be certain of it: several runs are then worth no more than one.
     """
     if success.min() < success.max() and len(success) > 1:
-        return bootstrap(success, same_episodes=same_episodes)
+        return bootstrap(success, statistic, same_episodes=same_episodes)
     from scipy.stats import binomtest
 
     interval = binomtest(int(success[0].sum()), success.shape[1]).proportion_ci(method="wilson")

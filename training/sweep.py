@@ -22,7 +22,7 @@ from landbridge.files import write_atomic
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
-from landbridge.spec import require_seed
+from landbridge.spec import require_at_least, require_seed
 from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import open_domain
 from landbridge.training.evaluate import summary
@@ -77,7 +77,7 @@ def sweep(
         `failed`: trials that came to no end, and why.
     """
     machine = load_robot(robot)
-    _refuse(seeds, scenarios, episodes, gpus, address)
+    _refuse(seeds, scenarios, episodes, retries, gpus, address)
     out, choices = out.resolve(), _choices(options)
     rungs = {scenario: load_scenario(machine, scenario).model_dump(mode="json") for scenario in scenarios}
     rows = scratch and scratch.resolve()
@@ -105,7 +105,7 @@ def sweep(
 
 
 def _refuse(
-    seeds: tuple[int, ...], scenarios: tuple[str, ...], episodes: int, gpus: float, address: str | None
+    seeds: tuple[int, ...], scenarios: tuple[str, ...], episodes: int, retries: int, gpus: float, address: str | None
 ) -> None:
     if not seeds or not scenarios or episodes < 1:
         raise InputError("sweep", f"{seeds=} {scenarios=} {episodes=}", "give at least one of each")
@@ -113,6 +113,10 @@ def _refuse(
     for flag, given in (("--seeds", seeds), ("--scenarios", scenarios)):
         if len(set(given)) < len(given):
             raise InputError(flag, f"{' '.join(map(str, given))} has one twice", "give each once")
+    require_at_least("--retries", retries, 0)
+    require_at_least("--gpus", gpus, 0)
+    if gpus > 1 and not gpus.is_integer():
+        raise InputError("--gpus", f"is {gpus:g}", "give a share of one, or a whole number")
     if gpus and address is None:
         raise InputError("--gpus", f"{gpus:g} without --address", "name a Ray cluster, or leave it out")
 
@@ -146,6 +150,11 @@ def _runs(
     """Of every trial: its run folder, which of its options vary, and its configuration."""
     varied = {name for name, values in choices.items() if len(values) > 1}
     configs = [(setting, _config(setting)) for setting in _settings(choices)]
+    used = set().union(*(config.used for _, config in configs))
+    if idle := [name for name in choices if "." in name and name.split(".")[0] not in used]:
+        raise InputError(
+            "--options", f"{idle[0]} is of no use to any setting", f"those of {', '.join(sorted(used))} are"
+        )
     for (setting, config), seed in itertools.product(configs, seeds):
         shown = tuple((name, value) for name, value in setting if name in varied)
         name = "_".join(f"{name}={value}" for name, value in (*shown, ("seed", str(seed))))
@@ -203,9 +212,8 @@ def _run(runner: Generator[list[Trial]], trials: list[Trial]) -> list[dict[str, 
 
 
 def _write_table(path: Path, trials: list[Trial]) -> None:
-    """A line for every trial and scenario, in the order of the trials whatever came first."""
+    """A line for every trial and scenario, in the order of the trials whatever came first, after what was there."""
     if not trials:
-        path.unlink(missing_ok=True)
         return
     rows = [
         {**dict(trial.setting), "seed": trial.config.seed, "scenario": scenario}
@@ -213,9 +221,17 @@ def _write_table(path: Path, trials: list[Trial]) -> None:
         for trial in trials
         for scenario in trial.scenarios
     ]
+    scores = {"success", "return"}
+
+    def place(row: dict[str, Any]) -> tuple[str, ...]:
+        return tuple(str(value) for name, value in row.items() if name not in scores)
+
+    places = {place(row) for row in rows}
+    before = csv.DictReader(io.StringIO(path.read_text())) if path.is_file() else ()
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
+    writer.writerows([row for row in before if place(row) not in places])  # of seeds that are not asked for again
     writer.writerows(rows)
     write_atomic(path, text.getvalue())
 

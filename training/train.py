@@ -35,6 +35,7 @@ from landbridge.simulation.scenario import load_scenario
 from landbridge.task import load_task
 from landbridge.training import loop, ranks
 from landbridge.training.alignments import ALIGNMENTS
+from landbridge.training.alignments.oracle import TwinConfig
 from landbridge.training.assembly import build
 from landbridge.training.config import TrainConfig, only_used
 from landbridge.training.dataset import Normaliser, Transitions, open_domains
@@ -97,13 +98,16 @@ def train(
         scratch: Folder on a disk for the source's rows during the run, for a source larger than memory. Alignments are
             then fitted to 262,144 rows, and every 256 steps draw from 131,072 rows, both from all over the source. Each
             rank has a file of its own. A resumed run uses the folder that it began with unless another is given.
-        resume: Continue the run in `out`, or its seeds: bit for bit as if uninterrupted; late seeds but for rounding.
+        resume: Continue the run in `out`, or its seeds, with the options that it began with: bit for bit as if
+            uninterrupted, late seeds but for rounding.
     """
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
     inputs = Inputs(robot, source, target, scratch, score)
     if seeds:
         if repeated := [seed for seed in seeds if seeds.count(seed) > 1]:
             raise InputError("--seeds", f"names {repeated[0]} twice", "name each once")
+        if (out / CONFIG).exists():
+            raise InputError(out, "is the folder of one run, which would be taken for these", "choose another --out")
         asked = {seed_folder(out, seed): replace(config, seed=seed) for seed in seeds}
     else:
         asked = dict.fromkeys(runs_of(out) if resume else [out], config)
@@ -154,10 +158,13 @@ def _open(out: Path, config: TrainConfig, inputs: Inputs, resume: bool) -> Run:
         config, inputs = TrainConfig.from_json(run["train"]), Inputs.of(run, out, inputs)
     else:
         config.require_valid()
+        if config.ignored:
+            options = ", ".join(f"--{name}.*" for name in sorted(config.ignored))
+            warnings.warn(f"{options}: of no use to {config.agent} with {config.alignment}", stacklevel=2)
     machine = load_robot(inputs.robot)
     if inputs.score is not None:  # an engine may refuse a robot
         make_plant(machine, "bullet", load_scenario(machine, inputs.score), np.random.default_rng()).close()
-    data = _read(machine, inputs, config.alignment)
+    data = _read(machine, inputs, config)
     before = None if run is None else {*run["dataset_hashes"].values()}  # keys are paths as first given
     if before is not None and not {*data.hashes.values()} <= before:
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
@@ -212,9 +219,13 @@ class Data:
     calibrations: dict[str, str]
 
 
-def _read(robot: Robot, inputs: Inputs, alignment: str) -> Data:
+def _read(robot: Robot, inputs: Inputs, config: TrainConfig) -> Data:
     """Read what the alignment needs, and warn of what is odd about it."""
-    task, datasets = load_task(robot), open_domains(robot, inputs.needed(alignment))
+    task, datasets = load_task(robot), open_domains(robot, inputs.needed(config.alignment))
+    twin = config.alignment_config
+    if isinstance(twin, TwinConfig) and (rung := datasets["target"].metadata.scenario) != twin.scenario:
+        problem = f"is {twin.scenario!r}, and the target data are of {rung!r}"
+        raise InputError(f"--{config.alignment}.scenario", problem, "name the scenario of the data")
     calibrations = _calibrations(datasets)
     domains, stream = read_domains(robot, datasets, streamed=inputs.scratch is not None)
     warn_of_failures(datasets, domains, task)

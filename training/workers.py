@@ -64,7 +64,7 @@ def on_ray(trials: Sequence[Trial], retries: int, address: str, gpus: float) -> 
     """Likewise on a Ray cluster, which decides how many at once by its cores, and by its GPUs if a trial takes any.
 
     Raises:
-        InputError: Ray is not installed, or there is no cluster.
+        InputError: Ray is not installed, there is no cluster, or it has too few GPUs.
     """
     try:
         import ray
@@ -79,6 +79,8 @@ def on_ray(trials: Sequence[Trial], retries: int, address: str, gpus: float) -> 
         raise InputError("--address", f"{address}: {error}".splitlines()[0], remedy) from error
     signal.signal(signal.SIGTERM, orderly)  # Ray's own aborts
     try:
+        if (there := float(ray.cluster_resources().get("GPU", 0.0))) < gpus:  # type: ignore[no-untyped-call]
+            raise InputError("--gpus", f"{gpus:g} a trial, and the cluster has {there:g}", "ask for fewer, or for none")
         start = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=1, max_retries=retries)(Trial.work).remote
         running = {start(trial): trial for trial in trials}
         while running:

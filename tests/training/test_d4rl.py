@@ -39,7 +39,7 @@ def test_seams_are_where_the_next_observation_does_not_continue(tmp_path: Path) 
     data["terminals"][4] = True
     found = read_d4rl(save(tmp_path / "a.hdf5", data), 2, 1, 0.02)
     assert [len(episode) for episode in found.episodes] == [3, 2, 2]
-    assert found.repairs == {"unmarked_seams": 1, "rows_dropped": 0, "actions_clipped": 0}
+    assert found.repairs == {"unmarked_seams": 1, "rows_dropped": 0, "terminals_dropped": 0, "actions_clipped": 0}
     assert found.episodes[0].obs[:, 0].tolist() == [0, 1, 2, 3]
     assert found.episodes[1].obs[:, 0].tolist() == [103, 104, 105]
     assert [bool(episode.terminated[-1]) for episode in found.episodes] == [False, True, False]
@@ -50,10 +50,19 @@ def test_without_stored_next_observations_the_last_row_of_an_episode_goes(tmp_pa
     data = rows()
     del data["next_observations"]
     data["timeouts"][2] = data["terminals"][4] = True
-    found = read_d4rl(save(tmp_path / "a.hdf5", data), 2, 1, 0.02)
+    with pytest.warns(UserWarning, match=r"a\.hdf5: 1 rows end an episode by failure, and are dropped"):
+        found = read_d4rl(save(tmp_path / "a.hdf5", data), 2, 1, 0.02)
     assert [episode.obs[:, 0].tolist() for episode in found.episodes] == [[0, 1, 2], [3, 4], [5, 6]]
-    assert found.repairs["rows_dropped"] == 3
+    assert (found.repairs["rows_dropped"], found.repairs["terminals_dropped"]) == (3, 1)
     assert not any(episode.terminated.any() for episode in found.episodes)
+
+
+def test_a_file_in_which_nothing_tells_where_time_ran_out_is_refused(tmp_path: Path) -> None:
+    """Rows of two episodes would become a transition."""
+    data = rows()
+    del data["next_observations"], data["timeouts"]
+    with pytest.raises(InputError, match="has neither next_observations nor timeouts"):
+        read_d4rl(save(tmp_path / "a.hdf5", data), 2, 1, 0.02)
 
 
 def test_vectors_may_be_columns(tmp_path: Path) -> None:
@@ -115,8 +124,10 @@ def test_actions_in_another_unit_are_refused_and_many_beyond_the_range_told_of(t
 def test_ingest_writes_a_source_dataset(tmp_path: Path) -> None:
     data = rows(obs=8)
     data["actions"][1] = 1.5
-    with pytest.warns(UserWarning, match=r"1 of 7 rows .* up to 1\.5: clipped"):
+    with pytest.warns(UserWarning, match=r"1 of 7 rows .* up to 1\.5: clipped") as warned:
         figures = ingest((save(tmp_path / "a.hdf5", data),), tmp_path / "data")
+    labels = "100.0% of its rewards and 85.7% of its ends are not those of task 'swing_up'"
+    assert any(labels in str(warning.message) for warning in warned)
     assert figures["transitions"] == 7
     assert figures["recordings"][0]["actions_clipped"] == 1
     dataset = open_dataset(tmp_path / "data")

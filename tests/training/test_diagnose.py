@@ -145,10 +145,32 @@ def test_a_seed_is_one_model_and_no_row_is_its_own_neighbour(monkeypatch: pytest
 
 def test_p_values_are_uniform_without_an_effect_and_small_with_one() -> None:
     rng = np.random.default_rng(0)
-    p = np.array([sign_flip(rng.standard_normal(20), rng) for _ in range(200)])
+    alike = np.full(20, 50)
+    p = np.array([sign_flip(rng.standard_normal(20), alike, rng)[1] for _ in range(200)])
     assert (p <= 0.05).mean() == pytest.approx(0.05, abs=0.04)
     assert p.mean() == pytest.approx(0.5, abs=0.07)
-    assert sign_flip(rng.standard_normal(20) + 3, rng) < 0.002
+    assert sign_flip(rng.standard_normal(20) + 3, alike, rng)[1] < 0.002
+
+
+def test_a_block_is_worth_its_rows() -> None:
+    """Lost ticks cut episodes; a scrap of one row that says otherwise than a block of 100 changes nothing."""
+    differences, sizes = np.array([-1.0] * 10 + [1.0] * 30), np.array([100] * 10 + [1] * 30)
+    mean, p = sign_flip(differences, sizes, np.random.default_rng(0))
+    assert mean == pytest.approx((-1000 + 30) / 1030)
+    assert p > 0.99
+
+
+def test_rows_outside_that_are_scraps_of_episodes_are_no_gap_in_coverage() -> None:
+    """Every eightieth row is elsewhere, and an episode of its own."""
+    target = rows(2000, 2)
+    outside = np.arange(40, 2000, 80)
+    target.obs[outside] += 1.5
+    target.next_obs[outside] += 1.5
+    cut = np.zeros(2000, bool)
+    cut[outside] = cut[outside + 1] = True
+    found = evidence(dataclasses.replace(target, episode=np.cumsum(cut)))["distributional"]
+    assert found.effect is not None and found.effect < 0.1  # a twentieth of what is inside counts as outside
+    assert not found.holds
 
 
 def test_the_command_answers_each_question_and_gives_advice(

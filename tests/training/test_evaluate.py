@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ from landbridge.simulation.calibrated import digest_of
 from landbridge.simulation.compensation import load_compensation
 from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.task import load_task
+from landbridge.training.config import TrainConfig
 from landbridge.training.evaluate import evaluate, score, shown_name, summary
+from landbridge.training.train import train
+
+from .conftest import Data
 
 ROBOT = load_robot("furuta")
 
@@ -91,13 +96,35 @@ def test_policies_are_scored_compensated(tmp_path: Path, calibration: Make, line
         evaluate([str(bundle), twice], compensate=file)
 
 
+def test_runs_are_pooled_that_differ_in_their_seeds_alone(tmp_path: Path, data: Data) -> None:
+    config = TrainConfig(steps=2, rows=16, alignment="target_only", agent="bc")
+    for name, changed in (("a", {}), ("b", {"seed": 1}), ("c", {"rows": 17})):
+        train(tmp_path / name, target=data.target, config=replace(config, **changed))  # type: ignore[arg-type]
+    found = evaluate([str(tmp_path / name) for name in "abc"], episodes=1)
+    assert [group["runs"] for group in found["groups"]] == [2]
+    with pytest.raises(InputError, match=r"a/\.\./a: is named twice|/a: is named twice"):
+        evaluate([str(tmp_path / "a"), str(tmp_path / "a" / ".." / "a")], episodes=1)
+
+
+def test_a_run_that_has_not_ended_is_told_of(tmp_path: Path, data: Data) -> None:
+    train(tmp_path / "run", target=data.target, config=TrainConfig(steps=2, rows=16, alignment="target_only"))
+    (tmp_path / "run" / "diagnostics.json").unlink()
+    with pytest.warns(UserWarning, match=r"run: stopped before step 2"):
+        evaluate([str(tmp_path / "run")], episodes=1)
+
+
+def test_of_what_all_runs_do_in_every_episode_no_mean_is_certain() -> None:
+    figures = summary(np.ones((4, 50)), np.ones((4, 50)))
+    assert figures["success_low"] == figures["success_iqm_low"] == pytest.approx(0.929, abs=0.001)
+
+
 def test_several_runs_are_summarised_by_hand() -> None:
     success = np.array([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
     figures = summary(success, np.full((4, 2), 5.0))
     assert figures["success"] == pytest.approx(5 / 8)
     assert figures["success_iqm"] == pytest.approx(0.75)  # runs 0, 0.5, 1, 1: the middle two
     assert (figures["return"], figures["return_low"], figures["return_high"]) == (5.0, 5.0, 5.0)
-    assert "success_iqm" not in summary(success[:1], success[:1])
+    assert "success_iqm" not in summary(success[:3], success[:3])
 
 
 def test_one_run_that_always_succeeds_is_not_certain_to() -> None:

@@ -15,9 +15,11 @@ import torch
 from landbridge.cli import main
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
+from landbridge.spec import MAX_SEED
 from landbridge.training.agents.bc import BCConfig
 from landbridge.training.agents.cql import CQLConfig
 from landbridge.training.agents.iql import IQLConfig
+from landbridge.training.alignments.oracle import OracleConfig
 from landbridge.training.alignments.otdf import OTDFConfig
 from landbridge.training.alignments.tabb import TabbConfig
 from landbridge.training.alignments.vgdf import VGDFConfig
@@ -56,7 +58,8 @@ OUT_OF_RANGE: list[tuple[str, dict[str, Any]]] = [
     ("--cql.num-actions", {"cql": CQLConfig(num_actions=0)}),
     ("--tabb.temperature", {"tabb": TabbConfig(temperature=0.0)}),
     ("--tabb.ess-floor", {"tabb": TabbConfig(ess_floor=1.5)}),  # no temperature would keep it
-    ("--tabb.holdout", {"tabb": TabbConfig(holdout=1.0)}),
+    ("--tabb.holdout", {"tabb": TabbConfig(holdout=0.51)}),
+    ("--seed", {"seed": MAX_SEED + 1}),
     ("--tabb.predictor.members", {"tabb": TabbConfig(predictor=PredictorConfig(members=0))}),
     ("--otdf.epsilon", {"otdf": OTDFConfig(epsilon=1e-4)}),  # the kernel of float32 underflows
 ]
@@ -194,6 +197,33 @@ def test_a_run_plays_on_its_own_robot_only(tmp_path: Path, data: Data) -> None:
         load_policy(run, load_robot("furuta"))
     with pytest.raises(InputError, match="no such run or bundle"):
         load_policy(tmp_path / "absent", load_robot("furuta"))
+
+
+def test_options_of_what_is_not_trained_are_told_of(tmp_path: Path, data: Data) -> None:
+    """One command line may serve several agents, but nobody should think that it did."""
+    idle = dataclasses.replace(PLAIN, cql=CQLConfig(alpha=7.0))
+    with pytest.warns(UserWarning, match=r"--cql\.\*, .*: of no use to"):
+        train(tmp_path / "run", data.source, data.target, config=idle)
+
+
+def test_an_oracle_of_another_twin_than_the_datas_is_refused(tmp_path: Path, data: Data) -> None:
+    other = dataclasses.replace(PLAIN, alignment="oracle", oracle=OracleConfig(scenario="mild"))
+    with pytest.raises(InputError, match=r"--oracle\.scenario: is 'mild', and the target data are of '\w+'"):
+        train(tmp_path / "run", data.source, data.target, config=other)
+
+
+def test_the_folder_of_one_run_takes_no_seeds(tmp_path: Path, data: Data) -> None:
+    """Whoever reads it afterwards would take the first run for them."""
+    train(tmp_path / "run", data.source, data.target, config=PLAIN)
+    with pytest.raises(InputError, match="is the folder of one run"):
+        train(tmp_path / "run", data.source, data.target, config=PLAIN, seeds=(1, 2))
+    assert not (tmp_path / "run" / "seed1").exists()
+
+
+def test_a_configuration_without_what_every_run_has_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"train": TrainConfig().to_json()}))
+    with pytest.raises(InputError, match=r"of another version of landbridge: 'robot'"):
+        read_run(tmp_path)
 
 
 def test_a_run_of_another_version_is_named(tmp_path: Path) -> None:

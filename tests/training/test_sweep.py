@@ -17,6 +17,7 @@ from landbridge.cli import main
 from landbridge.errors import InputError
 from landbridge.training.config import TrainConfig
 from landbridge.training.log import last_step
+from landbridge.training.run import NEEDED
 from landbridge.training.sweep import sweep
 from landbridge.training.trial import Trial
 
@@ -82,6 +83,11 @@ def test_a_killed_worker_changes_nothing(
     assert main([*arguments, str(tmp_path / "cut")]) == 0
     assert (cut / "checkpoint.pt").stat().st_mtime_ns == before
     assert (tmp_path / "cut/sweep.csv").read_text().count("\n") == 5
+    # Without that scenario its lines stay
+    arguments.remove("severe")
+    assert main([*arguments, str(tmp_path / "cut")]) == 0
+    both = [(row["bc.lr"], row["scenario"]) for row in csv.DictReader((tmp_path / "cut/sweep.csv").open())]
+    assert sorted(both) == [(rate, scenario) for rate in ("0.001", "0.01") for scenario in ("none", "severe")]
 
 
 def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, data: Data) -> None:
@@ -91,6 +97,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, da
         (("rows=8", "rows=16"), "once for each name"),
         (("seed=1",), "seeds go to --seeds"),
         (("alignment=target_only,none",), "needs a source dataset"),
+        (("alignment=target_only", "cql.alpha=1,5"), "--options: cql.alpha is of no use to any setting. those of iql"),
     ):
         with pytest.raises(InputError, match=message):
             sweep(tmp_path / "new", options=options, **settings)  # type: ignore[arg-type]
@@ -102,6 +109,9 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, da
         ({"seeds": (0, 1, 0)}, "--seeds: 0 1 0 has one twice"),
         ({"scenarios": ("none", "none")}, "--scenarios: none none has one twice"),
         ({"gpus": 0.5}, "--gpus: 0.5 without --address"),
+        ({"gpus": -1.0}, "--gpus: is -1. give 0 or more"),
+        ({"gpus": 1.5, "address": "here"}, "--gpus: is 1.5. give a share of one, or a whole number"),
+        ({"retries": -1}, "--retries: is -1. give 0 or more"),
     ):
         with pytest.raises(InputError, match=message):
             sweep(tmp_path / "new", options=("alignment=target_only",), **(settings | given))  # type: ignore[arg-type]
@@ -131,7 +141,9 @@ def test_what_was_made_of_other_data_or_by_another_configuration_is_not_taken_fo
     again(seeds=(1,), scenarios=("none",))  # more of the same
     run = tmp_path / "one" / "seed=0"
     run.mkdir()
-    (run / "config.json").write_text(json.dumps({"train": TrainConfig(alignment="target_only", rows=7).to_json()}))
+    (run / "config.json").write_text(
+        json.dumps(dict.fromkeys(NEEDED) | {"train": TrainConfig(alignment="target_only", rows=7).to_json()})
+    )
     with pytest.raises(InputError, match="was trained with another rows"):
         again()
     plan = tmp_path / "one" / "sweep.json"

@@ -21,8 +21,8 @@ class CQLConfig(AgentConfig):
     """Hyperparameters, named as in the paper.
 
     Attributes:
-        alpha: Weight of the conservative term (`cql_alpha` of the authors' code, without the Lagrange multiplier). Its
-            ratio to Q matters: 0.02 is right on `furuta`, the authors' 5 on `quadruped`. Tune it for your robot.
+        alpha: Weight of the conservative term, without the Lagrange multiplier: half of `min_q_weight` in the authors'
+            code, which does not halve the squared error. Tune it: 0.02 is right on `furuta`, 5 on `quadruped`.
         num_actions: Actions drawn per row and proposal for the log-sum-exp.
     """
 

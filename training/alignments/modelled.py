@@ -29,7 +29,7 @@ class ModelledConfig:
         predictor: The ensemble.
     """
 
-    holdout: Annotated[Share, Field(gt=0, lt=1)] = 0.2
+    holdout: Annotated[Share, Field(gt=0, le=0.5)] = 0.2
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
 
 
