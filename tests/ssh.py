@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,8 @@ MISSING = [name for name, found in (("sshd", SSHD), *((n, shutil.which(n)) for n
 class Target(NamedTuple):
     host: str
     root: Path
-    ssh: str
+    ssh: str  # one connection for all commands
+    plain: str  # a connection for each: ten are made in a push, 0.3 s each
 
     def push(self, *bundle: Path, **options: object) -> dict[str, object]:
         return push(self.host, *bundle, root=str(self.root), ssh=self.ssh, **options)  # type: ignore[arg-type]
@@ -68,12 +70,15 @@ def target(tmp_path: Path, ros_domain: None) -> Iterator[Target]:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own, for privilege separation
     options = f"-F none -p {port} -i {tmp_path}/user -o UserKnownHostsFile={tmp_path}/known_hosts -o BatchMode=yes"
     server = subprocess.Popen([str(SSHD), "-D", "-e", "-f", tmp_path / "sshd_config"])
-    try:
-        _until_listening(port)
-        yield Target("127.0.0.1", root, f"ssh {options}")
-    finally:
-        server.terminate()
-        server.wait()
+    with tempfile.TemporaryDirectory() as short:  # a socket's path has 108 bytes at most
+        shared = f"ssh {options} -o ControlMaster=auto -o ControlPersist=yes -o ControlPath={short}/master"
+        try:
+            _until_listening(port)
+            yield Target("127.0.0.1", root, shared, f"ssh {options}")
+        finally:
+            subprocess.run([*shared.split(), "-O", "exit", "127.0.0.1"], capture_output=True)  # if there is one
+            server.terminate()
+            server.wait()
 
 
 def _until_listening(port: int) -> None:

@@ -135,7 +135,7 @@ kill -STOP $process"""
     (target.root / "python").write_text(stop)
     try:
         with pytest.raises(InputError, match=r"Timeout, server .* not responding"):
-            target.push(linear_bundle(tmp_path / "bundle", WEIGHT))
+            target._replace(ssh=target.plain).push(linear_bundle(tmp_path / "bundle", WEIGHT))
     finally:
         os.kill(int((tmp_path / "stopped").read_text()), signal.SIGKILL)
     assert not (target.root / "current").is_symlink()
@@ -169,7 +169,7 @@ def test_what_is_wrong_is_said_before_anything_is_sent(
     with pytest.raises(InputError, match="of no use to --rollback"):
         target.push(bundle, rollback=True)
     with pytest.raises(InputError, match=r"Permission denied .*check the name, the key"):
-        push(target.host, bundle, ssh=target.ssh.replace(f"-i {tmp_path}/user", "-i /nowhere"))
+        push(target.host, bundle, ssh=target.plain.replace(f"-i {tmp_path}/user", "-i /nowhere"))
     with pytest.raises(InputError, match=r"--ssh: \"ssh '\": No closing quotation"):
         push(target.host, bundle, ssh="ssh '")
     with pytest.raises(InputError, match="set up /nowhere as"):
