@@ -46,7 +46,33 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return Scheduling(config, log)
 
 
+# Files of few tests that take long, longest first: xdist would begin them last, and two of three workers would wait.
+FIRST = (
+    "tests/calibration/test_pipeline.py",
+    "tests/deploy/test_push.py",
+    "tests/training/test_sweep.py",
+    "tests/calibration/test_friction.py",
+    "tests/training/test_scratch.py",
+    "tests/training/test_alignments.py",
+    "tests/training/test_export.py",
+    "tests/calibration/test_identify.py",
+    "tests/deploy/test_faults.py",
+    "tests/training/test_bundle_contents.py",
+    "tests/training/test_crash.py",
+    "tests/calibration/test_backlash.py",
+    "tests/training/test_monitoring.py",
+    "tests/calibration/test_delay.py",
+    "tests/training/test_ranks.py",
+)
+
+
 class Scheduling(LoadScopeScheduling):
+    def schedule(self) -> None:
+        super().schedule()
+        for file in reversed(FIRST):
+            if file in self.workqueue:
+                self.workqueue.move_to_end(file, last=False)
+
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
         return stalls.group(REPOSITORY / file) or file
