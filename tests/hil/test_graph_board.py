@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,16 +30,20 @@ from .rig import FURUTA, Emulated
 
 pytestmark = pytest.mark.ros
 SWING_UP_TICKS = 301  # a whole episode: 6 s at 50 Hz, and the last observation
+HASTY = "from landbridge_nodes import bridge; bridge.PORT_SECONDS = 2.0; bridge.main()"  # in place of 10
 
 
 @pytest.fixture
-def graph(emulated: Emulated, ros_domain: None) -> Iterator[tuple[Processes, Operator]]:
-    """Bridge on the emulated port, classical controller and monitor, starting."""
+def graph(emulated: Emulated, ros_domain: None, tmp_path: Path) -> Iterator[tuple[Processes, Operator]]:
+    """Bridge on the emulated port, which it does not await for long, classical controller and monitor, starting."""
     for words in ("plug", "clear", "reset"):
         emulated.order(words)
-    specs = bringup.record("furuta", "none", 0, "", port=emulated.port)[1:]  # without the recorder
+    bridge, *others = bringup.record("furuta", "none", 0, "", port=emulated.port)[1:]  # without the recorder
+    (tmp_path / "hasty").mkdir()
+    (tmp_path / "hasty" / "bridge.py").write_text(HASTY)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     with (
-        Processes(specs) as processes,
+        Processes([replace(bridge, package="hasty"), *others], {"PYTHONPATH": path}) as processes,
         Operator(FURUTA, lambda: None, lambda words: emulated.order("reset")) as operator,
     ):
         yield processes, operator
