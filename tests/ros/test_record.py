@@ -17,7 +17,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command, push_action
-from landbridge.robot import load_robot
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.excitation import Excitation, Series, behaviour_of
 from landbridge.verdict import ADMITTED
 from landbridge_nodes import topics
@@ -181,16 +181,16 @@ def test_a_robot_that_is_stopped_whenever_it_is_armed_is_not_armed_for_ever(ros_
         rclpy.shutdown(context=context)
 
 
-def test_a_full_disk_ends_a_recording(ros_domain: None, tmp_path: Path) -> None:
-    """No file may grow beyond what the first seconds need: most of a minute of the robot would not be in the bag."""
+def test_a_full_disk_ends_a_recording(ros_domain: None, tmp_path: Path, brief_furuta: Robot) -> None:
+    """No file may grow beyond what the first second needs: most of a minute of the robot would not be in the bag."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # the processes inherit it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, hard))  # the processes inherit it
     try:
         with pytest.raises(InputError, match=r"recorder: has stopped: .*bag_0.mcap: File too large\. free space"):
-            record(tmp_path / "bag", scenario="none", seconds=60)
+            record(tmp_path / "bag", robot=str(brief_furuta.folder), scenario="none", seconds=60)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert 0 < (tmp_path / "bag/bag_0.mcap").stat().st_size <= 200_000
+    assert 0 < (tmp_path / "bag/bag_0.mcap").stat().st_size <= 80_000
 
 
 def test_a_recording_without_its_end_is_no_success(
