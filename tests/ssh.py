@@ -71,7 +71,7 @@ def target(tmp_path: Path, ros_domain: None) -> Iterator[Target]:
     options = f"-F none -p {port} -i {tmp_path}/user -o UserKnownHostsFile={tmp_path}/known_hosts -o BatchMode=yes"
     server = subprocess.Popen([str(SSHD), "-D", "-e", "-f", tmp_path / "sshd_config"])
     with tempfile.TemporaryDirectory() as short:  # a socket's path has 108 bytes at most
-        shared = f"ssh {options} -o ControlMaster=auto -o ControlPersist=yes -o ControlPath={short}/master"
+        shared = f"ssh {options} -o ControlMaster=auto -o ControlPersist=60 -o ControlPath={short}/master"
         try:
             _until_listening(port)
             yield Target("127.0.0.1", root, shared, f"ssh {options}")
