@@ -128,7 +128,7 @@ def ros_domain(new_ros_domain: Callable[[pytest.MonkeyPatch], None], monkeypatch
     new_ros_domain(monkeypatch)
 
 
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # workers share no domain
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw3").removeprefix("gw"))  # none share a domain
 _DOMAINS = itertools.count(os.getpid())
 
 
