@@ -159,6 +159,15 @@ def rewrite_manifest(path: Path, **changed: object) -> None:
     (path / SUMS).write_text(sums)
 
 
+def test_a_bundle_whose_observation_this_version_builds_otherwise_is_refused(tmp_path: Path, robot: RobotSpec) -> None:
+    """Its policy would read one column for another."""
+    names = Observer(robot).names
+    write(tmp_path / "b", robot)
+    rewrite_manifest(tmp_path / "b", observation=[names[1], names[0], *names[2:]])
+    with pytest.raises(InputError, match="is not what this version builds"):
+        read_bundle(tmp_path / "b")
+
+
 def test_a_bundle_of_version_1_is_migrated_in_memory_only(robot: RobotSpec) -> None:
     before = VERSION_1.read_bytes()
     bundle = read_bundle(VERSION_1)

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import signal
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -93,6 +94,36 @@ def test_whatever_ends_a_command_lets_it_end_in_order(number: int, monkeypatch: 
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, before)
+
+
+@pytest.mark.parametrize("further", [signal.SIGTERM, signal.SIGHUP])
+def test_an_end_in_order_is_not_cut_short(further: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service is ended by SIGTERM and, as its terminal goes, by SIGHUP: the second finds a robot that parks."""
+    done: list[str] = []
+
+    def parking() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(further)
+            done.append("parked")
+
+    monkeypatch.setattr("landbridge.doctor.doctor", parking)
+    assert main(["doctor"]) == 130
+    assert done == ["parked"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `landbridge ... | head -1`: neither a traceback, nor Python's own message as it flushes at its end."""
+    code = (
+        "import os, sys; from landbridge import cli, doctor; "
+        "doctor.doctor = lambda: print('x' * 100_000, flush=True); sys.exit(cli.main(['doctor']))"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_a_warning_to_a_user_is_one_line_without_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +224,14 @@ def test_the_doctor_of_a_broken_gpu(script: str, found: str, tmp_path: Path, mon
     assert checks["gpu"]["found"] == found
     assert (checks["gpu"]["remedy"] == "") == found.startswith("Orin")
     assert checks["onnxruntime"]["found"].startswith("cannot be imported")
+
+
+def test_the_doctor_of_two_ros_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    monkeypatch.setattr("landbridge.doctor._version", lambda package: "9.9.9")
+    check = next(check for check in doctor.doctor()["checks"] if check["check"] == "ros 2")
+    assert check["found"] == "sourced jazzy AND wheels 9.9.9"
+    assert "never mix them" in check["remedy"]
 
 
 def test_the_doctor_where_users_have_no_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

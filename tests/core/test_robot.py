@@ -61,6 +61,31 @@ def test_a_malformed_robot_names_file_field_and_value(furuta: Path, change: dict
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("joint", "problem"),
+    [
+        ({"effort_limit": 0}, "joint arm is actuated and needs effort_limit > 0 and rate_limit"),
+        ({"rate_limit": None}, "joint arm is actuated and needs effort_limit > 0 and rate_limit"),
+        ({"friction": {"frictionloss": 0.002, "stiction": 0.001}}, "stiction 0.001 is below frictionloss 0.002"),
+    ],
+)
+def test_a_drive_that_could_not_move_and_friction_that_is_none_are_refused(
+    furuta: Path, joint: dict[str, Any], problem: str
+) -> None:
+    joints = yaml.safe_load((furuta / "robot.yaml").read_text())["joints"]
+    edit(furuta, joints=[{k: v for k, v in (joints[0] | joint).items() if v is not None}, joints[1]])
+    with pytest.raises(InputError) as caught:
+        load_robot(furuta)
+    assert problem in str(caught.value)
+
+
+def test_a_fixed_base_has_no_tilt_to_watch(furuta: Path) -> None:
+    safety = yaml.safe_load((furuta / "robot.yaml").read_text())["safety"]
+    edit(furuta, safety=safety | {"max_tilt": 0.5})
+    with pytest.raises(InputError, match=r"safety\.max_tilt is 0\.5, and a fixed base does not tilt"):
+        load_robot(furuta)
+
+
 def test_duplicate_joints_and_inverted_limits_are_refused(furuta: Path) -> None:
     joints = yaml.safe_load((furuta / "robot.yaml").read_text())["joints"]
     edit(furuta, joints=[joints[0], joints[0]])

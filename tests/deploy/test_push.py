@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,9 @@ def test_the_key_that_is_named_decides_also_of_a_rollback(
         make = f"openssl ecparam -name prime256v1 -genkey -noout -out {name}.pem && openssl ec -in {name}.pem -pubout"
         subprocess.run(f"{make} -out {name}.pub", shell=True, check=True, capture_output=True, cwd=tmp_path)
     bundle = linear_bundle(tmp_path / "bundle", WEIGHT)
+    with pytest.raises(InputError, match=r"bundle: model\.sig is missing: it is not signed"):
+        target.push(bundle, public_key=tmp_path / "theirs.pub")
+    assert not (target.root / "releases").exists()  # nothing was sent
     sign(bundle, tmp_path / "theirs.pem")
     target.push(bundle, public_key=tmp_path / "theirs.pub")
     theirs, before = target.link("current"), read_bundle(target.root / "current" / "bundle").files
@@ -73,6 +77,25 @@ def test_the_key_that_is_named_decides_also_of_a_rollback(
         target.push(rollback=True, public_key=tmp_path / "ours.pub")
     assert target.link("previous") == theirs
     assert (target.root / theirs / "key.pub").read_bytes() == (tmp_path / "theirs.pub").read_bytes()
+
+
+def test_what_a_push_that_was_cut_off_has_left_is_made_whole(
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path]
+) -> None:
+    """A file more, a file of other bytes; the key that has proved right is not the bundle's."""
+    quick(target)
+    bundle = linear_bundle(tmp_path / "bundle", WEIGHT)
+    release = target.root / "releases" / read_bundle(bundle).digest[:12]
+    target.push(bundle)
+    left = release / "bundle" / "policy.onnx"
+    whole = left.read_bytes()
+    left.write_bytes(bytes(len(whole)))
+    (release / "bundle" / "extra").touch()
+    (release / "key.pub").write_text("proven")
+    target.push(bundle)
+    assert left.read_bytes() == whole
+    assert not (release / "bundle" / "extra").exists()
+    assert (release / "key.pub").read_text() == "proven"
 
 
 def test_the_bundle_of_another_robot_never_becomes_the_current_one(
@@ -98,6 +121,7 @@ def test_the_bundle_of_another_robot_never_becomes_the_current_one(
     (target.root / PARAMETERS).write_text(f"/**: {{ros__parameters: {{robot: furuta}}}}\n{node}")
     target.push(rollback=True)
     checked = [line for line in (tmp_path / "asked").read_text().splitlines() if " verify " in line]
+    assert all(line.endswith(" --strict --json") for line in checked)  # no fallback
     assert [line.partition("--robot ")[2].split()[0] for line in checked] == ["arm", "quadruped"]
 
 
@@ -133,10 +157,13 @@ done
 echo $process > {tmp_path}/stopped
 kill -STOP $process"""
     (target.root / "python").write_text(stop)
+    limit = threading.Timer(60, lambda: os.kill(int((tmp_path / "stopped").read_text()), signal.SIGKILL))
+    limit.start()
     try:
         with pytest.raises(InputError, match=r"Timeout, server .* not responding"):
             target._replace(ssh=target.plain).push(linear_bundle(tmp_path / "bundle", WEIGHT))
     finally:
+        limit.cancel()
         os.kill(int((tmp_path / "stopped").read_text()), signal.SIGKILL)
     assert not (target.root / "current").is_symlink()
 
