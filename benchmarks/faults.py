@@ -307,6 +307,7 @@ FAULTS = (
     Fault("processes", "bridge silent", bridge_dies, "bridge_lost"),
     Fault("processes", "monitor replaced at once", monitor_restarts, "configured", "STANDBY"),
     Fault("processes", "bridge replaced at once", bridge_restarts, "not_armed"),
+    Fault("processes", "the computer was suspended for an hour", setting(suspended=3600.0), "monitor_lost"),
     Fault("processes", "two policies at once, seen by the guard", commands(_again), "duplicate", "ACTIVE"),
     Fault(
         "processes", "two policies at once, seen by the monitor", operator(Event.FOREIGN_PUBLISHER), "foreign_publisher"

@@ -68,6 +68,7 @@ class Rig:
         load: Torque on it from outside [N m].
         stuck: Whether it cannot move.
         tilt: Of the base [rad].
+        suspended: For how long the computer has been [s]; meanwhile nothing happened.
         writes: (step, verdict, whether the policy asked for it) of everything that reached the motors.
         outside: How many of them lay outside the limits of the robot.
         torque: Whether the motors are powered.
@@ -76,6 +77,7 @@ class Rig:
     def __init__(self, robot: str) -> None:
         self.spec = load_robot(robot).spec
         self.guard, self.supervisor = Guard(self.spec), Supervisor(self.spec)
+        self.suspended = 0.0
         self.heal()
         self._inertia = inertias(robot)
         self.at = [i for i, joint in enumerate(self.spec.joints) if joint.actuated]
@@ -89,8 +91,8 @@ class Rig:
 
     @property
     def now(self) -> float:
-        """Monotonic time [s]."""
-        return self.step * STEP
+        """Time since boot [s]."""
+        return self.step * STEP + self.suspended
 
     def heal(self) -> None:
         """End every fault; what had died is started anew."""

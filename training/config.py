@@ -55,7 +55,7 @@ class TrainConfig:
 
     Attributes:
         agent: Offline RL agent.
-        alignment: How source rows are used.
+        alignment: How source rows are used; `none` for logs of a calibrated simulator (docs/RESULTS.md).
         steps: Gradient steps.
         seed: Of networks, batches and held-out rows.
         rows: Source rows per step; target rows where the alignment uses no source.
