@@ -37,7 +37,7 @@ from landbridge.training import loop, ranks
 from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.alignments.oracle import TwinConfig
 from landbridge.training.assembly import build
-from landbridge.training.config import TrainConfig, only_used
+from landbridge.training.config import AlignmentName, TrainConfig, only_used
 from landbridge.training.dataset import Normaliser, Transitions, open_domains
 from landbridge.training.evaluate import score as score_policy
 from landbridge.training.log import Log
@@ -114,7 +114,8 @@ def train(
     begun = {folder for folder in asked if resume and (folder.exists() or not seeds)}
     for folder in asked.keys() - begun:  # of all, before the first is begun
         _require_new(folder)
-    opened = [_open(folder, its, inputs, folder in begun) for folder, its in asked.items()]
+    read = functools.lru_cache(maxsize=1)(_read)  # seeds have the same data
+    opened = [_open(folder, its, inputs, folder in begun, read) for folder, its in asked.items()]
     _train(opened)
     figures = [_report(run.trainer, run.fit_seconds) if ranks.leads() else {} for run in opened]
     if left := [run.trainer for run in opened if run.trainer.step < run.trainer.config.steps]:
@@ -149,7 +150,9 @@ class Run:
     fit_seconds: float
 
 
-def _open(out: Path, config: TrainConfig, inputs: Inputs, resume: bool) -> Run:
+def _open(
+    out: Path, config: TrainConfig, inputs: Inputs, resume: bool, read: Callable[[Inputs, AlignmentName], Data]
+) -> Run:
     """Begin the run in `out`, or go on with it."""
     run = None
     if resume:
@@ -164,7 +167,10 @@ def _open(out: Path, config: TrainConfig, inputs: Inputs, resume: bool) -> Run:
     machine = load_robot(inputs.robot)
     if inputs.score is not None:  # an engine may refuse a robot
         make_plant(machine, "bullet", load_scenario(machine, inputs.score), np.random.default_rng()).close()
-    data = _read(machine, inputs, config)
+    data, twin = read(inputs, config.alignment), config.alignment_config
+    if isinstance(twin, TwinConfig) and data.scenario != twin.scenario:
+        problem = f"is {twin.scenario!r}, and the target data are of {data.scenario!r}"
+        raise InputError(f"--{config.alignment}.scenario", problem, "name the scenario of the data")
     before = None if run is None else {*run["dataset_hashes"].values()}  # keys are paths as first given
     if before is not None and not {*data.hashes.values()} <= before:
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
@@ -210,6 +216,7 @@ class Data:
         normaliser: Of all rows of all domains.
         hashes: Of all rows of each domain, by the path of its dataset.
         calibrations: The digest of the calibration of each domain that has one.
+        scenario: In which the target was recorded.
     """
 
     domains: dict[str, Transitions]
@@ -217,21 +224,20 @@ class Data:
     normaliser: Normaliser
     hashes: dict[str, str]
     calibrations: dict[str, str]
+    scenario: str | None
 
 
-def _read(robot: Robot, inputs: Inputs, config: TrainConfig) -> Data:
+def _read(inputs: Inputs, alignment: AlignmentName) -> Data:
     """Read what the alignment needs, and warn of what is odd about it."""
-    task, datasets = load_task(robot), open_domains(robot, inputs.needed(config.alignment))
-    twin = config.alignment_config
-    if isinstance(twin, TwinConfig) and (rung := datasets["target"].metadata.scenario) != twin.scenario:
-        problem = f"is {twin.scenario!r}, and the target data are of {rung!r}"
-        raise InputError(f"--{config.alignment}.scenario", problem, "name the scenario of the data")
+    robot = load_robot(inputs.robot)
+    task, datasets = load_task(robot), open_domains(robot, inputs.needed(alignment))
     calibrations = _calibrations(datasets)
     domains, stream = read_domains(robot, datasets, streamed=inputs.scratch is not None)
     warn_of_failures(datasets, domains, task)
     names = task.observer.names
     normaliser = stream.normaliser(domains, names) if stream else Normaliser.of(list(domains.values()), names)
-    return Data(domains, stream, normaliser, _hashes(datasets, domains, stream), calibrations)
+    scenario = datasets["target"].metadata.scenario if "target" in datasets else None
+    return Data(domains, stream, normaliser, _hashes(datasets, domains, stream), calibrations, scenario)
 
 
 def _hashes(datasets: dict[str, Dataset], domains: dict[str, Transitions], stream: Stream | None) -> dict[str, str]:
