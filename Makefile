@@ -17,19 +17,16 @@ $(STAMP): pyproject.toml constraints.txt ros2_ws/src/landbridge_nodes/setup.cfg
 demo: setup
 	$(BIN)/landbridge demo
 
-# ROS graphs have the machine to themselves, since their processes start with real-time priority, and so has what claims
-# milliseconds. They mostly wait, as patient boards and buses on a pty do, which follow in two workers; meanwhile what has
-# no real time runs on what they leave of the cores: in SCHED_IDLE, which any other process interrupts at once.
-ALONE := tests/ros tests/faults tests/hil/test_link.py tests/hil/test_servo_times.py $(wildcard tests/hil/test_graph_*.py)
-BOARDS := $(filter-out $(ALONE), $(wildcard tests/hil/test_*.py))
-IDLE := $(if $(shell command -v chrt),chrt --idle 0)
+# What runs in real time (ROS graphs, boards and buses on a pty) mostly waits. Meanwhile the rest runs on what it leaves of
+# the cores, in SCHED_IDLE, which any other process interrupts at once: also those of another user of a shared machine.
+REAL_TIME := tests/ros tests/faults tests/hil
+IDLE := $(if $(shell command -v chrt),chrt --idle 0,nice -n 19)
 
 test: setup
 	rest=$$(mktemp); failed=0; \
-	$(IDLE) $(BIN)/pytest --durations 25 --numprocesses $$(nproc) --ignore tests/hil --ignore tests/ros --ignore tests/faults \
-		> $$rest 2>&1 & idle=$$!; trap "kill $$idle; rm -f $$rest" EXIT; \
-	$(BIN)/pytest --durations 25 $(ALONE) || failed=1; \
-	$(BIN)/pytest --durations 25 --numprocesses 2 $(BOARDS) || failed=1; \
+	$(IDLE) $(BIN)/pytest --durations 25 --numprocesses $$(nproc) $(REAL_TIME:%=--ignore %) > $$rest 2>&1 & idle=$$!; \
+	trap "kill $$idle; rm -f $$rest" EXIT; \
+	$(BIN)/pytest --durations 25 $(REAL_TIME) || failed=1; \
 	wait $$idle || failed=1; cat $$rest; trap "rm -f $$rest" EXIT; exit $$failed
 
 # The properties on examples that no run has seen; what fails is worth a test of its own.

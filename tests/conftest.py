@@ -42,11 +42,11 @@ settings.load_profile("suite")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """A file goes to one worker, as with `--dist loadfile`; those in real time as `stalls.group` says."""
+    """A file goes to one worker, as with `--dist loadfile`; those in real time all to one."""
     return Scheduling(config, log)
 
 
-# Files of few tests that take long, longest first: xdist would begin them last, and two of three workers would wait.
+# Files of few tests that take long, longest first: xdist would begin them last, and other workers would wait.
 FIRST = (
     "tests/calibration/test_pipeline.py",
     "tests/deploy/test_push.py",
@@ -75,13 +75,13 @@ class Scheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
-        return stalls.group(REPOSITORY / file) or file
+        return "real time" if stalls.in_real_time(REPOSITORY / file) else file
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Tests in real time: see `stalls`."""
-    if not stalls.group(item.path):
+    if not stalls.in_real_time(item.path):
         return None
     stalls.run(item, nextitem)
     return True

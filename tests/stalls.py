@@ -17,7 +17,6 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 FOLDERS = {"ros", "faults", "hil"}  # of tests that run in real time
-FIRST = ("test_servo_loop.py", "test_acceptance.py", "test_servo_setup.py")  # half the time of boards and buses
 STALL_MS = 30.0  # a control period and a half at 50 Hz; a robot counts as silent after three
 ATTEMPTS = 3
 SLEEPER = """
@@ -36,20 +35,9 @@ while True:
 REPEATED = "repeated"  # property of a report, which reaches the summary also from a worker of pytest-xdist
 
 
-def group(file: Path) -> str:
-    """What runs in one worker of pytest-xdist, one test after another; "" for what has no real time.
-
-    What is "alone" the Makefile runs with nothing beside it but what is idle. Other boards and buses on a pty, in two
-    groups that take the same time, bear company that has no real-time priority, for both of their ends have.
-    """
-    if (folder := file.parent.name) not in FOLDERS:
-        return ""
-    beside = (
-        folder == "hil"
-        and file.name not in ("test_link.py", "test_servo_times.py")
-        and not file.name.startswith("test_graph_")
-    )
-    return ("board" if file.name in FIRST else "board 2") if beside else "alone"
+def in_real_time(file: Path) -> bool:
+    """Whether the tests of a file run in real time: one after another, with nothing beside them but what is idle."""
+    return file.parent.name in FOLDERS
 
 
 @cache

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from landbridge.spec import Share
 from landbridge.training.alignments.base import Value
-from landbridge.training.alignments.predictive import Predictive, PredictiveConfig
+from landbridge.training.alignments.predictive import Soft, SoftConfig
 from landbridge.training.dataset import Batch, Transitions
 
 
 @dataclass(frozen=True)
-class DynamicsConfig(PredictiveConfig):
+class DynamicsConfig(SoftConfig):
     """Hyperparameters; one default for all robots."""
 
     warmup: Share = 0.0  # the weight does not depend on V, so there is nothing to wait for
 
 
-class Dynamics(Predictive):
+class Dynamics(Soft):
     """Weights from the predictor's next-state error in units of its own uncertainty.
 
     With mean m_j and variance e_j^2 + v_j of what the model says of measured column j (`Modelled.estimate`),

@@ -27,8 +27,60 @@ PROBE = 2048  # source rows from which the temperature is set
 BISECTIONS = 20
 
 
+class Predictive(Modelled, ABC):
+    """Base of the alignments that weigh a source row by how far it is from what the robot would have done.
+
+    A subclass says by `mismatch` how far that is, and by `weigh` what it makes of it.
+    """
+
+    def __init__(self, config: Any, context: Context) -> None:
+        super().__init__(config, context)
+        self._figures: dict[str, float] = {}
+        self._arrays: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def mismatch(self, batch: Batch, value: Value) -> Tensor:
+        """How far each row (N,) is from what the robot would have done."""
+
+    @abstractmethod
+    def weigh(self, mismatch: Tensor) -> Tensor:
+        """The weights (N,) of rows with these mismatches."""
+
+    @abstractmethod
+    def extend(self, source: Transitions) -> NDArray[np.float32]:
+        """What `mismatch` needs of every row, (N, c)."""
+
+    def cache(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
+        """`extend` of every source row; the mismatch is also to be told on held-out and on probe rows."""
+        c = self.context
+        _, held = self.split(target)
+        held_extra, extra = self.extend(held), self.extend(source)
+        probe = np.random.default_rng(c.seed).permutation(len(source))[:PROBE]
+        self._probe = pack(source[probe], c.normaliser, extra[probe], c.reward_scale).to(c.device)
+        self._held = pack(held, c.normaliser, held_extra, c.reward_scale).to(c.device)
+        return extra
+
+    def refresh(self, value: Value, progress: float) -> None:
+        """Only what is told of the weights."""
+        probe, held = (self.mismatch(self._unpack(rows), value) for rows in (self._probe, self._held))
+        self._arrays = {"weight": self.weigh(probe), "mismatch_source": probe, "mismatch_heldout": held}
+        self._figures |= weight_figures(self._arrays["weight"])
+
+    def weights(self, batch: Batch, value: Value) -> Tensor:
+        """See `Alignment`."""
+        return self.weigh(self.mismatch(batch, value))
+
+    def diagnostics(self) -> Diagnostics:
+        """Effective sample size, share kept, held-out error; weights and mismatches of the probe rows."""
+        arrays = {k: np.asarray(v.cpu(), np.float64) for k, v in self._arrays.items()}
+        return Diagnostics(self.model_figures | self._figures, arrays)
+
+    def _unpack(self, rows: Tensor) -> Batch:
+        return unpack(rows, self.obs_size, self.action_size)
+
+
 @dataclass(frozen=True)
-class PredictiveConfig(ModelledConfig):
+class SoftConfig(ModelledConfig):
     """Hyperparameters; one default for all robots.
 
     Attributes:
@@ -42,11 +94,11 @@ class PredictiveConfig(ModelledConfig):
     warmup: Share = 0.2
 
 
-class Predictive(Modelled, ABC):
-    """Base of the alignments that weigh a source row by how far it is from what the robot would have done.
+class Soft(Predictive):
+    """Base of those whose weights fall with the mismatch.
 
-    A subclass says by `mismatch` how far that is; the same quantity on held-out target transitions is the noise floor
-    (its median) and the unit (its 50-90 % range, `spread`):
+    The mismatch on held-out target transitions is the noise floor (its median) and the unit (its 50-90 % range,
+    `spread`):
 
         w = exp(-(mismatch - floor)_+ / (tau spread))
 
@@ -55,7 +107,7 @@ class Predictive(Modelled, ABC):
     little of the robot's held-out motion, and what it says of source rows is noise.
     """
 
-    config: PredictiveConfig
+    config: SoftConfig
 
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__(config, context)
@@ -64,26 +116,6 @@ class Predictive(Modelled, ABC):
         self.floor: Tensor
         self.scale: Tensor
         self.blend: Tensor
-        self._figures: dict[str, float] = {}
-        self._arrays: dict[str, Tensor] = {}
-
-    @abstractmethod
-    def mismatch(self, batch: Batch, value: Value) -> Tensor:
-        """How far each row (N,) is from what the robot would have done."""
-
-    @abstractmethod
-    def extend(self, source: Transitions) -> NDArray[np.float32]:
-        """What `mismatch` needs of every row, (N, c)."""
-
-    def cache(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
-        """`extend` of every source row; floor, unit and temperature are to follow from held-out and from probe rows."""
-        c = self.context
-        _, held = self.split(target)
-        held_extra, extra = self.extend(held), self.extend(source)
-        probe = np.random.default_rng(c.seed).permutation(len(source))[:PROBE]
-        self._probe = pack(source[probe], c.normaliser, extra[probe], c.reward_scale).to(c.device)
-        self._held = pack(held, c.normaliser, held_extra, c.reward_scale).to(c.device)
-        return extra
 
     def refresh(self, value: Value, progress: float) -> None:
         """Set floor, scale and blend from the current V."""
@@ -104,21 +136,9 @@ class Predictive(Modelled, ABC):
         self._arrays = {"weight": weights, "mismatch_source": probe, "mismatch_heldout": noise}
 
     def weigh(self, mismatch: Tensor) -> Tensor:
-        """The weights (N,) of rows with these mismatches: w, blended in from 1."""
+        """w, blended in from 1, (N,)."""
         w = torch.exp(-(mismatch - self.floor).clamp(min=0) / self.scale)
         return 1 + self.blend * (w - 1)
-
-    def weights(self, batch: Batch, value: Value) -> Tensor:
-        """See `Alignment`."""
-        return self.weigh(self.mismatch(batch, value))
-
-    def diagnostics(self) -> Diagnostics:
-        """Effective sample size, share kept, held-out error; weights and mismatches of the probe rows."""
-        arrays = {k: np.asarray(v.cpu(), np.float64) for k, v in self._arrays.items()}
-        return Diagnostics(self.model_figures | self._figures, arrays)
-
-    def _unpack(self, rows: Tensor) -> Batch:
-        return unpack(rows, self.obs_size, self.action_size)
 
     def _temperature(self, excess: Tensor) -> float:
         """The configured temperature, or the least one that keeps the effective sample size at its floor."""

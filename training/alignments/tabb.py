@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,38 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landbridge.training.alignments.base import Context, Value
-from landbridge.training.alignments.predictive import Predictive, PredictiveConfig
+from landbridge.training.alignments.predictive import Predictive, Soft, SoftConfig
 from landbridge.training.dataset import Batch, Transitions
 
 
-@dataclass(frozen=True)
-class TabbConfig(PredictiveConfig):
-    """Hyperparameters of the alignment; one default for all robots."""
-
-
-class Tabb(Predictive):
-    """Weights from the target Bellman mismatch (arXiv:2605.22376).
-
-    With the agent's current V and the prediction r^_k, s^_k of one member of the ensemble,
-
-        mismatch = TBM = | (r + gamma V(s')) - (r^_k + gamma V(s^_k)) |
-
-    At any time each member is asked of its share of the rows, and from `refresh` to `refresh` a row goes on to the next
-    member: over a run it weighs what all of them say of it, for V of one prediction a visit. The predictions are
-    cached; V is as it was before the few steps (`trainer.GATHERED`) that are weighed at once. A terminal source row
-    keeps gamma V out of both sides: whether the prediction falls just short of a limit is a matter of its resolution,
-    not of the robot's dynamics.
-
-    Attributes:
-        turn: Which of the predictions cached for a row, one per member, is asked.
-    """
-
-    config: TabbConfig
-
-    def __init__(self, config: TabbConfig, context: Context) -> None:
-        super().__init__(config, context)
-        self.register_buffer("turn", torch.zeros(1, dtype=torch.long))
-        self.turn: Tensor
+class Backups(Predictive, ABC):
+    """Base of those that compare Bellman backups: predictions of every member are cached."""
 
     def extend(self, source: Transitions) -> NDArray[np.float32]:
         """[r^_k, s^_k] of every member k (N, members (n + 1)): rewards scaled, states normalised.
@@ -57,20 +32,52 @@ class Tabb(Predictive):
         first = np.ascontiguousarray(source.obs).view(np.uint32).sum(1, np.int64, keepdims=True) % members
         return columns[(first + np.arange(members)) % members, rows].reshape(len(source), -1)
 
-    def refresh(self, value: Value, progress: float) -> None:
-        """The next turn, its floor, scale and blend."""
-        self.turn.add_(1).remainder_(self.config.predictor.members)
-        super().refresh(value, progress)
-
     def predictions(self, batch: Batch) -> Tensor:
         """The cached [r^_k, s^_k] (N, members, n + 1) of rows."""
         return batch.extra.view(len(batch.obs), -1, self.obs_size + 1)
 
     def backups(self, batch: Batch, predicted: Tensor, value: Value) -> tuple[Tensor, Tensor]:
-        """R + gamma V(s') (N,) of rows, and r^ + gamma V(s^) (N, k) of k predictions (N, k, n + 1) of each."""
+        """R + gamma V(s') (N,) of rows, and r^ + gamma V(s^) (N, k) of k predictions (N, k, n + 1) of each.
+
+        A terminal source row keeps gamma V out of both sides: whether the prediction falls just short of a limit is a
+        matter of its resolution, not of the robot's dynamics.
+        """
         states = torch.cat([batch.next_obs[:, None], predicted[:, :, 1:]], 1)
         values = value(states.flatten(0, 1)).view(states.shape[:2]) * batch.not_terminated[:, None] * self.context.gamma
         return batch.reward + values[:, 0], predicted[:, :, 0] + values[:, 1:]
+
+
+@dataclass(frozen=True)
+class TabbConfig(SoftConfig):
+    """Hyperparameters of the alignment; one default for all robots."""
+
+
+class Tabb(Backups, Soft):
+    """Weights from the target Bellman mismatch (arXiv:2605.22376).
+
+    With the agent's current V and the prediction r^_k, s^_k of one member of the ensemble,
+
+        mismatch = TBM = | (r + gamma V(s')) - (r^_k + gamma V(s^_k)) |
+
+    At any time each member is asked of its share of the rows, and from `refresh` to `refresh` a row goes on to the next
+    member: over a run it weighs what all of them say of it, for V of one prediction a visit. The predictions are
+    cached; V is as it was before the few steps (`trainer.GATHERED`) that are weighed at once.
+
+    Attributes:
+        turn: Which of the predictions cached for a row, one per member, is asked.
+    """
+
+    config: TabbConfig
+
+    def __init__(self, config: TabbConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.register_buffer("turn", torch.zeros(1, dtype=torch.long))
+        self.turn: Tensor
+
+    def refresh(self, value: Value, progress: float) -> None:
+        """The next turn, its floor, scale and blend."""
+        self.turn.add_(1).remainder_(self.config.predictor.members)
+        super().refresh(value, progress)
 
     def mismatch(self, batch: Batch, value: Value) -> Tensor:
         """TBM (N,) of this turn."""

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from landbridge.errors import InputError
 from landbridge.spec import Share
-from landbridge.training.alignments.base import Context, Value, weight_figures
+from landbridge.training.alignments.base import Context, Value
 from landbridge.training.alignments.modelled import ModelledConfig
-from landbridge.training.alignments.tabb import Tabb
+from landbridge.training.alignments.tabb import Backups
 from landbridge.training.dataset import Batch
 
 
@@ -28,34 +28,28 @@ class VGDFConfig(ModelledConfig):
     xi: Annotated[Share, Field(gt=0)] = 0.25
 
 
-class VGDF(Tabb):
+class VGDF(Backups):
     """Keeps source rows whose backup is likely under the ensemble's (Xu et al. 2023, arXiv:2305.17625, eq. 7).
 
     With mu and sigma the mean and deviation over members of r^_k + gamma V(s^_k), the fictitious value proximity is
     log N(r + gamma V(s'); mu, sigma), and the mismatch its negative but for a constant; the best `xi` of the rows
-    weighed at once weigh 1 / xi, the others 0. Against
-    `tabb`: a hard filter of ranks where `tabb` has a soft one of distances. The paper's exploration policy has no place
+    weighed at once weigh 1 / xi, the others 0. Against `tabb`: a hard filter of ranks, which need neither temperature
+    nor floor nor warm-up, where `tabb` has a soft one of distances. The paper's exploration policy has no place
     offline.
     """
 
-    config: VGDFConfig  # type: ignore[assignment]  # ranks need no temperature, floor or warm-up
+    config: VGDFConfig
 
     def __init__(self, config: VGDFConfig, context: Context) -> None:
         if config.predictor.members < 2:
             raise InputError("--vgdf.predictor.members", "one member has no deviation", "give at least 2")
-        super().__init__(config, context)  # type: ignore[arg-type]
+        super().__init__(config, context)
 
     def mismatch(self, batch: Batch, value: Value) -> Tensor:
         """The negative proximity (N,), of all members."""
         own, fictitious = self.backups(batch, self.predictions(batch), value)
         mean, std = fictitious.mean(1), fictitious.std(1).clamp(min=1e-4)
         return 0.5 * ((own - mean) / std).square() + std.log()
-
-    def refresh(self, value: Value, progress: float) -> None:
-        """Only what is told of the weights: ranks follow from each batch alone."""
-        probe, held = (self.mismatch(self._unpack(rows), value) for rows in (self._probe, self._held))
-        self._arrays = {"weight": self.weigh(probe), "mismatch_source": probe, "mismatch_heldout": held}
-        self._figures = weight_figures(self._arrays["weight"])
 
     def weigh(self, mismatch: Tensor) -> Tensor:
         """1 / xi or 0, (N,): a mean of 1."""
