@@ -50,7 +50,7 @@ def models(bus: Bus, joints: Mapping[int, Joint], settings: DynamixelHardware | 
             raise InputError(port, problem, "connect the right servo, or choose another hardware.kind")
         said = bus.read_block(id, family.block([*family.plain, *LIMITS, "temperature_limit"]))
         if problem := _not_plain(family, said, joints[id]):
-            remedy = f"landbridge servo setup {port} --family {family.name} --id {id}"
+            remedy = f"landbridge servo setup {port} --hardware {family.name} --id {id}"
             raise InputError(port, f"{who} {problem}", remedy)
         if said["temperature_limit"] <= settings.max_temperature_c:
             most = f"{settings.max_temperature_c:g}"

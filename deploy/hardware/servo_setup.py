@@ -26,7 +26,7 @@ LAST_ID = 30  # looked for unless told otherwise; each missing one costs 20 ms a
 def scan(
     port: str,
     /,
-    family: Literal["dynamixel", "feetech", "any"] = "any",
+    hardware: Literal["dynamixel", "feetech", "any"] = "any",
     baud: int | None = None,
     last_id: int = LAST_ID,
 ) -> dict[str, Any]:
@@ -36,12 +36,12 @@ def scan(
 
     Args:
         port: Serial port of the bus; no other program may use it.
-        family: Protocol to speak.
+        hardware: What is on the port, which decides the protocol.
         baud: The one rate to try.
         last_id: Highest id to ask for.
     """
     _require_id("--last-id", last_id)
-    rates = {name: _rates(name) for name in (BUSES if family == "any" else [family])}
+    rates = {name: _rates(name) for name in (BUSES if hardware == "any" else [hardware])}
     if baud is not None:
         known = sorted(set().union(*rates.values()))
         if baud not in known:
@@ -63,7 +63,7 @@ def setup(
     port: str,
     /,
     id: int,
-    family: Literal["dynamixel", "feetech"],
+    hardware: Literal["dynamixel", "feetech"],
     baud: int = 1_000_000,
     new_id: int | None = None,
     new_baud: int | None = None,
@@ -72,7 +72,7 @@ def setup(
 ) -> dict[str, Any]:
     """Set up one servo as robot.yaml assumes it to be; on request, also change its id and rate. Its torque goes off.
 
-    Example: landbridge servo setup /dev/ttyUSB0 --family dynamixel --id 1 --new-id 3
+    Example: landbridge servo setup /dev/ttyUSB0 --hardware dynamixel --id 1 --new-id 3
 
     Position mode, no offset, direction or position limits of its own (the guard keeps those of robot.yaml), and the
     shortest return delay. Says what it will write, and asks first. Everything is checked before anything is written.
@@ -81,7 +81,7 @@ def setup(
     Args:
         port: Serial port of the bus; no other program may use it.
         id: The servo's present id; `landbridge servo scan` finds it.
-        family: Protocol to speak.
+        hardware: What is on the port, which decides the protocol.
         baud: The servo's present rate.
         new_id: Id to give it; must be free.
         new_baud: Rate to give it.
@@ -89,10 +89,10 @@ def setup(
         yes: Do not ask.
     """
     _require_id("--id", id)
-    with _bus(family, port, baud) as bus:
+    with _bus(hardware, port, baud) as bus:
         before = _described(bus, id, baud)
         if before is None:
-            problem = f"no {family} servo {id} answers at {baud} baud"
+            problem = f"no {hardware} servo {id} answers at {baud} baud"
             raise InputError(port, problem, f"landbridge servo scan {port}")
         if bus.read(id, "model_number") not in bus.family.models:
             known = ", ".join(sorted(model.name for model in bus.family.models.values()))
@@ -104,7 +104,7 @@ def setup(
             raise InputError(port, "nothing has been written", "answer y, or use --yes")
         _write(bus, port, id, changes)
     after = wanted.get("id", id), bus.family.bauds[wanted.get("baud_rate", _code(bus, baud, port))]
-    with _bus(family, port, after[1]) as bus:
+    with _bus(hardware, port, after[1]) as bus:
         found = _described(bus, after[0], after[1])
         if found is None:
             problem = f"written, but servo {after[0]} does not answer at {after[1]} baud"

@@ -1,6 +1,6 @@
 """A board or a bus of servos to test against: emulated ones, or with `--port /dev/serial/by-id/...` real ones.
 
-With `--driver dynamixel` or `feetech` the port is that of the robot `arm` on servos 1 to 6; then only tests marked
+With `--hardware dynamixel` or `feetech` the port is that of the robot `arm` on servos 1 to 6; then only tests marked
 `real_servos` run on it, for the others break what they test.
 """
 
@@ -21,7 +21,7 @@ from .rig import FURUTA, PATIENT_MS, Bus, Emulated, RealBus, Rig, real_time, rec
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--port", default=None, help="serial port of a real board or bus in place of an emulated one")
-    parser.addoption("--driver", default="mcu", choices=("mcu", *arm.SETTINGS), help="what is on --port")
+    parser.addoption("--hardware", default="mcu", choices=("mcu", *arm.SETTINGS), help="what is on --port")
 
 
 def asked_before_it_moves(request: pytest.FixtureRequest, port: str) -> None:
@@ -37,8 +37,8 @@ def asked_before_it_moves(request: pytest.FixtureRequest, port: str) -> None:
 def real_port(request: pytest.FixtureRequest, driver: str) -> str | None:
     """The port that the user names, None for an emulated one; skips a test of what is not on it."""
     port: str | None = request.config.getoption("--port", default=None)
-    if port is not None and driver != (named := request.config.getoption("--driver")):
-        pytest.skip(f"of {driver}, and {named} is on --port: see --driver")
+    if port is not None and driver != (named := request.config.getoption("--hardware")):
+        pytest.skip(f"of {driver}, and {named} is on --port: see --hardware")
     return port
 
 

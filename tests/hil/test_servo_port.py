@@ -1,4 +1,4 @@
-"""`pytest tests/hil --port PORT --driver dynamixel`: here PORT is an emulated bus, which is not told that it is one."""
+"""`pytest tests/hil --port PORT --hardware dynamixel`: here PORT is an emulated bus, which is not told so."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def far_bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
 
 def run_on(port: str, repository: Path, answers: str) -> str:
     """What pytest says of these tests on a port, `answers` typed by the user."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *FILES, "--port", port, "--driver", KIND]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *FILES, "--port", port, "--hardware", KIND]
     return subprocess.run(command, cwd=repository, input=answers, capture_output=True, text=True, timeout=240).stdout
 
 

@@ -109,7 +109,7 @@ def test_a_mistake_is_named_and_nothing_is_written(
 ) -> None:
     before = scan(arm_bus.port, kind, baud=1_000_000, last_id=12)
     with pytest.raises(InputError, match=said):
-        setup(arm_bus.port, **({"id": 3, "family": kind, "yes": True} | changes))
+        setup(arm_bus.port, **({"id": 3, "hardware": kind, "yes": True} | changes))
     assert scan(arm_bus.port, kind, baud=1_000_000, last_id=12) == before
 
 
