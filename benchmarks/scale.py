@@ -30,8 +30,9 @@ from landbridge.errors import InputError
 from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.task import load_task
+from landbridge.training.alignments.base import BLOCK
 from landbridge.training.assembly import build
-from landbridge.training.config import BLOCK, TrainConfig
+from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import open_domains
 from landbridge.training.loop import block
 from landbridge.training.statistics import bootstrap, median

@@ -67,6 +67,7 @@ class Arm:
         layer_norm: Networks of the agent whose hidden layers are normalised.
         alpha: Of CQL, if not the default.
         matmul: Precision of matrix products, as `landbridge train` has it.
+        schedule: Of `tabb`'s predictor, likewise.
     """
 
     label: str
@@ -80,6 +81,7 @@ class Arm:
     layer_norm: tuple[str, ...] = ()
     alpha: float | None = None
     matmul: str = TrainConfig.matmul
+    schedule: str = "frozen"
 
 
 ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.startswith("calibrated")} | {
@@ -97,6 +99,8 @@ ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.sta
     "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated"),
     "calibrated_tabb": Arm("calibrated, tabb", "#a1d99b", "tabb", "calibrated"),
     "tabb_rounded": Arm("tabb, bfloat16 products", "#fd8d3c", "tabb", matmul="medium"),
+    "tabb_every": Arm("tabb, predictor trained on in every step", "#fdd0a2", "tabb", schedule="every"),
+    "tabb_every_4": Arm("tabb, predictor trained on in every 4th", "#fdae6b", "tabb", schedule="4"),
     "policy_norm": Arm("tabb, policy normalised", "#fdae6b", "tabb", layer_norm=("pi",)),
     "calibrated_policy_norm": Arm(
         "calibrated, tabb, policy normalised", "#fdae6b", "tabb", "calibrated", layer_norm=("pi",)
@@ -265,6 +269,7 @@ def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
         *("--source", str(data / arm.source), "--target", str(data / "target"), "--compile", "--seed", str(seed)),
         *(word for name, value in _options(study, arm).items() for word in (f"--{name.replace('_', '-')}", str(value))),
         *(("--matmul", arm.matmul) if arm.matmul != TrainConfig.matmul else ()),
+        *(("--tabb.schedule", arm.schedule) if arm.schedule != "frozen" else ()),
         *(() if arm.alpha is None else (f"--{arm.agent}.alpha", str(arm.alpha))),
         *((f"--{arm.agent}.layer-norm", *arm.layer_norm) if arm.layer_norm else ()),
         *((f"--{arm.alignment}.scenario", study.rung) if arm.fixed_base and arm.source == "source" else ()),

@@ -40,13 +40,13 @@ from landbridge.provenance import commit
 from landbridge.robot import load_robot
 from landbridge.task import load_task
 from landbridge.training.agents.iql import IQL, IQLConfig
-from landbridge.training.alignments.base import Alignment
+from landbridge.training.alignments.base import BLOCK, Alignment
 from landbridge.training.alignments.corrected import CorrectedConfig
 from landbridge.training.alignments.dynamics import DynamicsConfig
 from landbridge.training.alignments.igdf import IGDFConfig
 from landbridge.training.alignments.tabb import TabbConfig
 from landbridge.training.assembly import build
-from landbridge.training.config import BLOCK, AlignmentName, TrainConfig
+from landbridge.training.config import AlignmentName, TrainConfig
 from landbridge.training.dataset import Normaliser, Transitions
 from landbridge.training.loop import block, join, matmul_precision
 from landbridge.training.predictor import PredictorConfig
@@ -300,17 +300,20 @@ def _odrl(checkout: Path, device: str, name: str, source: Transitions, target: T
 
 
 def _alignments(options: Options) -> dict[str, Contestant]:
-    """Every alignment of ALIGNMENTS under our trainer as `landbridge train --compile` builds it."""
-    return {name: _driven([_built(options, name, 0)]) for name in ALIGNMENTS}
+    """Every alignment of ALIGNMENTS under our trainer as `landbridge train --compile` builds it; `tabb` also online."""
+    found = {name: _driven([_built(options, replace(QUICK, alignment=name))]) for name in ALIGNMENTS}
+    for every in (1, 4):
+        online = replace(QUICK, alignment="tabb", tabb=replace(QUICK.tabb, schedule=every))
+        found[f"tabb, predictor trained on every {every}"] = _driven([_built(options, online)])
+    return found
 
 
 def _seeds(options: Options) -> dict[str, Contestant]:
     """The default alignment with several seeds at once, as `landbridge train --compile --seeds` trains them."""
-    default = TrainConfig.alignment
-    return {f"{n}": _driven([_built(options, default, seed) for seed in range(n)]) for n in options.seeds}
+    return {f"{n}": _driven([_built(options, replace(QUICK, seed=s)) for s in range(n)]) for n in options.seeds}
 
 
-def _built(options: Options, alignment: AlignmentName, seed: int) -> Trainer:
+def _built(options: Options, config: TrainConfig) -> Trainer:
     """A trainer of made-up rows of the robot's shapes."""
     robot = load_robot(options.robot)
     observer = load_task(robot).observer
@@ -320,8 +323,8 @@ def _built(options: Options, alignment: AlignmentName, seed: int) -> Trainer:
         for domain, rows in (("source", 100_000), ("target", 3_000))
     }
     normaliser = Normaliser.of(list(domains.values()), observer.names)
-    config = replace(QUICK, alignment=alignment, seed=seed, device=options.device)
     with tempfile.TemporaryDirectory() as folder:
+        config = replace(config, device=options.device)
         return build(Path(folder), domains, normaliser, load_task(robot), robot, config)
 
 

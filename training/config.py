@@ -27,8 +27,6 @@ from landbridge.training.alignments.otdf import OTDFConfig
 from landbridge.training.alignments.tabb import TabbConfig
 from landbridge.training.alignments.vgdf import VGDFConfig
 
-BLOCK = 256  # steps between two looks at the numbers: indices drawn, weights refreshed, metrics logged, NaN checked
-
 AgentName = Literal["iql", "cql", "td3bc", "bc"]
 AlignmentName = Literal[
     "none",

@@ -138,6 +138,10 @@ class Normaliser:
         """Normalised obs (..., n)."""
         return ((obs - self.mean) / self.std).astype(np.float32)
 
+    def undo(self, obs: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Observations (..., n) in physical units of normalised ones."""
+        return (obs * self.std + self.mean).astype(np.float32)
+
 
 def triples(data: Transitions, normaliser: Normaliser) -> Tensor:
     """[s | a | s'] (N, 2 n + m), observations normalised: what a transition is compared by."""

@@ -21,6 +21,7 @@ from landbridge.training.dataset import Normaliser, Transitions
 
 ROWS = 8192  # rows predicted at once
 RESAMPLE = 1_000_000  # rows a member's bootstrap resample holds at most
+ONWARDS = 3e-4  # learning rate of what is trained on beside the agent, whose own it is
 STILL = 0.1  # of the source's spread: a label with less of it in the target is scaled as if it had as much
 UNEVEN = 2.0  # times more or less than was asked for: a share of whole episodes that is further off is not taken
 
@@ -73,10 +74,10 @@ class Predictor(nn.Module):
             torch.manual_seed(seed)
             return cls(observer.size, observer.num_actions, int(observer.measured.sum()), config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Standardised change (members, N, measured) for inputs (members, N, n + m)."""
+    def forward(self, x: Tensor, members: slice = slice(None)) -> Tensor:
+        """Standardised change (members, N, measured) for inputs (members, N, n + m), by all members or some."""
         for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x, kernel)
+            x = torch.baddbmm(bias[members], x, kernel[members])
             if i < len(self.kernels) - 1:
                 x = nn.functional.silu(x)
         return x
@@ -101,6 +102,25 @@ class Predictor(nn.Module):
             resample = torch.randint(len(data), (members, min(len(data), RESAMPLE)), generator=generator)
             self._descend(_inputs(data, normaliser), change, resample, steps, generator, f"predict the {name}")
 
+    def go_on(
+        self, target: Transitions, normaliser: Normaliser, measured: NDArray[np.bool_], steps: int, seed: int
+    ) -> None:
+        """Further steps on the target at the constant rate ONWARDS, every member on rows of its own from all of it."""
+        generator = torch.Generator().manual_seed(seed)
+        inputs = _inputs(target, normaliser).to(self.mean.device)
+        labels = (torch.from_numpy(_change(target, normaliser, measured)).to(self.mean.device) - self.mean) / self.std
+        optimiser = torch.optim.AdamW(self.parameters(), lr=ONWARDS, weight_decay=self.config.weight_decay)
+        for _ in range(steps):
+            rows = torch.randint(len(target), (self.config.members, self.config.batch), generator=generator)
+            self._step(optimiser, inputs, labels, rows.to(inputs.device))
+
+    def _step(self, optimiser: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, rows: Tensor) -> None:
+        """One, each member on its `rows` (members, batch)."""
+        loss = (self(inputs[rows]) - labels[rows]).square().mean((1, 2)).sum()
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimiser.step()
+
     def _descend(
         self, inputs: Tensor, change: Tensor, resample: Tensor, steps: int, generator: torch.Generator, name: str
     ) -> None:
@@ -113,11 +133,7 @@ class Predictor(nn.Module):
         optimiser = torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.config.lr, steps)
         for pick in track(picks, name, console=Console(stderr=True), disable=not ranks.leads()):
-            rows = resample.gather(1, pick)
-            loss = (self(inputs[rows]) - labels[rows]).square().mean((1, 2)).sum()
-            optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimiser.step()
+            self._step(optimiser, inputs, labels, resample.gather(1, pick))
             schedule.step()
 
     @torch.no_grad()

@@ -16,8 +16,8 @@ from landbridge.errors import InputError
 from landbridge.files import write_atomic
 from landbridge.training import ranks
 from landbridge.training.agents.base import Agent
-from landbridge.training.alignments.base import Alignment
-from landbridge.training.config import BLOCK, TrainConfig
+from landbridge.training.alignments.base import BLOCK, Alignment
+from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import unpack
 from landbridge.training.run import RESUMED
 from landbridge.training.stretches import Stretches

@@ -117,6 +117,19 @@ def test_every_agent_and_alignment_trains_and_resumes_to_the_bit(
     tmp_path: Path, data: Data, agent: Any, alignment: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = dataclasses.replace(SMALL, agent=agent, alignment=alignment)
+    _resumes_to_the_bit(tmp_path, data, config, monkeypatch)
+
+
+@pytest.mark.usefixtures("short_blocks")
+@pytest.mark.parametrize("schedule", ["every", 64])
+def test_a_predictor_that_is_trained_on_resumes_to_the_bit(
+    tmp_path: Path, data: Data, schedule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tabb = dataclasses.replace(SMALL.tabb, schedule=schedule)
+    _resumes_to_the_bit(tmp_path, data, dataclasses.replace(SMALL, alignment="tabb", tabb=tabb), monkeypatch)
+
+
+def _resumes_to_the_bit(tmp_path: Path, data: Data, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path / "whole", data.source, data.target, config=config)
     block = Trainer.block
 

@@ -120,6 +120,41 @@ def test_weights_are_damped_as_far_as_the_predictor_cannot_be_trusted(monkeypatc
     assert made.trust == 1.0
 
 
+def test_a_predictor_that_is_trained_on_is_asked_anew_and_by_the_same_rule(data: Data) -> None:
+    """Before its first further step it says of a row what a frozen one has cached, and afterwards something better."""
+    domains = load_domains(ROBOT, {"source": data.source, "target": data.target})
+    source, target = domains["source"][:300], domains["target"]
+    normaliser = Normaliser.of(list(domains.values()), load_task(ROBOT).observer.names)
+    context = Context(ROBOT, load_task(ROBOT), normaliser, 0.99, 0.5, torch.device("cpu"), 0)
+    predictor = PredictorConfig(members=2, hidden=32, source_steps=50, steps=50)
+    torch.manual_seed(0)
+    frozen = Tabb(TabbConfig(predictor=predictor), context)
+    frozen.fit(source, target)
+    online = Tabb(TabbConfig(predictor=predictor, schedule="every"), context)
+    online.load_state_dict(frozen.state_dict())
+    columns = {made: made.cache(source, target) for made in (frozen, online)}
+    assert columns[online].shape == (300, 0)
+    cached = torch.from_numpy(columns[frozen]).view(300, 2, SIZE + 1)
+    first = torch.from_numpy(np.ascontiguousarray(source.obs).view(np.uint32).sum(1, np.int64) % 2)
+    rows = {made: made._unpack(pack(source, normaliser, columns[made], 0.5)) for made in (frozen, online)}
+    for turn in (0, 1):
+        online.turn.fill_(turn)
+        said = torch.where(first == turn, 0, 1)  # where the member of this turn stands among a row's
+        own = cached[torch.arange(300), said]
+        torch.testing.assert_close(online._asked(rows[online])[:, 0], own, rtol=0, atol=1e-4)
+
+    def loss(made: Tabb) -> float:
+        return float(np.square(made.predict(target).mean(0) - target.next_obs)[:, made.measured].mean())
+
+    before = loss(online)
+    online.refresh(value, 1.0)
+    assert int(online.blocks) == 1
+    assert loss(online) < 0.9 * before
+    frozen.refresh(value, 1.0)
+    assert loss(frozen) == before
+    assert bool(online.weights(rows[online], value).isfinite().all())
+
+
 def test_rows_of_the_robot_itself_weigh_more_than_rows_it_could_not_produce(data: Data) -> None:
     domains = load_domains(ROBOT, {"source": data.source, "target": data.target})
     normaliser = Normaliser.of(list(domains.values()), load_task(ROBOT).observer.names)

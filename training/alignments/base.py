@@ -17,6 +17,8 @@ from landbridge.task import Task
 from landbridge.training.dataset import Batch, Normaliser, Transitions
 from landbridge.training.prior import Prior
 
+BLOCK = 256  # steps between two looks at the numbers: indices drawn, weights refreshed, metrics logged, NaN checked
+
 Value = Callable[[Tensor], Tensor]  # normalised obs (N, n) -> V (N,)
 
 
@@ -76,7 +78,7 @@ class Alignment(nn.Module):
         return np.zeros((len(source), 0), np.float32)
 
     def refresh(self, value: Value, progress: float) -> None:
-        """Called every few hundred steps with the current V and the share of the run that is done."""
+        """Called every BLOCK steps with the current V and the share of the run that is done."""
 
     def weights(self, batch: Batch, value: Value) -> Tensor:
         """Weight (N,) of each row of a few source batches in one."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 from torch import Tensor
 
-from landbridge.training.alignments.base import Context, Value
+from landbridge.training.alignments.base import BLOCK, Alignment, Context, Value
 from landbridge.training.alignments.predictive import Predictive, Soft, SoftConfig
 from landbridge.training.dataset import Batch, Transitions
 
@@ -49,7 +51,14 @@ class Backups(Predictive, ABC):
 
 @dataclass(frozen=True)
 class TabbConfig(SoftConfig):
-    """Hyperparameters of the alignment; one default for all robots."""
+    """Hyperparameters of the alignment; one default for all robots.
+
+    Attributes:
+        schedule: `frozen`: the predictor is trained before the agent, and what it says of each row is kept. Else it is
+            trained on, one step for `every` one of the agent's or for so many of them, and asked anew at each visit.
+    """
+
+    schedule: Literal["frozen", "every"] | PositiveInt = "frozen"
 
 
 class Tabb(Backups, Soft):
@@ -63,26 +72,65 @@ class Tabb(Backups, Soft):
     member: over a run it weighs what all of them say of it, for V of one prediction a visit. The predictions are
     cached; V is as it was before the few steps (`trainer.GATHERED`) that are weighed at once.
 
+    With another `schedule` than `frozen` nothing is cached: the predictor goes on to learn from the robot's rows in
+    every block, and the member whose turn it is predicts every row that is visited, as the article has it.
+
     Attributes:
         turn: Which of the predictions cached for a row, one per member, is asked.
+        blocks: How many there were.
     """
 
     config: TabbConfig
 
     def __init__(self, config: TabbConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.register_buffer("turn", torch.zeros(1, dtype=torch.long))
+        for name in ("turn", "blocks"):
+            self.register_buffer(name, torch.zeros(1, dtype=torch.long))
         self.turn: Tensor
+        self.blocks: Tensor
+        self._learned_from: Transitions | None = None
+
+    def cache(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
+        """See `Predictive`."""
+        self._learned_from, _ = self.split(target)
+        return super().cache(source, target)
+
+    def extend(self, source: Transitions) -> NDArray[np.float32]:
+        """Nothing, unless `frozen`."""
+        return super().extend(source) if self.config.schedule == "frozen" else Alignment.extend(self, source)
 
     def refresh(self, value: Value, progress: float) -> None:
         """The next turn, its floor, scale and blend."""
         self.turn.add_(1).remainder_(self.config.predictor.members)
+        if self.config.schedule != "frozen":
+            self._learn_on(1 if self.config.schedule == "every" else self.config.schedule)
         super().refresh(value, progress)
+
+    def _learn_on(self, every: int) -> None:
+        """What a block of the agent asks for; Adam is begun anew in each, so no checkpoint need hold its moments."""
+        c, rows = self.context, self._learned_from
+        assert rows is not None  # `cache` comes first
+        seed = c.seed + (int(self.blocks) << 32)
+        self.predictor.go_on(rows, c.normaliser, self.measured, max(1, BLOCK // every), seed)
+        self.blocks.add_(1)
 
     def mismatch(self, batch: Batch, value: Value) -> Tensor:
         """TBM (N,) of this turn."""
-        own, predicted = self.backups(batch, self.predictions(batch).index_select(1, self.turn), value)
+        frozen = self.config.schedule == "frozen"
+        asked = self.predictions(batch).index_select(1, self.turn) if frozen else self._asked(batch)
+        own, predicted = self.backups(batch, asked, value)
         return (predicted[:, 0] - own).abs()
+
+    @torch.no_grad()
+    def _asked(self, batch: Batch) -> Tensor:
+        """[r^, s^] (N, 1, n + 1) by this turn's member as it is now; the columns known beforehand are those of s'."""
+        c, turn = self.context, int(self.turn)
+        change = self.predictor(torch.cat([batch.obs, batch.action], 1)[None], slice(turn, turn + 1))[0]
+        following, measured = batch.next_obs.clone(), torch.from_numpy(self.measured).to(change.device)
+        following[:, measured] = batch.obs[:, measured] + change * self.predictor.std + self.predictor.mean
+        obs, predicted = (c.normaliser.undo(states.cpu().numpy()) for states in (batch.obs, following))
+        reward = c.task.reward(obs, batch.action.cpu().numpy(), predicted) * c.reward_scale
+        return torch.cat([torch.from_numpy(reward).to(following)[:, None], following], 1)[:, None]
 
 
 class Shuffled(Tabb):
