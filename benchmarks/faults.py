@@ -305,7 +305,7 @@ FAULTS = (
     Fault("processes", "policy silent", setting(policy_runs=False), "silent"),
     Fault("processes", "monitor silent", setting(monitor_runs=False), "monitor_lost", "ACTIVE", periods=13),
     Fault("processes", "bridge silent", bridge_dies, "bridge_lost"),
-    Fault("processes", "monitor replaced at once", monitor_restarts, "configured", "STANDBY"),
+    Fault("processes", "monitor replaced at once", monitor_restarts, "monitor_replaced"),
     Fault("processes", "bridge replaced at once", bridge_restarts, "not_armed"),
     Fault("processes", "the computer was suspended for an hour", setting(suspended=3600.0), "monitor_lost"),
     Fault("processes", "two policies at once, seen by the guard", commands(_again), "duplicate", "ACTIVE"),

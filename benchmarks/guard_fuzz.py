@@ -110,6 +110,7 @@ class Fuzz:
         self.state = State.UNCONFIGURED
         self.position, self.velocity = [0.0, 0.0, 0.25], [0.0, 0.0, 0.0]
         self.last: tuple[float, ...] | None = None
+        self.here = (0.0, 0.25)  # where the joints were last believed to be, within their limits
         self.anew = False  # a reset, and no good measurement since
         self.stopped = False  # the supervisor has stopped the robot, and no reset since
         self.armed = False  # ARMED was heard after the last fault, and ACTIVE directly after it
@@ -188,9 +189,10 @@ class Fuzz:
         if len(position) == len(velocity) == 3 and all(map(math.isfinite, (*position, *velocity, tilt))):
             if self.guard._number > before:
                 self.taken[self.stamp] = (self.guard._number, self.now)
+                low, high = BOUNDS["position"]["a"]
+                self.here = min(max(position[0], low), high), position[2]
                 if self.anew and self.last is not None and self.kind == "position":
-                    low, high = BOUNDS[self.kind]["a"]
-                    self.last = min(max(position[0], low), high), position[2]
+                    self.last = self.here
                 self.anew = False
         elif self.guard._number > before:
             self._note("broken", "a measurement that is no good was taken")
@@ -263,7 +265,9 @@ class Fuzz:
             if not (math.isfinite(value) and low <= value <= high):
                 self._note("outside", f"{name} {value!r}")
             rate = min(RATE[name], SPEED[name]) if self.kind == "position" else RATE[name]
-            if self.last is not None and abs(value - self.last[k]) > rate * DT + 4 * math.ulp(max(abs(value), 1.0)):
+            step = rate * DT + 4 * math.ulp(max(abs(value), 1.0))
+            begins = stopped and self.kind == "position" and abs(value - self.here[k]) <= step  # a stop, where it is
+            if self.last is not None and abs(value - self.last[k]) > step and not begins:
                 self._note("outside", f"{name} jumps from {self.last[k]!r} to {value!r}")
             if wanted is not None and verdict.reason is Reason.OK and value != wanted[name]:
                 self._note("broken", f"{name} changed and called ok")

@@ -28,6 +28,9 @@ PAUSE_PERIODS = (
     3  # without a command written after which a trajectory begins anew: the robot has come to rest meanwhile
 )
 PARKED = 0.2  # rad from the parking pose within which torque may go off: servos sag; what lies under a joint is more
+SETTLE_SECONDS = 0.5  # of rest in PARK before torque goes off where no pose is held: a loaded joint begins to sink
+GONE_SECONDS = 1.0  # that a stop is given of which no measurement tells when it has ended
+IDLE = (State.UNCONFIGURED, State.STANDBY)  # to which the supervisor leads no robot that moves, but by a reset
 WATCHED = (*COMMANDED, State.PARK)  # the robot moves: what is wrong with a measurement is a fault
 
 
@@ -49,7 +52,7 @@ class Guard:
         self.counters: Counter[str] = Counter()
         self.epoch = 0
         self.state = State.UNCONFIGURED
-        self._heartbeat = -math.inf
+        self._heartbeat = self._since = -math.inf  # the newest one, and the first one of this state
         self._kind = spec.action.kind
         self._joints = [joint for joint in spec.joints if joint.actuated]
         self._order, self._names = spec.actuated, sorted(spec.actuated)
@@ -95,11 +98,13 @@ class Guard:
             self.epoch, self.fault, self.state, self._anew = epoch, None, State.UNCONFIGURED, True
         if state is self.state:
             return
-        left, self.state = self.state, state
+        left, self.state, self._since = self.state, state, now
         if self.fault is None and (left in WATCHED or state in self._poses):
             self._recovery = None  # the next one starts from where the robot is now
         if state in STOPS:
             self._latch(Reason.STOPPED)
+        if state in IDLE and (left in COMMANDED or (left is State.PARK and self.powered)):
+            self._latch(Reason.MONITOR_REPLACED)
         if state is State.ARMED:
             self._check_measurement()
         if state is State.ACTIVE:
@@ -118,6 +123,7 @@ class Guard:
             self._latch_if(WATCHED, broken)
             if self.state not in WATCHED and not self.powered:
                 self._motion.forget()  # a robot without torque may have been put elsewhere
+                self._anew = True
             return  # nothing may answer it; the last sane measurement stays the anchor of the stop
         self._number += 1
         self._measured.pop(stamp, None)
@@ -165,16 +171,21 @@ class Guard:
             return Verdict(self.written, Reason.PARKED, write=False, release=True)
         if self._anew and self._kind == "position":
             return None  # where to hold is not known before a measurement has come
-        if not self.powered and (self.fault is not None or self.state is not State.ARMED or self._number == 0):
+        if not self.powered and (self.fault is not None or self.state is not State.ARMED or self._motion.blind(now)):
             return None
         command = self._write(self._recovery_command(now), now)
-        if self.fault is None and self.state is State.PARK and self._rests(now) and self._at_parking_pose():
+        if self.fault is None and self.state is State.PARK and self._rests(now) and self._may_let_go(now):
             self.torque_is_off()
             return Verdict(command, Reason.PARKED, write=False, release=True)
         return Verdict(command, self.fault or Reason.NOT_ACTIVE, write=True)
 
-    def settled(self, now: float) -> bool:
-        """Whether the stop has come to its end: every actuated joint at rest, and after PARK without torque."""
+    def settled(self, now: float, gone: bool = False) -> bool:
+        """Whether the stop has come to its end: every actuated joint at rest, and after PARK without torque.
+
+        Of hardware that is `gone` nothing tells: it stops by itself, and is given GONE_SECONDS.
+        """
+        if gone:
+            return now - self._since >= GONE_SECONDS
         return not self.powered or (self.state is not State.PARK and self._rests(now))
 
     def torque_is_off(self) -> None:
@@ -189,6 +200,10 @@ class Guard:
         One that sags beyond a position limit is held at the limit.
         """
         self._anew, self._recovery = False, None
+        self._anchor()
+
+    def _anchor(self) -> None:
+        """Pull at no target that was not reached: where the joints are is the command in effect, within its limits."""
         if self._written is not None and self._kind == "position":
             here = self._actuated(self._motion.position)
             self._written = self._limits.apply(here, here, 0.0, self._motion.position, self._motion.velocity)
@@ -216,7 +231,7 @@ class Guard:
 
     def _check_heartbeat(self, now: float) -> None:
         if now - self._heartbeat > self.spec.safety.heartbeat_timeout_ms / 1000:
-            self._latch_if(COMMANDED, Reason.MONITOR_LOST)
+            self._latch_if(WATCHED, Reason.MONITOR_LOST)
 
     def _check_measurement(self) -> None:
         """The newest measurement against the limits.
@@ -252,10 +267,13 @@ class Guard:
     def _rests(self, now: float) -> bool:
         return self._motion.rests and (self._kind != "position" or self._arrived(now))
 
-    def _at_parking_pose(self) -> bool:
-        """Whether the joints are where torque may go off, and not merely the trajectory: one may have been blocked."""
+    def _may_let_go(self, now: float) -> bool:
+        """Whether torque may go off: the joints are at their pose, and not merely the trajectory: one may be blocked.
+
+        Without a pose they have rested while they were damped: before, the policy's efforts may have held them.
+        """
         if self._kind != "position":
-            return True
+            return now - self._since >= SETTLE_SECONDS
         joints, pose = self._actuated(self._motion.position), self._poses[State.PARK]
         return all(abs(joint - parked) <= PARKED for joint, parked in zip(joints, pose, strict=True))
 
@@ -286,7 +304,9 @@ class Guard:
         fault or an e-stop, a target that was not reached must not be pulled at.
         """
         pose = self._poses.get(self.state) if self.fault is None else None
-        start = self._actuated(self._motion.position) if pose is None else self.written
+        if pose is None:
+            self._anchor()
+        start = self.written
         hold = Hold(self._joints, start, self._actuated(self._motion.pace()), now)
         return hold if pose is None else Move(self._joints, hold, pose, self.spec.safety.parking_speed)
 

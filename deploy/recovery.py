@@ -98,10 +98,10 @@ class Move:
 
 def move_time(joint: Joint, way: float, speed: float) -> float:
     """T [s] of one joint's `way` [rad] from rest to rest, at no more than `speed` [rad/s]; see `Move`."""
-    assert joint.acceleration_limit is not None and joint.jerk_limit is not None
+    assert joint.acceleration_limit is not None and joint.jerk_limit is not None and joint.rate_limit is not None
     distance = abs(way)
     return max(
-        15 / 8 * distance / min(speed, joint.velocity_limit),
+        15 / 8 * distance / min(speed, joint.velocity_limit, joint.rate_limit),
         math.sqrt(10 / math.sqrt(3) * distance / joint.acceleration_limit),
         (60 * distance / joint.jerk_limit) ** (1 / 3),
     )

@@ -70,6 +70,7 @@ def transitions(stop: State) -> dict[tuple[State, Event], State]:
     """What every event leads to; a pair that is missing is refused. `stop` is HOLD or DAMP."""
     return {
         (State.UNCONFIGURED, Event.CONFIGURED): State.STANDBY,
+        (State.UNCONFIGURED, Event.PARK): State.PARK,  # after a reset it may be held, and its controller gone
         (State.UNCONFIGURED, Event.BRIDGE_FAULT): State.FAULT,
         (State.STANDBY, Event.ARM): State.ARMED,
         (State.STANDBY, Event.PARK): State.PARK,
@@ -116,6 +117,7 @@ class Supervisor:
         self._arm_timeout, self._recovery_timeout = timeouts(spec)
         self._entered_at = self._stopped_at = -math.inf
         self._bridge_at = self._ticked_at = -math.inf
+        self._excused = False  # whether the newest tick took its own sleep for the reason of a silence
         self._admissible = 0
         self._rests = False  # in the present state, by the bridge's newest report
         self._warning = ""  # of the hardware, by the same
@@ -177,10 +179,10 @@ class Supervisor:
             self.handle(Event.SETTLED, now)
 
     def tick(self, now: float) -> None:
-        """Turn silence into events. After a sleep of its own it gives its unread messages one tick to come in."""
-        slept = now - self._ticked_at > self._silence / 2
-        self._ticked_at = now
-        if not slept and not self._bridge_alive(now):
+        """Turn silence into events. After a sleep of its own it gives its unread messages one tick to come in, once."""
+        excused = not self._excused and now - self._ticked_at > self._silence / 2
+        self._ticked_at, self._excused = now, excused
+        if not excused and not self._bridge_alive(now):
             self.handle(Event.BRIDGE_LOST, now)
         if self.state is State.ARMED and now - self._entered_at > self._arm_timeout:
             self.handle(Event.ARM_TIMEOUT, now)
@@ -200,4 +202,4 @@ def timeouts(spec: RobotSpec) -> tuple[float, float]:
         return ARM_TIMEOUT, RECOVERY_TIMEOUT
     ranges = [(joint, joint.position_limit) for joint in spec.joints if joint.actuated and joint.position_limit]
     ways = [move_time(joint, high - low, spec.safety.parking_speed) + WAY_MARGIN for joint, (low, high) in ranges]
-    return max(ARM_TIMEOUT, *ways), max(RECOVERY_TIMEOUT, *ways)
+    return max([ARM_TIMEOUT, *ways]), max([RECOVERY_TIMEOUT, *ways])

@@ -24,6 +24,7 @@ class Reason(str, Enum):
     SILENT = "silent"
     MONITOR_LOST = "monitor_lost"
     STOPPED = "stopped"  # by the supervisor: HOLD, DAMP, FAULT or ESTOP was heard, and no reset since
+    MONITOR_REPLACED = "monitor_replaced"  # in motion UNCONFIGURED or STANDBY was heard: another supervisor speaks
     NOT_ARMED = "not_armed"  # ACTIVE was heard, but not ARMED before it
     POSITION_LIMIT = "position_limit"
     VELOCITY_LIMIT = "velocity_limit"

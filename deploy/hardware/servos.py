@@ -64,6 +64,7 @@ class Servos:
         self._velocity = dict(self._position)
         self.told_at = self._asked_at = -math.inf
         self._health = Health(self._joints, settings)
+        self._holding: set[int] = set()  # who had torque at the last reset, where others had lost theirs
         self._bus: Bus | None = None
         self._open()
         if isinstance(settings, FeetechHardware):
@@ -96,6 +97,7 @@ class Servos:
     def disable(self) -> None:
         """Take torque off. What a servo has not heard is repeated when its register shows it."""
         self._drive.torque = False
+        self._holding.clear()
         self._safely(self._drive.power_off)
 
     @property
@@ -247,7 +249,7 @@ class Servos:
         """What servos say of themselves, whichever of it has been read; what they have not heard is said again."""
         left_on = unwatched = False
         for id, values in said:
-            powered = bool(self._drive.torque) and id in self._drive.actuated
+            powered = id in self._drive.actuated and (bool(self._drive.torque) or id in self._holding)
             fault = self._health.judge(bus.family, id, values, powered)
             self.fault = self.fault or fault
             left_on |= self._drive.torque is False and bool(values.get("torque_enable"))
@@ -260,7 +262,12 @@ class Servos:
             self._drive.arm_watchdog(bus)
 
     def _begin_here(self, bus: Bus) -> None:
-        self._drive.begin(bus, {id: self._position[id] for id in self._drive.actuated if id in self._health.powered})
+        here = {}
+        for id in self._drive.actuated:
+            if id in self._health.powered:  # one that sags beyond a limit is held at the limit, as the guard holds it
+                lower, upper = self._joints[id].position_limit or (-math.inf, math.inf)
+                here[id] = min(max(self._position[id], lower), upper)
+        self._drive.begin(bus, here)
 
     def _recover(self, bus: Bus) -> None:
         if self._clock() - self.told_at > self._stale:
@@ -273,7 +280,8 @@ class Servos:
         self._health.acknowledge(bus.family)
         self._begin_here(bus)
         self._poll.pack()
-        if self._drive.torque and self.limp:
+        if (self._drive.torque or self._holding) and self.limp:
             self._drive.torque = None  # the next write brings it back where it was lost: whoever writes waits for ARMED
+            self._holding = {*self._health.powered}
         self._reopened = False
         self.fault = ""

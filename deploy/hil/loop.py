@@ -131,7 +131,7 @@ class Loop:
         self._supervise(now)
         if news := self._has_news():
             self._stamp += 1
-            self._guard.measure(self._stamp, now, position, velocity, self._tilt())
+            self._guard.measure(self._stamp, getattr(self.hardware, "told_at", now), position, velocity, self._tilt())
         self._targets = self._guard.written
         self._apply(self._guard.tick(now))
         verdict, written_at = None, None
@@ -183,9 +183,12 @@ class Loop:
     def step(self, wanted: Sequence[float]) -> Tick:
         """One control period of ACTIVE; raises Failed when it is left."""
         tick = self.tick(wanted)
+        self._require_active()
+        return tick
+
+    def _require_active(self) -> None:
         if self.state is not State.ACTIVE:
             raise Failed(f"stopped by {self.fault or self._supervisor.reason}{self._astray()}")
-        return tick
 
     def _astray(self) -> str:
         """Where positions are commanded, the joint farthest from its target: faults of motion name none."""
@@ -207,6 +210,7 @@ class Loop:
         self._handle(Event.ARM)
         while self.state in COMMANDED and self.state is not State.ACTIVE:
             self.tick(self.idle())
+        self._require_active()
         if isinstance(self.hardware, Resettable):
             self.hardware.let_go()
         self.step(self.idle())
@@ -332,7 +336,8 @@ class Loop:
         """Tell the supervisor of faults, warnings and the end of a recovery; hardware that is gone stops by itself."""
         self._supervisor.warned(self.hardware.warning, now)
         stopped = bool(self.fault) and self._supervisor.handle(Event.BRIDGE_FAULT, now, self.fault).accepted
-        if not stopped and self.state in (State.PARK, *STOPS) and (self.hardware.fault or self._guard.settled(now)):
+        ended = self._guard.settled(now, gone=bool(self.hardware.fault))
+        if not stopped and self.state in (State.PARK, *STOPS) and ended:
             self._supervisor.settled(self.state.value, now)
         elif not self.fault and self.state is State.UNCONFIGURED:
             self._supervisor.handle(Event.CONFIGURED, now)

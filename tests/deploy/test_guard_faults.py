@@ -11,7 +11,7 @@ from landbridge.deploy.guard import Guard
 from landbridge.deploy.supervisor import STOPS, State
 from landbridge.verdict import Reason
 
-from .guarded import ZEROS, Bench, beyond, spec
+from .guarded import DT, ZEROS, Bench, beyond, spec
 
 
 def test_silence_stops_after_the_stated_periods_and_stays_latched() -> None:
@@ -74,7 +74,7 @@ def test_a_command_after_the_loss_of_the_heartbeat_finds_it_lost() -> None:
     assert (verdict.reason, verdict.write, bench.guard.fault) == (Reason.LATCHED, False, Reason.MONITOR_LOST)
 
 
-@pytest.mark.parametrize("state", [State.ARMED, State.ACTIVE])
+@pytest.mark.parametrize("state", [State.ARMED, State.ACTIVE, State.PARK])
 @pytest.mark.parametrize(("seconds", "fault"), [(0.25, None), (0.2501, Reason.MONITOR_LOST)])
 def test_a_heartbeat_that_comes_too_late_does_not_undo_that_one_was_missed(
     state: State, seconds: float, fault: Reason | None
@@ -85,6 +85,38 @@ def test_a_heartbeat_that_comes_too_late_does_not_undo_that_one_was_missed(
     assert bench.guard.fault is fault
     bench.guard.supervise(State.UNCONFIGURED, bench.epoch + 1, bench.now + 10.0)  # a reset, late itself
     assert bench.guard.fault is None
+
+
+def test_torque_does_not_come_on_by_a_measurement_of_long_ago() -> None:
+    """Sensors that are blind, or a bridge that stood still, while somebody carries the robot."""
+    guard = Guard(spec("position"))
+    guard.supervise(State.STANDBY, 0, 0.0)
+    guard.measure(0, 0.0, ZEROS, ZEROS)
+    guard.supervise(State.ARMED, 0, 3 * DT)
+    assert guard.tick(3 * DT) is not None
+    for stood in (math.nextafter(3 * DT, 1.0), 3600.0):
+        guard = Guard(spec("position"))
+        guard.measure(0, 0.0, ZEROS, ZEROS)
+        guard.supervise(State.ARMED, 0, stood)
+        assert guard.tick(stood) is None
+        assert not guard.powered
+        guard.measure(1, stood, (0.7, 0.0, 0.0), ZEROS)
+        first = guard.tick(stood)
+        assert first is not None
+        assert first.command[0] == pytest.approx(0.7)
+
+
+def test_a_robot_that_was_carried_while_its_sensors_were_blind_is_held_where_it_is() -> None:
+    guard = Guard(spec("position"))
+    guard.supervise(State.STANDBY, 0, 0.0)
+    guard.measure(0, 0.0, ZEROS, ZEROS)
+    guard.measure(1, DT, (math.nan, 0.0, 0.0), ZEROS)
+    guard.supervise(State.ARMED, 0, DT)
+    assert guard.tick(DT) is None
+    guard.measure(2, 2 * DT, (0.7, 0.0, 0.0), ZEROS)
+    held = guard.tick(2 * DT)
+    assert held is not None
+    assert (held.command[0], guard.fault) == (pytest.approx(0.7), None)
 
 
 @pytest.mark.parametrize(

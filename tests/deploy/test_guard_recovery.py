@@ -93,7 +93,7 @@ def test_an_old_epoch_does_not_unlatch() -> None:
 
 
 @pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("before", [State.STANDBY, State.ARMED, State.ACTIVE, State.PARK])
+@pytest.mark.parametrize("before", [State.ARMED, State.ACTIVE, State.PARK])
 def test_a_stop_of_a_supervisor_that_died_is_still_a_stop_for_the_next_one(stop: State, before: State) -> None:
     """The reason for it was known to the supervisor alone; the new one begins where nothing is wrong."""
     bench = Bench("position", state=State.ARMED, parking_pose={"left": 0.5})

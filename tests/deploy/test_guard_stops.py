@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from landbridge.deploy.guard import PARKED, Guard
+from landbridge.deploy.guard import GONE_SECONDS, PARKED, SETTLE_SECONDS, Guard
 from landbridge.deploy.supervisor import State
 from landbridge.verdict import Reason
 
@@ -124,6 +124,58 @@ def test_a_stop_is_not_settled_before_its_way_has_ended() -> None:
         assert bench.guard.settled(bench.now) == (bench.now >= ends)
 
 
+@pytest.mark.parametrize("kind", ["effort", "velocity", "position"])
+@pytest.mark.parametrize("state", [State.UNCONFIGURED, State.STANDBY])
+@pytest.mark.parametrize("before", [State.ARMED, State.ACTIVE, State.PARK])
+def test_a_supervisor_that_leads_nowhere_from_a_motion_is_another_one(kind: str, state: State, before: State) -> None:
+    """Two take turns at the bridge: each ARMED or PARK would begin from where the last STANDBY let a joint sag to."""
+    bench = Bench(kind)
+    bench.state = before
+    bench.measure()
+    if before is State.ACTIVE:
+        bench.answer(0.1, 0.0)
+    assert bench.guard.fault is None
+    bench.state = state
+    bench.measure()
+    assert bench.guard.fault is Reason.MONITOR_REPLACED
+    bench.epoch += 1
+    bench.measure()
+    assert bench.guard.fault is None
+
+
+@pytest.mark.parametrize(("seconds", "over"), [(GONE_SECONDS, True), (GONE_SECONDS - 0.001, False)])
+def test_a_stop_that_nothing_tells_of_is_given_a_while(seconds: float, over: bool) -> None:
+    """Hardware that is gone: joints that still obey come to rest meanwhile, and limp ones have fallen."""
+    bench = Bench("position")
+    bench.state = State.HOLD
+    bench.measure((math.nan,) * 3)
+    began = bench.now
+    bench.measure((math.nan,) * 3)  # HOLD again: it began before
+    assert bench.guard.settled(began + seconds, gone=True) is over
+    assert not bench.guard.settled(began + seconds)
+
+
+def test_a_stop_pulls_no_more_at_a_target_that_was_not_reached_however_slow_targets_may_be() -> None:
+    bench = Bench("position")
+    for target in (0.4, 0.8):
+        bench.measure()
+        bench.answer(target, 0.0)
+    assert bench.guard.written[0] == pytest.approx(0.8)
+    bench.state = State.ESTOP
+    bench.measure((0.1, 0.0, 0.0))
+    stop = bench.guard.tick(bench.now)
+    assert stop is not None
+    assert stop.command[0] == pytest.approx(0.1)  # and not 0.8 - 0.4, the joint's rate
+
+
+def test_what_is_parked_may_be_told_so() -> None:
+    guard = Guard(spec())
+    guard.measure(0, 0.0, ZEROS, ZEROS)
+    for state in (State.PARK, State.STANDBY, State.UNCONFIGURED):
+        guard.supervise(state, 0, 0.0)
+    assert guard.fault is None
+
+
 def test_park_goes_on_from_the_last_target() -> None:
     bench = Bench("position")
     bench.answer(0.1, 0.1)
@@ -137,9 +189,10 @@ def test_park_goes_on_from_the_last_target() -> None:
 @pytest.mark.parametrize("kind", ["effort", "velocity"])
 def test_park_ends_with_torque_off_once_every_actuated_joint_rests(kind: str) -> None:
     """Wherever that is: what is not commanded in position has no pose to go to."""
-    bench = Bench(kind, position=(0.5, 0.0, 0.0))
+    bench = Bench(kind, position=(0.5, 0.0, 0.0), heartbeat_timeout_ms=5000)
     bench.answer(0.0, 0.0)
     bench.state = State.PARK
+    began = bench.now + DT
     for velocity in ((0.61, 0, 0), (0, 0, 0.21), (0.6, 60, 0.2), (-0.6, -60, -0.2)):
         bench.measure((0.5 + 0.001 * bench.stamp / MS, 0.0, 0.0), velocity)
         stop = bench.guard.tick(bench.now)
@@ -148,7 +201,13 @@ def test_park_ends_with_torque_off_once_every_actuated_joint_rests(kind: str) ->
         assert bench.guard.powered
         assert not bench.guard.settled(bench.now)
     bench.measure((0.5, 0.0, 0.0), (0.0, 0.0, 0.2))
-    end = bench.guard.tick(bench.now)
+    for now in (bench.now, math.nextafter(began + SETTLE_SECONDS, 0)):  # it may only begin to sink
+        bench.guard.supervise(State.PARK, 0, now)
+        damped = bench.guard.tick(now)
+        assert damped is not None
+        assert damped.write
+    bench.guard.supervise(State.PARK, 0, began + SETTLE_SECONDS)
+    end = bench.guard.tick(began + SETTLE_SECONDS)
     assert end is not None
     assert (end.reason, end.write, end.release) == (Reason.PARKED, False, True)
     assert not bench.guard.powered

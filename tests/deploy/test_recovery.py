@@ -15,7 +15,7 @@ from landbridge.joint import Joint
 
 
 def joint(**limits: Any) -> Joint:
-    given = {"velocity_limit": 10, "acceleration_limit": 100, "jerk_limit": 4000, "effort_limit": 1, "rate_limit": 1}
+    given = {"velocity_limit": 10, "acceleration_limit": 100, "jerk_limit": 4000, "effort_limit": 1, "rate_limit": 20}
     return Joint.model_validate({"name": "a"} | given | limits)
 
 
@@ -79,6 +79,7 @@ def test_a_move_by_hand() -> None:
     ("limits", "speed", "duration"),
     [
         ({"acceleration_limit": 1e4, "jerk_limit": 1e6}, 20.0, 15 / 8 * 1.0 / 10),
+        ({"acceleration_limit": 1e4, "jerk_limit": 1e6, "rate_limit": 5}, 20.0, 15 / 8 * 1.0 / 5),
         ({"acceleration_limit": 2}, 9.0, math.sqrt(10 / math.sqrt(3) / 2)),
         ({"jerk_limit": 480}, 9.0, 0.5),
     ],

@@ -87,9 +87,9 @@ def test_a_rate_limiter_is_not_initialised_by_the_command_it_should_limit() -> N
         for again in range(3):
             guard.torque_is_off()
             guard.measure(10 * again, 1.0, base, [0.0] * len(base))
-            guard.supervise(State.STANDBY, 0, 1.0)
-            guard.supervise(State.ARMED, 0, 1.0)
-            guard.supervise(State.ACTIVE, 0, 1.0)
+            guard.supervise(State.STANDBY, again, 1.0)  # after a reset, but for the first time
+            guard.supervise(State.ARMED, again, 1.0)
+            guard.supervise(State.ACTIVE, again, 1.0)
             far = [1e6] * len(spec.actuated)
             verdict = guard.admit(10 * again, spec.actuated, far, 1.0)
             assert verdict.reason is Reason.LIMITED

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from landbridge.deploy.hardware.servo_joints import to_position
 from landbridge.deploy.hardware.servos import Servos
 
 from .arm import ARM, AWAY, HOME, PATIENT_MS, at, recover, until
@@ -43,6 +44,34 @@ def test_a_reset_does_not_bring_torque_back_to_a_joint_that_has_lost_it(servos: 
     recover(servos)
     assert list(servos.limp) == ["elbow"]
     assert arm_bus.order("status")["torque"] == [name != "elbow" for name in ARM.spec.joint_names]
+
+
+def test_joints_that_held_on_through_a_reset_are_missed_when_they_fall_too(servos: Servos, arm_bus: Emulated) -> None:
+    until(servos, lambda: all(arm_bus.order("status")["torque"]), HOME)
+    arm_bus.order("torque_lost elbow")
+    until(servos, lambda: bool(servos.fault), HOME)
+    recover(servos)
+    arm_bus.order("torque_lost shoulder_lift")
+    until(servos, lambda: servos.fault == "torque_lost:shoulder_lift")
+    recover(servos)
+    assert sorted(servos.limp) == ["elbow", "shoulder_lift"]
+    servos.disable()  # what has no torque because nobody wants it to is no fault
+    servos.read()
+    assert servos.fault == ""
+
+
+def test_a_reset_holds_a_joint_that_sags_beyond_its_limit_at_the_limit(
+    servos: Servos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until(servos, lambda: bool(servos.torque), HOME)
+    joint, written = ARM.spec.joints[1], []
+    assert joint.position_limit is not None and servos._bus is not None
+    with monkeypatch.context() as patched:
+        patched.setitem(servos._position, 2, joint.position_limit[1] + 0.1)
+        patched.setattr(servos._bus, "sync_write", lambda *packet: written.append(packet))
+        servos._begin_here(servos._bus)
+    (goals,) = (values for register, values in written if register == "goal_position")
+    assert to_position(joint, goals[2]) == pytest.approx(joint.position_limit[1], abs=0.002)
 
 
 @pytest.mark.real_servos

@@ -11,6 +11,7 @@ import rclpy
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import TransitionCallbackReturn
 
+from landbridge.deploy.guard import GONE_SECONDS
 from landbridge.deploy.hardware import Resettable
 from landbridge.deploy.supervisor import State
 from landbridge.verdict import Reason
@@ -93,6 +94,40 @@ def test_hardware_that_is_opened_anew_is_not_led_to_where_it_was(bridge: Bridge)
     assert [step() for step in steps] == [TransitionCallbackReturn.SUCCESS] * 4
     assert not bridge.guard.powered
     say(bridge, State.ESTOP, reason="estop")
+    assert not bridge.guard.powered
+
+
+def test_a_stop_is_not_over_because_the_hardware_is_gone(bridge: Bridge) -> None:
+    """A reset would follow at once, while what still obeys is on its way to rest and what does not is falling."""
+    say(bridge, State.STANDBY, *[State.ARMED] * 5, State.ACTIVE)
+    assert bridge.hardware is not None
+    bridge.hardware.fault = "servo_silent:elbow"
+    say(bridge, State.DAMP, reason="servo_silent:elbow")
+    assert bridge._report.news is not None
+    assert bridge._report.news.settled == ""
+    bridge.guard._since -= GONE_SECONDS
+    say(bridge, State.DAMP, reason="servo_silent:elbow")
+    assert bridge._report.news.settled == "DAMP"
+
+
+def test_the_first_epoch_that_a_bridge_hears_is_no_reset_of_its_hardware(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A monitor that has seen resets before this bridge was started; a reboot of servos would let an arm fall."""
+    recovered: list[int] = []
+    monkeypatch.setattr(bridge.hardware, "recover", lambda: recovered.append(bridge.guard.epoch))
+    say(bridge, State.UNCONFIGURED, epoch=3)
+    assert (recovered, bridge.guard.epoch) == ([], 3)
+    say(bridge, State.FAULT, State.UNCONFIGURED, epoch=4)
+    assert recovered == [3]
+
+
+def test_a_bridge_that_is_ended_parks_a_robot_that_is_held_and_has_no_policy(bridge: Bridge) -> None:
+    """After a reset, with the policy gone, the monitor stays in UNCONFIGURED."""
+    say(bridge, State.STANDBY, *[State.ARMED] * 5, State.DAMP, State.FAULT)
+    say(bridge, State.UNCONFIGURED, epoch=1)
+    assert bridge.guard.powered
+    bridge._park()
     assert not bridge.guard.powered
 
 

@@ -18,10 +18,11 @@ from rclpy.clock import Clock, ClockType
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from landbridge.deploy.clock import uptime
-from landbridge.deploy.guard import Guard
+from landbridge.deploy.guard import IDLE, Guard
 from landbridge.deploy.hardware import (
     BaseSensing,
     Hardware,
@@ -43,7 +44,7 @@ from landbridge_nodes.process import BRIDGE_PRIORITY, PARK_SECONDS, run
 PARAMETERS = (ROBOT, HARDWARE, PORT, SCENARIO, SEED)
 DIAGNOSTICS_PERIOD = 1.0  # s
 PORT_SECONDS = 10.0  # from the start for a port to appear: its board may be starting too, or just be plugged in
-PARKABLE = (State.STANDBY, *COMMANDED, State.PARK)  # out of any other state motion needs a reset first
+PARKABLE = (*IDLE, *COMMANDED, State.PARK)  # out of any other state motion needs a reset first
 SETTLING = (State.PARK, *STOPS)  # states in which the monitor waits for the robot to come to rest
 MOVABLE = (State.UNCONFIGURED, State.STANDBY, State.FAULT, State.ESTOP)  # states in which a twin may be put elsewhere
 
@@ -66,10 +67,11 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._taken = -math.inf  # when the newest measurement was taken [s, uptime]
         self._refused = ""  # why the hardware could not be opened
         self._started_at = uptime()
+        self._heard = False  # whether a monitor has been
         self._unsaid = 0  # messages that the middleware did not take
         self._stopped_by = Reason.STOPPED.value  # what the monitor has said of the stop that it commanded
         self._report = BridgeReport(self, self.spec.control_dt)
-        self._measurement = JointState(name=self.spec.joint_names)
+        self._measurement = JointState(header=Header(frame_id=topics.MEASURED), name=self.spec.joint_names)
         self._timing = topics.array_message(0, topics.TIMING, [])
         self._joint_states = topics.publish(self, topics.JOINT_STATES)
         self._base = [topics.publish(self, t) for t in topics.measured(self.spec) if t is not topics.JOINT_STATES]
@@ -178,7 +180,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def _has_ended(self, now: float) -> bool:
         """The recovery; hardware that is gone stops by itself, and never again tells whether it rests."""
-        return (self.hardware is not None and bool(self.hardware.fault)) or self.guard.settled(now)
+        return self.guard.settled(now, gone=self.hardware is not None and bool(self.hardware.fault))
 
     def _tick(self) -> None:
         now = self._measure()
@@ -242,7 +244,8 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             return
         before, now = self.guard.state, uptime()
         state, epoch = heard
-        reset = epoch > self.guard.epoch
+        reset = self._heard and epoch > self.guard.epoch  # the first one heard is that of a reset before this process
+        self._heard = True
         if reset and self.hardware is not None:
             self.hardware.recover()
         self.guard.supervise(state, epoch, now)

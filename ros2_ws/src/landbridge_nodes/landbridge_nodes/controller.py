@@ -113,6 +113,11 @@ class Controller(LifecycleNode):  # type: ignore[misc]
 
     def _on_part(self, topic: topics.Topic, message: Any) -> None:
         """A measurement is complete with its last part; one that stays incomplete is dropped and not answered."""
+        if topic is topics.JOINT_STATES and message.header.frame_id != topics.MEASURED:
+            self.get_logger().error(
+                "joint states that are not a bridge's are not heard: end who publishes them", once=True
+            )
+            return
         stamp = topics.to_ns(message.header.stamp)
         parts = self._arriving.setdefault(stamp, {})
         parts[topic] = message

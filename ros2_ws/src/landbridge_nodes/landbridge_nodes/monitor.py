@@ -42,6 +42,7 @@ MOVING = (Event.ARM, Event.PARK, Event.RESET)  # what one monitor may ask of one
 SHARED_SECONDS = 1.0  # since the last heartbeat of another monitor, while which it counts as running
 SHARED = "another monitor runs in this ROS domain, and would do the same: end it, or give one its own ROS_DOMAIN_ID"
 WAITING_SECONDS = 2.0  # in UNCONFIGURED after which it is logged what for: at a start of all nodes it takes less
+MEASURED_BY = topics.MEASURED.encode()
 NEVER = -1  # no lifecycle state
 LACKS = {
     NEVER: "no answer",
@@ -213,7 +214,8 @@ class Monitor(Node):  # type: ignore[misc]
         self._other_at = now
 
     def _on_measurement(self, raw: bytes) -> None:
-        self.supervisor.bridge_seen(uptime())
+        if MEASURED_BY in raw[:32]:  # the header comes first: 4 bytes of the encoding, the stamp's 8, the name's length
+            self.supervisor.bridge_seen(uptime())
 
     def _on_verdict(self, raw: bytes) -> None:
         """Only ARMED waits for verdicts; the stops in between, which the bridge writes itself, say nothing."""

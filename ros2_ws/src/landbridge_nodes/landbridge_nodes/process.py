@@ -66,7 +66,9 @@ def _require_log_folder(environment: Mapping[str, str]) -> None:
 
 
 def run(make: Callable[[], Any], priority: int = 0) -> int:
-    """Run the node that `make` returns until SIGINT or SIGTERM, then call its `close`. Returns 0, or 2 for bad input.
+    """Run the node that `make` returns until SIGINT, SIGTERM or SIGHUP, then call its `close`.
+
+    Returns 0, or 2 for bad input.
 
     With a `priority` (1 to 99) the process, its DDS threads included, is scheduled first-in first-out above all others;
     without the right to it the node says so and runs on. Under systemd the event loop tells that it is up, and again at
@@ -87,7 +89,10 @@ def run(make: Callable[[], Any], priority: int = 0) -> int:
         locked = _lock_memory()
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
         ended: list[int] = []  # a signal that has come; no future's result: its lock may be held where the signal comes
-        for number in (signal.SIGINT, signal.SIGTERM):
+        ends = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # a terminal that is closed; not under nohup
+            ends.append(signal.SIGHUP)
+        for number in ends:
             signal.signal(number, lambda number, _: ended.append(number))
         node = make()
         if not real_time:

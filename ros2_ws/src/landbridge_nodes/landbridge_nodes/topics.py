@@ -32,6 +32,7 @@ NEWEST = 10  # kept by a reader that acts on what is new
 STAMP = ("stamp_sec", "stamp_nanosec")
 INFERENCE = ("inference_start_ms", "inference_end_ms")  # after receipt of the measurement by the controller
 TICK = "tick"  # measurements answered in this episode before: at 0 the controller has no past
+MEASURED = "landbridge"  # frame_id of the joint states of a bridge: who else publishes some is not heard
 TIMING = ("received_ms", "gated_ms", "written_ms", "measured_ms")  # bridge's uptime; the others after the last
 
 
