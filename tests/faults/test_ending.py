@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,19 @@ def test_an_estop_is_heard_while_the_robot_parks_at_the_end(tmp_path: Path, ros_
         assert "torque is left on (estop): support the robot and cut its power" in said
 
 
-def test_processes_that_are_all_ended_at_once_park_the_robot_first(tmp_path: Path, ros_domain: None) -> None:
-    """As at the end of a machine, or of who started them: none waits for another to hear its signal."""
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """The tests themselves may run under nohup, which would have the processes ignore that a terminal is closed."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_processes_that_are_all_ended_at_once_park_the_robot_first(
+    tmp_path: Path, ros_domain: None, terminal: None, number: signal.Signals
+) -> None:
+    """As at the end of a machine, of who started them, or of a terminal: none waits for another to hear its signal."""
     reasons: list[str] = []
     specs = bringup.record("arm", "none", 0, "")[1:]
     with Processes(specs) as processes, Operator(ARM, lambda: None) as operator:
@@ -73,7 +85,7 @@ def test_processes_that_are_all_ended_at_once_park_the_robot_first(tmp_path: Pat
         operator.wait(lambda: operator.state is State.ACTIVE, 20)
         every = [psutil.Process(processes.pid(spec.name)) for spec in specs]
         for process in every:
-            process.terminate()
+            process.send_signal(number)
         operator.wait(lambda: all(process.status() == psutil.STATUS_ZOMBIE for process in every), 15)
     assert "parked" in reasons
     said = "".join(log.read_text() for log in (tmp_path / "ros_log").iterdir())

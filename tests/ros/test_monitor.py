@@ -11,8 +11,12 @@ import rclpy
 from lifecycle_msgs.msg import State as NodeState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from landbridge.deploy.clock import uptime
 from landbridge.deploy.supervisor import Event, State
 from landbridge_nodes import topics
 from landbridge_nodes.monitor import Monitor
@@ -171,3 +175,13 @@ def test_a_monitor_that_ends_sees_a_powered_robot_parked_or_stopped(
     assert states[0] == "PARK: monitor ends"
     assert graph.supervisor.state is then
     assert graph.supervisor.reason == ("monitor ends" if settles else "not parked when the monitor ended")
+
+
+def test_joint_states_of_another_are_no_sign_of_life_of_the_bridge(graph: Graph) -> None:
+    """As a joint_state_publisher has them, beside RViz."""
+    graph.supervisor.bridge_seen(-math.inf)
+    graph.monitor._on_measurement(serialize_message(JointState(name=["arm", "pendulum"])))
+    assert not graph.supervisor._bridge_alive(time.monotonic())
+    own = JointState(header=Header(frame_id=topics.MEASURED), name=["arm", "pendulum"])
+    graph.monitor._on_measurement(serialize_message(own))
+    assert graph.supervisor._bridge_alive(uptime())
