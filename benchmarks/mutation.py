@@ -58,7 +58,11 @@ CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 # (module, statement, change) -> why nothing can be seen of it
 EXPLAINED: dict[tuple[str, str, str], str] = {
-    ("guard", "self._heartbeat = -math.inf", "-math.inf -> math.inf"): "no state that asks for it without a heartbeat",
+    (
+        "guard",
+        "self._heartbeat = self._since = -math.inf",
+        "-math.inf -> math.inf",
+    ): "no state that asks for them without one",
     ("guard", "self._anew = True", "True -> False"): "without any measurement nothing is written anyway",
     (
         "guard",
