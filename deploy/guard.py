@@ -52,7 +52,7 @@ class Guard:
         self.counters: Counter[str] = Counter()
         self.epoch = 0
         self.state = State.UNCONFIGURED
-        self._heartbeat = self._since = -math.inf  # the newest one, and the first one of this state
+        self._heartbeat = self._since = -math.inf  # the newest one, and the first one of this state, or of this stop
         self._kind = spec.action.kind
         self._joints = [joint for joint in spec.joints if joint.actuated]
         self._order, self._names = spec.actuated, sorted(spec.actuated)
@@ -98,7 +98,9 @@ class Guard:
             self.epoch, self.fault, self.state, self._anew = epoch, None, State.UNCONFIGURED, True
         if state is self.state:
             return
-        left, self.state, self._since = self.state, state, now
+        left, self.state = self.state, state
+        if left not in STOPS or state not in STOPS:
+            self._since = now
         if self.fault is None and (left in WATCHED or state in self._poses):
             self._recovery = None  # the next one starts from where the robot is now
         if state in STOPS:

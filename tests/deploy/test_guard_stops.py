@@ -150,7 +150,8 @@ def test_a_stop_that_nothing_tells_of_is_given_a_while(seconds: float, over: boo
     bench.state = State.HOLD
     bench.measure((math.nan,) * 3)
     began = bench.now
-    bench.measure((math.nan,) * 3)  # HOLD again: it began before
+    bench.state = State.FAULT  # of the same stop
+    bench.measure((math.nan,) * 3)
     assert bench.guard.settled(began + seconds, gone=True) is over
     assert not bench.guard.settled(began + seconds)
 

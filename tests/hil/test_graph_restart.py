@@ -73,7 +73,7 @@ def test_a_bridge_is_killed_over_powered_servos_and_started_anew(kind: str, tmp_
             )
             with pytest.raises(InputError, match="arm refused in FAULT"):
                 operator.call("/monitor/arm")
-            operator.call("/monitor/reset")
+            operator.wait(lambda: operator.accepted("/monitor/reset"), 5)  # once the stop has had its time
             operator.wait(lambda: operator.state is State.STANDBY, 5)
             measured.clear()
             operator.wait(lambda: len(measured) > 20, 5)
