@@ -75,6 +75,9 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "if number < self._answered or now - measured_at > self.spec.safety.max_command_age_ms / 1000:",
         "number < self._answered -> number <= self._answered",
     ): "an equal number was refused as a duplicate just before",
+    ("guard", "SETTLE_SECONDS = 0.5", "0.5 -> 1.5"): "a choice; the tests hold the guard to the constant",
+    ("guard", "GONE_SECONDS = 1.0", "1.0 -> 2.0"): "a choice; the tests hold the guard to the constant",
+    ("guard", "self._number = 0", "0 -> 1"): "numbers are compared with each other and with zero only",
     ("guard", "self._number += 1", "1 -> 2"): "numbers are compared with each other and with zero only",
     (
         "guard",

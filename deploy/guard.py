@@ -71,7 +71,7 @@ class Guard:
         self._written: tuple[float, ...] | None = None
         self._written_at = -math.inf
         self._recovery: Hold | Move | None = None
-        self._anew = True  # no measurement has said where the joints are: at the start, after a reset, without torque
+        self._anew = True  # no measurement has said where the joints are: at the start, and after a reset
 
     @property
     def powered(self) -> bool:
@@ -125,7 +125,6 @@ class Guard:
             self._latch_if(WATCHED, broken)
             if self.state not in WATCHED and not self.powered:
                 self._motion.forget()  # a robot without torque may have been put elsewhere
-                self._anew = True
             return  # nothing may answer it; the last sane measurement stays the anchor of the stop
         self._number += 1
         self._measured.pop(stamp, None)
@@ -193,7 +192,7 @@ class Guard:
     def torque_is_off(self) -> None:
         """It has gone: the next command starts from where the joints will be then, wherever that is."""
         self._written = self._recovery = None
-        self._written_at, self._anew = -math.inf, True
+        self._written_at = -math.inf
         self._motion.forget()
 
     def _start_anew(self) -> None:
