@@ -113,6 +113,7 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
         "RECOVERY_TIMEOUT = 30.0",
         "30.0 -> 31.0",
     ): "a choice; the tests hold the supervisor to the constant",
+    ("supervisor", "self._excused = False", "False -> True"): "read by the first tick, when nothing can be lost yet",
     ("supervisor", "self._rests = False", "False -> True"): "set before it is read, by entering ESTOP",
     ("supervisor", "self._admissible = 0", "self._admissible = 0 -> pass"): "set before it is read, by entering ARMED",
     ("supervisor", "self._admissible = 0", "0 -> 1"): "set before it is read, by entering ARMED",
