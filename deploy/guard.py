@@ -101,7 +101,7 @@ class Guard:
         left, self.state = self.state, state
         if left not in STOPS or state not in STOPS:
             self._since = now
-        if self.fault is None and state in self._poses:
+        if self.fault is None and (left in WATCHED or state in self._poses):
             self._recovery = None  # the next one starts from where the robot is now
         if state in STOPS:
             self._latch(Reason.STOPPED)

@@ -169,6 +169,18 @@ def test_a_stop_pulls_no_more_at_a_target_that_was_not_reached_however_slow_targ
     assert stop.command[0] == pytest.approx(0.1)  # and not 0.8 - 0.4, the joint's rate
 
 
+def test_a_robot_at_work_that_stands_still_is_not_at_the_end_of_a_stop() -> None:
+    """The way to its pose has ended long ago, and belongs to ARMED."""
+    bench = Bench("position", state=State.ARMED)
+    for _ in range(5):
+        bench.measure()
+        bench.guard.tick(bench.now)
+    assert bench.guard.settled(bench.now)
+    bench.state = State.ACTIVE
+    bench.measure()
+    assert not bench.guard.settled(bench.now)
+
+
 def test_what_is_parked_may_be_told_so() -> None:
     guard = Guard(spec())
     guard.measure(0, 0.0, ZEROS, ZEROS)
