@@ -50,10 +50,8 @@ class Update:
         self._targets = [self._pair(target, online) for target, online in lead.target_networks.items()]
         if prior := [name for name, _ in lead.named_parameters() if name.startswith("prior.")]:
             self._frozen |= self._views(self._flattened(prior).detach(), prior)
-        self._average, self._average_rate = (
-            self._pair("policy_average", "policy"),
-            torch.ones((), device=device),
-        )
+        self._average = self._pair("policy_average", "policy")
+        self._average_rate = torch.ones((), device=device)
         on_gpu = device.type == "cuda"
         rate = torch.tensor(self._config.lr, dtype=torch.float32 if on_gpu else torch.float64, device=device)
         groups = [{"params": [flat], "lr": rate.clone()} for flat, _ in self._groups]  # tensors: a graph reads them
