@@ -41,7 +41,7 @@ BUSY_MS = 20  # allowed for a scheduler that is late on a busy machine
 
 HARMLESS = {"duplicate", "joined"}
 LASTING = {  # order: the fault that it may be named
-    **{f"{fault} to_board": {"board_watchdog"} for fault in FAULTS if fault not in HARMLESS},
+    **{f"{fault} to_board": {"crc_storm", "board_watchdog"} for fault in FAULTS if fault not in HARMLESS},
     **{f"{fault} to_host": {"crc_storm", "telemetry_stale"} for fault in FAULTS if fault not in HARMLESS},
     "latency 100": {"telemetry_stale", "board_watchdog"},
     "unplug": {"port_lost"},
