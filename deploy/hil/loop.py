@@ -5,6 +5,7 @@ Nothing reaches the hardware but what the guard has admitted or does itself; the
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from landbridge.deploy.clock import uptime
 from landbridge.deploy.guard import Guard
-from landbridge.deploy.hardware import BaseSensing, Hardware, Reporting, Resettable
+from landbridge.deploy.hardware import BaseSensing, Hardware, Reporting, Resettable, Timed
 from landbridge.deploy.motion import REST_PERIODS, REST_SHARE
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, STOPS, Event, State, Supervisor
 from landbridge.joint import Joint
@@ -89,7 +90,8 @@ class Loop:
         self.spec, self.hardware, self.trusted = spec, hardware, False
         self.ticks: list[Tick] = []
         self._guard, self._supervisor = Guard(spec), Supervisor(spec)
-        self._told_at: float | None = None  # where the driver says of when its newest measurement is
+        self._timed = hardware if isinstance(hardware, Timed) else None
+        self._taken = -math.inf  # the newest measurement
         self._stamp, self._due = 0, uptime()
         self._resting: deque[bool] = deque(maxlen=REST_PERIODS)
         self._targets: Sequence[float] = ()  # that the newest measurement was to follow
@@ -129,9 +131,10 @@ class Loop:
         self._supervisor.bridge_seen(now)
         self._supervisor.tick(now)
         self._supervise(now)
-        if news := self._has_news():
-            self._stamp += 1
-            self._guard.measure(self._stamp, getattr(self.hardware, "told_at", now), position, velocity, self._tilt())
+        taken = now if self._timed is None else self._timed.told_at
+        if news := taken > self._taken or bool(self.hardware.fault):  # a driver may give a measurement again
+            self._stamp, self._taken = self._stamp + 1, taken
+            self._guard.measure(self._stamp, taken, position, velocity, self._tilt())
         self._targets = self._guard.written
         self._apply(self._guard.tick(now))
         verdict, written_at = None, None
@@ -301,13 +304,6 @@ class Loop:
                 return False
             time.sleep(min(left, POLL_SECONDS))
 
-    def _has_news(self) -> bool:
-        """Whether the hardware tells more than at the last period: a driver may give a measurement again."""
-        told_at = getattr(self.hardware, "told_at", None)
-        news = told_at is None or told_at != self._told_at or bool(self.hardware.fault)
-        self._told_at = told_at
-        return news
-
     def _tilt(self) -> float:
         """Of a floating base [rad]."""
         if self.spec.base == "fixed" or not isinstance(self.hardware, BaseSensing):
@@ -335,10 +331,11 @@ class Loop:
     def _judge(self, now: float) -> None:
         """Tell the supervisor of faults, warnings and the end of a recovery; hardware that is gone stops by itself."""
         self._supervisor.warned(self.hardware.warning, now)
-        stopped = bool(self.fault) and self._supervisor.handle(Event.BRIDGE_FAULT, now, self.fault).accepted
-        ended = self._guard.settled(now, gone=bool(self.hardware.fault))
-        if not stopped and self.state in (State.PARK, *STOPS) and ended:
-            self._supervisor.settled(self.state.value, now)
-        elif not self.fault and self.state is State.UNCONFIGURED:
+        if self.fault:
+            self._supervisor.handle(Event.BRIDGE_FAULT, now, self.fault)
+        elif self.state is State.UNCONFIGURED:
             self._supervisor.handle(Event.CONFIGURED, now)
         self._supervise(now)
+        if self.state in (State.PARK, *STOPS) and self._guard.settled(now, gone=bool(self.hardware.fault)):
+            self._supervisor.settled(self.state.value, now)
+            self._supervise(now)
