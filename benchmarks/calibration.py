@@ -44,7 +44,7 @@ from landbridge.simulation.collect import collect
 from landbridge.simulation.parameters import free_parameters, to_scenario, to_values
 from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.simulation.tune import replaced, search
-from landbridge.training.evaluate import score
+from landbridge.training.scoring import score
 
 RESULTS = Path(__file__).parent / "results"
 SEED = 6000  # of the draws [SEED, number]; 1000, 5000, 7000 and 9000 were seen while formulas were chosen

@@ -23,7 +23,8 @@ from sim2real import ARMS, Place, Study
 from landbridge.robot import load_robot
 from landbridge.simulation.compensation import Compensation, load_compensation, require_nominal
 from landbridge.simulation.scenario import load_scenario
-from landbridge.training.evaluate import provenance, resolve, score, summary
+from landbridge.training.evaluate import provenance, resolve
+from landbridge.training.scoring import score, summary
 from landbridge.training.statistics import paired_difference
 
 

@@ -26,8 +26,9 @@ from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.parameters import moving_links
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
-from landbridge.training.evaluate import resolve, score
+from landbridge.training.evaluate import resolve
 from landbridge.training.run import CONFIG, read_run
+from landbridge.training.scoring import score
 
 RESULTS = Path(__file__).parent / "results"
 

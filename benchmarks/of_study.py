@@ -15,7 +15,7 @@ from landbridge.provenance import commit
 from landbridge.robot import Robot
 from landbridge.simulation.behaviour import Behaviour
 from landbridge.simulation.scenario import load_scenario
-from landbridge.training.evaluate import score
+from landbridge.training.scoring import score
 from landbridge.training.statistics import bootstrap, paired_difference
 
 Floats = NDArray[np.float64]

@@ -41,8 +41,9 @@ from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
 from landbridge.task import load_task
 from landbridge.training.config import TrainConfig
-from landbridge.training.evaluate import resolve, score, summary, write_scores
+from landbridge.training.evaluate import resolve
 from landbridge.training.run import CONFIG, has_reached, read_run
+from landbridge.training.scoring import score, summary, write_scores
 from landbridge.training.statistics import TRIMMED, paired_difference
 
 RESULTS = Path(__file__).parent / "results"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
 from collections import defaultdict
@@ -17,23 +16,18 @@ from rich.progress import track
 
 from landbridge.bundle import read_bundle
 from landbridge.errors import InputError
-from landbridge.files import write_atomic
 from landbridge.robot import Robot, load_robot
-from landbridge.simulation.behaviour import Behaviour, Policy, load_behaviours, require_actions
+from landbridge.simulation.behaviour import Behaviour, load_behaviours, require_actions
 from landbridge.simulation.calibrated import CALIBRATED, choose_scenario
-from landbridge.simulation.compensation import Compensation, load_compensation, require_nominal
-from landbridge.simulation.plant import Engine, make_plant
-from landbridge.simulation.rollout import lockstep
-from landbridge.simulation.scenario import Scenario
+from landbridge.simulation.compensation import load_compensation, require_nominal
+from landbridge.simulation.plant import Engine
 from landbridge.spec import require_seed
 from landbridge.task import load_task
 from landbridge.training.policy import load_policy
 from landbridge.training.run import CONFIG, has_reached, read_run, runs_of
-from landbridge.training.statistics import TRIMMED, bootstrap, interquartile_mean, success_interval
+from landbridge.training.scoring import score, summary
 
 BEHAVIOUR = "behaviour:"
-LOCKSTEP = 25  # plants stepped together
-EPISODE_SEED = 10_000  # evaluation seeds are offset by it: no dataset of a seed below has its start states
 
 
 def evaluate(
@@ -163,60 +157,3 @@ def provenance(name: str) -> dict[str, str]:
     if (first / CONFIG).is_file():
         return read_run(first)["provenance"]
     return read_bundle(Path(name)).manifest.provenance
-
-
-def score(
-    behaviour: Behaviour,
-    robot: Robot,
-    engine: Engine,
-    scenario: Scenario,
-    episodes: int,
-    seed: int,
-    *,
-    write_after: float = 0.0,
-    exploring: bool = False,
-    compensation: Compensation | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Success (E,) of 0 or 1 and return (E,) of each episode; the same seed gives every policy the same episodes."""
-    task = load_task(robot)
-    success, returns = [], []
-    for group, start in enumerate(range(0, episodes, LOCKSTEP)):
-        batch = min(LOCKSTEP, episodes - start)
-        streams = np.random.SeedSequence([EPISODE_SEED + seed, group]).spawn(batch + 2)
-        plants = [make_plant(robot, engine, scenario, np.random.default_rng(s)) for s in streams[:batch]]
-        policy: Policy = behaviour(batch, np.random.default_rng(streams[batch]))
-        try:
-            rng = np.random.default_rng(streams[batch + 1])
-            for episode in lockstep(plants, task, policy, rng, exploring, write_after, compensation):
-                success.append(task.success(episode.obs))
-                returns.append(episode.rewards.sum())
-        finally:
-            for plant in plants:
-                plant.close()
-    return np.array(success, np.float64), np.array(returns, np.float64)
-
-
-def write_scores(path: Path, found: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
-    """Write what `score` found as one array (2, episodes), whole or not at all."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.stack(found))
-    write_atomic(path, buffer.getvalue())
-
-
-def summary(
-    success: NDArray[np.float64], returns: NDArray[np.float64], same_episodes: bool = False
-) -> dict[str, float]:
-    """Means with 95 % intervals of scores (runs, episodes), of four runs or more their interquartile mean too.
-
-    Args:
-        same_episodes: As `bootstrap` has it.
-    """
-    figures: dict[str, float] = {}
-    for name, scores, interval in (("success", success, success_interval), ("return", returns, bootstrap)):
-        low, high = interval(scores, same_episodes=same_episodes)
-        figures |= {name: float(scores.mean()), f"{name}_low": low, f"{name}_high": high}
-        if len(scores) >= TRIMMED:
-            low, high = interval(scores, interquartile_mean, same_episodes=same_episodes)
-            iqm = interquartile_mean(scores)
-            figures |= {f"{name}_iqm": iqm, f"{name}_iqm_low": low, f"{name}_iqm_high": high}
-    return figures

@@ -14,9 +14,9 @@ from landbridge.simulation.behaviour import Behaviour
 from landbridge.simulation.calibrated import choose_scenario
 from landbridge.simulation.scenario import NOMINAL, Scenario
 from landbridge.task import load_task
-from landbridge.training.evaluate import score
 from landbridge.training.policy import load_policy
 from landbridge.training.run import read_run, runs_of
+from landbridge.training.scoring import score
 
 EPISODES = 50  # per kind of start states
 SEED = 1000  # of their start states and noise

@@ -25,13 +25,14 @@ from landbridge.simulation.scenario import load_scenario
 from landbridge.spec import require_at_least, require_seed
 from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import open_domain
-from landbridge.training.evaluate import summary
 from landbridge.training.log import last_step
 from landbridge.training.run import Inputs
+from landbridge.training.scoring import summary
 from landbridge.training.trial import Trial
 from landbridge.training.workers import here, on_ray
 
 PLAN, TABLE = "sweep.json", "sweep.csv"
+SCORES = ("success", "return")
 
 
 def sweep(
@@ -212,28 +213,29 @@ def _run(runner: Generator[list[Trial]], trials: list[Trial]) -> list[dict[str, 
 
 
 def _write_table(path: Path, trials: list[Trial]) -> None:
-    """A line for every trial and scenario, in the order of the trials whatever came first, after what was there."""
-    if not trials:
+    """A line for every trial and scenario, after those that are there of seeds not asked for again."""
+    if not (rows := list(_rows(trials))):
         return
-    rows = [
-        {**dict(trial.setting), "seed": trial.config.seed, "scenario": scenario}
-        | dict(zip(("success", "return"), trial.scores(scenario).mean(1).tolist(), strict=True))
-        for trial in trials
-        for scenario in trial.scenarios
-    ]
-    scores = {"success", "return"}
-
-    def place(row: dict[str, Any]) -> tuple[str, ...]:
-        return tuple(str(value) for name, value in row.items() if name not in scores)
-
-    places = {place(row) for row in rows}
     before = csv.DictReader(io.StringIO(path.read_text())) if path.is_file() else ()
+    asked = {_place(row) for row in rows}
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows([row for row in before if place(row) not in places])  # of seeds that are not asked for again
-    writer.writerows(rows)
+    writer.writerows([row for row in before if _place(row) not in asked] + rows)
     write_atomic(path, text.getvalue())
+
+
+def _rows(trials: list[Trial]) -> Iterator[dict[str, Any]]:
+    """In the order of the trials, whatever came first."""
+    for trial in trials:
+        for scenario in trial.scenarios:
+            scores = dict(zip(SCORES, trial.scores(scenario).mean(1).tolist(), strict=True))
+            yield {**dict(trial.setting), "seed": trial.config.seed, "scenario": scenario} | scores
+
+
+def _place(row: dict[str, Any]) -> tuple[str, ...]:
+    """What names a line, of one that is read back, too."""
+    return tuple(str(value) for name, value in row.items() if name not in SCORES)
 
 
 def _by_setting(trials: list[Trial], scenarios: tuple[str, ...]) -> Iterator[dict[str, Any]]:

@@ -24,24 +24,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from landbridge.bundle import npz
-from landbridge.episode import Dataset
 from landbridge.errors import InputError
 from landbridge.files import require_new, write_atomic
-from landbridge.manifest import CALIBRATION
 from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import load_scenario
 from landbridge.task import load_task
 from landbridge.training import loop, ranks
-from landbridge.training.alignments import ALIGNMENTS
 from landbridge.training.alignments.oracle import TwinConfig
 from landbridge.training.assembly import build
 from landbridge.training.config import AlignmentName, TrainConfig, only_used
-from landbridge.training.dataset import Normaliser, Transitions, open_domains
-from landbridge.training.evaluate import score as score_policy
+from landbridge.training.data import Data, read_data, unread_hashes
+from landbridge.training.dataset import Normaliser
 from landbridge.training.log import Log
-from landbridge.training.outcome import warn_of_failures
 from landbridge.training.policy import Actor
 from landbridge.training.run import (
     CONFIG,
@@ -54,7 +50,7 @@ from landbridge.training.run import (
     runs_of,
     seed_folder,
 )
-from landbridge.training.stream import Stream, digests, read_domains
+from landbridge.training.scoring import score as score_policy
 from landbridge.training.trainer import CHECKPOINT, Trainer, read_checkpoint
 
 Scorer = Callable[[int], dict[str, float | str]]  # of the step
@@ -114,7 +110,7 @@ def train(
     begun = {folder for folder in asked if resume and (folder.exists() or not seeds)}
     for folder in asked.keys() - begun:  # of all, before the first is begun
         _require_new(folder)
-    read = functools.lru_cache(maxsize=1)(_read)  # seeds have the same data
+    read = functools.lru_cache(maxsize=1)(read_data)  # seeds have the same data
     opened = [_open(folder, its, inputs, folder in begun, read) for folder, its in asked.items()]
     _train(opened)
     figures = [_report(run.trainer, run.fit_seconds) if ranks.leads() else {} for run in opened]
@@ -206,68 +202,13 @@ def helped(arguments: list[str]) -> Callable[..., dict[str, Any]]:
     return shown
 
 
-@dataclass(frozen=True)
-class Data:
-    """What a run is trained on.
-
-    Attributes:
-        domains: The transitions of each; of a stream its sample.
-        stream: The source, where it is not in memory.
-        normaliser: Of all rows of all domains.
-        hashes: Of all rows of each domain, by the path of its dataset.
-        calibrations: The digest of the calibration of each domain that has one.
-        scenario: In which the target was recorded.
-    """
-
-    domains: dict[str, Transitions]
-    stream: Stream | None
-    normaliser: Normaliser
-    hashes: dict[str, str]
-    calibrations: dict[str, str]
-    scenario: str | None
-
-
-def _read(inputs: Inputs, alignment: AlignmentName) -> Data:
-    """Read what the alignment needs, and warn of what is odd about it."""
-    robot = load_robot(inputs.robot)
-    task, datasets = load_task(robot), open_domains(robot, inputs.needed(alignment))
-    calibrations = _calibrations(datasets)
-    domains, stream = read_domains(robot, datasets, streamed=inputs.scratch is not None)
-    warn_of_failures(datasets, domains, task)
-    names = task.observer.names
-    normaliser = stream.normaliser(domains, names) if stream else Normaliser.of(list(domains.values()), names)
-    scenario = datasets["target"].metadata.scenario if "target" in datasets else None
-    return Data(domains, stream, normaliser, _hashes(datasets, domains, stream), calibrations, scenario)
-
-
-def _hashes(datasets: dict[str, Dataset], domains: dict[str, Transitions], stream: Stream | None) -> dict[str, str]:
-    return {str(datasets[name].path): digest for name, digest in digests(domains, stream).items()}
-
-
-def _unread(robot: Robot, inputs: Inputs, alignment: str) -> dict[str, str]:
-    """The hashes of datasets that are given and not trained on: `export` makes the monitors from them."""
-    paths = {name: path for name, path in inputs.given().items() if name not in ALIGNMENTS[alignment].domains}
-    datasets = open_domains(robot, paths)
-    return _hashes(datasets, *read_domains(robot, datasets, streamed=inputs.scratch is not None))
-
-
-def _calibrations(datasets: dict[str, Dataset]) -> dict[str, str]:
-    """The digest of the calibration of each domain that has one; a warning if they are two."""
-    every = {name + CALIBRATION: dataset.metadata.calibration for name, dataset in datasets.items()}
-    found = {name: digest for name, digest in every.items() if digest}
-    if len({*found.values()}) > 1:
-        shown = " and ".join(f"{name} {digest[:12]}" for name, digest in found.items())
-        warnings.warn(f"{shown} differ: one of the datasets was made with another calibration.yaml", stacklevel=2)
-    return found
-
-
 def _write_config(out: Path, robot: Robot, inputs: Inputs, data: Data, config: TrainConfig) -> None:
     """Make the run's folder, and in it what the run is resumed and exported from."""
     out.mkdir(parents=True)
     plain = {
         **inputs.to_json(),
         "robot_hash": robot.spec.digest(),
-        "dataset_hashes": data.hashes | _unread(robot, inputs, config.alignment),
+        "dataset_hashes": data.hashes | unread_hashes(robot, inputs, config.alignment),
         "obs_mean": data.normaliser.mean.tolist(),
         "obs_std": data.normaliser.std.tolist(),
         "train": config.to_json(),

@@ -17,8 +17,9 @@ from landbridge.robot import load_robot
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
 from landbridge.training.config import TrainConfig
-from landbridge.training.evaluate import resolve, score, write_scores
+from landbridge.training.evaluate import resolve
 from landbridge.training.run import CONFIG, Inputs, has_reached, read_run
+from landbridge.training.scoring import score, write_scores
 from landbridge.training.train import train
 from landbridge.training.trainer import CHECKPOINT
 

@@ -19,7 +19,8 @@ from landbridge.simulation.compensation import load_compensation
 from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.task import load_task
 from landbridge.training.config import TrainConfig
-from landbridge.training.evaluate import evaluate, score, shown_name, summary
+from landbridge.training.evaluate import evaluate, shown_name
+from landbridge.training.scoring import score, summary
 from landbridge.training.train import train
 
 from .conftest import Data

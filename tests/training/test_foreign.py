@@ -18,9 +18,10 @@ from landbridge.inspection import inspect
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import Policy
 from landbridge.simulation.scenario import load_scenario
-from landbridge.training.evaluate import evaluate, score
+from landbridge.training.evaluate import evaluate
 from landbridge.training.foreign import drive, import_policy
 from landbridge.training.policy import load_policy as load_behaviour
+from landbridge.training.scoring import score
 
 WEIGHT = np.random.default_rng(0).normal(size=(8, 1)).astype(np.float32)
 
