@@ -19,7 +19,8 @@ from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
 from landbridge.urdf import INERTIA, check_inertia, parse_urdf
 
 SCENARIOS = "scenarios.yaml"
-NOMINAL = "none"  # the rung without any shift
+NOMINAL = "none"  # the rung of the robot as robot.yaml has it
+OF_NOMINAL = ("joint_pos_noise", "joint_vel_noise", "push")  # what that says nothing of
 
 
 class Payload(Spec):
@@ -114,6 +115,10 @@ def _ladder(robot: Robot) -> dict[str, Scenario]:
 
 def _fitting(robot: Robot, name: str, scenario: Scenario) -> Scenario:
     path = robot.folder / SCENARIOS
+    if name == NOMINAL and (shifts := sorted(scenario.model_fields_set.difference(OF_NOMINAL))):
+        problem = f"{name}.{shifts[0]}: the robot without shifts, which calibration starts from, is that of robot.yaml"
+        remedy = f"put it there or on a rung of its own; {NOMINAL} may have {', '.join(OF_NOMINAL)}"
+        raise InputError(path, problem, remedy)
     for field in ("friction", "cogging"):
         if unknown := sorted(set(getattr(scenario, field)) - set(robot.spec.joint_names)):
             known = ", ".join(robot.spec.joint_names)

@@ -72,7 +72,7 @@ def test_limits_that_the_urdf_has_otherwise_are_named(copied: Callable[[str], Pa
 
 def test_friction_that_the_physics_steps_do_not_bear_is_named(copied: Callable[[str], Path]) -> None:
     folder = copied("furuta")
-    rung = "none: {friction: {pendulum: {frictionloss: 0.1}}}"  # 0.1 / 0.1 * 0.002 of 0.0007 kg m^2
+    rung = "none: {}, rough: {friction: {pendulum: {frictionloss: 0.1}}}"  # 0.1 / 0.1 * 0.002 of 0.0007 kg m^2
     (folder / "scenarios.yaml").write_text(f"schema_version: 1\nscenarios: {{{rung}}}\n")
     assert "joint pendulum: friction is unstable" in check(str(folder), episodes=1)["failed"][0]
 

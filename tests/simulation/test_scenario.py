@@ -74,22 +74,32 @@ def test_ladder_gets_harder() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("none: {actuator_gane: 1.0}", "actuator_gane"),
-        ("none: {link_mass_scale: {pendulum: 1.5}}", "unknown links \\['pendulum'\\].*arm_link"),
-        ("none: {friction: {elbow: {}}}", "unknown joints \\['elbow'\\].*arm, pendulum"),
-        ("none: {link_mass_scale: {arm_link: -1}}", "link_mass_scale.arm_link"),
-        ("none: {latency_ms: 500}", "latency_ms.*500"),
-        ("none: {payload: {tray: {mass: 1, position: [0, 0, 0]}}}", "unknown links \\['tray'\\].*arm_link"),
-        ("none: {payload: {base: {mass: -1, position: [0, 0, 0]}}}", "payload.base.mass"),
-        ("none: {push: {speed: 0.5, interval_s: 1}}", "none.push: furuta has a fixed base"),
-        ("none: {actuator_gain: .nan}", "actuator_gain"),
-        ("none: [", "not YAML"),
+        ("bad: {actuator_gane: 1.0}", "actuator_gane"),
+        ("bad: {link_mass_scale: {pendulum: 1.5}}", "unknown links \\['pendulum'\\].*arm_link"),
+        ("bad: {friction: {elbow: {}}}", "unknown joints \\['elbow'\\].*arm, pendulum"),
+        ("bad: {link_mass_scale: {arm_link: -1}}", "link_mass_scale.arm_link"),
+        ("bad: {latency_ms: 500}", "latency_ms.*500"),
+        ("bad: {payload: {tray: {mass: 1, position: [0, 0, 0]}}}", "unknown links \\['tray'\\].*arm_link"),
+        ("bad: {payload: {base: {mass: -1, position: [0, 0, 0]}}}", "payload.base.mass"),
+        ("bad: {push: {speed: 0.5, interval_s: 1}}", "bad.push: furuta has a fixed base"),
+        ("bad: {actuator_gain: .nan}", "actuator_gain"),
+        ("bad: [", "not YAML"),
     ],
 )
 def test_malformed_scenario_is_refused(robot: Robot, text: str, problem: str) -> None:
     (robot.folder / "scenarios.yaml").write_text(f"schema_version: 1\nscenarios:\n  {text}\n")
     with pytest.raises(InputError, match=problem):
+        load_scenario(robot, "bad")
+
+
+@pytest.mark.parametrize("shift", ["latency_ms: 5", "cogging: {arm: {amplitude: 0.1, periods: 7}}", "actuator_gain: 1"])
+def test_the_rung_without_shifts_has_none(robot: Robot, shift: str) -> None:
+    (robot.folder / "scenarios.yaml").write_text(f"schema_version: 1\nscenarios: {{none: {{{shift}}}}}\n")
+    with pytest.raises(InputError, match=rf"none.{shift.split(':')[0]}: .*of robot.yaml.*none may have joint_pos"):
         load_scenario(robot, "none")
+    noisy = "schema_version: 1\nscenarios: {none: {joint_pos_noise: 0.001, joint_vel_noise: 0.02}}\n"
+    (robot.folder / "scenarios.yaml").write_text(noisy)
+    assert load_scenario(robot, "none") == Scenario(joint_pos_noise=0.001, joint_vel_noise=0.02)
 
 
 def test_unknown_rung_names_the_known_ones(robot: Robot) -> None:
@@ -144,15 +154,14 @@ def test_randomised_scenarios_lie_between_the_nominal_robot_and_the_rung(name: s
         apply(machine.urdf.read_text(), scenario)
 
 
-def test_ends_that_change_different_things_have_a_scenario_between_them(robot: Robot) -> None:
+def test_links_that_a_rung_changes_are_drawn_between_it_and_the_unchanged(robot: Robot) -> None:
     ladder = robot.folder / "scenarios.yaml"
-    none = "{link_mass_scale: {arm_link: 2}, payload: {arm_link: {mass: 0.1, position: [0, 0, 0]}}}"
     rung = "{link_mass_scale: {pendulum_link: 3}, payload: {pendulum_link: {mass: 0.2, position: [0, 0, 0]}}}"
-    ladder.write_text(f"schema_version: 1\nscenarios: {{none: {none}, rung: {rung}}}\n")
+    ladder.write_text(f"schema_version: 1\nscenarios: {{none: {{}}, rung: {rung}}}\n")
     rng = np.random.default_rng(0)
     for drawn in (draw_between(robot, "rung", rng) for _ in range(20)):
-        assert 1 < drawn.link_mass_scale["arm_link"] < 2 and 1 < drawn.link_mass_scale["pendulum_link"] < 3
-        assert 0 < drawn.payload["arm_link"].mass < 0.1 and 0 < drawn.payload["pendulum_link"].mass < 0.2
+        assert 1 < drawn.link_mass_scale["pendulum_link"] < 3
+        assert 0 < drawn.payload["pendulum_link"].mass < 0.2
 
 
 @pytest.mark.parametrize(("none", "rung"), [(0.4, None), (None, 0.4), (0.2, 0.4), (None, None)])
