@@ -129,7 +129,7 @@ def _curves(runs: Path) -> Figure:
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("gradient steps")
     axes.set_ylabel("success")
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside upper left", ncols=3, fontsize=8)
     return figure
 
 
@@ -148,6 +148,7 @@ def _latency(latency_ms: Sequence[float], budget_ms: float) -> Figure:
     axes.hist(latency_ms, bins=60, range=(0, max(budget_ms, float(np.max(latency_ms)))), color="#4d7c55")
     axes.axvline(budget_ms, color="#a33", linewidth=1, label="budget")
     axes.set_yscale("log")
+    axes.set_ylim(bottom=0.7)  # a single late tick shows
     axes.set_xlabel("measurement to motor write [ms]")
     axes.set_ylabel("ticks")
     axes.legend(fontsize=8)
