@@ -54,6 +54,18 @@ def chart(figure: Figure, caption: str) -> str:
     return f"<figure>{svg[svg.index('<svg') :]}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
+def latencies(latency_ms: Sequence[float], budget_ms: float, axis: str, counted: str) -> Figure:
+    """Histogram of latencies [ms] with their budget."""
+    figure = Figure((4.8, 3.0), layout="constrained")
+    axes = figure.subplots()
+    axes.hist(latency_ms, bins=60, range=(0, max(1.05 * budget_ms, *latency_ms)), color="#4d7c55")
+    axes.axvline(budget_ms, color="#a33", linewidth=1, label="budget")
+    axes.set(yscale="log", xlabel=f"{axis} [ms]", ylabel=counted)
+    axes.set_ylim(bottom=0.7)  # a single late one shows
+    axes.legend(fontsize=8)
+    return figure
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with the same keys as a table."""
     if not rows:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from landbridge.deploy.hil.acceptance import Account
 from landbridge.deploy.hil.stages import Result, Trace
 from landbridge.files import write_atomic
-from landbridge.page import chart, table, write_page
+from landbridge.page import chart, latencies, table, write_page
 
 COLOURS = {"pass": "#2f7d4f", "fail": "#b3261e", "skipped": "#8a6d1a", "not run": "#8a8f98"}
 
@@ -89,20 +89,8 @@ def _evidence(account: Account, result: Result) -> str:
     plots = [chart(_move(account, trace), trace.title) for trace in result.traces]
     if result.latency_ms:
         caption = f"Write of a command to the report that shows it in effect, {len(result.latency_ms)} commands."
-        plots.append(chart(_histogram(result.latency_ms, account.latency_budget_ms), caption))
+        plots.append(chart(latencies(result.latency_ms, account.latency_budget_ms, "latency", "commands"), caption))
     return f"<div class=row>{''.join(parts)}<div class=row>{''.join(plots)}</div></div>"
-
-
-def _histogram(latency_ms: Sequence[float], budget_ms: float) -> Figure:
-    figure = Figure((4.8, 2.8), layout="constrained")
-    axes = figure.subplots()
-    axes.hist(latency_ms, bins=60, range=(0, max(1.2 * budget_ms, *latency_ms)), color="#4d7c55")
-    axes.axvline(budget_ms, color="#a33", linewidth=1, label="budget")
-    axes.set_yscale("log")
-    axes.set_xlabel("latency [ms]")
-    axes.set_ylabel("commands")
-    axes.legend(fontsize=8)
-    return figure
 
 
 def _move(account: Account, trace: Trace) -> Figure:

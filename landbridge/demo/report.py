@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from landbridge.page import chart, table, write_page
+from landbridge.page import chart, latencies, table, write_page
 
 ARMS = {
     "source_only": ("simulator only", "#8a8f98"),
@@ -65,7 +65,7 @@ def write_report(
         ),
         "</div><h2>On board</h2><div class=row>",
         chart(
-            _latency(latency_ms, results["facts"]["latency_budget_ms"]),
+            latencies(latency_ms, results["facts"]["latency_budget_ms"], "measurement to motor write", "ticks"),
             f"Measurement to motor write, {len(latency_ms)} ticks: p50 {deploy['latency_p50_ms']:.2f} ms, "
             f"p99 {deploy['latency_p99_ms']:.2f} ms; {deploy['missed_ticks']} ticks missed.",
         ),
@@ -139,19 +139,6 @@ def _weights(weights: NDArray[np.float64]) -> Figure:
     axes.hist(weights, bins=40, range=(0, 1), color=ARMS[WEIGHING][1], weights=np.full(len(weights), 1 / len(weights)))
     axes.set_xlabel("weight of a simulator transition")
     axes.set_ylabel("share")
-    return figure
-
-
-def _latency(latency_ms: Sequence[float], budget_ms: float) -> Figure:
-    figure = Figure((4.8, 3.2), layout="constrained")
-    axes = figure.subplots()
-    axes.hist(latency_ms, bins=60, range=(0, max(budget_ms, float(np.max(latency_ms)))), color="#4d7c55")
-    axes.axvline(budget_ms, color="#a33", linewidth=1, label="budget")
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=0.7)  # a single late tick shows
-    axes.set_xlabel("measurement to motor write [ms]")
-    axes.set_ylabel("ticks")
-    axes.legend(fontsize=8)
     return figure
 
 
