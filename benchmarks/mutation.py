@@ -282,6 +282,7 @@ def main(modules: tuple[str, ...] = MODULES, jobs: int = 1) -> None:
 
     from landbridge.provenance import commit, now
 
+    tested = commit()  # before the record of a module makes the checkout differ from it
     for module in modules:
         tree = ast.parse((ROOT / "deploy" / f"{module}.py").read_text())
         unchanged = Mutant(module, 0, "", "", ast.unparse(tree))
@@ -294,7 +295,7 @@ def main(modules: tuple[str, ...] = MODULES, jobs: int = 1) -> None:
             why = explanation(mutant)
             print(f"{module}.py:{mutant.line}: {mutant.change}\n    {why or 'NOT EXPLAINED'}", flush=True)
             survivors.append({"line": mutant.line, "change": mutant.change, "why": why})
-        figures = {"made": now(), "commit": commit(), "mutants": len(found), "killed": len(found) - len(alive)}
+        figures = {"made": now(), "commit": tested, "mutants": len(found), "killed": len(found) - len(alive)}
         print(module, figures, flush=True)
         results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
         results[module] = figures | {"survivors": survivors}
