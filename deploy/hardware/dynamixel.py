@@ -87,7 +87,8 @@ DYNAMIXEL = Family(
         "present_voltage": 1,
         "present_temperature": 1,
     },
-    indirect=(168, 224),  # Indirect Address 1, Indirect Data 1
+    indirect=168,  # Indirect Address 1
+    shown=(224, 208),  # Indirect Data 1; the second one of XL330 and XC330 from firmware 52 on
 )
 
 

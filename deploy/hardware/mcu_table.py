@@ -7,11 +7,14 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from landbridge.deploy.hardware.protocol import Frame, Kind, Mode, member_name, name_text, read
+from landbridge.deploy.hardware.port import BITS_PER_BYTE
+from landbridge.deploy.hardware.protocol import Frame, Kind, Mode, encode, member_name, name_text, payload_format, read
 from landbridge.errors import InputError
 from landbridge.hardware_spec import McuHardware
 from landbridge.joint import Encoder, Joint
 from landbridge.robot import Robot, RobotSpec
+
+BUSY = 0.8  # of what a line carries
 
 
 class BoardTable:
@@ -79,6 +82,12 @@ def require_board(robot: Robot, settings: McuHardware) -> None:
     if settings.telemetry_rate_hz < 1000 / settings.watchdog_ms:
         problem = f"telemetry_rate_hz {settings.telemetry_rate_hz:g} is less than once in watchdog_ms"
         raise InputError(file, problem, "let the board report more often: a command answers a report")
+    frame = encode(Kind.TELEMETRY, 0, 0, 0, bytes(payload_format(Kind.TELEMETRY, len(robot.spec.joints)).size))
+    needed = settings.telemetry_rate_hz * BITS_PER_BYTE * len(frame)
+    if needed > BUSY * settings.baud:
+        problem = f"telemetry_rate_hz {settings.telemetry_rate_hz:g} takes {needed:.0f} of {settings.baud} baud"
+        remedy = f"take {BUSY:.0%} of them at most: what does not fit waits in the board, and is old when it comes"
+        raise InputError(file, problem, remedy)
     if named := [joint.name for joint in robot.spec.joints if joint.encoder != Encoder()]:
         problem = f"joints {named} have an encoder of their own, which nothing on a microcontroller's link reads"
         raise InputError(

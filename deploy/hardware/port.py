@@ -16,6 +16,7 @@ from landbridge.errors import InputError
 
 BY_ID = Path("/dev/serial/by-id")  # made by udev: keeps its name when the adapter is plugged in elsewhere
 RATE = "name a serial port, and a rate that it has, such as 1000000: hardware.baud in robot.yaml, or --baud"
+BITS_PER_BYTE = 10  # start, 8, stop
 PTYS = Path("/dev/pts")
 UDEV_RULE = 'SUBSYSTEM=="tty", ATTRS{idVendor}=="VVVV", GROUP="dialout", MODE="0660"'
 

@@ -134,7 +134,8 @@ class Family:
         packed: All that is measured or watched, and how many of its bytes ever say anything: servos show these side by
             side if they are told where they are ("indirect addressing"). The first is the servo's own id, for one that
             restarts has forgotten it.
-        indirect: Addresses of the first place to be told [2 bytes each], and of the first byte shown.
+        indirect: Address of the first place to be told [2 bytes each].
+        shown: Addresses at which the first byte may be shown.
         speed_limit: Register of the largest speed, where it must be told one; "": none.
     """
 
@@ -151,7 +152,8 @@ class Family:
     prepared: Mapping[str, int]
     latches: bool
     packed: Mapping[str, int] = field(default_factory=dict)
-    indirect: tuple[int, int] = (0, 0)
+    indirect: int = 0
+    shown: Sequence[int] = ()
     speed_limit: str = ""
 
     def block(self, names: Sequence[str]) -> Block:
@@ -162,20 +164,21 @@ class Family:
         _, last, at = fields[-1]
         return Block(start, at + last.size, fields)
 
-    def _shown(self) -> list[Register]:
+    def _low(self) -> list[Register]:
         """The low bytes of the registers `packed`."""
         return [self.table[name]._replace(size=size) for name, size in self.packed.items()]
 
     def places(self) -> list[int]:
         """The address of each byte that is to be shown, in turn."""
-        return [register.address + i for register in self._shown() for i in range(register.size)]
+        return [register.address + i for register in self._low() for i in range(register.size)]
 
-    def packed_block(self) -> Block:
-        """The registers `packed`, where they are shown."""
-        registers = self._shown()
+    def packed_blocks(self) -> list[Block]:
+        """The registers `packed`, wherever they may be shown."""
+        registers = self._low()
         ends = list(itertools.accumulate(register.size for register in registers))
         places = [end - register.size for end, register in zip(ends, registers, strict=True)]
-        return Block(self.indirect[1], ends[-1], tuple(zip(self.packed, registers, places, strict=True)))
+        fields = tuple(zip(self.packed, registers, places, strict=True))
+        return [Block(start, ends[-1], fields) for start in self.shown]
 
 
 class Bus(ABC):
@@ -259,7 +262,7 @@ class Bus(ABC):
         """Tell the servos to show `packed` side by side; none of them answers."""
         told = b"".join(place.to_bytes(2, "little") for place in self.family.places())
         data = [byte for id in ids for byte in (id, *told)]
-        self._sent(self._handler.syncWriteTxOnly, self.family.indirect[0], len(told), data, len(data))
+        self._sent(self._handler.syncWriteTxOnly, self.family.indirect, len(told), data, len(data))
 
     def errors(self, bits: int) -> str:
         """Names of the bits of register `hardware_error`."""

@@ -11,7 +11,7 @@ from landbridge.deploy.hardware.servo_joints import to_ticks
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.joint import Joint
 
-WATCHDOG_UNIT_S = 0.02  # ROBOTIS e-Manual, Bus Watchdog(98)
+WATCHDOG_UNIT_MS = 20  # ROBOTIS e-Manual, Bus Watchdog(98)
 TOP_SPEED = 2**15 - 1  # that a register holds
 OFF_S = 0.05  # in which all servos can say at any rate that torque is off; asked when no loop is left to be late
 
@@ -41,8 +41,8 @@ class Drive:
         self._goals: dict[int, int] = {}
         self._watchdog_units = 0
         if isinstance(settings, DynamixelHardware):
-            self._watchdog_units = math.ceil(settings.watchdog_ms / 1000 / WATCHDOG_UNIT_S)
-        self.watchdog = WATCHDOG_UNIT_S * self._watchdog_units or math.inf
+            self._watchdog_units = math.ceil(settings.watchdog_ms / WATCHDOG_UNIT_MS)
+        self.watchdog = WATCHDOG_UNIT_MS * self._watchdog_units / 1000 or math.inf
 
     def begin(self, bus: Bus, here: Mapping[int, float]) -> None:
         """Goals at the joints' own places [rad], then watchdogs anew: a servo whose watchdog is cleared may go on.
@@ -87,15 +87,16 @@ class Drive:
         """Say it to all; none of them answers."""
         bus.sync_write("torque_enable", dict.fromkeys(self._joints, 0))
 
-    def ensure_power_off(self, bus: Bus) -> None:
-        """Repeat it until every servo says so, a few times at most."""
+    def ensure_power_off(self, bus: Bus) -> bool:
+        """Repeat it until every servo says so, a few times at most; returns whether they do."""
         for _ in range(TRIES):
             self.power_off(bus)
             bus.port.deadline = self._clock() + OFF_S
             with contextlib.suppress(NoAnswerError):
                 answers = bus.sync_read(bus.family.block(["torque_enable"]), list(self._joints))
                 if not any(values["torque_enable"] for values in answers.values()):
-                    return
+                    return True
+        return False
 
 
 def _top_speed(joint: Joint, unit: float) -> int:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from landbridge.deploy.hardware.servo_bus import Block, Bus, NoAnswerError
 
 WATCH_S = 0.03  # between two looks at one of the groups of `Family.watched`
+# Ids that may be none: a servo that has forgotten what to show shows zeros, and where one of newer firmware shows its
+# first byte, an older one keeps the place of its 21st, by default 244.
+MISTAKEN = {0, 244}
 Answers = Mapping[int, Mapping[str, int]]  # values by id and register
 
 
@@ -52,13 +55,14 @@ class Poll:
     def pack(self) -> None:
         """Have everything in one answer from now on, if the servos know how."""
         self._block = self._plain
-        if not self._bus.family.packed or 0 in self._ids:  # a servo that has forgotten shows zeros, as its id too
+        if not self._bus.family.packed or MISTAKEN & {*self._ids}:
             return
         self._bus.pack(self._ids)
-        packed = self._bus.family.packed_block()
-        with contextlib.suppress(NoAnswerError):
-            if _own(self._bus.sync_read(packed, self._ids, self._fast)):
-                self._block = packed
+        for block in self._bus.family.packed_blocks():
+            with contextlib.suppress(NoAnswerError):
+                if _own(self._bus.sync_read(block, self._ids, self._fast)):
+                    self._block = block
+                    return
 
     def measure(self) -> Answers | None:
         """What is measured, and more if it comes with it; None if not all have answered."""

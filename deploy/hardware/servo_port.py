@@ -14,14 +14,13 @@ from collections.abc import Sequence
 import serial
 
 from landbridge.deploy.clock import uptime
-from landbridge.deploy.hardware.port import open_port
+from landbridge.deploy.hardware.port import BITS_PER_BYTE, open_port
 
 # How long an answer may begin to come: return delay (0.5 ms by default), USB frame or latency timer (1 ms), a hiccup of
 # the scheduler. Outside of control loops longer, for one that comes too late is taken for that to the next question.
 TURNAROUND_MS, PATIENT_MS = 4.0, 20.0
 QUIET_S = 0.001  # longer than any pause within or between the answers to one packet
 SETTLE_S = 0.2  # after which a line that never falls quiet is spoken on nevertheless
-BITS_PER_BYTE = 10  # start, 8, stop
 
 
 class SdkPort:

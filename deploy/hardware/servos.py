@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from landbridge.deploy.clock import uptime
+from landbridge.deploy.hardware.port import BITS_PER_BYTE
 from landbridge.deploy.hardware.servo_bus import TRIES, Bus, NoAnswerError, RefusedError
 from landbridge.deploy.hardware.servo_drive import Drive
 from landbridge.deploy.hardware.servo_health import Health
 from landbridge.deploy.hardware.servo_joints import by_id, to_position
 from landbridge.deploy.hardware.servo_open import make_bus, models
 from landbridge.deploy.hardware.servo_poll import Poll
-from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE, TURNAROUND_MS
+from landbridge.deploy.hardware.servo_port import TURNAROUND_MS
 from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware
 from landbridge.robot import Robot
@@ -160,9 +162,13 @@ class Servos:
 
         Else it is left as it is: Dynamixel stops by its watchdog, Feetech holds its last goal.
         """
-        if self._bus is not None and self._drive.torque is False:
+        if self._drive.torque is False:
+            off = False
             with contextlib.suppress(OSError):  # the port is lost: nothing more can be said
-                self._drive.ensure_power_off(self._bus)
+                off = self._bus is not None and self._drive.ensure_power_off(self._bus)
+            if not off:
+                problem = "not all servos say that torque is off: cut their power"
+                logging.getLogger(__name__).error("%s: %s", self._settings.port, problem)
         self._release()
 
     def _release(self) -> None:

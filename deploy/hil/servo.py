@@ -21,8 +21,7 @@ IDLE_C, HOTTEST_K, HEAT_S = 35.0, 60.0, 300.0
 WATCHDOG_UNIT_S = 0.02  # e-Manual, Bus Watchdog(98)
 DATA_RANGE_ERROR, DATA_LENGTH_ERROR, ACCESS_ERROR = 4, 5, 7  # e-Manual, Protocol 2.0, Error
 ALERT = 0x80
-INDIRECT_ADDRESS, INDIRECT_DATA, SHOWN = 168, 224, struct.Struct("<28H")  # e-Manual, Indirect Address and Data
-SHOWS_ITSELF = INDIRECT_ADDRESS, SHOWN.pack(*range(INDIRECT_DATA, INDIRECT_DATA + 28))  # which is 0
+INDIRECT_ADDRESS, INDIRECT_DATA = 168, 224  # e-Manual, Indirect Address 1 and Indirect Data 1
 READ_ONLY = ("model_number", "hardware_error")  # and all that is called present_...
 
 
@@ -59,7 +58,7 @@ class Servo:
         self._default |= {"temperature_limit": 70, "max_voltage_limit": 140, "min_voltage_limit": 60}
         self._default["baud_rate"] = next(code for code, rate in family.bauds.items() if rate == baud)
         self._restore()
-        self._show(*SHOWS_ITSELF)
+        self.show_at(INDIRECT_DATA)
         self.repair()
 
     def repair(self) -> None:
@@ -114,20 +113,26 @@ class Servo:
     def read(self, address: int, size: int) -> bytes:
         """Bytes of its memory, those shown indirectly where they are; zeros beyond its end."""
         memory = bytes(self._memory)
-        if self.family.name == "dynamixel" and address + size > INDIRECT_DATA:
+        if self.family.name == "dynamixel" and address + size > self._shows_at:
             shown = bytes([memory[place] if place < MEMORY else 0 for place in self._shown])
-            memory = memory[:INDIRECT_DATA] + shown
+            memory = memory[: self._shows_at] + shown
         return memory[address : address + size].ljust(size, b"\0")
+
+    def show_at(self, address: int) -> None:
+        """Have indirect bytes at `address`, as many as places before it; each shows itself, which is 0."""
+        self._shows_at, count = address, (address - INDIRECT_ADDRESS) // 2
+        self._show(INDIRECT_ADDRESS, struct.pack(f"<{count}H", *range(address, address + count)))
 
     def _show(self, address: int, places: bytes) -> None:
         """Take addresses of what the indirect bytes show, from register `address` on."""
-        end = min(address + len(places), INDIRECT_DATA)
+        end = min(address + len(places), self._shows_at)
         self._memory[address:end] = places[: end - address]
-        self._shown = SHOWN.unpack(self._memory[INDIRECT_ADDRESS:INDIRECT_DATA])
+        told = self._memory[INDIRECT_ADDRESS : self._shows_at]
+        self._shown = struct.unpack(f"<{len(told) // 2}H", told)
 
     def write(self, address: int, data: bytes, now: float) -> int:
         """Take a write to a register, or refuse it; the error number of a Dynamixel status."""
-        if self.family.name == "dynamixel" and INDIRECT_ADDRESS <= address < INDIRECT_DATA:
+        if self.family.name == "dynamixel" and INDIRECT_ADDRESS <= address < self._shows_at:
             self._show(address, data)
             return 0
         found = [(n, r) for n, r in self.family.table.items() if r.address == address]
@@ -168,7 +173,7 @@ class Servo:
             if name in self.family.table:
                 self._put(name, 0)
         self._put("goal_pwm", FULL_PWM[self.family.name])
-        self._show(*SHOWS_ITSELF)
+        self.show_at(self._shows_at)
         self._driven, self._goal = False, 0.0
         self._silent_until = now + REBOOT_S
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from landbridge.deploy.hardware.dynamixel import DYNAMIXEL
 from landbridge.deploy.hardware.feetech import FEETECH
+from landbridge.deploy.hardware.port import BITS_PER_BYTE
 from landbridge.deploy.hardware.servo_bus import Family
 from landbridge.deploy.hardware.servo_joints import TICKS, by_id
-from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE
 from landbridge.deploy.hil import dynamixel, feetech
 from landbridge.deploy.hil.bench import Bench, number
 from landbridge.deploy.hil.servo import FULL_PWM, Servo
@@ -50,6 +50,7 @@ FAULTS: dict[
     "reversed": lambda servo, _: setattr(servo, "reversed", True),
     "wrong_id": lambda servo, id: setattr(servo, "alias", bytes([int(id)])[0]),
     "model": lambda servo, number: servo.become(int(number)),
+    "shows_at": lambda servo, address: servo.show_at(int(address)),
     "mode": lambda servo, number: servo.force("operating_mode", int(number)),
     "homing": lambda servo, ticks: servo.force("homing_offset", int(ticks)),
     "narrow": lambda servo, ticks: servo.force("max_position_limit", int(ticks)),

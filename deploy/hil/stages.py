@@ -25,6 +25,7 @@ IDENTITY_SECONDS = 0.5
 BEYOND = 0.05  # rad beyond a position limit at which a joint may be found
 HUGE = 10.0  # times a limit
 ROUNDING = 1e-9
+HAIR = 0.005  # rad, three steps of a servo's encoder
 MISSED_SHARE = 0.01  # of the control periods, late ones that are borne
 
 
@@ -169,8 +170,8 @@ def latency(loop: Loop, plan: Plan, result: Result) -> None:
     loop.arm()
     loop.clear()
     hardware = loop.hardware
-    for _ in range(round(plan.latency_s * loop.spec.control_rate_hz)):
-        written = loop.step(loop.idle()).written_at
+    for i in range(round(plan.latency_s * loop.spec.control_rate_hz)):
+        written = loop.step(_distinct(loop, i)).written_at
         if written is None or not isinstance(hardware, Reporting):
             continue
         if loop.listen(partial(hardware.in_effect, written), loop.due - uptime()):
@@ -199,7 +200,7 @@ def watchdog(loop: Loop, plan: Plan, result: Result) -> None:
         raise Skipped("this hardware has none: if the host dies, it goes on to its last command, and holds it")
     allowed = hardware.watchdog + loop.spec.control_dt
     loop.arm()
-    before = nudge(loop, plan.joints[0], loop.inwards(plan.joints[0])).ticks[-1]
+    before = _moved(loop, plan.joints[0])
     silent_since = before.written_at or before.time
     ends = silent_since + allowed
     if not hardware.streams:  # to ask is to speak: it is asked when it must have stopped
@@ -228,9 +229,8 @@ def stop_distance(loop: Loop, plan: Plan, result: Result) -> None:
     """In slow motion the controller is lost: how far each joint goes in HOLD or DAMP."""
     for joint in plan.joints:
         loop.arm()
-        nudge(loop, joint, loop.inwards(joint))
+        start, ticks = _moved(loop, joint), loop.stop()
         at = loop.spec.joint_names.index(joint)
-        start, ticks = loop.last, loop.stop()
         if loop.fault:
             raise Failed(f"{joint}: {loop.fault} while stopping")
         way = max(abs(tick.position[at] - start.position[at]) for tick in ticks)
@@ -246,10 +246,7 @@ def soak(loop: Loop, plan: Plan, result: Result) -> None:
     loop.clear()
     started, counted, moves = uptime(), dict(loop.hardware.counters), 0
     while uptime() - started < plan.soak_s:
-        joint = plan.joints[moves % len(plan.joints)]
-        move = nudge(loop, joint, loop.inwards(joint))
-        if problem := move.problem():
-            raise Failed(problem)
+        _moved(loop, plan.joints[moves % len(plan.joints)])
         loop.rest()
         moves += 1
     events = {name: count - counted.get(name, 0) for name, count in loop.hardware.counters.items()}
@@ -266,6 +263,26 @@ STAGES: dict[str, Stage] = {
     "stop": stop_distance,
     "soak": soak,
 }
+
+
+def _moved(loop: Loop, joint: str) -> Tick:
+    """Nudge a joint inwards: the control period in which it has got there; raises Failed if it has not."""
+    move = nudge(loop, joint, loop.inwards(joint))
+    if problem := move.problem():
+        raise Failed(problem)
+    return move.ticks[-1]
+
+
+def _distinct(loop: Loop, period: int) -> list[float]:
+    """A command that keeps the joints where they are, but is not the last one: a driver may tell them by their values.
+
+    Positions alternate by HAIR, inwards and back.
+    """
+    idle = list(loop.idle())
+    if loop.spec.action.kind != "position":
+        return idle
+    sign = 1 if period % 2 else -1
+    return [at + sign * HAIR * loop.inwards(name) for at, name in zip(idle, loop.spec.actuated, strict=True)]
 
 
 def _bounds(loop: Loop) -> list[float]:

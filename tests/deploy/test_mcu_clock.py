@@ -47,3 +47,11 @@ def test_crystals_that_differ_are_followed(drift: float) -> None:
 def test_old_frames_of_a_port_that_was_full_are_old() -> None:
     sent = [AGO + 0.02 * i for i in range(100)]
     assert heard([*sent, sent[-1] + 0.01], [0.0] * 100 + [0.5])[-1] == pytest.approx(sent[-1] + 0.01, abs=1e-5)
+
+
+def test_a_port_that_filled_during_a_long_pause_gives_out_old_frames() -> None:
+    """A port keeps the oldest bytes that it is sent: 140 ms of them, read 3 s later, are not of now."""
+    sent = [AGO + 0.002 * i for i in range(2070)]
+    read_at = sent[2000] + WINDOW + 1
+    waited = [0.001] * 2000 + [read_at - at for at in sent[2000:]]
+    assert heard(sent, waited)[2000:] == pytest.approx([at + 0.001 for at in sent[2000:]], abs=1e-5)

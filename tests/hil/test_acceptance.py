@@ -240,6 +240,15 @@ def test_joints_commanded_in_position(tmp_path: Path, monkeypatch: pytest.Monkey
     assert stopped["distance_rad"] < 0.02
 
 
+def test_a_stop_of_what_did_not_move_is_no_stop(
+    emulated: Emulated, patient: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "identity", "stop")
+    monkeypatch.setattr(nudge, "_largest", lambda loop, joint: 0.0)
+    found = accepted(patient, emulated).results[1]
+    assert found.verdict == "fail" and "arm: commanded" in found.reason and found.rows == []
+
+
 NAMES = ["hip", "knee", "wheel"]
 
 
@@ -303,6 +312,8 @@ def test_it_asks_before_it_moves(
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115  closed with the process
     assert main(["hil", "run", "--hardware", "twin", "--out", str(tmp_path / "hil")]) == 2
     assert "asks before it moves, and nobody answers. give --yes" in capsys.readouterr().err
+    assert main(["hil", "run", "--port", str(tmp_path / "none"), "--out", str(tmp_path / "hil")]) == 2
+    assert "nobody answers" in capsys.readouterr().err  # before the port is opened: nobody reads it meanwhile
     assert plan_for(FURUTA, (), 600, 10).joints == ("arm",)
 
 
@@ -318,3 +329,4 @@ def test_it_says_beforehand_that_a_robot_commanded_in_position_moves_every_joint
         speed = load_robot(robot).spec.safety.parking_speed
         assert ("every joint, named or not, first goes to its default position" in said) is led
         assert (f"after each stage to the parking pose, at up to {speed:g} rad/s; {joint} will move" in said) is led
+        assert ("20% of its speed, and all the force that its drives have" in said) is led

@@ -295,7 +295,7 @@ def test_a_port_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_baud_rate(link: Mcu, rig: Rig, switchboard: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcu_module, "OPEN_SECONDS", 0.3)
     link.close()  # the board goes on reporting
-    said = refused(lambda: Mcu(FURUTA, McuHardware(port=rig.port, baud=115_200)))
+    said = refused(lambda: Mcu(FURUTA, McuHardware(port=rig.port, baud=115_200, telemetry_rate_hz=100)))
     assert "bytes came, and no frame in them" in said
     assert "the baud rate is 115200" in said
     monkeypatch.undo()
@@ -349,6 +349,15 @@ def test_a_watchdog_shorter_than_two_periods_is_refused(rig: Rig) -> None:
 def test_a_board_that_reports_too_seldom_for_its_watchdog_is_refused() -> None:
     said = refused(lambda: Mcu(FURUTA, McuHardware(watchdog_ms=45, telemetry_rate_hz=20)))
     assert "telemetry_rate_hz 20 is less than once in watchdog_ms" in said
+
+
+def test_telemetry_that_the_line_does_not_carry_is_refused() -> None:
+    """12 + 36 bytes, CRC, COBS and two delimiters: 55 bytes of ten bits, 500 times a second."""
+    said = refused(lambda: Mcu(FURUTA, McuHardware(baud=115_200)))
+    assert "telemetry_rate_hz 500 takes 265000 of 115200 baud. take 80% of them at most" in said
+    assert "nothing answers" in refused(
+        lambda: Mcu(FURUTA, McuHardware(port=os.ttyname(os.openpty()[1]), baud=331_250))
+    )
 
 
 def test_an_encoder_that_nothing_reads_is_refused() -> None:

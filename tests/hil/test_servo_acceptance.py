@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 
 from landbridge.cli import main
 from landbridge.deploy.hardware import choose_hardware, open_hardware
+from landbridge.deploy.hardware.servo_bus import Bus
 from landbridge.deploy.hil import acceptance, loop, nudge, stages
 from landbridge.deploy.hil.acceptance import accept
 from landbridge.deploy.hil.stages import Plan
@@ -131,6 +132,28 @@ def test_a_defect_is_named_and_torque_is_off(
         hardware.recover()  # watchdogs that have stopped their servos would be a fault of the next driver
     assert [result.verdict for result in account.results] == ["pass", "fail", "not run"]
     assert re.search(said, account.results[1].reason), account.results[1].reason
+    assert not any(bus.order("status")["torque"])
+
+
+def test_goals_that_never_arrive_are_not_in_effect(bus: Emulated, arm: Robot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second one is the one that has been there from the beginning."""
+    monkeypatch.setattr(acceptance, "STAGES", {name: stages.STAGES[name] for name in ("identity", "latency")})
+    monkeypatch.setattr(stages, "MISSED_SHARE", 0.3)
+    say, period, lost = Bus.sync_write, stages._distinct, []
+
+    def lossy(bus: Bus, register: str, values: Mapping[int, int]) -> None:
+        if not (lost and register == "goal_position"):
+            say(bus, register, values)
+
+    def from_now_on(control: loop.Loop, i: int) -> list[float]:
+        lost.append(i)
+        return period(control, i)
+
+    monkeypatch.setattr(Bus, "sync_write", lossy)
+    monkeypatch.setattr(stages, "_distinct", from_now_on)
+    with real_time(), closing(open_hardware(arm, choose_hardware(arm.spec, port=bus.port), "none", 0)) as hardware:
+        account = accept(arm, hardware, BRIEF, "tester")
+    assert re.search(r"^2\d of \d+ commands were in effect", account.results[1].reason), account.results[1]
     assert not any(bus.order("status")["torque"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import pytest
 
@@ -15,7 +16,7 @@ from landbridge.deploy.hardware.servo_poll import Poll
 from landbridge.deploy.hardware.servos import Servos
 from landbridge.deploy.supervisor import State
 
-from .arm import ARM, AWAY, DT, HOME, at, recover, tell, until
+from .arm import ARM, AWAY, DT, HOME, at, connect_patiently, recover, tell, until
 from .rig import Emulated
 
 pytestmark = pytest.mark.filterwarnings("ignore:feetech")
@@ -94,6 +95,26 @@ def test_a_lost_answer_or_an_old_firmware_does_not_cost_the_packed_answers(
 
     monkeypatch.setattr(bus, "sync_read", without_fast)
     assert Poll(bus, list(servos._joints), uptime, servos.counters).packed
+
+
+def test_firmware_that_shows_its_packed_bytes_elsewhere_is_packed_too(kind: str, arm_bus: Emulated) -> None:
+    """XL330 from firmware 52 on."""
+    if kind == "feetech":
+        pytest.skip("feetech servos do not pack")
+    joints = ARM.spec.joint_names
+    try:
+        for joint in joints:
+            arm_bus.order(f"shows_at {joint} 208")
+        with closing(connect_patiently(kind, arm_bus)) as servos:
+            until(servos, lambda: at(HOME, arm_bus), HOME)
+            assert servos.readings["packed"] == 1
+            assert servos.read()[0] == pytest.approx(arm_bus.order("status")["position"], abs=0.02)
+            arm_bus.order(f"shows_at {joints[-1]} 224")
+            until(servos, lambda: servos.counters["servo_restarted"] > 0, HOME)
+            assert servos.readings["packed"] == 0 and servos.fault == ""
+    finally:
+        for joint in joints:
+            arm_bus.order(f"shows_at {joint} 224")
 
 
 def test_a_servo_that_jams_under_load_reports_its_overload(servos: Servos, arm_bus: Emulated) -> None:

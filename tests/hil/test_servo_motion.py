@@ -70,6 +70,19 @@ def test_a_torque_off_that_is_lost_is_repeated_by_close(servos: Servos, arm_bus:
     servos._open()
 
 
+def test_a_torque_that_does_not_go_off_is_told_at_the_end(
+    servos: Servos, arm_bus: Emulated, caplog: pytest.LogCaptureFixture
+) -> None:
+    power(servos, arm_bus)
+    arm_bus.order("lost to_board")
+    servos.disable()
+    servos.close()
+    assert all(arm_bus.order("status")["torque"])
+    assert "not all servos say that torque is off: cut their power" in caplog.text
+    arm_bus.order("clear")
+    servos._open()
+
+
 def test_a_torque_off_outlives_a_reset(servos: Servos, arm_bus: Emulated) -> None:
     power(servos, arm_bus)
     arm_bus.order("lost to_board 1")

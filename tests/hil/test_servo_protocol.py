@@ -8,6 +8,7 @@ import os
 import time
 import tty
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,11 @@ def test_the_table_is_that_of_robotis(model: str) -> None:
     for number, (name, _) in DYNAMIXEL.models.items():
         assert numbers[str(number)].removesuffix(".model").replace("_", "-").upper() == name
         text = (folder / numbers[str(number)]).read_text()
-        told, shown = DYNAMIXEL.indirect
-        assert f"\n{told}\t2\tIndirect Address 1\n" in text and f"\n{shown}\t1\tIndirect Data 1\n" in text
+        first, later = DYNAMIXEL.shown
+        assert f"\n{DYNAMIXEL.indirect}\t2\tIndirect Address 1\n" in text
+        assert f"\n{first}\t1\tIndirect Data 1\n" in text
+    for file in folder.glob("*_fw52.model"):
+        assert f"\n{later}\t1\tIndirect Data 1\n" in file.read_text(), file.name
 
 
 def test_the_rates_are_those_of_feetech() -> None:
@@ -67,8 +71,9 @@ def test_the_rates_are_those_of_feetech() -> None:
 
 def test_packed_registers_by_hand() -> None:
     """Side by side in the order of their names, each with all of its bytes."""
-    block = DYNAMIXEL.packed_block()
+    block, later = DYNAMIXEL.packed_blocks()
     assert (block.start, block.length) == (224, 12)
+    assert later == replace(block, start=208)
     shown = {name: (at, register) for name, register, at in block.fields}
     assert shown["present_position"] == (8, Register(132, 2, -1))
     assert shown["present_position"][1].decode(b"\xff\xff") == -1

@@ -53,9 +53,10 @@ def run(
 
     Identity; wiring and direction of each joint; limits; latency and jitter; watchdog; stop distance; a soak; with a
     bundle, an episode of its policy over ROS 2. Everything moves slowly, behind the guard, with a fifth of the joints'
-    effort and speed (the policy: with all of it). After every stage the robot is parked and torque is off: an arm
-    falls from its parking pose, and the next stage waits until it rests. The first failure stops the robot and takes
-    torque off, wherever it is: support what would fall. Exit code 2 then.
+    speed and effort (the policy: with all of it). Where positions are commanded only speed is reduced: each drive has
+    all its force. After every stage the robot is parked and torque is off: an arm falls from its parking pose, and the
+    next stage waits until it rests. The first failure stops the robot and takes torque off, wherever it is: support
+    what would fall. Exit code 2 then.
 
     Example: landbridge hil run --port /dev/serial/by-id/usb-... --joints arm --out hil
 
@@ -82,11 +83,10 @@ def run(
     if bundle is not None:
         require_one_ros()
         read_bundle(bundle).require_robot(loaded.spec)
-    with closing(open_hardware(loaded, settings, "none", 0)) as opened:
-        if not yes:
-            _ask(loaded, plan)
-        with _in_real_time():
-            account = accept(loaded, opened, plan, operator, _tell)
+    if not yes:
+        _ask(loaded, plan)  # with the port closed: nobody would read it meanwhile
+    with closing(open_hardware(loaded, settings, "none", 0)) as opened, _in_real_time():
+        account = accept(loaded, opened, plan, operator, _tell)
     if bundle is not None:
         result = Result("closed loop")
         if account.failure is None:
@@ -139,9 +139,10 @@ def _ask(robot: Robot, plan: Plan) -> None:
         if kind == "position"
         else ""
     )
+    limited = "speed, and all the force that its drives have" if kind == "position" else "effort and speed"
     console.print(
         f"[bold]{robot.spec.name}[/]: {led}{', '.join(plan.joints)} will move by about {DISTANCE:g} rad to and fro for "
-        f"{plan.soak_s + plan.latency_s:.0f} s and more, commanded in {kind}, with {SHARE:.0%} of its limits. "
+        f"{plan.soak_s + plan.latency_s:.0f} s and more, commanded in {kind}, with {SHARE:.0%} of its {limited}. "
         "Torque goes off after each stage and after a failure: support what would fall, and let it come to rest. Keep "
         "the emergency stop in your hand."
     )
