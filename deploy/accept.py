@@ -65,7 +65,7 @@ def build_engine(
             write_candidate(key, build(bundle / "policy.onnx", lowered(read, precision, reference)))
         candidate = load_policy(read, (provider,), strict=True, precision=precision, accepted=False)
         scores = compare(read, robot, candidate.reset, reference.reset, scenario, episodes)
-        record = accept(key, candidate.golden_error, scores)
+        record = accept(key, read.manifest.robot_hash, candidate.golden_error, scores)
     finally:
         key.candidate.unlink(missing_ok=True)
     return {

@@ -79,13 +79,15 @@ class Record(Spec):
 
     Attributes:
         key: The `EngineKey` as a dict.
+        robot_hash: Of the robot that the closed loop was of.
         engines: SHA-256 of each engine file, by name.
         golden_error: Largest |difference| from the golden actions.
         scores: Success and return in closed loop, of the engine and of the CPU.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     key: dict[str, str]
+    robot_hash: str
     engines: dict[str, str]
     golden_error: float
     scores: dict[str, float]
@@ -141,7 +143,7 @@ def write_candidate(key: EngineKey, engine: bytes) -> None:
     write_atomic(key.candidate, engine)
 
 
-def accept(key: EngineKey, golden_error: float, scores: dict[str, float]) -> Record:
+def accept(key: EngineKey, robot_hash: str, golden_error: float, scores: dict[str, float]) -> Record:
     """Record that the candidate, or what onnxruntime has built in the key's folder, is the engine from now on.
 
     An engine without its record is refused, so that a kill between the two leaves none that nobody accepted.
@@ -149,7 +151,8 @@ def accept(key: EngineKey, golden_error: float, scores: dict[str, float]) -> Rec
     if key.candidate.is_file():
         key.candidate.replace(key.file)
     engines = {name: _digest(engine) for name, engine in _engines(key).items()}
-    record = Record(key=asdict(key), engines=engines, golden_error=golden_error, scores=scores)
+    facts = {"robot_hash": robot_hash, "golden_error": golden_error, "scores": scores}
+    record = Record.model_validate({"key": asdict(key), "engines": engines, **facts})
     write_atomic(key.folder / RECORD, record.model_dump_json(indent=2) + "\n")
     return record
 
@@ -171,27 +174,33 @@ def read_record(key: EngineKey) -> Record:
     return record
 
 
-def require_accepted(key: EngineKey) -> dict[str, bytes]:
+def require_accepted(key: EngineKey, robot_hash: str | None = None) -> dict[str, bytes]:
     """The engines of the accepted build for this key, by name: the very bytes that were compared with its record.
 
+    Args:
+        robot_hash: Of the robot that the engine is to drive; None: whatever robot.
+
     Raises:
-        InputError: As `read_record`, or an engine has changed, gone or come since.
+        InputError: As `read_record`, an engine has changed, gone or come since, or it was accepted for another robot.
     """
-    accepted, found = read_record(key).engines, _engines(key)
+    record, found = read_record(key), _engines(key)
+    if robot_hash not in (None, record.robot_hash):
+        raise InputError(key.folder / RECORD, "robot_hash: it has driven another robot", key.remedy)
+    accepted = record.engines
     for name in sorted({*accepted, *found}):
         if name not in found or accepted.get(name) != _digest(found[name]):
             raise InputError(key.folder / name, "is not the engine that was accepted", f"delete it, then {key.remedy}")
     return found
 
 
-def read_engine(key: EngineKey, accepted: bool) -> bytes:
-    """The engine of the back end `tensorrt`: that of the record, or if not `accepted` the candidate.
+def read_engine(key: EngineKey, robot_hash: str | None) -> bytes:
+    """The engine of the back end `tensorrt`: the one accepted for the robot of that hash, or if None the candidate.
 
     Raises:
         InputError: As `require_accepted`, or there is none.
     """
-    if accepted:
-        engine = require_accepted(key).get(key.file.name)
+    if robot_hash is not None:
+        engine = require_accepted(key, robot_hash).get(key.file.name)
     else:
         engine = key.candidate.read_bytes() if key.candidate.is_file() else None
     if engine is None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from landbridge.deploy.engine import Precision, provider_options
 from landbridge.errors import InputError
+from landbridge.onnx_session import session_options
 
 CPU = "CPUExecutionProvider"
 Shapes = Mapping[str, tuple[int, ...]]
@@ -76,9 +77,6 @@ def open_session(
     path: Path, model: bytes, providers: Sequence[str] = (CPU,), precision: Precision = "fp32"
 ) -> ort.InferenceSession:
     """A single-threaded session on the first of `providers` that this onnxruntime has, else on the CPU."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     known = [name for name in dict.fromkeys((*providers, CPU)) if name in ort.get_available_providers()]
     configured = []
     for name in known:
@@ -87,7 +85,7 @@ def open_session(
         except InputError as error:
             warnings.warn(f"{name} is left out: {error}", ProviderFallbackWarning, stacklevel=2)
     try:
-        return ort.InferenceSession(model, options, providers=configured)
+        return ort.InferenceSession(model, session_options(), providers=configured)
     except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
         raise InputError(path, f"onnxruntime cannot load it: {str(error)[:200]}", "export the bundle again") from error
 

@@ -2,8 +2,9 @@
 
     ROOT/python                 starts Python with ROS 2 and landbridge, for the units and for the checks made here
     ROOT/parameters.yaml        ROS 2 parameters of the units; says which robot this is
-    ROOT/releases/<digest>/     bundle/, systemd/ and, if the bundle must be signed, key.pub; a bundle with another
-                                signature is another release, so that none which runs is ever written to
+    ROOT/releases/<digest>/     bundle/, systemd/ and, if --public-key was given, key.pub, by which a rollback checks it
+                                again; a bundle with another signature is another release, so that none which runs is
+                                ever written to
     ROOT/current, ROOT/previous symbolic links to releases/<digest>
 
 `deploy/jetson` says how ROOT comes to be. Everything goes through ssh and rsync; nothing here needs to be root there.
@@ -101,16 +102,21 @@ class Remote:
         """Where the link `name` in ROOT leads; "" if there is none."""
         return self.run("sh", "-c", f"readlink {shlex.quote(f'{self.root}/{name}')} || true", remedy="").strip()
 
-    def robot(self) -> str:
-        """The robot of the policy node's parameters there; raises InputError if they name none."""
+    def has(self, path: str) -> bool:
+        """Whether there is such a file in ROOT."""
+        asked = f"test -f {shlex.quote(f'{self.root}/{path}')} && echo yes || true"
+        return bool(self.run("sh", "-c", asked, remedy="").strip())
+
+    def parameters(self) -> dict[str, str]:
+        """Those of the policy node there, by name; raises InputError if there are none."""
         path = f"{self.root}/{PARAMETERS}"
-        text = self.run("cat", path, remedy=f"name --robot, or install {PARAMETERS} as deploy/jetson/README.md says")
+        text = self.run("cat", path, remedy=f"install {PARAMETERS} as deploy/jetson/README.md says")
         try:
             nodes = yaml.safe_load(text)
             own, every = (nodes.get(node, {}).get("ros__parameters", {}) for node in ("/policy", "/**"))
-            return str({**every, **own}["robot"])
-        except (yaml.YAMLError, AttributeError, TypeError, KeyError) as error:
-            raise InputError(self.host, f"{path} names no robot", "name --robot, or correct that file") from error
+            return {str(name): str(value) for name, value in {**every, **own}.items()}
+        except (yaml.YAMLError, AttributeError, TypeError) as error:
+            raise InputError(self.host, f"{path} is no parameters file of ROS 2", "correct that file") from error
 
     def switch(self, release: str) -> None:
         """Make `release` the current one; raises InputError unless it is afterwards."""
@@ -138,7 +144,7 @@ def push(
     /,
     robot: str | None = None,
     public_key: Path | None = None,
-    provider: str = CPU,
+    provider: str | None = None,
     rollback: bool = False,
     root: str = "/opt/landbridge",
     ssh: str = "ssh",
@@ -147,16 +153,17 @@ def push(
 
     Example: landbridge deploy push landbridge@robot policy.bundle
 
-    A bundle for another robot than that computer is set up for is refused. So is any push while the robot moves or is
+    It is verified as the policy node there would load it, by ROOT/parameters.yaml: robot, provider, precision, and the
+    key that must have signed it. A bundle for another robot is refused; so is any push while the robot moves or is
     armed, as far as its supervisor can be heard. If any check there fails, nothing is switched. A running policy keeps
     the bundle that it has read until it is restarted.
 
     Args:
         host: USER@HOST of the robot's computer, set up as deploy/jetson/README.md says.
         bundle: Folder or zip written by `landbridge export`.
-        robot: Robot it is to run on, by name or by its folder there, if not the one of ROOT/parameters.yaml there.
-        public_key: Refuse the bundle unless the private half of this key has signed it.
-        provider: onnxruntime execution provider that must reproduce the golden vectors there.
+        robot: Robot it is to run on, by name or by its folder there, in place of that of the parameters.
+        public_key: Refuse the bundle unless the private half of this key has signed it; also when it is rolled back to.
+        provider: What must reproduce the golden vectors there, in place of the parameters' provider and precision.
         rollback: Make the previous release the current one instead of sending a bundle.
         root: Folder of landbridge there.
         ssh: The ssh command with its options.
@@ -178,10 +185,14 @@ def push(
             problem = f"the previous release is the current one, {release}: a push was cut off"
             raise InputError(host, problem, "push the bundle that you want")
     state = _refuse_in_motion(there)
-    robot = robot or there.robot()
+    loads = there.parameters()
+    if provider is not None:
+        loads |= {"provider": provider, "precision": "fp32"}
+    if not (robot := robot or loads.get("robot")):
+        raise InputError(host, f"{root}/{PARAMETERS} names no robot", "name --robot, or correct that file")
     if bundle is not None:
         _send(there, read, release)
-    verified = _verify(there, release, robot, public_key, provider)
+    verified = _verify(there, release, loads | {"robot": robot}, public_key)
     checks = there.landbridge("doctor", remedy="install landbridge there")["checks"]
     there.switch(release)
     return {
@@ -214,7 +225,11 @@ def _release(bundle: Bundle) -> str:
     """Named by all the bytes of a bundle: its digest says nothing of its signature."""
     signature = bundle.files.get(SIGNATURE)
     signed = "" if signature is None else f"-{hashlib.sha256(signature).hexdigest()[:12]}"
-    return f"releases/{bundle.digest[:12]}{signed}"
+    return f"{_named(bundle.digest)}{signed}"
+
+
+def _named(digest: str) -> str:
+    return f"releases/{digest[:12]}"
 
 
 def _send(there: Remote, bundle: Bundle, release: str) -> None:
@@ -228,14 +243,23 @@ def _send(there: Remote, bundle: Bundle, release: str) -> None:
         there.send(folder, release)
 
 
-def _verify(there: Remote, release: str, robot: str, key: Path | None, provider: str) -> dict[str, Any]:
-    """What `landbridge verify` says of a release there; a key that has proved right becomes the release's."""
-    path = f"{there.root}/{release}"
+def _verify(there: Remote, release: str, loads: dict[str, str], key: Path | None) -> dict[str, Any]:
+    """What `landbridge verify` says of a release there, by every key that it must be signed by.
+
+    Args:
+        loads: Parameters of the policy node.
+        key: One that becomes the release's own if it proves right; else the release is checked by the one that it has.
+    """
+    path, robot = f"{there.root}/{release}", loads["robot"]
     sent = None if key is None else there.send_key(key, release)
-    signed = [] if sent is None else ["--public-key", sent]
-    asked = [f"{path}/bundle", "--robot", robot, *signed, "--provider", provider, "--strict"]
+    own = sent or (f"{path}/{KEY}" if there.has(f"{release}/{KEY}") else None)
+    how = ["--provider", loads.get("provider", CPU), "--precision", loads.get("precision", "fp32"), "--strict"]
     remedy = f"nothing was switched; mend that and push again, for {robot!r} or with another --robot"
-    verified = there.landbridge("verify", *asked, remedy=remedy)
+    signers = [signer for signer in dict.fromkeys((loads.get("require_signature"), own)) if signer]
+    for signed in [["--public-key", signer] for signer in signers] or [[]]:
+        verified = there.landbridge("verify", f"{path}/bundle", "--robot", robot, *signed, *how, remedy=remedy)
+    if _named(verified["digest"]) != release.partition("-")[0]:
+        raise InputError(there.host, f"{path}/bundle is {verified['digest'][:12]}, not what was pushed there", remedy)
     if sent is not None:
         there.run("mv", sent, f"{path}/{KEY}", remedy=f"look at {path} there")
     return verified

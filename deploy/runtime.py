@@ -96,13 +96,14 @@ class Policy:
         """The action (m,) for one observation (n,): a view of `action`, valid until the next call.
 
         What is asked for beyond [-1, 1] never reaches the motors, so it is cut off here, where the history of actions,
-        the drift watch and the log begin, as it is in the simulator. NaN stays NaN. Few policies need it, and to ask
-        first costs a few microseconds less.
+        the drift watch and the log begin, as it is in the simulator. NaN stays NaN, and an infinity becomes one: the
+        guard is to refuse both. Few policies need it, and to ask first costs a few microseconds less.
         """
         self._row[:] = obs
         self._run()
         for asked in self._answer.tolist():
             if not -1.0 <= asked <= 1.0:
+                self._answer[np.isinf(self._answer)] = np.nan
                 self._answer.clip(-1.0, 1.0, out=self._answer)
                 break
         for before, after in self._state:
@@ -147,11 +148,11 @@ def load_policy(
     where, sizes = bundle.path / "policy.onnx", _sizes(bundle.manifest)
     if providers[0] == NATIVE:
         key = key_of(bundle, precision, NATIVE)
-        engine = Engine(key, read_engine(key, accepted), *sizes)
+        engine = Engine(key, read_engine(key, bundle.manifest.robot_hash if accepted else None), *sizes)
         policy = Policy(Calibrated(bundle, engine) if precision == "int8" else engine)
     else:
         if accepted and precision != "fp32":
-            require_accepted(key_of(bundle, precision, providers[0]))
+            require_accepted(key_of(bundle, precision, providers[0]), bundle.manifest.robot_hash)
         policy = Policy(Graph(where, bundle.files["policy.onnx"], *sizes, providers, precision))
     if policy.provider != providers[0]:
         problem = f"asked for {providers[0]}, running on {policy.provider}; available: {ort.get_available_providers()}"

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import lzma
 import shutil
 import zipfile
 import zlib
@@ -42,7 +43,7 @@ from landbridge.spec import validated
 SUMS = "SHA256SUMS"
 SIGNATURE = "model.sig"  # not listed in SHA256SUMS, which it signs
 # What zipfile raises of a damaged file, one that is encrypted, and one packed in a way that it does not know.
-BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError)
 REQUIRED = ("policy.onnx", "manifest.json", "robot.yaml", "golden.npz", "envelope.npz", SUMS)
 
 
@@ -122,7 +123,7 @@ def write_bundle(path: Path, manifest: Manifest, robot: RobotSpec, files: Mappin
     every = dict(files)
     every["manifest.json"] = (json.dumps(manifest.model_dump(), indent=2) + "\n").encode()
     every["robot.yaml"] = yaml.safe_dump(robot.model_dump(mode="json"), sort_keys=False).encode()
-    every[SUMS] = "".join(f"{hashlib.sha256(every[n]).hexdigest()}  {n}\n" for n in sorted(every)).encode()
+    every[SUMS] = _sums(every)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_files(path, every)
@@ -134,12 +135,16 @@ def write_bundle(path: Path, manifest: Manifest, robot: RobotSpec, files: Mappin
 
 def add_file(bundle: Bundle, name: str, content: bytes) -> None:
     """Put one file that `SHA256SUMS` does not list into a bundle on disk, complete or not at all."""
-    if bundle.path.is_dir():
-        partial = bundle.path.with_name(bundle.path.name + ".partial")
-        partial.write_bytes(content)
-        partial.replace(bundle.path / name)
+    path = bundle.path.resolve()  # a link stays one
+    if path.is_dir():
+        partial = path.with_name(path.name + ".partial")  # inside, what a kill leaves would be an unlisted file
+        try:
+            partial.write_bytes(content)
+            partial.replace(path / name)
+        finally:
+            partial.unlink(missing_ok=True)
     else:
-        _write_files(bundle.path, {**bundle.files, name: content})
+        _write_files(path, {**bundle.files, name: content})
 
 
 def _write_files(path: Path, files: Mapping[str, bytes]) -> None:
@@ -224,3 +229,11 @@ def _verify_sums(path: Path, files: Mapping[str, bytes]) -> None:
             raise InputError(path, f"{name} is missing", REMEDY)
         if hashlib.sha256(files[name]).hexdigest() != digest:
             raise InputError(path / name, f"does not match {SUMS}", REMEDY)
+    if files[SUMS] != _sums(files):  # other line ends would be another name of the same bundle
+        raise InputError(path / SUMS, "is not as it was written", REMEDY)
+
+
+def _sums(files: Mapping[str, bytes]) -> bytes:
+    """`SHA256SUMS` of the files that it lists."""
+    listed = sorted(files.keys() - {SUMS, SIGNATURE})
+    return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in listed).encode()

@@ -142,8 +142,13 @@ def _golden(
     count = min(SEQUENCES, len(obs) // ticks)
     starts = np.linspace(0, len(obs) - ticks, count).astype(int)
     sequences = obs[starts[:, None] + np.arange(ticks)]
-    policy = behaviour(count, np.random.default_rng(0))
-    action = np.stack([policy(rows) for rows in sequences.swapaxes(0, 1)], axis=1).astype(np.float32)
+    first, second = behaviour(count, np.random.default_rng(0)), behaviour(count, np.random.default_rng(0))
+    action, again = (
+        np.stack([policy(rows) for rows in sequences.swapaxes(0, 1)], axis=1).astype(np.float32)
+        for policy in (first, second)
+    )
+    if not np.array_equal(action, again, equal_nan=True):
+        raise InputError(path, "answers the same observations in two ways", "export the policy's mean, not its samples")
     if not np.isfinite(action).all():
         raise InputError(path, "answers NaN or Inf to observations of the simulator", "do not use it")
     return sequences, action

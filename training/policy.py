@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from landbridge.bundle import read_bundle
 from landbridge.errors import InputError
+from landbridge.onnx_session import session_options
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, Policy
 from landbridge.task import load_task
@@ -140,11 +141,8 @@ def graph_policy(path: Path, model: bytes, state: Mapping[str, tuple[int, ...]])
     Raises:
         InputError: onnxruntime cannot load the content `model` of the file `path`.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, session_options(), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
         problem = f"onnxruntime cannot load it: {' '.join(str(error).split()):.200}"
         raise InputError(path, problem, "export it again, with operators of an opset that it knows") from error

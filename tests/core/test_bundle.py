@@ -80,6 +80,15 @@ def test_any_flipped_byte_of_any_file_is_refused(tmp_path: Path, robot: RobotSpe
     assert read_bundle(tmp_path / "b").files == files
 
 
+@pytest.mark.parametrize("end", [b"\r\n", b"\x0b", b"\x1c"])
+def test_sums_with_other_line_ends_are_refused(tmp_path: Path, robot: RobotSpec, end: bytes) -> None:
+    """They would list the same files, and give the bundle another name."""
+    sums = write(tmp_path / "b", robot).files[SUMS]
+    (tmp_path / "b" / SUMS).write_bytes(sums.replace(b"\n", end, 1))
+    with pytest.raises(InputError, match=f"{SUMS}: is not as it was written"):
+        read_bundle(tmp_path / "b")
+
+
 @pytest.mark.parametrize("name", ["policy.onnx", "golden.npz", SUMS])
 def test_a_missing_file_is_named(tmp_path: Path, robot: RobotSpec, name: str) -> None:
     write(tmp_path / "b", robot)
@@ -237,6 +246,12 @@ def test_zips_that_cannot_be_unpacked_are_refused(tmp_path: Path, robot: RobotSp
             archive.writestr(name, content)
     packed = (tmp_path / "packed.zip").read_bytes()
     assert read_bundle(tmp_path / "packed.zip").files == files
+    with zipfile.ZipFile(tmp_path / "lzma.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("policy.onnx", bytes(1000))
+    damaged = (tmp_path / "lzma.zip").read_bytes().replace(b"\x05\x00\x5d", b"\x05\x00\xff")
+    (tmp_path / "broken.zip").write_bytes(damaged)
+    with pytest.raises(InputError, match=r"broken\.zip: is no bundle"):
+        read_bundle(tmp_path / "broken.zip")
     entry = packed.index(b"PK\x01\x02")  # of the first file in the directory: flags at 8, method at 10
     for at, value in ((8, 1), (10, 99), (100, 0xFF)):  # encrypted, an unknown method, not what was packed
         broken = bytearray(packed)

@@ -121,3 +121,19 @@ def test_signing_again_replaces_the_signature(tmp_path: Path, linear_bundle: Mak
     require_signature(read_bundle(path), public)
     with pytest.raises(InputError):
         require_signature(read_bundle(path), old)
+
+
+@pytest.mark.parametrize("name", ["v1", "v1.zip"])
+def test_what_a_link_leads_to_is_signed(
+    tmp_path: Path, linear_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    private, public = key_pair(tmp_path, "key")
+    path = linear_bundle(tmp_path / name, WEIGHT)
+    (tmp_path / "latest").symlink_to(path)
+    sign(tmp_path / "latest", private)
+    assert (tmp_path / "latest").is_symlink()
+    require_signature(read_bundle(path), public)
+    if path.is_dir():
+        monkeypatch.chdir(path)
+        sign(Path(), private)
+        require_signature(read_bundle(path), public)

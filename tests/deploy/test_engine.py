@@ -25,6 +25,7 @@ from landbridge.deploy.engine import (
     engine_key,
     provider_options,
     read_record,
+    require_accepted,
 )
 from landbridge.deploy.graph import CPU, ProviderFallbackWarning
 from landbridge.deploy.runtime import load_policy
@@ -174,7 +175,7 @@ def accepted(nvidia_smi: Callable[..., None]) -> EngineKey:
     key = engine_key(b"model", "fp16")
     key.folder.mkdir(parents=True)
     (key.folder / "graph_sm87.engine").write_bytes(b"engine")
-    accept(key, 0.001, {"success": 1.0})
+    accept(key, "ours", 0.001, {"success": 1.0})
     return key
 
 
@@ -182,6 +183,9 @@ def test_a_record_is_read_back_and_fp16_asked_of_the_provider(accepted: EngineKe
     record = read_record(accepted)
     assert record.key == asdict(accepted)
     assert record.engines == {"graph_sm87.engine": hashlib.sha256(b"engine").hexdigest()}
+    assert require_accepted(accepted, "ours") == {"graph_sm87.engine": b"engine"}
+    with pytest.raises(InputError, match=r"robot_hash: it has driven another robot\. build it again"):
+        require_accepted(accepted, "another")  # of the same graph, which an imported policy may be for two robots
     assert provider_options(TENSORRT, b"model", "fp16")["trt_fp16_enable"] == "True"
     assert provider_options(TENSORRT, b"model", "fp32")["trt_fp16_enable"] == "False"
     assert not list(accepted.folder.glob("*.partial"))
@@ -208,7 +212,7 @@ def test_an_engine_that_is_not_the_accepted_one_is_refused(accepted: EngineKey) 
     [
         ("key", asdict(KEY), "key: of another compute_capability, driver"),
         ("golden_error", "small", r"golden_error: .*got 'small'"),
-        ("schema_version", 2, "schema_version: "),
+        ("schema_version", 1, "schema_version: "),
     ],
 )
 def test_a_record_that_does_not_fit_names_its_field(accepted: EngineKey, field: str, value: object, match: str) -> None:

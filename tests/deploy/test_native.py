@@ -150,7 +150,7 @@ def test_an_engine_without_its_file_is_refused(gpu: Gpu, bundle: Bundle) -> None
     key.file.unlink()
     with pytest.raises(InputError, match=r"policy\.engine: is not the engine that was accepted"):
         load_policy(bundle, (NATIVE,))
-    accept(key, 0.0, {})  # of a folder without an engine
+    accept(key, bundle.manifest.robot_hash, 0.0, {})  # of a folder without an engine
     with pytest.raises(InputError, match=r"policy\.engine: is missing"):
         load_policy(bundle, (NATIVE,))
 

@@ -60,8 +60,7 @@ def test_the_key_that_is_named_decides_also_of_a_rollback(
 ) -> None:
     quick(target)
     for name in ("ours", "theirs"):
-        make = f"openssl ecparam -name prime256v1 -genkey -noout -out {name}.pem && openssl ec -in {name}.pem -pubout"
-        subprocess.run(f"{make} -out {name}.pub", shell=True, check=True, capture_output=True, cwd=tmp_path)
+        make_key(tmp_path, name)
     bundle = linear_bundle(tmp_path / "bundle", WEIGHT)
     with pytest.raises(InputError, match=r"bundle: model\.sig is missing: it is not signed"):
         target.push(bundle, public_key=tmp_path / "theirs.pub")
@@ -82,20 +81,60 @@ def test_the_key_that_is_named_decides_also_of_a_rollback(
 def test_what_a_push_that_was_cut_off_has_left_is_made_whole(
     target: Any, tmp_path: Path, linear_bundle: Callable[..., Path]
 ) -> None:
-    """A file more, a file of other bytes; the key that has proved right is not the bundle's."""
+    """A file more, a file of other bytes; the key that has proved right is not the bundle's, and stays."""
     quick(target)
+    make_key(tmp_path, "ours")
     bundle = linear_bundle(tmp_path / "bundle", WEIGHT)
-    release = target.root / "releases" / read_bundle(bundle).digest[:12]
-    target.push(bundle)
+    sign(bundle, tmp_path / "ours.pem")
+    target.push(bundle, public_key=tmp_path / "ours.pub")
+    release = target.root / target.link("current")
     left = release / "bundle" / "policy.onnx"
     whole = left.read_bytes()
     left.write_bytes(bytes(len(whole)))
     (release / "bundle" / "extra").touch()
-    (release / "key.pub").write_text("proven")
     target.push(bundle)
     assert left.read_bytes() == whole
     assert not (release / "bundle" / "extra").exists()
-    assert (release / "key.pub").read_text() == "proven"
+    assert (release / "key.pub").read_bytes() == (tmp_path / "ours.pub").read_bytes()
+
+
+def test_a_release_that_was_signed_is_not_gone_back_to_when_it_is_no_more(
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path]
+) -> None:
+    """Its weights changed there, and sums and golden vectors with them: it is checked by the key that it came with."""
+    quick(target)
+    make_key(tmp_path, "ours")
+    bundle, forged = linear_bundle(tmp_path / "bundle", WEIGHT), linear_bundle(tmp_path / "forged", WEIGHT - 0.1)
+    sign(bundle, tmp_path / "ours.pem")
+    target.push(bundle, public_key=tmp_path / "ours.pub")
+    signed = target.root / target.link("current")
+    target.push(forged)
+    for name, content in read_bundle(forged).files.items():
+        (signed / "bundle" / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"is no signature of this bundle by .*key\.pub.*nothing was switched"):
+        target.push(rollback=True)
+    (signed / "key.pub").unlink()
+    with pytest.raises(InputError, match=rf"is {read_bundle(forged).digest[:12]}, not what was pushed there"):
+        target.push(rollback=True)
+    assert target.link("current") == f"releases/{read_bundle(forged).digest[:12]}"
+
+
+def test_a_bundle_is_verified_as_the_policy_node_there_will_load_it(
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path]
+) -> None:
+    quick(target)
+    make_key(tmp_path, "ours")
+    bundle, path = linear_bundle(tmp_path / "bundle", WEIGHT), target.root / PARAMETERS
+    wanted = f"require_signature: {tmp_path / 'ours.pub'}"
+    path.write_text(f"/**: {{ros__parameters: {{robot: furuta}}}}\n/policy: {{ros__parameters: {{{wanted}}}}}")
+    with pytest.raises(InputError, match=r"it is not signed.*nothing was switched"):
+        target.push(bundle)
+    sign(bundle, tmp_path / "ours.pem")
+    target.push(bundle)
+    path.write_text("/policy: {ros__parameters: {robot: furuta, provider: tensorrt, precision: int8}}")
+    with pytest.raises(InputError, match=r"(nvidia-smi|tensorrt): is not installed.*nothing was switched"):
+        target.push(bundle)
+    target.push(bundle, provider="CPUExecutionProvider")
 
 
 def test_the_bundle_of_another_robot_never_becomes_the_current_one(
@@ -112,11 +151,11 @@ def test_the_bundle_of_another_robot_never_becomes_the_current_one(
         target.push(theirs)
     assert not (target.root / "current").is_symlink()
     named = ("state", "digest", "provider", "golden_error", "inference_p99_us", "checks")
-    answer = json.dumps(dict.fromkeys(named, ()))
+    answer = json.dumps(dict.fromkeys(named, ()) | {"digest": read_bundle(theirs).digest})
     (target.root / "python").write_text(f"#!/bin/sh\necho \"$*\" >> '{tmp_path}/asked'\necho '{answer}'\n")
     target.push(theirs, robot="arm")  # told so
     assert target.link("current") == release
-    (target.root / "previous").symlink_to("releases/ours")
+    (target.root / "previous").symlink_to(f"{release}-signed")
     node = "/policy: {ros__parameters: {robot: quadruped}}"
     (target.root / PARAMETERS).write_text(f"/**: {{ros__parameters: {{robot: furuta}}}}\n{node}")
     target.push(rollback=True)
@@ -125,16 +164,30 @@ def test_the_bundle_of_another_robot_never_becomes_the_current_one(
     assert [line.partition("--robot ")[2].split()[0] for line in checked] == ["arm", "quadruped"]
 
 
-def test_a_computer_that_does_not_say_which_robot_it_is(target: Any) -> None:
+def test_a_computer_that_does_not_say_which_robot_it_is(
+    target: Any, tmp_path: Path, linear_bundle: Callable[..., Path]
+) -> None:
+    quick(target)
+    bundle = linear_bundle(tmp_path / "bundle", WEIGHT)
     there = Remote(target.host, str(target.root), target.ssh)
-    assert there.robot() == "furuta"
-    for content in ("/**: {ros__parameters: {port: x}}", "- [", "text"):
+    assert there.parameters()["robot"] == "furuta"
+    (target.root / PARAMETERS).write_text("/**: {ros__parameters: {port: x}}")
+    with pytest.raises(InputError, match=rf"{PARAMETERS} names no robot\. name --robot"):
+        target.push(bundle)
+    for content in ("- [", "text"):
         (target.root / PARAMETERS).write_text(content)
-        with pytest.raises(InputError, match=rf"{PARAMETERS} names no robot\. name --robot"):
-            there.robot()
+        with pytest.raises(InputError, match=rf"{PARAMETERS} is no parameters file of ROS 2"):
+            there.parameters()
     (target.root / PARAMETERS).unlink()
-    with pytest.raises(InputError, match=r"No such file or directory\. name --robot, or install"):
-        there.robot()
+    with pytest.raises(InputError, match=r"No such file or directory\. install"):
+        there.parameters()
+    assert not (target.root / "releases").exists()
+
+
+def make_key(folder: Path, name: str) -> None:
+    """NAME.pem and NAME.pub."""
+    make = f"openssl ecparam -name prime256v1 -genkey -noout -out {name}.pem && openssl ec -in {name}.pem -pubout"
+    subprocess.run(f"{make} -out {name}.pub", shell=True, check=True, capture_output=True, cwd=folder)
 
 
 def quick(target: Any) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from untrained import write_untrained
@@ -20,6 +21,7 @@ from landbridge.deploy.verify import verify
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
+from landbridge.training.policy import graph_policy
 
 SIZE = Observer(load_robot("furuta").spec).size
 RNG = np.random.default_rng(0)
@@ -50,8 +52,32 @@ def test_an_action_is_cut_off_at_its_limits_and_nan_stays(
     for row in obs:
         np.testing.assert_allclose(policy(row), np.clip(row @ WEIGHT, -1, 1), atol=1e-5)
     assert policy(np.full(SIZE, 5, np.float32) * np.sign(WEIGHT[:, 0])) == 1
-    assert policy(np.full(SIZE, -np.inf, np.float32) * np.sign(WEIGHT[:, 0])) == -1
+    assert np.isnan(policy(np.full(SIZE, -np.inf, np.float32) * np.sign(WEIGHT[:, 0])))  # an infinity is no wish
     assert np.isnan(policy(np.full(SIZE, np.nan)))
+
+
+def test_weights_outside_the_bundle_are_not_read(
+    tmp_path: Path, linear_bundle: MakeBundle, linear_graph: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They could change after bundle and signature were verified."""
+    weight = np.tile(WEIGHT, (1, 64))  # of a few dozen bytes onnxruntime reads none
+    model = onnx.load_from_string(linear_graph(weight, "wide"))
+    model.graph.node.append(onnx.helper.make_node("ReduceMean", ["wide"], ["action"], axes=[1], keepdims=1))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("action", onnx.TensorProto.FLOAT, [1, 1]))
+    monkeypatch.chdir(tmp_path)
+    assert load_policy(read_bundle(linear_bundle(tmp_path / "whole", WEIGHT, model.SerializeToString())))
+    (tensor,) = model.graph.initializer
+    Path("w.bin").write_bytes(tensor.raw_data)
+    onnx.external_data_helper.set_external_data(tensor, "w.bin")
+    tensor.ClearField("raw_data")
+    outside = model.SerializeToString()
+    onnxruntime_alone = ort.InferenceSession(outside, providers=["CPUExecutionProvider"])
+    assert np.isfinite(onnxruntime_alone.run(None, {"obs": np.ones((1, SIZE), np.float32)})).all()
+    bundle = read_bundle(linear_bundle(tmp_path / "b", WEIGHT, outside))
+    with pytest.raises(InputError, match="onnxruntime cannot load it"):
+        load_policy(bundle)
+    with pytest.raises(InputError, match="onnxruntime cannot load it"):
+        graph_policy(bundle.path, bundle.files["policy.onnx"], {})
 
 
 def test_golden_mismatch_is_refused(tmp_path: Path, linear_bundle: MakeBundle) -> None:

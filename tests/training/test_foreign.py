@@ -160,6 +160,13 @@ def test_what_is_no_policy_of_this_robot_is_refused(tmp_path: Path, linear_graph
     onnx.save(model, path)
     with pytest.raises(InputError, match=r"p\.onnx: onnxruntime cannot load it: .*elsewhere"):
         import_policy(path, "furuta", tmp_path / "b")
+    model = onnx.load_from_string(linear_graph(WEIGHT, "mean"))
+    model.graph.node.append(onnx.helper.make_node("RandomNormalLike", ["mean"], ["noise"]))
+    model.graph.node.append(onnx.helper.make_node("Add", ["mean", "noise"], ["actions"]))
+    model.graph.output[0].name = "actions"
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=r"answers the same observations in two ways\. export the policy's mean"):
+        import_policy(path, "furuta", tmp_path / "b")
     path.write_bytes(linear_graph(np.full_like(WEIGHT, np.nan), "actions"))
     with pytest.raises(InputError, match="answers NaN or Inf"):
         import_policy(path, "furuta", tmp_path / "b")
