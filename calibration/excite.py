@@ -14,9 +14,9 @@ from landbridge.calibration.design import Design, middle, run_episodes
 from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.files import require_new
-from landbridge.observation import Observer
+from landbridge.observation import Observer, action_to_command
 from landbridge.provenance import commit, now
-from landbridge.robot import Robot, load_robot
+from landbridge.robot import Robot, RobotSpec, load_robot
 from landbridge.simulation.behaviour import Policy, load_behaviours
 from landbridge.simulation.excitation import Excitation, Preview
 from landbridge.simulation.parameters import free_parameters
@@ -119,8 +119,10 @@ def _within_limits(
         previews = tuple(preview_on(robot, start, name, rung, seed) for name, rung in rungs.items())
         if all(preview.kept for preview in previews):
             return share * series, previews
-    worst = max(previews, key=lambda preview: max(preview.position, preview.velocity))
-    problem = f"the twin comes to {worst.position:.2f} of its position and {worst.velocity:.2f} of its velocity limits"
+    worst = max(previews, key=lambda preview: max(preview.position, preview.velocity, preview.tracking))
+    shares = f"{worst.position:.2f} of its position and {worst.velocity:.2f} of its velocity limits"
+    lag = f" and {worst.tracking:.2f} of max_tracking_error" if worst.tracking else ""
+    problem = f"the twin comes to {shares}{lag}"
     raise InputError(f"preview on {worst.scenario}", problem, "lower --reach or the upper end of --band-hz")
 
 
@@ -129,7 +131,17 @@ def preview_on(robot: Robot, start: Callable[[int], Policy], name: str, scenario
     episodes = run_episodes(robot, "bullet", scenario, start(PREVIEWED), PREVIEWED, seed)
     position, velocity = _shares(robot, episodes)
     effort = max(_largest(episode.actions) for episode in episodes)
-    return Preview(scenario=name, position=position, velocity=velocity, effort=effort)
+    tracking = max(_lag(robot.spec, episode) for episode in episodes)
+    return Preview(scenario=name, position=position, velocity=velocity, effort=effort, tracking=tracking)
+
+
+def _lag(spec: RobotSpec, episode: Episode) -> float:
+    """How far commanded positions are from those measured one period later, as a share of what is a fault."""
+    if spec.safety.max_tracking_error is None:
+        return 0.0
+    positions, _ = Observer(spec).joint_state(episode.obs[1:])
+    at = [spec.joint_names.index(name) for name in spec.actuated]
+    return _largest(action_to_command(spec, episode.actions) - positions[:, at]) / spec.safety.max_tracking_error
 
 
 def _shares(robot: Robot, episodes: Sequence[Episode]) -> tuple[float, float]:

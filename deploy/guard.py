@@ -19,13 +19,12 @@ from landbridge.deploy.limits import Limits
 from landbridge.deploy.motion import Motion
 from landbridge.deploy.recovery import Hold, Move
 from landbridge.deploy.supervisor import COMMANDED, STOPS, State
-from landbridge.robot import RobotSpec
+from landbridge.robot import PARKED, RobotSpec
 from landbridge.verdict import ADMISSIBLE, ADMITTED, Reason, Verdict
 
 RING = 256  # measurements that a command may answer; older ones count as unknown
 BEYOND = 0.05  # rad beyond a position limit at which torque may still come on: the first target is the limit itself
 PAUSE_PERIODS = 3  # without a command written that end a trajectory: the robot has come to rest meanwhile
-PARKED = 0.2  # rad from the parking pose within which torque may go off: servos sag; what lies under a joint is more
 SETTLE_SECONDS = 0.5  # of rest in PARK before torque goes off where no pose is held: a loaded joint begins to sink
 GONE_SECONDS = 1.0  # that a stop is given of which no measurement tells when it has ended
 IDLE = (State.UNCONFIGURED, State.STANDBY)  # to which the supervisor leads no robot that moves, but by a reset

@@ -32,8 +32,10 @@ from landbridge.verdict import ADMITTED, Reason
 
 STOPPED = (Reason.NOT_ACTIVE, Reason.STOPPED)  # those of stops that the bridge writes on its own outside ACTIVE
 FAILED = (Reason.TILT, Reason.TRACKING_ERROR, Reason.POSITION_LIMIT, Reason.VELOCITY_LIMIT)  # for what the robot does
+JOINT_STATES = "/joint_states"
 GAP_PERIODS = 1.5  # control periods between two measurements beyond which one was lost
 ABOUT = "landbridge"  # name of the recorder's metadata record
+SPEAKER = "joint_states_of"  # in the notes: frame_id of the bridge's own, beside which there may be others' in the bag
 REQUIRED = ("robot", "robot_hash", "scenario", "controller")
 MAGIC = b"\x89MCAP0\r\n"
 FRAME = struct.Struct("<BQ")  # opcode and length before every MCAP record
@@ -75,6 +77,7 @@ class Bag:
         rate_hz: Median rate of the measurements.
         lost_ticks: Control periods inside episodes without a complete tick.
         repaired: What was lost with the end of a bag that was cut off, or None.
+        measured: Stamps of all measurements [ns, wall clock].
     """
 
     about: dict[str, str]
@@ -82,6 +85,7 @@ class Bag:
     lost_ticks: int
     repaired: str | None
     segments: list[Segment]
+    measured: frozenset[int]
 
 
 @dataclass
@@ -120,11 +124,15 @@ class BagReader:
             raise InputError(path, f"its notes lack {missing}{lost}", "record it with `landbridge record`")
 
     def messages(self, topics: Container[str]) -> Iterator[tuple[str, int, Any]]:
-        """Topic, time of receipt [ns] by the recorder and message, of these topics."""
-        types = get_typestore(Stores.ROS2_JAZZY)
+        """Topic, time of receipt [ns] by the recorder and message, of these topics; joint states are the bridge's."""
+        types, speaker = get_typestore(Stores.ROS2_JAZZY), self.about.get(SPEAKER)
         for schema, channel, message in self.raw():
-            if channel.topic in topics:
-                yield channel.topic, message.log_time, types.deserialize_cdr(message.data, schema.name)
+            if channel.topic not in topics:
+                continue
+            decoded: Any = types.deserialize_cdr(message.data, schema.name)
+            if channel.topic == JOINT_STATES and speaker is not None and decoded.header.frame_id != speaker:
+                continue
+            yield channel.topic, message.log_time, decoded
 
     def raw(self) -> Iterator[tuple[Schema, Channel, Message]]:
         """Every message as it was recorded, with its type and its topic."""
@@ -158,7 +166,7 @@ def read_bag(path: Path, spec: RobotSpec) -> Bag:
         raise InputError(path, f"holds no two consecutive control ticks in ACTIVE{lost}", "record again")
     periods = np.diff([*raw.joint_pos]) * 1e-9
     rate, lost_ticks = float(1 / np.median(periods)), _lost_ticks(raw, spec)
-    return Bag(reader.about, rate, lost_ticks, reader.repaired, segments)
+    return Bag(reader.about, rate, lost_ticks, reader.repaired, segments, frozenset(raw.joint_pos))
 
 
 def _lost_ticks(raw: _Raw, spec: RobotSpec) -> int:
@@ -282,7 +290,8 @@ def named_values(message: Any) -> tuple[int, dict[str, float]]:
 
 def _take_joint_states(raw: _Raw, message: Any) -> None:
     stamp = to_ns(message.header.stamp.sec, message.header.stamp.nanosec)
-    raw.joint_pos[stamp] = dict(zip(message.name, message.position.tolist(), strict=True))
+    if len(message.position) == len(message.name):  # else it is no bridge's, in a bag that does not say whose are
+        raw.joint_pos[stamp] = dict(zip(message.name, message.position.tolist(), strict=True))
 
 
 def _take_observation(raw: _Raw, message: Any) -> None:
@@ -312,7 +321,7 @@ def _take_command(raw: _Raw, message: Any) -> None:
 
 
 _TAKE = {
-    "/joint_states": _take_joint_states,
+    JOINT_STATES: _take_joint_states,
     "/policy/observation": _take_observation,
     "/guard/timing": _take_timing,
     "/guard/command": _take_command,

@@ -172,15 +172,16 @@ def _function(name: str, args: list[str]) -> Callable[..., Mapping[str, Any] | N
     place, _, attribute = COMMANDS[name][0].partition(":")
     module = importlib.import_module(place)
     found: Callable[..., Mapping[str, Any] | None] = getattr(module, attribute)
-    if {"-h", "--help"} & {*args}:
-        found = module.helped(args) if hasattr(module, "helped") else found
-        _prepare_help(found)
+    if {"-h", "--help"} & {*args} and hasattr(module, "helped"):
+        found = module.helped(args)
+    _prepare_help(found)
     return found
 
 
 def _prepare_help(function: Callable[..., Any]) -> None:
-    """Call positional arguments by their names, and join the lines of their descriptions, which tyro would keep."""
-    function.__doc__ = re.sub(r"\n {12}(?=\S)", " ", function.__doc__ or "")
+    """Call positional arguments by their names, and join the lines of descriptions and examples, which tyro keeps."""
+    body, *arguments = re.split(r"(?=\n    Args:)", function.__doc__ or "", maxsplit=1)
+    function.__doc__ = re.sub(r"(?<=\S)\n +(?=\S)", " ", body) + re.sub(r"\n {12}(?=\S)", " ", "".join(arguments))
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in signature(function).parameters.items():
         hint = hints[name]

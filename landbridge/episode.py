@@ -6,6 +6,7 @@ A dataset is a Minari folder (HDF5 storage) whose `metadata.json` carries `Datas
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -194,8 +195,32 @@ def write_dataset(path: Path, episodes: Iterable[Episode], metadata: DatasetMeta
     """
     require_new(path)
     partial = path.absolute().with_name(path.name + ".partial")  # Minari doubles a relative path
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with _alone(path, partial):
+        _write(path, partial, episodes, metadata)
+    return open_dataset(path)
+
+
+@contextmanager
+def _alone(path: Path, partial: Path) -> Iterator[None]:
+    """Be the only process that writes into the folder `partial`: what a kill has left there is gone."""
+    partial.mkdir(parents=True, exist_ok=True)
+    held = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.path.samestat(os.fstat(held), partial.stat())  # not what another has just renamed or removed
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        if not mine:
+            raise InputError(path, "is being written by another process", "wait for it, or choose another --out")
+        for left in partial.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield
+    finally:
+        os.close(held)
+
+
+def _write(path: Path, partial: Path, episodes: Iterable[Episode], metadata: DatasetMetadata) -> None:
     try:
         storage: MinariStorage | None = None
         for episode in episodes:
@@ -219,7 +244,6 @@ def write_dataset(path: Path, episodes: Iterable[Episode], metadata: DatasetMeta
             partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return open_dataset(path)
 
 
 def _require_space(folder: Path, episode: Episode) -> None:

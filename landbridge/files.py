@@ -13,7 +13,7 @@ from landbridge.errors import InputError
 def require_new(path: Path) -> None:
     """Raise InputError unless there is no `path` yet and a file can be written there, as far as can be told."""
     if os.path.lexists(path):
-        raise InputError(path, "already exists", "choose another --out or remove it")
+        raise InputError(path, "already exists", "name another one, or remove it")
     require_folder(path.parent)
 
 

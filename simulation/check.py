@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 
 from landbridge.errors import InputError
-from landbridge.robot import HEARTBEAT_MS, Robot, load_robot
+from landbridge.robot import HEARTBEAT_MS, PARKED, Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours, require_actions, source_mix
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.rollout import lockstep
@@ -24,6 +24,7 @@ DROP_S, DROP = 0.1, 0.02  # m that a floating base may rise or sink within as ma
 CLEAR = 1.0  # m that a floating base is lifted, where nothing is to touch the ground
 HEARTBEATS = 3  # that a timeout must span: on a busy computer one comes late, and the next with it
 BEARABLE = 2.0  # times its inertia over a physics step: a stronger damper throws a joint back faster than it came
+HELD_SECONDS = 4.0  # in which a joint sags as far as it will
 ALIKE = 0.05  # of a joint's inertia, in which engines may differ
 
 
@@ -67,6 +68,7 @@ def check(robot: str, /, episodes: int = 4, seed: int = 0) -> dict[str, Any]:
         *_unheard(machine),
         *_unlike(joints),
         *_dropped(machine, rungs[NOMINAL]),
+        *_sagging(machine, rungs),
         *_idle(runs),
         *_not_numbers(machine, rungs[NOMINAL], mix, seed),
     ]
@@ -126,6 +128,24 @@ def _unlike(joints: list[dict[str, Any]]) -> Iterator[str]:
             yield f"joint {name}: engines see inertias of {mujoco:.3g} and {bullet:.3g} kg m^2"
         if braking > BEARABLE:
             yield f"joint {name}: friction is unstable at this physics rate: raise decimation or friction_smoothing"
+
+
+def _sagging(robot: Robot, rungs: Mapping[str, Scenario]) -> Iterator[str]:
+    """Joints that the parking pose leaves under more load than their drives hold: PARK would never end."""
+    spec = robot.spec
+    if spec.action.kind != "position" or spec.base == "floating":
+        return
+    pose = np.array([spec.parking.get(joint.name, joint.default_joint_pos) for joint in spec.joints])
+    held = np.array([spec.parking[name] for name in spec.actuated])
+    for rung, scenario in rungs.items():
+        with closing(make_plant(robot, "bullet", scenario, np.random.default_rng())) as plant:
+            plant.reset(pose, np.zeros(len(pose)))
+            for _ in range(round(HELD_SECONDS * spec.control_rate_hz)):
+                plant.step([(0.0, held)])
+            off = np.abs(plant.state()[0] - pose)
+        for joint, error in zip(spec.joints, off, strict=True):
+            if joint.actuated and error > PARKED:
+                yield f"joint {joint.name}: sags {error:.2f} rad from parking_pose on rung {rung!r}: PARK never ends"
 
 
 def _dropped(robot: Robot, scenario: Scenario) -> Iterator[str]:

@@ -48,17 +48,19 @@ class Preview(Spec):
         position: Of half the position range, actuated joints.
         velocity: Of the velocity limit, all joints.
         effort: Of the action box.
+        tracking: Of max_tracking_error, where positions are commanded.
     """
 
     scenario: str
     position: Share
     velocity: Share
     effort: Share
+    tracking: Share = 0.0
 
     @property
     def kept(self) -> bool:
-        """Whether it stayed inside the limits."""
-        return self.position < 1 and self.velocity < 1
+        """Whether it stayed inside the limits of which the guard makes faults."""
+        return max(self.position, self.velocity, self.tracking) < 1
 
 
 class Excitation(Spec):

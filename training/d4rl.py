@@ -88,6 +88,9 @@ def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) ->
         stop = end + 1 if stored else end
         if stop > start:
             episodes.append(_episode(data, following, terminal, slice(start, stop), control_dt))
+    if not episodes:
+        problem = f"holds no transition: nothing says what followed its {len(obs)} rows"
+        raise InputError(path, problem, "export next_observations, or longer episodes")
     lost = int(terminal.sum()) - sum(int(episode.terminated.sum()) for episode in episodes)
     if lost:
         problem = f"{lost} rows end an episode by failure, and are dropped: nothing says what followed them"
@@ -126,7 +129,7 @@ def _read(path: Path) -> dict[str, NDArray[np.float64]]:
                     path, f"{others} are groups or single values, not arrays", "it is not in D4RL's layout"
                 )
             data = {name: np.asarray(file[name], np.float64) for name in names}
-    except OSError as error:
+    except (OSError, TypeError, ValueError) as error:  # the others: an array that is not of numbers
         raise InputError(path, f"not a readable HDF5 file: {error}", "check the path, or copy it again") from error
     if len(data["rewards"]) == 0:
         raise InputError(path, "has no rows", "export it again")

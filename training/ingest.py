@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Recording:
         rate_hz: Median rate of its rows.
         lost: What could not be used of it, or was mended.
         stopped: Episodes that the guard ended before the task would.
+        measured: Stamps of all of a bag's measurements [ns, wall clock].
     """
 
     path: Path
@@ -49,6 +51,7 @@ class Recording:
     rate_hz: float
     lost: dict[str, Any]
     stopped: int = 0
+    measured: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         """Number of transitions."""
@@ -86,6 +89,7 @@ def ingest(
     facts = {} if calibration is None else recorded(calibration, read_calibration(calibration, machine))
     found = [_read(path, machine, task) for path in recordings]
     _require_alike(found)
+    _require_apart(found)
     controllers: Counter[str] = Counter()
     for recording in found:
         controllers[recording.controller] += len(recording)
@@ -124,6 +128,14 @@ def _require_alike(found: list[Recording]) -> None:
             raise InputError(other.path, problem, "a dataset is of one robot in one scenario: ingest them apart")
 
 
+def _require_apart(found: list[Recording]) -> None:
+    """As `_require_different`: a bag, its copy and its black boxes hold the same measurements."""
+    for one, other in itertools.combinations(found, 2):
+        if twice := len(one.measured & other.measured):
+            problem = f"holds {twice} measurements that {one.path} holds, too"
+            raise InputError(other.path, problem, "leave one of them out; black boxes are parts of a whole recording")
+
+
 def _read(path: Path, robot: Robot, task: Task) -> Recording:
     spec = robot.spec
     if path.suffix in HDF5:
@@ -134,13 +146,13 @@ def _read(path: Path, robot: Robot, task: Task) -> Recording:
     bag = read_bag(path, spec)
     _require_rate(path, bag, spec)
     segments = _as_written(path, task.observer, bag.segments) if "compensation" in bag.about else bag.segments
-    twin = bag.about["scenario"] in load_scenarios(robot)
+    twin = bag.about.get("hardware", "twin") == "twin" and bag.about["scenario"] in load_scenarios(robot)
     episodes = [_episode(spec, task, segment, twin) for segment in segments]
     left_out = sum(len(s.commands) for s in bag.segments) - sum(len(s.commands) for s in segments)
     lost = {"lost_ticks": bag.lost_ticks, "left_out": left_out, "repaired": bag.repaired}
     stopped = sum(s.failed and not e.terminated[-1] for s, e in zip(segments, episodes, strict=True))
     about = {"domain": "target", "engine": "ros2", "scenario": bag.about["scenario"]}
-    return Recording(path, episodes, about, bag.about["controller"], bag.rate_hz, lost, stopped)
+    return Recording(path, episodes, about, bag.about["controller"], bag.rate_hz, lost, stopped, bag.measured)
 
 
 def _warn_of_other_labels(path: Path, episodes: list[Episode], task: Task) -> None:

@@ -18,6 +18,7 @@ from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation import excitation as excitation_module
+from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.excitation import EDGE, Following, behaviour_of, read_excitation
 from landbridge.simulation.parameters import free_parameters
 from landbridge.simulation.scenario import Scenario
@@ -127,6 +128,19 @@ def test_a_motion_that_leaves_the_limits_is_made_smaller_or_refused(monkeypatch:
     kept, previews = _within_limits(ROBOT, made, series, rungs, 0)
     np.testing.assert_allclose(kept, 0.1 * series)
     assert previews[0].kept
+
+
+def test_a_motion_that_the_drives_do_not_follow_is_outside_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A servo lags its target by damping over stiffness times its speed; the guard makes a fault of too much."""
+    arm = load_robot("arm")
+    safety = arm.spec.safety.model_copy(update={"max_tracking_error": 0.05})
+    strict = Robot(arm.spec.model_copy(update={"safety": safety}), arm.folder)
+    monkeypatch.setattr(excite_module, "PREVIEWED", 1)
+    start = load_behaviours(arm)["excite"]
+    for robot, kept in ((arm, True), (strict, False)):
+        preview = preview_on(robot, lambda batch: start(batch, np.random.default_rng(0)), "none", Scenario(), 0)
+        assert preview.kept is kept
+        assert preview.tracking * robot.spec.safety.max_tracking_error == pytest.approx(0.3, abs=0.25)
 
 
 @pytest.mark.parametrize("seen", [5.0, np.nan])  # 50 rad/s, the observation's clip: below the pendulum's limit of 60

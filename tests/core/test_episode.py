@@ -57,6 +57,22 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
             np.testing.assert_array_equal(getattr(before, field), getattr(after, field))
 
 
+def test_two_writers_do_not_mix_their_episodes(tmp_path: Path) -> None:
+    """As when a `collect` that seems to hang is started again."""
+
+    def slow() -> Iterator[Episode]:
+        yield episode(3, 0)
+        with pytest.raises(InputError, match=r"d: is being written by another process\. wait for it"):
+            write_dataset(tmp_path / "d", [episode(1, 1)], METADATA)
+        yield episode(5, 2)
+
+    assert [len(each) for each in write_dataset(tmp_path / "d", slow(), METADATA)] == [3, 5]
+    (tmp_path / "e.partial").mkdir()
+    (tmp_path / "e.partial" / "main_data.hdf5").write_text("of a kill")
+    assert [len(each) for each in write_dataset(tmp_path / "e", [episode(2, 3)], METADATA)] == [2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "e"]
+
+
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: MinariStorage, episodes: object) -> None:
         raise RuntimeError(  # in the words of HDF5 on a full tmpfs; with a limit on file sizes HDF5 itself crashes

@@ -27,7 +27,7 @@ from landbridge_nodes import bringup
 from landbridge_nodes import up as up_module
 from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.neighbours import Neighbours
-from landbridge_nodes.processes import Processes, arguments, parameters_yaml
+from landbridge_nodes.processes import BAD_INPUT, Processes, arguments, parameters_yaml
 
 HAS_LAUNCH_ROS = importlib.util.find_spec("launch_ros") is not None
 VALUES = {
@@ -67,6 +67,12 @@ def load(path: Path) -> Any:
     return module.generate_launch_description()
 
 
+def ends(on_exit: Callable[[Any, Any], list[Any]]) -> bool:
+    """Whether the end of a process is that of all; it always is where it has refused what it was told."""
+    assert on_exit(types.SimpleNamespace(returncode=BAD_INPUT), None)
+    return bool(on_exit(types.SimpleNamespace(returncode=-9), None))
+
+
 def expand_with_launch_ros(
     path: Path, values: dict[str, str], monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...] = ()
 ) -> list[Process]:
@@ -79,7 +85,7 @@ def expand_with_launch_ros(
 
     def execute(self: Any, context: Any) -> None:  # in place of starting it
         argv = [perform_substitutions(context, part) for part in self.cmd[1:]]
-        ends_all = bool(self._ExecuteLocal__on_exit)
+        ends_all = ends(self._ExecuteLocal__on_exit)
         found.append((self.node_package, self.node_executable, *file_replaced(argv), ends_all))
 
     monkeypatch.setattr(ExecuteProcess, "execute", execute)
@@ -125,12 +131,12 @@ def expand_with_stand_ins(
             parameters: Any,
             arguments: list[str],
             output: str,
-            on_exit: list[Shutdown],
+            on_exit: Callable[[Any, Any], list[Shutdown]],
         ) -> None:
             (values,) = parameters
             remaps = ["-r", f"__node:={name}", "-r", f"__ns:=/{namespace}"]
             argv = [*arguments, "--ros-args", *remaps, "--params-file", "FILE"]
-            self.process = (package, executable, argv, {f"/{name}": {"ros__parameters": values}}, bool(on_exit))
+            self.process = (package, executable, argv, {f"/{name}": {"ros__parameters": values}}, ends(on_exit))
 
     modules = {
         "launch": {"LaunchContext": object, "LaunchDescription": list},

@@ -19,6 +19,7 @@ from landbridge.bundle import read_bundle, write_bundle
 from landbridge.cli import main
 from landbridge.deploy.runtime import load_policy
 from landbridge.errors import InputError
+from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge.simulation.calibrated import Calibration, digest_of
 from landbridge_nodes.log import _TAKE, Log, read_log, timeline
@@ -73,6 +74,36 @@ def test_a_measurement_off_by_one_bit_is_found(log: Log) -> None:
     differing = [c for c in replay_policy(log, SPEC, policy) if c.recorded != c.replayed and c.stage == "observation"]
     assert [c.stamp for c in differing] == [stamp]
     assert 0 < differing[0].difference < 2e-6
+
+
+def test_what_no_sensor_measured_is_the_same_again(log: Log) -> None:
+    """NaN is NaN, bit for bit; a number in its place is another value."""
+    policy, stamp = load_policy(read_bundle(BUNDLE)), sorted(log.obs)[5]
+    at = Observer(SPEC).names.index("joint_vel.arm")
+    log.measured[stamp] = log.measured[stamp][0], [float("nan"), log.measured[stamp][1][1]]
+    as_seen = log.obs[stamp]
+    log.obs[stamp] = (*as_seen[:at], float("nan"), *as_seen[at + 1 :])
+    seen = next(c for c in replay_policy(log, SPEC, policy) if (c.stamp, c.stage) == (stamp, "observation"))
+    assert seen.difference == 0
+    log.obs[stamp] = as_seen
+    seen = next(c for c in replay_policy(log, SPEC, policy) if (c.stamp, c.stage) == (stamp, "observation"))
+    assert seen.difference == np.inf
+
+
+def test_a_command_that_is_none_is_judged_again(log: Log) -> None:
+    """A stranger's, in another field or of other joints: the guard refuses it, then as now."""
+    stamp = sorted(log.command)[5]
+    wanted, heard = log.command[stamp], len(log.commands)
+    for names, fields in ((["arm"], {"position": [0.1]}), (["tail"], {"effort": [0.1]})):
+        message = SimpleNamespace(
+            header=SimpleNamespace(stamp=SimpleNamespace(sec=stamp // 10**9, nanosec=stamp % 10**9)),
+            name=names,
+            **{kind: np.array(fields.get(kind, ())) for kind in ("position", "velocity", "effort")},
+        )
+        _TAKE["/policy/command"](log, 0, message)
+    assert log.command[stamp] == wanted
+    assert [one.carried[1:] for one in log.commands[heard:]] == [(["arm"], []), (["tail"], [0.1])]
+    assert len([*replay_guard(log, SPEC)]) > 80
 
 
 def test_a_guard_that_judges_otherwise_is_found(log: Log) -> None:

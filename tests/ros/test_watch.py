@@ -96,6 +96,10 @@ def test_joints_of_another_robot_are_named_and_ctrl_c_leaves(listener: Listener)
             words = "another robot than furuta", "arm, pendulum", "Heard: hip, knee", "landbridge watch --robot ROBOT"
             await shows(app, "#joints", *words)
             assert "nan" not in said(app, "#joints")
+            listener.heard[topics.JOINT_STATES].raw = serialize_message(JointState(name=["arm", "pendulum"]))
+            await pilot.resize_terminal(80, 24)
+            await shows(app, "#joints", "pendulum", "effort written")
+            assert "from" not in said(app, "#joints")
             await pilot.press("ctrl+c")
             await pilot.pause()
             assert not app.is_running

@@ -59,6 +59,17 @@ def test_the_robot_of_the_guide_raises_no_doubt_and_does_its_task(guide: Path) -
     ]
 
 
+def test_a_parking_pose_that_its_drives_do_not_hold_is_named(copied: Callable[[str], Path]) -> None:
+    """A hand held out level, with 220 g in it, sags by m g l / (gain k)."""
+    folder = copied("arm")
+    loaded = "severe: {actuator_gain: 0.85, payload: {hand: {mass: 0.22, position: [0, 0, 0.07], size: 0.04}}}"
+    (folder / "scenarios.yaml").write_text(f"schema_version: 1\nscenarios: {{none: {{}}, {loaded}}}\n")
+    assert not any("parking_pose" in doubt for doubt in check(str(folder), episodes=1)["failed"])
+    edit(folder / "robot.yaml", "wrist_flex: 0.3", "wrist_flex: 1.5")
+    (doubt,) = (doubt for doubt in check(str(folder), episodes=1)["failed"] if "parking_pose" in doubt)
+    assert doubt == "joint wrist_flex: sags 0.26 rad from parking_pose on rung 'severe': PARK never ends"
+
+
 def test_limits_that_the_urdf_has_otherwise_are_named(copied: Callable[[str], Path]) -> None:
     folder = copied("furuta")
     edit(folder / "robot.yaml", "position_limit: [-2.4, 2.4]", "position_limit: [-137, 137]")

@@ -65,6 +65,19 @@ def test_a_file_in_which_nothing_tells_where_time_ran_out_is_refused(tmp_path: P
         read_d4rl(save(tmp_path / "a.hdf5", data), 2, 1, 0.02)
 
 
+def test_a_file_without_a_transition_is_refused(tmp_path: Path) -> None:
+    data = rows(1)
+    del data["next_observations"]
+    with pytest.raises(InputError, match=r"holds no transition: nothing says what followed its 1 rows"):
+        read_d4rl(save(tmp_path / "a.hdf5", data), 2, 1, 0.02)
+
+
+def test_an_array_of_words_is_refused(tmp_path: Path) -> None:
+    data = rows() | {"rewards": np.array(["much"] * 7, h5py.string_dtype())}
+    with pytest.raises(InputError, match="not a readable HDF5 file"):
+        read_d4rl(save(tmp_path / "a.hdf5", data), 2, 1, 0.02)
+
+
 def test_vectors_may_be_columns(tmp_path: Path) -> None:
     data = rows()
     data["terminals"][4] = True

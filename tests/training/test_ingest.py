@@ -17,6 +17,7 @@ pytest.importorskip("rclpy", reason="bags are written with the recorder's own co
 
 from rclpy.serialization import serialize_message
 from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import JointState
 
 from landbridge.bag import read_bag
 from landbridge.cli import main
@@ -41,6 +42,7 @@ ROBOT = load_robot("furuta")
 SPEC = ROBOT.spec
 START = 1_700_000_000_000_000_000
 PERIOD = 20_000_000  # ns
+DAY = 86_400_000_000_000
 ABOUT = {"robot": "furuta", "robot_hash": SPEC.digest(), "scenario": "severe", "controller": "excite"}
 
 
@@ -63,12 +65,13 @@ def write(
     period: int = PERIOD,
     verdicts: Mapping[int, str] | None = None,
     clock_steps: Mapping[int, int] | None = None,
+    between: Callable[[int], object] | None = None,
     **about: str,
 ) -> Path:
     """A bag with these control ticks; ACTIVE ends and begins anew before each tick of `active_at`.
 
     `verdicts` are the guard's on the ticks where it is not `ok`; before a tick of `clock_steps` the wall clock is set
-    so far [ns].
+    so far [ns]. `between` makes joint states that somebody else publishes after each tick.
     """
     bag = Bag(path, ABOUT | about, topics.TOPICS)
 
@@ -81,8 +84,11 @@ def write(
         if tick in starts:
             stop = topics.joint_message(now - period, ["arm"], "effort", [0.0], "not_active")
             put(topics.GUARD_COMMAND, stop, now - 1000)
-        joints = topics.joint_message(now, ["pendulum", "arm"], "position", [np.pi - 0.02 * tick, 0.01 * tick])
+        angles = [np.pi - 0.02 * tick, 0.01 * tick]
+        joints = topics.joint_message(now, ["pendulum", "arm"], "position", angles, topics.MEASURED)
         put(topics.JOINT_STATES, joints, now)
+        if between is not None:
+            put(topics.JOINT_STATES, between(tick), now)
         columns, values = Observer(SPEC).names[::-1], observation(tick).tolist()[::-1]  # order must not matter
         put(topics.OBSERVATION, topics.array_message(now, columns, values), now)
         verdict = (verdicts or {}).get(tick, "ok")
@@ -95,6 +101,32 @@ def write(
     bag.flush()
     bag.close()
     return path
+
+
+def test_joint_states_of_somebody_else_are_no_measurements(tmp_path: Path) -> None:
+    """Their rate would be added to the robot's; they may lack velocities, or have other joints."""
+
+    def stranger(tick: int) -> object:
+        return topics.joint_message(START + tick * PERIOD + PERIOD // 2, ["arm", "tail"], "position", [0.0, 1.0])
+
+    whole = ingest((write(tmp_path / "alone", range(50)),), tmp_path / "data")
+    for between in (stranger, lambda tick: JointState(name=["arm", "pendulum"], velocity=[0.0, 0.0])):
+        path = write(tmp_path / f"beside{id(between)}", range(50), between=between, joint_states_of=topics.MEASURED)
+        figures = ingest((path,), tmp_path / f"data{id(between)}")
+        assert figures["transitions"] == whole["transitions"]
+        assert figures["recordings"][0]["measured_rate_hz"] == pytest.approx(50)
+    before = write(tmp_path / "before", range(50), between=stranger)  # a bag that does not say whose they are
+    with pytest.raises(InputError, match="measured rate 100"):
+        ingest((before,), tmp_path / "none")
+
+
+def test_what_moves_in_real_time_keeps_its_stamps(tmp_path: Path) -> None:
+    """A twin steps by whole periods; an emulated board of the same rung does not."""
+    late = {10: 3_000_000}
+    for kind, steady in (("twin", True), ("mcu", False)):
+        ingest((write(tmp_path / kind, range(50), clock_steps=late, hardware=kind),), tmp_path / f"data_{kind}")
+        (episode,) = open_dataset(tmp_path / f"data_{kind}")
+        assert bool(np.ptp(np.diff(episode.stamps)) < 1e-9) is steady
 
 
 def test_transitions_carry_what_was_seen_and_what_was_written(tmp_path: Path) -> None:
@@ -161,7 +193,7 @@ def test_a_lost_tick_and_a_new_stretch_of_active_both_cut(tmp_path: Path) -> Non
 def test_several_bags_are_one_dataset(tmp_path: Path) -> None:
     bags = (
         write(tmp_path / "monday", range(50)),
-        write(tmp_path / "tuesday", [*range(10), *range(12, 30)], controller="b"),
+        write(tmp_path / "tuesday", [*range(10), *range(12, 30)], clock_steps={0: DAY}, controller="b"),
     )
     figures = ingest(bags, tmp_path / "data")
     told = [(Path(row["recording"]).name, row["transitions"], row["lost_ticks"]) for row in figures["recordings"]]
@@ -179,6 +211,12 @@ def test_recordings_that_make_no_dataset_together_are_refused(tmp_path: Path) ->
         ingest((), out)
     with pytest.raises(InputError, match="bag: is given twice"):
         ingest((bag, tmp_path / "." / "bag"), out)
+    (tmp_path / "black_box").mkdir()
+    part = write(tmp_path / "black_box" / "limit", range(20, 40))
+    with pytest.raises(InputError, match=r"limit: holds 10 measurements that .*bag holds, too\. leave one of them out"):
+        ingest((bag, part), out)
+    with pytest.raises(InputError, match=r"bag_0\.mcap: holds 30 measurements"):
+        ingest((bag, next(bag.glob("*.mcap"))), out)
     with pytest.raises(InputError, match=r"hardware: its scenario is 'hardware', that of .*bag 'severe'.*apart"):
         ingest((bag, write(tmp_path / "hardware", range(30), scenario="hardware")), out)
     with pytest.raises(InputError, match=r"absent: no such file"):

@@ -41,7 +41,7 @@ class Bag:
 
     def __init__(self, path: Path, about: dict[str, str], listed: Sequence[topics.Topic]) -> None:
         if path.exists():
-            raise InputError(path, "already exists", "choose another --out or remove it")
+            raise InputError(path, "already exists", "name another one, or remove it")
         self.path, self.about = path, about
         self.file = path / f"{path.name}_0.mcap"
         self.fault = ""

@@ -70,9 +70,11 @@ def record(
     Raises:
         InputError: No such robot, or `hardware` and `port` do not go together.
     """
-    scenario = _label(robot, scenario, hardware, port)
+    kind, scenario = _label(robot, scenario, hardware, port)
     return [
-        _recorder(robot, scenario, "excite", {"out": out}, essential=True),  # the bag is what it is for
+        _recorder(
+            robot, scenario, "excite", {"hardware": kind, "out": out}, essential=True
+        ),  # the bag is what it is for
         _bridge(robot, scenario, seed, hardware, port),
         NodeSpec("excite", "excite", {"robot": robot, "seed": seed, "excitation": excitation}, lifecycle=True),
         _monitor(robot, "excite"),
@@ -99,9 +101,10 @@ def deploy(
     Raises:
         InputError: No such robot, or `hardware` and `port` do not go together.
     """
-    scenario = _label(robot, scenario, hardware, port)
+    kind, scenario = _label(robot, scenario, hardware, port)
     sinks: dict[str, str | int] = {"out": out, "black_box": black_box, "black_box_seconds": black_box_seconds}
-    return _running(robot, scenario, seed, bundle, require_signature, compensate, hardware, port, sinks)
+    noted = {"hardware": kind, **sinks}
+    return _running(robot, scenario, seed, bundle, require_signature, compensate, hardware, port, noted)
 
 
 def _running(
@@ -113,11 +116,11 @@ def _running(
     compensate: str,
     hardware: str,
     port: str,
-    sinks: Mapping[str, str | int],
+    noted: Mapping[str, str | int],
 ) -> list[NodeSpec]:
     policy = {"robot": robot, "bundle": bundle, "require_signature": require_signature, "compensate": compensate}
-    noted = {"bundle": bundle, "compensate": compensate, **sinks}
-    recorded = any(sinks.get(name) for name in ("out", "black_box"))
+    noted = {"bundle": bundle, "compensate": compensate, **noted}
+    recorded = any(noted.get(name) for name in ("out", "black_box"))
     return [
         *([_recorder(robot, scenario, "policy", noted, essential=False)] if recorded else []),
         _bridge(robot, scenario, seed, hardware, port),
@@ -142,9 +145,10 @@ def hil(
     """
     link = link or str(Path(tempfile.gettempdir(), f"landbridge-board-{uuid.uuid4().hex[:8]}"))
     board = {"robot": robot, "scenario": scenario, "seed": seed, "link": link}
+    told = {"hardware": "mcu", "out": out}
     return [
         NodeSpec("board", "board", board, lifecycle=False),
-        *_running(robot, scenario, seed, bundle, require_signature, compensate, "mcu", link, {"out": out}),
+        *_running(robot, scenario, seed, bundle, require_signature, compensate, "mcu", link, told),
     ]
 
 
@@ -179,6 +183,7 @@ def _recorder(robot: str, scenario: str, controller: str, rest: Mapping[str, str
     return NodeSpec("recorder", "recorder", parameters, lifecycle=False, essential=essential)
 
 
-def _label(robot: str, scenario: str, hardware: str, port: str) -> str:
+def _label(robot: str, scenario: str, hardware: str, port: str) -> tuple[str, str]:
+    """The kind of the hardware, and what the scenario of its recordings is called."""
     settings = choose_hardware(load_robot(robot).spec, hardware, port)
-    return scenario if isinstance(settings, TwinHardware) else "hardware"
+    return settings.kind, scenario if isinstance(settings, TwinHardware) else "hardware"

@@ -56,7 +56,7 @@ def run_episodes(
             progress.update(bar, completed=done, description=description)
             newest = outcomes[-FRUITLESS:]
             if not episodes and len(newest) == FRUITLESS and not any(outcome.seconds for outcome in newest):
-                problem = f"{FRUITLESS} episodes in a row were stopped before they began: {outcomes[-1].reason}"
+                problem = f"{FRUITLESS} episodes in a row were stopped before they began: {outcomes[-1].cut}"
                 raise InputError("ROS graph", problem, "see the nodes' messages")
             if operator.unrecorded and any(spec.essential for spec in recorders):
                 raise InputError("recorder", f"has stopped: {operator.unrecorded}", "free space, and record again")
@@ -82,7 +82,8 @@ def _figures(outcomes: list[Outcome], operator: Operator) -> dict[str, Any]:
         "episodes": len(outcomes),
         "successes": sum(o.success for o in outcomes),
         "success": [o.success for o in outcomes],
-        "ended": [o.reason for o in outcomes],
+        "ended": [o.cut for o in outcomes],
+        **({"after_that": [o.reason for o in outcomes]} if any(o.reason != o.cut for o in outcomes) else {}),
         "ticks": sum(o.ticks for o in outcomes),
         "active_seconds": round(sum(o.seconds for o in outcomes), 3),
         "latency_p50_ms": p50,

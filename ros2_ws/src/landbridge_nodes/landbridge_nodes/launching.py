@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from landbridge_nodes.bringup import MODES
+from landbridge_nodes.bringup import MODES, NodeSpec
 from landbridge_nodes.neighbours import Neighbours
 from landbridge_nodes.parameters import no_such
+from landbridge_nodes.processes import BAD_INPUT
 
 OF_LAUNCH = {"launch-prefix", "launch-prefix-filter"}  # arguments that `ros2 launch` gives itself
 
@@ -26,6 +28,11 @@ def describe(mode: str) -> Any:
 
     make, arguments = MODES[mode]
 
+    def ending(spec: NodeSpec, event: Any, context: Any) -> list[Any]:
+        """As `landbridge up` does: nothing starts to work without a process that has refused what it was told."""
+        ends = spec.essential or event.returncode == BAD_INPUT
+        return [Shutdown(reason=f"{spec.name} has ended")] if ends else []
+
     def start(context: Any) -> list[Any]:
         if any(Path(word).name == f"{mode}.launch.py" for word in sys.argv):  # not where another file includes this one
             _refuse_misspelt(context.argv, [a.name for a in arguments])
@@ -41,7 +48,7 @@ def describe(mode: str) -> Any:
                 parameters=[dict(spec.parameters)],
                 arguments=["--ros-args", "--enclave", spec.enclave],
                 output="screen",
-                on_exit=[Shutdown(reason=f"{spec.name} has ended")] if spec.essential else [],
+                on_exit=partial(ending, spec),
             )
             for spec in make(**values)
         ]

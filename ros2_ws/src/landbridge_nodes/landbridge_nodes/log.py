@@ -196,9 +196,11 @@ def _action(log: Log, at: int, message: Any) -> None:
 
 
 def _command(log: Log, at: int, message: Any) -> None:
-    stamp, kind = _stamp(message), log.spec.action.kind
-    log.command[stamp] = _ordered(log.spec.actuated, message, kind)
-    log.commands.append(log.heard(at, (stamp, message.name, getattr(message, kind).tolist())))
+    """One that the guard refuses for its names or its field is no policy's."""
+    stamp, values = _stamp(message), getattr(message, log.spec.action.kind).tolist()
+    if sorted(message.name) == sorted(log.spec.actuated) and len(values) == len(message.name):
+        log.command[stamp] = _ordered(log.spec.actuated, message, log.spec.action.kind)
+    log.commands.append(log.heard(at, (stamp, message.name, values)))
 
 
 def _verdict(log: Log, at: int, message: Any) -> None:

@@ -42,13 +42,15 @@ class Outcome:
         ticks: Measurements that an admitted command answered.
         seconds: How long the supervisor was ACTIVE, as seen from here.
         success: The task's own verdict on the observations; an episode that was cut short has none.
-        ended: Name of the state that ended it.
-        reason: What led to that state.
+        cut: What ended ACTIVE; if there was none, what kept it from beginning.
+        ended: Name of the state that it all came to.
+        reason: What led to that state: `cut`, or what happened on the way to STANDBY.
     """
 
     ticks: int
     seconds: float
     success: bool
+    cut: str
     ended: str
     reason: str
 
@@ -84,6 +86,7 @@ class Operator:
         self._admitted: list[int] = []
         self.state, self.reason = State.UNCONFIGURED, ""
         self._active_at = self._active_seconds = 0.0
+        self._cut = ""
         self._subscribed: dict[topics.Topic, Callable[[Any], None]] = {
             topics.SAFETY_STATE: self._on_state,
             topics.OBSERVATION: self._on_observation,
@@ -138,7 +141,7 @@ class Operator:
             self._reset()
         self._observations.clear()
         self._admitted.clear()
-        self._active_seconds = 0.0  # a fault in ARMED leaves it
+        self._active_seconds, self._cut = 0.0, ""  # a fault in ARMED leaves them
         self.call("/monitor/arm")
         begun_or_ended = (State.ACTIVE, State.PARK, State.FAULT, State.ESTOP)
         self.wait(lambda: self.state in begun_or_ended, self._arm_timeout + ANSWER_TIMEOUT)
@@ -152,7 +155,8 @@ class Operator:
         obs = np.array([self._observations[stamp] for stamp in answered], np.float32)
         complete = len(obs) > self.task.episode_steps  # what happens on the way to STANDBY is not part of it
         success = complete and self.task.success(obs[: self.task.episode_steps + 1])
-        return Outcome(len(answered), self._active_seconds, success, self.state.value, self.reason)
+        cut = self._cut or self.reason
+        return Outcome(len(answered), self._active_seconds, success, cut, self.state.value, self.reason)
 
     def _catch_up(self) -> None:
         """Let the bridge see where the robot is now, and hear what has happened while nobody listened."""
@@ -245,6 +249,7 @@ class Operator:
             self._active_at = now
         if self.state is State.ACTIVE:
             self._active_seconds = now - self._active_at
+            self._cut = "" if state is State.ACTIVE else message.message
         self.state, self.reason = state, message.message
 
     def _on_observation(self, message: Any) -> None:

@@ -18,6 +18,7 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from landbridge import __version__
+from landbridge.bag import SPEAKER
 from landbridge.bundle import read_bundle
 from landbridge.deploy.supervisor import STOPS
 from landbridge.robot import RobotSpec, load_robot
@@ -31,6 +32,7 @@ from landbridge_nodes.parameters import (
     BUNDLE,
     COMPENSATE,
     CONTROLLER,
+    HARDWARE,
     OUT,
     ROBOT,
     SCENARIO,
@@ -38,7 +40,7 @@ from landbridge_nodes.parameters import (
 )
 from landbridge_nodes.process import run
 
-NOTED = (SCENARIO.by_default("hardware"), CONTROLLER.by_default(""), BUNDLE, COMPENSATE)
+NOTED = (SCENARIO.by_default("hardware"), CONTROLLER.by_default(""), HARDWARE, BUNDLE, COMPENSATE)
 PARAMETERS = (ROBOT, OUT, BLACK_BOX, BLACK_BOX_SECONDS, *NOTED)
 FLUSH_PERIOD = 0.2  # s
 DIAGNOSTICS_PERIOD = 1.0  # s
@@ -123,6 +125,8 @@ def _about(spec: RobotSpec, read: Mapping[str, Any]) -> dict[str, str]:
         "scenario": read["scenario"],
         "controller": read["controller"],
         "landbridge": __version__,
+        SPEAKER: topics.MEASURED,
+        **({"hardware": read["hardware"]} if read["hardware"] else {}),
         **({"bundle": read_bundle(Path(read["bundle"])).digest} if read["bundle"] else {}),
         **({"compensation": digest_of(Path(read["compensate"]))} if read["compensate"] else {}),
     }

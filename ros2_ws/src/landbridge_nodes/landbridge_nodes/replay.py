@@ -40,7 +40,7 @@ class Comparison:
         stamp: Of the measurement [ns].
         stage: observation, action, command or guard.
         recorded, replayed: The values, as numbers or text.
-        difference: Largest |difference| of the values; infinite if they cannot be compared.
+        difference: Largest |difference| of the values, NaN being equal to NaN; infinite if they cannot be compared.
     """
 
     stamp: int
@@ -99,8 +99,8 @@ def replay(
     if not any(c.stage == "action" for c in compared):
         raise InputError(bag, "holds no answer of a policy", "record it with `landbridge up deploy --record`")
     times = measured_at(log)
-    differing = sorted((c for c in compared if c.recorded != c.replayed), key=lambda c: times.get(c.stamp, np.inf))
-    if tolerance is not None and (failed := [c for c in differing if not c.difference <= tolerance]):
+    differing = sorted((c for c in compared if c.difference), key=lambda c: times.get(c.stamp, np.inf))
+    if tolerance is not None and (failed := [c for c in differing if c.difference > tolerance]):
         first = failed[0]
         raise InputError(
             bag,
@@ -247,7 +247,10 @@ def _judge(log: Log, spec: RobotSpec) -> _Judgement:
 
 def _compare(stamp: int, stage: str, recorded: Any, replayed: Any) -> Comparison:
     a, b = np.asarray(recorded, np.float64), np.asarray(replayed, np.float64)
-    difference = float(np.abs(a - b).max(initial=0.0)) if a.shape == b.shape else np.inf
+    if a.shape != b.shape or (np.isnan(a) != np.isnan(b)).any():
+        difference = np.inf
+    else:
+        difference = float(np.abs(a - b)[(a != b) & ~np.isnan(a)].max(initial=0.0))
     return Comparison(stamp, stage, tuple(a.tolist()), tuple(b.tolist()), difference)
 
 
@@ -256,7 +259,7 @@ def _summary(stage: str, compared: list[Comparison]) -> dict[str, Any]:
     return {
         "stage": stage,
         "compared": len(rows),
-        "bit for bit": sum(c.recorded == c.replayed for c in rows),
+        "bit for bit": sum(not c.difference for c in rows),
         "largest difference": max((c.difference for c in rows), default=0.0),
     }
 

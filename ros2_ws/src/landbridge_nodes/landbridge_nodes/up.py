@@ -217,7 +217,7 @@ def _run(
 
 def _stay(specs: list[NodeSpec]) -> NoReturn:
     with Processes(specs) as processes:
-        Console(stderr=True).print("up; arm with the service /monitor/arm, end with Ctrl-C")
+        Console(stderr=True).print("up; arm with key A of `landbridge watch` in another terminal, end with Ctrl-C")
         while True:
             processes.check()
             time.sleep(0.2)

@@ -33,6 +33,7 @@ COLOURS = {State.ACTIVE: "green", State.ARMED: "teal", State.STANDBY: "navy", St
 STOPPING, STOPPED = "darkgoldenrod", "darkred"
 LEVELS = {b"\x00": "", b"\x01": "WARN ", b"\x02": "ERROR ", b"\x03": "STALE "}
 BAR, CODE = 24, 20  # characters
+WIDE = 100  # characters of a terminal that has room for a bar between each joint's limits
 
 
 def watch(robot: str = "furuta") -> None:
@@ -149,14 +150,15 @@ class Watch(App[None]):
         kind = self.robot.spec.action.kind
         positions, speeds = _by_name(measured, "position"), _by_name(measured, "velocity")
         commands = _by_name(command, kind)
-        table = _table("joint", "rad", "from", "", "to", "rad/s", "of limit", f"{kind} written")
+        within = ("from", "", "to") if self.size.width >= WIDE else ()
+        table = _table("joint", "rad", *within, "rad/s", "of limit", f"{kind} written")
         for joint in self.robot.spec.joints:
             position, speed = positions.get(joint.name, math.nan), speeds.get(joint.name, math.nan)
             share = abs(speed) / joint.velocity_limit
             table.add_row(
                 joint.name,
                 f"{position:+.3f}",
-                *_within(position, joint),
+                *(_within(position, joint) if within else ()),
                 f"{speed:+.2f}",
                 f"{share:.0%}" if math.isfinite(share) else "",
                 f"{commands[joint.name]:+.4f}" if joint.name in commands else "",
@@ -203,7 +205,9 @@ def _by_name(message: Any | None, field: str) -> dict[str, float]:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(Column(first), *(Column(name, justify="right", no_wrap=True) for name in others), box=None)
+    table = Table(
+        Column(first, no_wrap=True), *(Column(name, justify="right", no_wrap=True) for name in others), box=None
+    )
     table.header_style, table.padding = "bold", (0, 2, 0, 0)
     return table
 
