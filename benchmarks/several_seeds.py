@@ -100,7 +100,7 @@ def _scores(options: Options, seed: int) -> dict[str, Floats]:
         }
         for policies in (members, means)
     )
-    chosen, _ = best(folder, study.folder(seed) / "calibration.yaml")
+    chosen, *_ = best(folder, study.folder(seed) / "calibration.yaml")
     scored = {folder / f"seed{n}": success for n, success in alone.items()} | {folder: together[options.members]}
     return {
         ONE: np.mean([*alone.values()], axis=0),

@@ -90,6 +90,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "rate": f"{bundle.robot.control_rate_hz:g} Hz, latency budget {bundle.robot.latency_budget_ms:g} ms",
         "joints": robot["joints"],
         "normaliser": _normaliser(bundle),
+        "read by": "verify, evaluate, up deploy, replay, bench, sign, deploy push, engine build",
     }
 
 
@@ -163,7 +164,9 @@ def _dataset(folder: Path) -> dict[str, Any]:
 
     dataset = open_dataset(folder)
     size = {"dataset": str(folder), "episodes": len(dataset), "transitions": dataset.transitions}
-    return size | dataset.metadata.model_dump() | {"read by": f"diagnose, train --{dataset.metadata.domain}, export"}
+    domain = dataset.metadata.domain
+    fitted = "calibrate, " if domain == "target" else ""
+    return size | dataset.metadata.model_dump() | {"read by": f"{fitted}diagnose, train --{domain}, export"}
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -187,7 +190,7 @@ def _run(folder: Path) -> dict[str, Any]:
 
 
 def _bag(folder: Path) -> dict[str, Any]:
-    about = {"bag": str(folder), "read by": "ingest, replay, rerun; ros2 bag, Foxglove"}
+    about = {"bag": str(folder), "read by": "ingest, rerun; replay, if a policy ran; ros2 bag, Foxglove"}
     if not (folder / "metadata.yaml").is_file():
         return about | {"cut off": "has no metadata.yaml; ingest reads it, and repair makes it whole for ros2 bag"}
     try:
@@ -217,8 +220,9 @@ def _calibration(folder: Path) -> dict[str, Any]:
     }
 
 
-def _named(what: str, read_by: str) -> Callable[[Path], dict[str, Any]]:
-    return lambda path: {what: str(path), "read by": read_by}
+def _named(what: str, read_by: str, file: str = "") -> Callable[[Path], dict[str, Any]]:
+    """Of a folder, or of one file in it, what it is called and who reads it."""
+    return lambda folder: {what: str(next(folder.glob(file)) if file else folder), "read by": read_by}
 
 
 # Of a folder, by the first of these files that it has.
@@ -230,9 +234,9 @@ KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "seed*/config.json": _run,
     "*.mcap": _bag,
     CALIBRATED: _calibration,
-    "excitation.yaml": _named("excitation", "record --excitation"),
+    "excitation.yaml": _named("excitation", "record --excitation", "excitation.yaml"),
     "sweep.json": _named("sweep", "sweep with the same --out; sweep.csv is its table"),
     "results.json": _named("demo", "a browser: report.html"),
     "junit.xml": _named("acceptance of hardware", "a browser: report.html; junit.xml by a CI"),
-    "*.hdf5": _named("D4RL file", "ingest"),
+    "*.hdf5": _named("D4RL file", "ingest", "*.hdf5"),
 }

@@ -25,7 +25,7 @@ from landbridge.training.monitoring import TargetModel, describe, watch
 from landbridge.training.onnx_graph import beyond_tensorrt, run_rows, to_onnx
 from landbridge.training.policy import Actor, Trained, load_trained
 from landbridge.training.run import METRICS, Inputs, has_reached, located, read_run, runs_of
-from landbridge.training.selection import best
+from landbridge.training.selection import Foretold, best
 from landbridge.training.stream import digests, read_domains
 
 GOLDEN_ROWS = 128
@@ -52,11 +52,13 @@ def export(
     """
     require_new(out)
     torch.set_num_threads(1)  # see train
-    trained, foretold = load_trained(run), dict[str, str]()
+    trained, foretold, candidates = load_trained(run), dict[str, str](), dict[Path, Foretold]()
     domains = _domains(run, trained, Inputs(source=source, target=target).given())
     if calibration is not None:
-        run, found = best(run, calibration)
+        run, found, candidates = best(run, calibration)
         foretold = {"foretold": f"{found} (calibrated by {digest_of(calibration)[:12]})"}
+        if not any(each.success for each in candidates.values()):
+            warnings.warn(f"none of {len(candidates)} candidates succeeds in the calibrated simulator", stacklevel=2)
         trained = load_trained(run)
     runs = {one: read_run(one) for one in runs_of(run)}
     plain, spec, task = next(iter(runs.values())), trained.robot.spec, load_task(trained.robot)
@@ -97,7 +99,12 @@ def export(
         "tensorrt": ", ".join(beyond_tensorrt(graph)) or "reads every operator of the policy",
         "live_mismatch": "none" if watched.reason else "alignment.onnx",
         **({"run": str(run)} | foretold if foretold else {}),
+        **({"candidates": _rows(candidates)} if candidates else {}),
     }
+
+
+def _rows(candidates: dict[Path, Foretold]) -> list[dict[str, str]]:
+    return [{"candidate": str(run), "foretold": str(foretold)} for run, foretold in candidates.items()]
 
 
 def _domains(run: Path, trained: Trained, moved: dict[str, Path]) -> dict[str, Transitions]:

@@ -52,11 +52,12 @@ def foretell(policy: Behaviour, robot: Robot, simulator: Scenario, seed: int = S
     return Foretold(float(np.mean(by_start)), float(np.mean([returns.mean() for _, returns in found])), by_start)
 
 
-def best(folder: Path, calibration: Path) -> tuple[Path, Foretold]:
+def best(folder: Path, calibration: Path) -> tuple[Path, Foretold, dict[Path, Foretold]]:
     """Of the runs of a folder, and of the mean of them all, what does best in the simulator of a calibration.
 
     Returns:
-        The run, or the folder for the mean; and what is foretold of it, from other episodes than it was chosen by.
+        The run, or the folder for the mean; what is foretold of it, from other episodes than it was chosen by; and by
+        which it was chosen, of every candidate.
 
     Raises:
         InputError: The folder has no run, or the file is no calibration, or of another robot.
@@ -70,4 +71,4 @@ def best(folder: Path, calibration: Path) -> tuple[Path, Foretold]:
         for one in track(candidates, "foretell", console=Console(stderr=True))
     }
     chosen = max(found, key=lambda one: found[one])
-    return chosen, foretell(load_policy(chosen, robot), robot, simulator, AGAIN)
+    return chosen, foretell(load_policy(chosen, robot), robot, simulator, AGAIN), found

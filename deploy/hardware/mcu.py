@@ -205,8 +205,8 @@ class Mcu:
             problem = f"{self._receiver.received} bytes came, and no frame in them"
             remedy = f"the baud rate is {self._settings.baud}: set hardware.baud to that of the board"
             return InputError(self._name, problem, remedy)
-        remedy = f"check power, wiring, firmware and baud rate ({self._settings.baud})"
-        return InputError(self._name, f"nothing answers in {OPEN_SECONDS:g} s", remedy)
+        remedy = f"check power, wiring, firmware and baud rate ({self._settings.baud}); servos are another --hardware"
+        return InputError(self._name, f"no microcontroller answers in {OPEN_SECONDS:g} s", remedy)
 
     def _serve(self, now: float) -> None:
         """Take what has come, and keep the session going."""

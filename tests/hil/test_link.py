@@ -287,7 +287,7 @@ def test_a_port_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mcu_module, "OPEN_SECONDS", 0.3)
     ends = os.openpty()
     said = refused(lambda: Mcu(FURUTA, McuHardware(port=os.ttyname(ends[1]))))
-    assert "nothing answers in 0.3 s" in said
+    assert "no microcontroller answers in 0.3 s" in said
     for end in ends:
         os.close(end)
 
@@ -355,7 +355,7 @@ def test_telemetry_that_the_line_does_not_carry_is_refused() -> None:
     """12 + 36 bytes, CRC, COBS and two delimiters: 55 bytes of ten bits, 500 times a second."""
     said = refused(lambda: Mcu(FURUTA, McuHardware(baud=115_200)))
     assert "telemetry_rate_hz 500 takes 265000 of 115200 baud. take 80% of them at most" in said
-    assert "nothing answers" in refused(
+    assert "no microcontroller answers" in refused(
         lambda: Mcu(FURUTA, McuHardware(port=os.ttyname(os.openpty()[1]), baud=331_250))
     )
 

@@ -135,7 +135,9 @@ def test_of_several_seeds_and_their_mean_what_does_best_in_a_calibrated_simulato
     train(tmp_path / "runs", *data, config=config, seeds=(3, 4, 5))
     file = tmp_path / "calibration.yaml"
     calibration(latency_ms=31.5).write(file)
-    shown = export(tmp_path / "runs", tmp_path / "bundle", calibration=file)
+    with pytest.warns(UserWarning, match="none of 4 candidates succeeds in the calibrated simulator"):
+        shown = export(tmp_path / "runs", tmp_path / "bundle", calibration=file)
+    assert [Path(row["candidate"]).name for row in shown["candidates"]] == ["seed3", "seed4", "seed5", "runs"]
     returns = {}
     for name, seeds in {"seed3": "3", "seed4": "4", "seed5": "5", ".": "3, 4, 5"}.items():
         asked = {"engine": "mujoco", "calibration": file, "episodes": 4, "seed": selection.SEED}
