@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from landbridge.bundle import Bundle, read_bundle
 from landbridge.deploy.engine import CUDA, TENSORRT
-from landbridge.deploy.graph import CPU
 from landbridge.deploy.runtime import Policy, load_policy
 from landbridge.errors import InputError
 from landbridge.files import require_folder
+from landbridge.onnx_session import CPU
 from landbridge.spec import require_at_least
 
 BACK_ENDS = (CPU, CUDA, TENSORRT)

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.bundle import Bundle
-from landbridge.deploy.graph import CPU, Graph
+from landbridge.deploy.graph import Graph
 from landbridge.envelope import Envelope
 from landbridge.errors import InputError
 from landbridge.manifest import REMEDY as BROKEN
 from landbridge.manifest import Drift, Threshold
 from landbridge.observation import Observer, command_to_action, push_action
+from landbridge.onnx_session import CPU
 
 GOLDEN_TOLERANCE = 0.01  # of the mismatch, per unit of its limit; float32 gives about 1e-4
 REMEDY = "export a run with a minute of target data, of an agent that has a value (iql, cql, td3bc)"

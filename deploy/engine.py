@@ -151,8 +151,7 @@ def accept(key: EngineKey, robot_hash: str, golden_error: float, scores: dict[st
     if key.candidate.is_file():
         key.candidate.replace(key.file)
     engines = {name: _digest(engine) for name, engine in _engines(key).items()}
-    facts = {"robot_hash": robot_hash, "golden_error": golden_error, "scores": scores}
-    record = Record.model_validate({"key": asdict(key), "engines": engines, **facts})
+    record = Record(key=asdict(key), robot_hash=robot_hash, engines=engines, golden_error=golden_error, scores=scores)
     write_atomic(key.folder / RECORD, record.model_dump_json(indent=2) + "\n")
     return record
 

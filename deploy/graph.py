@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from landbridge.deploy.engine import Precision, provider_options
 from landbridge.errors import InputError
-from landbridge.onnx_session import session_options
+from landbridge.onnx_session import CPU, open_session
 
-CPU = "CPUExecutionProvider"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -48,7 +47,7 @@ class Graph:
         precision: Precision = "fp32",
     ) -> None:
         self._made_from = path, model, dict(inputs), dict(outputs), tuple(providers), precision
-        self.session = open_session(path, model, providers, precision)
+        self.session = _session(path, model, providers, precision)
         self.provider: str = self.session.get_providers()[0]
         self.inputs = buffers(path, "input", _ends(self.session.get_inputs()), inputs)
         self.outputs = buffers(path, "output", _ends(self.session.get_outputs()), outputs)
@@ -73,10 +72,8 @@ def _bind(bind: Callable[..., None], bound: Mapping[str, NDArray[np.float32]]) -
         bind(name, "cpu", 0, np.float32, list(buffer.shape), buffer.ctypes.data)
 
 
-def open_session(
-    path: Path, model: bytes, providers: Sequence[str] = (CPU,), precision: Precision = "fp32"
-) -> ort.InferenceSession:
-    """A single-threaded session on the first of `providers` that this onnxruntime has, else on the CPU."""
+def _session(path: Path, model: bytes, providers: Sequence[str], precision: Precision) -> ort.InferenceSession:
+    """On the first of `providers` that this onnxruntime has, else on the CPU."""
     known = [name for name in dict.fromkeys((*providers, CPU)) if name in ort.get_available_providers()]
     configured = []
     for name in known:
@@ -84,10 +81,7 @@ def open_session(
             configured.append((name, provider_options(name, model, precision)))
         except InputError as error:
             warnings.warn(f"{name} is left out: {error}", ProviderFallbackWarning, stacklevel=2)
-    try:
-        return ort.InferenceSession(model, session_options(), providers=configured)
-    except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
-        raise InputError(path, f"onnxruntime cannot load it: {str(error)[:200]}", "export the bundle again") from error
+    return open_session(path, model, configured)
 
 
 def _ends(values: Sequence[Any]) -> dict[str, tuple[str, tuple[Any, ...]]]:

@@ -24,9 +24,9 @@ from typing import Any
 import yaml
 
 from landbridge.bundle import SIGNATURE, Bundle, read_bundle
-from landbridge.deploy.graph import CPU
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES
 from landbridge.errors import InputError
+from landbridge.onnx_session import CPU
 from landbridge.signature import require_signature
 
 PARAMETERS = "parameters.yaml"
@@ -112,9 +112,9 @@ class Remote:
         path = f"{self.root}/{PARAMETERS}"
         text = self.run("cat", path, remedy=f"install {PARAMETERS} as deploy/jetson/README.md says")
         try:
-            nodes = yaml.safe_load(text)
+            nodes = {f"/{str(name).strip('/')}": section for name, section in yaml.safe_load(text).items()}
             own, every = (nodes.get(node, {}).get("ros__parameters", {}) for node in ("/policy", "/**"))
-            return {str(name): str(value) for name, value in {**every, **own}.items()}
+            return {str(name): str(value) for name, value in {**every, **own}.items() if value is not None}
         except (yaml.YAMLError, AttributeError, TypeError) as error:
             raise InputError(self.host, f"{path} is no parameters file of ROS 2", "correct that file") from error
 
@@ -187,7 +187,7 @@ def push(
     state = _refuse_in_motion(there)
     loads = there.parameters()
     if provider is not None:
-        loads |= {"provider": provider, "precision": "fp32"}
+        loads |= {"provider": provider, "precision": "fp32", "strict": str(True)}
     if not (robot := robot or loads.get("robot")):
         raise InputError(host, f"{root}/{PARAMETERS} names no robot", "name --robot, or correct that file")
     if bundle is not None:
@@ -253,7 +253,8 @@ def _verify(there: Remote, release: str, loads: dict[str, str], key: Path | None
     path, robot = f"{there.root}/{release}", loads["robot"]
     sent = None if key is None else there.send_key(key, release)
     own = sent or (f"{path}/{KEY}" if there.has(f"{release}/{KEY}") else None)
-    how = ["--provider", loads.get("provider", CPU), "--precision", loads.get("precision", "fp32"), "--strict"]
+    how = ["--provider", loads.get("provider", CPU), "--precision", loads.get("precision", "fp32")]
+    how += ["--strict"] if loads.get("strict") == str(True) else []
     remedy = f"nothing was switched; mend that and push again, for {robot!r} or with another --robot"
     signers = [signer for signer in dict.fromkeys((loads.get("require_signature"), own)) if signer]
     for signed in [["--public-key", signer] for signer in signers] or [[]]:

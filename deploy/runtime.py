@@ -25,10 +25,11 @@ from landbridge.deploy.engine import (
     require_accepted,
     require_offered,
 )
-from landbridge.deploy.graph import CPU, Graph, ProviderFallbackWarning
+from landbridge.deploy.graph import Graph, ProviderFallbackWarning
 from landbridge.deploy.native import Engine
 from landbridge.errors import InputError
 from landbridge.manifest import REMEDY, Manifest
+from landbridge.onnx_session import CPU
 
 # Largest |difference| from golden actions in [-1, 1]; None: the one that the bundle states. Half floats have 11 bits.
 # int8 is held to a tenth of the range: the closed loop says whether that will do.

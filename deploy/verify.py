@@ -11,8 +11,8 @@ import numpy as np
 from landbridge.bundle import read_bundle
 from landbridge.deploy.drift import watch_of
 from landbridge.deploy.engine import Precision
-from landbridge.deploy.graph import CPU
 from landbridge.deploy.runtime import golden_sequences, golden_tolerance, load_policy
+from landbridge.onnx_session import CPU
 from landbridge.robot import load_robot
 from landbridge.signature import require_signature
 

@@ -77,7 +77,8 @@ class Bag:
         rate_hz: Median rate of the measurements.
         lost_ticks: Control periods inside episodes without a complete tick.
         repaired: What was lost with the end of a bag that was cut off, or None.
-        measured: Stamps of all measurements [ns, wall clock].
+        seen: Stamps of all observations in it [ns, wall clock].
+        known: How many of these were known beforehand.
     """
 
     about: dict[str, str]
@@ -85,7 +86,8 @@ class Bag:
     lost_ticks: int
     repaired: str | None
     segments: list[Segment]
-    measured: frozenset[int]
+    seen: frozenset[int]
+    known: int
 
 
 @dataclass
@@ -149,8 +151,8 @@ class BagReader:
                     yield schemas[channel.schema_id], channel, record
 
 
-def read_bag(path: Path, spec: RobotSpec) -> Bag:
-    """Read a bag of the robot `spec`, also one that was cut off.
+def read_bag(path: Path, spec: RobotSpec, known: Container[int] = ()) -> Bag:
+    """Read a bag of the robot `spec`, also one that was cut off; without the measurements whose stamps are `known`.
 
     Raises:
         InputError: No bag, a bag of another robot, a damaged one, or nothing usable in it.
@@ -160,13 +162,16 @@ def read_bag(path: Path, spec: RobotSpec) -> Bag:
     raw = _Raw()
     for topic, _, message in reader.messages(_TAKE):
         _TAKE[topic](raw, message)
+    seen = frozenset(raw.obs)
+    for stamp in [stamp for stamp in seen if stamp in known]:
+        del raw.obs[stamp]
     segments = _segments(path, raw, spec)
-    if not segments:
+    if not segments and len(raw.obs) == len(seen):
         lost = f" ({reader.repaired})" if reader.repaired else ""
         raise InputError(path, f"holds no two consecutive control ticks in ACTIVE{lost}", "record again")
     periods = np.diff([*raw.joint_pos]) * 1e-9
     rate, lost_ticks = float(1 / np.median(periods)), _lost_ticks(raw, spec)
-    return Bag(reader.about, rate, lost_ticks, reader.repaired, segments, frozenset(raw.joint_pos))
+    return Bag(reader.about, rate, lost_ticks, reader.repaired, segments, seen, len(seen) - len(raw.obs))
 
 
 def _lost_ticks(raw: _Raw, spec: RobotSpec) -> int:

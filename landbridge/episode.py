@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_FSIZE, getrlimit
@@ -203,21 +203,21 @@ def write_dataset(path: Path, episodes: Iterable[Episode], metadata: DatasetMeta
 @contextmanager
 def _alone(path: Path, partial: Path) -> Iterator[None]:
     """Be the only process that writes into the folder `partial`: what a kill has left there is gone."""
+    busy = InputError(path, "is being written by another process", "wait for it, or choose another --out")
     partial.mkdir(parents=True, exist_ok=True)
-    held = os.open(partial, os.O_RDONLY)
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.path.samestat(os.fstat(held), partial.stat())  # not what another has just renamed or removed
-        except (BlockingIOError, FileNotFoundError):
-            mine = False
+            folder = os.open(partial, os.O_RDONLY)
+            held.callback(os.close, folder)
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.path.samestat(os.fstat(folder), partial.stat())  # not what another has just renamed or removed
+        except (BlockingIOError, FileNotFoundError) as error:
+            raise busy from error
         if not mine:
-            raise InputError(path, "is being written by another process", "wait for it, or choose another --out")
+            raise busy
         for left in partial.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield
-    finally:
-        os.close(held)
 
 
 def _write(path: Path, partial: Path, episodes: Iterable[Episode], metadata: DatasetMetadata) -> None:
@@ -242,8 +242,9 @@ def _write(path: Path, partial: Path, episodes: Iterable[Episode], metadata: Dat
         with _written(path):
             storage.update_metadata(about)
             partial.rename(path)
-    finally:
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _require_space(folder: Path, episode: Episode) -> None:

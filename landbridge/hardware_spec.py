@@ -24,6 +24,7 @@ class McuHardware(Spec):
 
     Attributes:
         port: Serial port, best by the name that udev gives it in /dev/serial/by-id; None: to be named at the start.
+        baud: Rate of the line; USB CDC has none of its own, so that a high one may be named.
         watchdog_ms: Time without an admissible command after which the board stops the robot; at least two control
             periods, at most what the firmware allows.
         telemetry_rate_hz: How often the board reports; within what `baud` carries.

@@ -39,9 +39,10 @@ def inspect(path: str, /) -> dict[str, Any]:
     if place.suffix == ".zip":
         return describe_bundle(read_bundle(place))
     for pattern, describe in KINDS.items():
-        folder = place.parent if place.match(pattern) else place
-        if any(folder.glob(pattern)):
-            return describe(folder)
+        if place.is_file() and place.match(pattern):
+            return describe(place if describe in FILES else place.parent)
+        if place.is_dir() and (found := sorted(place.glob(pattern))):
+            return describe(found[0] if describe in FILES else place)
     remedy = f"name a bundle, a dataset, a bag, a calibration, a run, a robot folder or one of {robots()}"
     raise InputError(path, "nothing that landbridge would have written", remedy)
 
@@ -220,11 +221,12 @@ def _calibration(folder: Path) -> dict[str, Any]:
     }
 
 
-def _named(what: str, read_by: str, file: str = "") -> Callable[[Path], dict[str, Any]]:
-    """Of a folder, or of one file in it, what it is called and who reads it."""
-    return lambda folder: {what: str(next(folder.glob(file)) if file else folder), "read by": read_by}
+def _named(what: str, read_by: str) -> Callable[[Path], dict[str, Any]]:
+    return lambda path: {what: str(path), "read by": read_by}
 
 
+_excitation, _d4rl = _named("excitation", "record --excitation"), _named("D4RL file", "ingest")
+FILES = (_excitation, _d4rl)  # of one file, the others of its folder
 # Of a folder, by the first of these files that it has.
 KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "manifest.json": lambda folder: describe_bundle(read_bundle(folder)),
@@ -234,9 +236,9 @@ KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "seed*/config.json": _run,
     "*.mcap": _bag,
     CALIBRATED: _calibration,
-    "excitation.yaml": _named("excitation", "record --excitation", "excitation.yaml"),
+    "excitation.yaml": _excitation,
     "sweep.json": _named("sweep", "sweep with the same --out; sweep.csv is its table"),
     "results.json": _named("demo", "a browser: report.html"),
     "junit.xml": _named("acceptance of hardware", "a browser: report.html; junit.xml by a CI"),
-    "*.hdf5": _named("D4RL file", "ingest", "*.hdf5"),
+    "*.hdf5": _d4rl,
 }

@@ -137,15 +137,16 @@ def _sagging(robot: Robot, rungs: Mapping[str, Scenario]) -> Iterator[str]:
         return
     pose = np.array([spec.parking.get(joint.name, joint.default_joint_pos) for joint in spec.joints])
     held = np.array([spec.parking[name] for name in spec.actuated])
+    stops = np.transpose([joint.position_limit or (-np.inf, np.inf) for joint in spec.joints])
     for rung, scenario in rungs.items():
-        with closing(make_plant(robot, "bullet", scenario, np.random.default_rng())) as plant:
+        with closing(make_plant(robot, "bullet", scenario)) as plant:
             plant.reset(pose, np.zeros(len(pose)))
             for _ in range(round(HELD_SECONDS * spec.control_rate_hz)):
                 plant.step([(0.0, held)])
-            off = np.abs(plant.state()[0] - pose)
+            off = np.abs(np.clip(plant.state()[0], *stops) - pose)  # it may rest on its stops
         for joint, error in zip(spec.joints, off, strict=True):
             if joint.actuated and error > PARKED:
-                yield f"joint {joint.name}: sags {error:.2f} rad from parking_pose on rung {rung!r}: PARK never ends"
+                yield f"joint {joint.name}: sags {error:.2f} rad off parking_pose on {rung!r}: PARK ends in a fault"
 
 
 def _dropped(robot: Robot, scenario: Scenario) -> Iterator[str]:

@@ -20,7 +20,7 @@ from landbridge.urdf import INERTIA, check_inertia, parse_urdf
 
 SCENARIOS = "scenarios.yaml"
 NOMINAL = "none"  # the rung of the robot as robot.yaml has it
-OF_NOMINAL = ("joint_pos_noise", "joint_vel_noise", "push")  # what that says nothing of
+OF_NOMINAL = ("joint_pos_noise", "joint_vel_noise", "push")  # what may be on that rung: it is no shift of the robot
 
 
 class Payload(Spec):
@@ -115,9 +115,11 @@ def _ladder(robot: Robot) -> dict[str, Scenario]:
 
 def _fitting(robot: Robot, name: str, scenario: Scenario) -> Scenario:
     path = robot.folder / SCENARIOS
-    if name == NOMINAL and (shifts := sorted(scenario.model_fields_set.difference(OF_NOMINAL))):
-        problem = f"{name}.{shifts[0]}: the robot without shifts, which calibration starts from, is that of robot.yaml"
-        remedy = f"put it there or on a rung of its own; {NOMINAL} may have {', '.join(OF_NOMINAL)}"
+    allowed = scenario.model_dump(include={*OF_NOMINAL})
+    if name == NOMINAL and scenario != Scenario(**allowed):
+        shifts = [field for field, value in Scenario(**allowed) if getattr(scenario, field) != value]
+        problem = f"{name}.{shifts[0]}: calibration starts from the robot of robot.yaml and its URDF, without shifts"
+        remedy = f"give it to a rung of its own; {NOMINAL} may have {', '.join(OF_NOMINAL)}"
         raise InputError(path, problem, remedy)
     for field in ("friction", "cogging"):
         if unknown := sorted(set(getattr(scenario, field)) - set(robot.spec.joint_names)):

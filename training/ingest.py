@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +41,7 @@ class Recording:
         rate_hz: Median rate of its rows.
         lost: What could not be used of it, or was mended.
         stopped: Episodes that the guard ended before the task would.
-        measured: Stamps of all of a bag's measurements [ns, wall clock].
+        seen: Stamps of all of a bag's observations [ns, wall clock].
     """
 
     path: Path
@@ -51,7 +51,7 @@ class Recording:
     rate_hz: float
     lost: dict[str, Any]
     stopped: int = 0
-    measured: frozenset[int] = frozenset()
+    seen: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         """Number of transitions."""
@@ -87,9 +87,11 @@ def ingest(
     require_new(out)
     _require_different(recordings)
     facts = {} if calibration is None else recorded(calibration, read_calibration(calibration, machine))
-    found = [_read(path, machine, task) for path in recordings]
+    found, seen = [], set[int]()
+    for path in recordings:
+        found.append(_read(path, machine, task, seen))
+        seen |= found[-1].seen
     _require_alike(found)
-    _require_apart(found)
     controllers: Counter[str] = Counter()
     for recording in found:
         controllers[recording.controller] += len(recording)
@@ -128,31 +130,25 @@ def _require_alike(found: list[Recording]) -> None:
             raise InputError(other.path, problem, "a dataset is of one robot in one scenario: ingest them apart")
 
 
-def _require_apart(found: list[Recording]) -> None:
-    """As `_require_different`: a bag, its copy and its black boxes hold the same measurements."""
-    for one, other in itertools.combinations(found, 2):
-        if twice := len(one.measured & other.measured):
-            problem = f"holds {twice} measurements that {one.path} holds, too"
-            raise InputError(other.path, problem, "leave one of them out; black boxes are parts of a whole recording")
-
-
-def _read(path: Path, robot: Robot, task: Task) -> Recording:
+def _read(path: Path, robot: Robot, task: Task, seen: Set[int]) -> Recording:
+    """One recording; what others have `seen`, as black boxes do of a whole recording, is not read again."""
     spec = robot.spec
     if path.suffix in HDF5:
         found = read_d4rl(path, task.observer.size, task.observer.num_actions, spec.control_dt)
         about = {"domain": "source", "engine": "d4rl", "scenario": "unknown"}
         _warn_of_other_labels(path, found.episodes, task)
         return Recording(path, found.episodes, about, "d4rl", spec.control_rate_hz, {**found.repairs})
-    bag = read_bag(path, spec)
+    bag = read_bag(path, spec, seen)
     _require_rate(path, bag, spec)
     segments = _as_written(path, task.observer, bag.segments) if "compensation" in bag.about else bag.segments
     twin = bag.about.get("hardware", "twin") == "twin" and bag.about["scenario"] in load_scenarios(robot)
     episodes = [_episode(spec, task, segment, twin) for segment in segments]
     left_out = sum(len(s.commands) for s in bag.segments) - sum(len(s.commands) for s in segments)
     lost = {"lost_ticks": bag.lost_ticks, "left_out": left_out, "repaired": bag.repaired}
+    lost |= {"in_others": bag.known} if bag.known else {}
     stopped = sum(s.failed and not e.terminated[-1] for s, e in zip(segments, episodes, strict=True))
     about = {"domain": "target", "engine": "ros2", "scenario": bag.about["scenario"]}
-    return Recording(path, episodes, about, bag.about["controller"], bag.rate_hz, lost, stopped, bag.measured)
+    return Recording(path, episodes, about, bag.about["controller"], bag.rate_hz, lost, stopped, bag.seen)
 
 
 def _warn_of_other_labels(path: Path, episodes: list[Episode], task: Task) -> None:

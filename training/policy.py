@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from landbridge.bundle import read_bundle
 from landbridge.errors import InputError
-from landbridge.onnx_session import session_options
+from landbridge.onnx_session import open_session
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, Policy
 from landbridge.task import load_task
@@ -141,11 +140,7 @@ def graph_policy(path: Path, model: bytes, state: Mapping[str, tuple[int, ...]])
     Raises:
         InputError: onnxruntime cannot load the content `model` of the file `path`.
     """
-    try:
-        session = onnxruntime.InferenceSession(model, session_options(), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
-        problem = f"onnxruntime cannot load it: {' '.join(str(error).split()):.200}"
-        raise InputError(path, problem, "export it again, with operators of an opset that it knows") from error
+    session = open_session(path, model)
     outputs = ["action", *(f"{name}_out" for name in state)]
 
     def start(batch: int, rng: np.random.Generator) -> Policy:

@@ -86,7 +86,7 @@ def require_board(robot: Robot, settings: McuHardware) -> None:
     needed = settings.telemetry_rate_hz * BITS_PER_BYTE * len(frame)
     if needed > BUSY * settings.baud:
         problem = f"telemetry_rate_hz {settings.telemetry_rate_hz:g} takes {needed:.0f} of {settings.baud} baud"
-        remedy = f"take {BUSY:.0%} of them at most: what does not fit waits in the board, and is old when it comes"
+        remedy = f"lower it or raise hardware.baud (by USB a name only): beyond {BUSY:.0%} frames wait, and come old"
         raise InputError(file, problem, remedy)
     if named := [joint.name for joint in robot.spec.joints if joint.encoder != Encoder()]:
         problem = f"joints {named} have an encoder of their own, which nothing on a microcontroller's link reads"

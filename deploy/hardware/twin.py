@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,7 +21,8 @@ class Twin:
 
     Each read advances the plant by one control period with the writes of that period at the offsets at which they came,
     so what a late command costs on a robot it costs here. From a reset to `release` it is held, as by a hand: however
-    long arming takes, an episode begins in a start state of the task, as simulated ones do.
+    long arming takes, an episode begins in a start state of the task, as simulated ones do. With a fixed base and
+    commanded in position it has mechanical stops at its position limits, as arms of servos have, and rests on them.
 
     Attributes:
         fault, warning: Always "": what can go wrong with a twin is part of its scenario.
@@ -42,6 +44,8 @@ class Twin:
         self._task = load_task(robot)
         self._plant = make_plant(robot, "bullet", load_scenario(robot, scenario), self._rng)
         self._dt = robot.spec.control_dt
+        self._has_stops = robot.spec.action.kind == "position" and robot.spec.base == "fixed"
+        self._stops = np.transpose([joint.position_limit or (-math.inf, math.inf) for joint in robot.spec.joints])
         self._clock = clock
         self._writes: list[tuple[float, np.ndarray | None]] = []
         self.reset()
@@ -64,11 +68,19 @@ class Twin:
         """Positions and velocities one control period after the last read, or of the start state."""
         if not self._held and (self._writes or not self._at_start):
             self._plant.step(self._writes)
+            if self._has_stops:
+                self._rest_on_stops()
         self._at_start = self._held
         self._writes.clear()
         self._read_at = self._clock()
         joint_pos, joint_vel = self._plant.measure()
         return joint_pos.tolist(), joint_vel.tolist()
+
+    def _rest_on_stops(self) -> None:
+        position, velocity = self._plant.state()
+        held = np.clip(position, *self._stops)
+        if (moved := held != position).any():
+            self._plant.place(held, np.where(moved, 0.0, velocity))
 
     def base(self) -> Base:
         """See `BaseSensing`; only of a robot whose base floats."""

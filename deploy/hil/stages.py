@@ -6,9 +6,10 @@ A stage finds the robot in STANDBY without torque and arms it itself. It raises 
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -170,8 +171,9 @@ def latency(loop: Loop, plan: Plan, result: Result) -> None:
     loop.arm()
     loop.clear()
     hardware = loop.hardware
-    for i in range(round(plan.latency_s * loop.spec.control_rate_hz)):
-        written = loop.step(_distinct(loop, i)).written_at
+    wanted = _swaying(loop, plan)
+    for _ in range(round(plan.latency_s * loop.spec.control_rate_hz)):
+        written = loop.step(next(wanted)).written_at
         if written is None or not isinstance(hardware, Reporting):
             continue
         if loop.listen(partial(hardware.in_effect, written), loop.due - uptime()):
@@ -273,16 +275,18 @@ def _moved(loop: Loop, joint: str) -> Tick:
     return move.ticks[-1]
 
 
-def _distinct(loop: Loop, period: int) -> list[float]:
-    """A command that keeps the joints where they are, but is not the last one: a driver may tell them by their values.
+def _swaying(loop: Loop, plan: Plan) -> Iterator[Sequence[float]]:
+    """Commands that keep the robot where it is, each another than the last: a driver may tell them by their values.
 
-    Positions alternate by HAIR, inwards and back.
+    Positions of the plan's joints go HAIR inwards and back.
     """
-    idle = list(loop.idle())
-    if loop.spec.action.kind != "position":
-        return idle
-    sign = 1 if period % 2 else -1
-    return [at + sign * HAIR * loop.inwards(name) for at, name in zip(idle, loop.spec.actuated, strict=True)]
+    here = loop.idle()
+    inwards = [HAIR * loop.inwards(name) if name in plan.joints else 0.0 for name in loop.spec.actuated]
+    for period in itertools.count(1):
+        if loop.spec.action.kind == "position":
+            yield [at + period % 2 * way for at, way in zip(here, inwards, strict=True)]
+        else:
+            yield loop.idle()
 
 
 def _bounds(loop: Loop) -> list[float]:

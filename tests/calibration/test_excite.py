@@ -140,7 +140,7 @@ def test_a_motion_that_the_drives_do_not_follow_is_outside_the_limits(monkeypatc
     for robot, kept in ((arm, True), (strict, False)):
         preview = preview_on(robot, lambda batch: start(batch, np.random.default_rng(0)), "none", Scenario(), 0)
         assert preview.kept is kept
-        assert preview.tracking * robot.spec.safety.max_tracking_error == pytest.approx(0.3, abs=0.25)
+        assert preview.tracking * robot.spec.safety.max_tracking_error == pytest.approx(0.168, abs=0.02)
 
 
 @pytest.mark.parametrize("seen", [5.0, np.nan])  # 50 rad/s, the observation's clip: below the pendulum's limit of 60

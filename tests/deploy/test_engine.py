@@ -27,9 +27,10 @@ from landbridge.deploy.engine import (
     read_record,
     require_accepted,
 )
-from landbridge.deploy.graph import CPU, ProviderFallbackWarning
+from landbridge.deploy.graph import ProviderFallbackWarning
 from landbridge.deploy.runtime import load_policy
 from landbridge.errors import InputError
+from landbridge.onnx_session import CPU
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
 

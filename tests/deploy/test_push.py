@@ -132,7 +132,7 @@ def test_a_bundle_is_verified_as_the_policy_node_there_will_load_it(
     sign(bundle, tmp_path / "ours.pem")
     target.push(bundle)
     path.write_text("/policy: {ros__parameters: {robot: furuta, provider: tensorrt, precision: int8}}")
-    with pytest.raises(InputError, match=r"(nvidia-smi|tensorrt): is not installed.*nothing was switched"):
+    with pytest.raises(InputError, match=r"(is not installed|no accepted engine).*nothing was switched"):
         target.push(bundle)
     target.push(bundle, provider="CPUExecutionProvider")
 
@@ -156,11 +156,11 @@ def test_the_bundle_of_another_robot_never_becomes_the_current_one(
     target.push(theirs, robot="arm")  # told so
     assert target.link("current") == release
     (target.root / "previous").symlink_to(f"{release}-signed")
-    node = "/policy: {ros__parameters: {robot: quadruped}}"
+    node = "policy: {ros__parameters: {robot: quadruped, require_signature: }}"
     (target.root / PARAMETERS).write_text(f"/**: {{ros__parameters: {{robot: furuta}}}}\n{node}")
     target.push(rollback=True)
     checked = [line for line in (tmp_path / "asked").read_text().splitlines() if " verify " in line]
-    assert all(line.endswith(" --strict --json") for line in checked)  # no fallback
+    assert [" --strict " in line for line in checked] == [True, False]  # as the node may fall back
     assert [line.partition("--robot ")[2].split()[0] for line in checked] == ["arm", "quadruped"]
 
 

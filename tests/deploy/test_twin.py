@@ -37,6 +37,22 @@ def run(delays: list[float], effort: float = 0.1) -> list[list[float]]:
     return positions
 
 
+def test_an_arm_without_torque_falls_onto_its_stops() -> None:
+    arm = load_robot("arm")
+    limits = [joint.position_limit or (-np.inf, np.inf) for joint in arm.spec.joints]
+    low, high = np.transpose(limits)
+    twin = Twin(arm, "severe", seed=1)
+    twin.let_go()
+    twin.disable()
+    for _ in range(300):
+        twin.read()
+    position, velocity = map(np.array, twin._plant.state())
+    twin.close()
+    assert (position >= low).all() and (position <= high).all()
+    resting = (position == low) | (position == high)
+    assert resting.sum() >= 2 and not velocity[resting].any()
+
+
 def test_a_twin_without_torque_coasts_as_one_does_that_is_told_zero_effort() -> None:
     clock = Clock()
     disabled, zeroed = (Twin(FURUTA, "severe", seed=1, clock=clock) for _ in range(2))

@@ -352,9 +352,9 @@ def test_a_board_that_reports_too_seldom_for_its_watchdog_is_refused() -> None:
 
 
 def test_telemetry_that_the_line_does_not_carry_is_refused() -> None:
-    """12 + 36 bytes, CRC, COBS and two delimiters: 55 bytes of ten bits, 500 times a second."""
+    """12 + 34 bytes, CRC, COBS and two delimiters: 53 bytes of ten bits, 500 times a second."""
     said = refused(lambda: Mcu(FURUTA, McuHardware(baud=115_200)))
-    assert "telemetry_rate_hz 500 takes 265000 of 115200 baud. take 80% of them at most" in said
+    assert "telemetry_rate_hz 500 takes 265000 of 115200 baud. lower it or raise hardware.baud" in said
     assert "no microcontroller answers" in refused(
         lambda: Mcu(FURUTA, McuHardware(port=os.ttyname(os.openpty()[1]), baud=331_250))
     )

@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -139,21 +139,22 @@ def test_goals_that_never_arrive_are_not_in_effect(bus: Emulated, arm: Robot, mo
     """Every second one is the one that has been there from the beginning."""
     monkeypatch.setattr(acceptance, "STAGES", {name: stages.STAGES[name] for name in ("identity", "latency")})
     monkeypatch.setattr(stages, "MISSED_SHARE", 0.3)
-    say, period, lost = Bus.sync_write, stages._distinct, []
+    say, swaying, lost = Bus.sync_write, stages._swaying, []
 
     def lossy(bus: Bus, register: str, values: Mapping[int, int]) -> None:
         if not (lost and register == "goal_position"):
             say(bus, register, values)
 
-    def from_now_on(control: loop.Loop, i: int) -> list[float]:
-        lost.append(i)
-        return period(control, i)
+    def from_now_on(control: loop.Loop, plan: Plan) -> Iterator[Sequence[float]]:
+        lost.append(plan)
+        return swaying(control, plan)
 
     monkeypatch.setattr(Bus, "sync_write", lossy)
-    monkeypatch.setattr(stages, "_distinct", from_now_on)
+    monkeypatch.setattr(stages, "_swaying", from_now_on)
     with real_time(), closing(open_hardware(arm, choose_hardware(arm.spec, port=bus.port), "none", 0)) as hardware:
         account = accept(arm, hardware, BRIEF, "tester")
-    assert re.search(r"^2\d of \d+ commands were in effect", account.results[1].reason), account.results[1]
+    found = re.search(r"^(\d+) of (\d+) commands were in effect", account.results[1].reason)
+    assert found and int(found[1]) <= 0.55 * int(found[2]), account.results[1]
     assert not any(bus.order("status")["torque"])
 
 

@@ -92,12 +92,12 @@ def test_malformed_scenario_is_refused(robot: Robot, text: str, problem: str) ->
         load_scenario(robot, "bad")
 
 
-@pytest.mark.parametrize("shift", ["latency_ms: 5", "cogging: {arm: {amplitude: 0.1, periods: 7}}", "actuator_gain: 1"])
+@pytest.mark.parametrize("shift", ["latency_ms: 5", "cogging: {arm: {amplitude: 0.1, periods: 7}}", "actuator_gain: 2"])
 def test_the_rung_without_shifts_has_none(robot: Robot, shift: str) -> None:
     (robot.folder / "scenarios.yaml").write_text(f"schema_version: 1\nscenarios: {{none: {{{shift}}}}}\n")
-    with pytest.raises(InputError, match=rf"none.{shift.split(':')[0]}: .*of robot.yaml.*none may have joint_pos"):
+    with pytest.raises(InputError, match=rf"none.{shift.split(':')[0]}: .*robot.yaml and its URDF.*none may have"):
         load_scenario(robot, "none")
-    noisy = "schema_version: 1\nscenarios: {none: {joint_pos_noise: 0.001, joint_vel_noise: 0.02}}\n"
+    noisy = "schema_version: 1\nscenarios: {none: {joint_pos_noise: 0.001, joint_vel_noise: 0.02, latency_ms: 0}}\n"
     (robot.folder / "scenarios.yaml").write_text(noisy)
     assert load_scenario(robot, "none") == Scenario(joint_pos_noise=0.001, joint_vel_noise=0.02)
 

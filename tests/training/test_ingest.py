@@ -120,6 +120,15 @@ def test_joint_states_of_somebody_else_are_no_measurements(tmp_path: Path) -> No
         ingest((before,), tmp_path / "none")
 
 
+def test_what_several_bags_hold_counts_once(tmp_path: Path) -> None:
+    """Black boxes are parts of a recording, and of each other; a copy is nothing new."""
+    bag, box = write(tmp_path / "bag", range(30)), write(tmp_path / "black_box", range(20, 40))
+    figures = ingest((bag, box, next(bag.glob("*.mcap"))), tmp_path / "data")
+    told = [(row["transitions"], row.get("in_others")) for row in figures["recordings"]]
+    assert told == [(29, None), (9, 10), (0, 30)]
+    assert figures["transitions"] == 38
+
+
 def test_what_moves_in_real_time_keeps_its_stamps(tmp_path: Path) -> None:
     """A twin steps by whole periods; an emulated board of the same rung does not."""
     late = {10: 3_000_000}
@@ -211,12 +220,6 @@ def test_recordings_that_make_no_dataset_together_are_refused(tmp_path: Path) ->
         ingest((), out)
     with pytest.raises(InputError, match="bag: is given twice"):
         ingest((bag, tmp_path / "." / "bag"), out)
-    (tmp_path / "black_box").mkdir()
-    part = write(tmp_path / "black_box" / "limit", range(20, 40))
-    with pytest.raises(InputError, match=r"limit: holds 10 measurements that .*bag holds, too\. leave one of them out"):
-        ingest((bag, part), out)
-    with pytest.raises(InputError, match=r"bag_0\.mcap: holds 30 measurements"):
-        ingest((bag, next(bag.glob("*.mcap"))), out)
     with pytest.raises(InputError, match=r"hardware: its scenario is 'hardware', that of .*bag 'severe'.*apart"):
         ingest((bag, write(tmp_path / "hardware", range(30), scenario="hardware")), out)
     with pytest.raises(InputError, match=r"absent: no such file"):

@@ -72,9 +72,8 @@ def record(
     """
     kind, scenario = _label(robot, scenario, hardware, port)
     return [
-        _recorder(
-            robot, scenario, "excite", {"hardware": kind, "out": out}, essential=True
-        ),  # the bag is what it is for
+        # The bag is what it is for.
+        _recorder(robot, scenario, "excite", {"hardware": kind, "out": out}, essential=True),
         _bridge(robot, scenario, seed, hardware, port),
         NodeSpec("excite", "excite", {"robot": robot, "seed": seed, "excitation": excitation}, lifecycle=True),
         _monitor(robot, "excite"),
@@ -116,10 +115,10 @@ def _running(
     compensate: str,
     hardware: str,
     port: str,
-    noted: Mapping[str, str | int],
+    of_recorder: Mapping[str, str | int],
 ) -> list[NodeSpec]:
     policy = {"robot": robot, "bundle": bundle, "require_signature": require_signature, "compensate": compensate}
-    noted = {"bundle": bundle, "compensate": compensate, **noted}
+    noted = {"bundle": bundle, "compensate": compensate, **of_recorder}
     recorded = any(noted.get(name) for name in ("out", "black_box"))
     return [
         *([_recorder(robot, scenario, "policy", noted, essential=False)] if recorded else []),

@@ -18,12 +18,12 @@ import numpy as np
 from landbridge.bag import BagReader, require_robot
 from landbridge.bundle import Bundle, read_bundle
 from landbridge.deploy.engine import Precision
-from landbridge.deploy.graph import CPU
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.runtime import Policy, load_policy
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command
+from landbridge.onnx_session import CPU
 from landbridge.robot import RobotSpec, load_robot
 from landbridge.simulation.compensation import Compensation, load_compensation
 from landbridge.spec import require_at_least
