@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,8 @@ def _run(folder: Path) -> dict[str, Any]:
 
 
 def _bag(folder: Path) -> dict[str, Any]:
+    from landbridge.bag import BagReader
+
     about = {"bag": str(folder), "read by": "ingest, rerun; replay, if a policy ran; ros2 bag, Foxglove"}
     if not (folder / "metadata.yaml").is_file():
         return about | {"cut off": "has no metadata.yaml; ingest reads it, and repair makes it whole for ros2 bag"}
@@ -199,6 +202,8 @@ def _bag(folder: Path) -> dict[str, Any]:
         topics = [(each["topic_metadata"], each["message_count"]) for each in held["topics_with_message_count"]]
         rows = [{"topic": topic["name"], "type": topic["type"], "messages": count} for topic, count in topics]
         size = {"seconds": held["duration"]["nanoseconds"] / 1e9, "messages": held["message_count"]}
+        with suppress(InputError):  # a bag of somebody else
+            size |= {"cut off": cut} if (cut := BagReader(folder).repaired) else {}
         return about | size | (held.get("custom_data") or {}) | {"topics": rows}
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         problem = f"not the metadata of a bag: {' '.join(str(error).split())}"

@@ -227,6 +227,15 @@ def test_recordings_that_make_no_dataset_together_are_refused(tmp_path: Path) ->
     assert not out.exists()
 
 
+def test_a_bag_that_was_copied_in_part_is_said_to_be_cut_off(tmp_path: Path) -> None:
+    """Its metadata.yaml, which was copied whole, says nothing of it."""
+    bag = write(tmp_path / "bag", range(30))
+    assert "cut off" not in inspect(str(bag))
+    (file,) = bag.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:-5000])
+    assert "lost" in inspect(str(bag))["cut off"]
+
+
 @pytest.mark.parametrize("step", [-1_007_000_000, -3_600_000_000_000, 3_600_000_000_000])
 def test_no_transition_leads_over_a_clock_that_was_set(tmp_path: Path, step: int) -> None:
     """Of two seconds, so that the stamps after the shortest step fall among those before it."""
