@@ -209,7 +209,7 @@ def _alone(path: Path, partial: Path) -> Iterator[None]:
         try:
             folder = os.open(partial, os.O_RDONLY)
             held.callback(os.close, folder)
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(folder)
             mine = os.path.samestat(os.fstat(folder), partial.stat())  # not what another has just renamed or removed
         except (BlockingIOError, FileNotFoundError) as error:
             raise busy from error
@@ -218,6 +218,17 @@ def _alone(path: Path, partial: Path) -> Iterator[None]:
         for left in partial.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield
+
+
+def _lock(folder: int) -> None:
+    """Until it is closed; where folders have no locks, as on NFS, there is none."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
 
 
 def _write(path: Path, partial: Path, episodes: Iterable[Episode], metadata: DatasetMetadata) -> None:

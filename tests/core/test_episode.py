@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -71,6 +72,16 @@ def test_two_writers_do_not_mix_their_episodes(tmp_path: Path) -> None:
     (tmp_path / "e.partial" / "main_data.hdf5").write_text("of a kill")
     assert [len(each) for each in write_dataset(tmp_path / "e", [episode(2, 3)], METADATA)] == [2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "e"]
+
+
+def test_where_folders_have_no_locks_it_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_on_nfs(folder: int, operation: int) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr("landbridge.episode.fcntl.flock", as_on_nfs)
+    assert [len(each) for each in write_dataset(tmp_path / "d", [episode(2, 3)], METADATA)] == [2]
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
