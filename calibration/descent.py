@@ -32,23 +32,30 @@ class Smooth:
     What a step gains does not tell the end: one that was cut short gains little wherever it is.
 
     Attributes:
+        width: Of the differences to both sides, in prior standard deviations.
         estimates_starts: Whether the start states of windows are estimated, or held at the measured ones.
         noise_is_model_error: Whether most of the noise is, which is large until the fit is near.
         base_noise: Of measured states besides the joints', a first guess: m, of unit gravity, rad/s, m/s.
     """
 
+    width = STEP
     estimates_starts = True
     noise_is_model_error = False
     base_noise: tuple[float, ...] = ()
 
     def probes(self, problem: Problem, z: Array) -> Array:
-        """Where about z (P,) the errors are asked for (K, P)."""
-        inside = [p.value(each + STEP) < p.high for p, each in zip(problem.free, z, strict=True)]
-        return z + STEP * np.diag(np.where(inside, 1.0, -1.0))
+        """Where about z (P,) the errors are asked for (2 P, P): below, then above, inside the bounds.
+
+        By one side alone, what a difference is off by would pass for information where the data have next to no noise.
+        """
+        low, high = problem.bounds
+        own = np.eye(len(z), dtype=bool)
+        return np.concatenate([np.where(own, np.clip(z + side, low, high), z) for side in (-self.width, self.width)])
 
     def slopes(self, problem: Problem, here: Point, probes: Array, errors: Array) -> Array:
-        """Change of the errors (P, W, N) with each parameter, by those (K, W, N) of the probes (K, P)."""
-        change: Array = (errors - here.error) / (probes - here.z).sum(1)[:, None, None]
+        """Change of the errors (P, W, N) with each parameter, by those (2 P, W, N) of the probes (2 P, P)."""
+        below, above = np.split(np.arange(len(probes)), 2)
+        change: Array = (errors[above] - errors[below]) / (probes[above] - probes[below]).sum(1)[:, None, None]
         return change
 
     def ended(self, promise: float, gain: float, cost: float, tolerance: float) -> bool:
@@ -63,24 +70,18 @@ class Rough(Smooth):
     joints that a servo drives forget them within a few control periods.
     """
 
+    width = SECANT
     estimates_starts = False
     noise_is_model_error = True
     base_noise = (0.003, *[0.01] * 3, *[0.1] * 3, *[0.05] * 3)
 
-    def probes(self, problem: Problem, z: Array) -> Array:
-        """See `Smooth`: below, then above, inside the bounds."""
-        low, high = problem.bounds
-        own = np.eye(len(z), dtype=bool)
-        return np.concatenate([np.where(own, np.clip(z + side, low, high), z) for side in (-SECANT, SECANT)])
-
     def slopes(self, problem: Problem, here: Point, probes: Array, errors: Array) -> Array:
         """See `Smooth`."""
-        below, above = np.split(np.arange(len(probes)), 2)
-        width = (probes[above] - probes[below]).sum(1)[:, None, None]
-        slopes = ((errors[above] - errors[below]) / width).reshape(-1, *problem.windows.states.shape)
+        change = super().slopes(problem, here, probes, errors)
+        slopes = change.reshape(-1, *problem.windows.states.shape)
         spread = MAD * np.median(np.abs(slopes[:, :, 1:]), axis=(1, 2), keepdims=True)
         cut: Array = np.clip(slopes, -CUT * spread, CUT * spread)
-        return cut.reshape(len(width), *here.error.shape)
+        return cut.reshape(change.shape)
 
     def ended(self, promise: float, gain: float, cost: float, tolerance: float) -> bool:
         """See `Smooth`; whatever was asked for."""
