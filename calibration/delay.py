@@ -1,4 +1,4 @@
-"""The delay between writing a command and its effect, from any rollouts that carry the actions in flight.
+"""The delay from a measurement to the effect of the command that answers it, from rollouts with the actions in flight.
 
 While a command is held for one control period dt, a command delayed by L drives the joint from L to L + dt after its
 measurement. The change of joint speed over period k is then linear in the last actions, whose weights say where each
@@ -57,7 +57,7 @@ MOST = 40  # windows of it
 
 
 def delays(data: Path, /, robot: str = "furuta", seed: int = 0) -> dict[str, Any]:
-    """Estimate the command delay of each actuated joint from rollouts.
+    """Estimate the delay from a measurement to the effect of its command, of each actuated joint, from rollouts.
 
     The joints must be excited, as they are in rollouts of `landbridge record`. The observation must carry joint speeds,
     and an `action_history` as long as the longest delay looked for. This takes seconds. Masses, lengths and frictions

@@ -132,7 +132,7 @@ def calibration(
         widening *= stride_inflation(robot, fitted)
         samples = resample(here, chosen.linear, widening, rng, worth=widening**-2)
     # Terms that may hide shift all to one side: they widen the intervals, and are no spread about the estimate.
-    hidden = overlooked(chosen, free, widening, len(samples), rng) if friction == "auto" else 0.0
+    hidden = overlooked(chosen, free, widening, len(samples), rng) if friction == "auto" else np.zeros_like(samples)
     return Calibration(
         robot=robot.spec.name,
         robot_hash=robot.spec.digest(),
@@ -143,6 +143,7 @@ def calibration(
         known=tuple(p.name for p in parameters(robot) if p not in free),
         estimates=estimates(problem.free, here.z, samples + hidden),
         covariance=tuple(map(tuple, covariance(samples).tolist())),
+        overlooked=tuple(map(tuple, (hidden.T @ hidden / len(hidden)).tolist())),
         undetermined=tuple(undetermined(problem.free, samples)),
         inflation=widening,
         joint_pos_noise=float(np.median(chosen.noise[:joints])),

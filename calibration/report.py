@@ -15,6 +15,7 @@ from landbridge.calibration.identify import base_rows, error_rows, figures, summ
 from landbridge.calibration.posterior import IDENTIFIED, IDENTIFIED_MS
 from landbridge.calibration.shooting import simulate
 from landbridge.calibration.windows import Windows, cut, digest, open_rollouts, split
+from landbridge.errors import InputError
 from landbridge.files import require_folder
 from landbridge.page import chart, table, write_page
 from landbridge.robot import Robot, load_robot
@@ -50,6 +51,8 @@ def report(
         robot: Name of a robot, or a folder with robot.yaml.
     """
     require_folder(out.parent)
+    if out.resolve() == calibration.resolve():
+        raise InputError("--out", f"{out} is the calibration itself", "name a page, such as calibration.html")
     machine = load_robot(robot)
     found, dataset = read_calibration(calibration, machine), open_rollouts(data, machine)
     windows = cut(dataset, machine, round(found.horizon_s * machine.spec.control_rate_hz), data)
@@ -60,7 +63,11 @@ def report(
         "nominal": simulate(machine, Scenario(), shown, starts),
         "calibrated": simulate(machine, found.scenario(machine), shown, starts),
     }
-    source = f"{data}, the part that was held out" if own else f"{data}, another dataset than the one that was fitted"
+    source = (
+        f"{data}, the part that was held out"
+        if own
+        else f"{data}, not the dataset that was fitted, though it may hold some of it"
+    )
     write_page(out, f"Calibration of {found.robot}", _parts(machine, found, source, shown, predicted))
     return {"report": str(out), "windows": len(shown)}
 
@@ -85,7 +92,7 @@ def _parts(robot: Robot, found: Calibration, source: str, shown: Windows, predic
         f"<h1>Calibration of {html.escape(found.robot)}</h1>",
         f"<p class=lead>{html.escape(_lead(found))}</p>",
         *(f"<p class=alarm>Doubtful: {html.escape(doubt)}.</p>" for doubt in found.doubts),
-        "<h2>Prediction of rollouts that were not fitted</h2><div class=row>",
+        "<h2>Prediction of rollouts</h2><div class=row>",
         chart(
             _growth(robot, shown, predicted),
             f"Root mean square error of {len(shown)} windows of {source}, from their measured start states.",

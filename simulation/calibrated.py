@@ -87,6 +87,7 @@ class Calibration(Spec):
         estimates: The others, by name.
         covariance: Of their coordinates z (`landbridge.simulation.parameters`), in the order of `estimates`; under the
             friction models chosen, while the intervals of `estimates` allow for a curve that was not found.
+        overlooked: Second moment of what such a curve would shift them by; () in files of before.
         undetermined: Directions in which the data say less than the prior: z by parameter, of unit length.
         inflation: Factor on the standard deviations for model error.
         joint_pos_noise: Standard deviation of measured positions [rad]; of a floating robot what the fit leaves.
@@ -108,6 +109,7 @@ class Calibration(Spec):
     known: tuple[str, ...]
     estimates: dict[str, Estimate]
     covariance: tuple[tuple[Finite, ...], ...]
+    overlooked: tuple[tuple[Finite, ...], ...] = ()
     undetermined: tuple[dict[str, Finite], ...]
     inflation: Positive
     joint_pos_noise: NonNegative
@@ -201,16 +203,22 @@ def read_calibration(path: Path, robot: Robot) -> Calibration:
     if unknown := sorted(set(found.friction) - set(robot.spec.joint_names)):
         raise InputError(path, f"friction names unknown joints {unknown}", f"joints are {robot.spec.joint_names}")
     order = [p.name for p in every if p.name in found.estimates]
-    if list(found.estimates) != order or np.shape(found.covariance) != (len(order),) * 2:
+    square = (len(order), len(order))
+    if list(found.estimates) != order or {np.shape(m) for m in _moments(found)} != {square}:
         raise InputError(path, "its estimates and covariance are not of this robot's parameters", "calibrate again")
     for p in every:
         if p.name in found.estimates and not p.low <= found.estimates[p.name].value <= p.high:
             problem = f"{p.name} is {found.estimates[p.name].value:g}, outside {p.low:g} .. {p.high:g} {p.unit}"
             raise InputError(path, problem.rstrip(), "calibrate again")
-    _require_spread(path, np.array(found.covariance))
+    for moments in _moments(found):
+        _require_spread(path, np.array(moments))
     for doubt in found.doubts:
         warnings.warn(f"{path}: doubtful: {doubt}", Doubt, stacklevel=2)
     return found
+
+
+def _moments(found: Calibration) -> list[tuple[tuple[float, ...], ...]]:
+    return [found.covariance, *([found.overlooked] if found.overlooked else [])]
 
 
 def _require_spread(path: Path, covariance: NDArray[np.float64]) -> None:

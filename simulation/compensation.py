@@ -157,5 +157,7 @@ def _over_gain(robot: Robot, calibration: Calibration, name: str, nominal: float
         elif p.name == GAIN:
             slope[i] = -p.sd * value / gain
     covariance = np.reshape(calibration.covariance, (len(free), len(free)))
+    if calibration.overlooked:
+        covariance = covariance + np.reshape(calibration.overlooked, covariance.shape)
     spread = NORMAL_95 * np.sqrt(max(0.0, slope @ covariance @ slope))
     return value / gain - spread, value / gain + spread

@@ -79,6 +79,9 @@ def evaluate(
     period_ms = 1000 * machine.spec.control_dt
     if not 0 <= write_ms <= period_ms:
         raise InputError("--write-ms", f"{write_ms:g} ms", f"give 0 to one control period, {period_ms:g} ms")
+    if calibration is not None and write_ms:
+        problem = "comes on top of a calibration, whose latency has the recording's median write in it already"
+        raise InputError("--write-ms", problem, "leave it out")
     _require_different(policies)
     found = {name: resolve(name, machine) for name in policies}
     compensation = None

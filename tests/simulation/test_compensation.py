@@ -112,12 +112,14 @@ def test_the_boost_is_the_least_that_the_data_ask_for(
 
 
 def test_friction_is_the_low_end_of_its_interval_and_never_made(calibration: Make) -> None:
-    def added(value: float, deviations: float) -> float:
+    def added(value: float, deviations: float, overlooked: float = 0.0) -> float:
         made = calibration(**{"friction.arm.frictionloss": value})
-        return float(Compensation(ROBOT, made.model_copy(update={"covariance": ((deviations**2,),)})).frictionloss[0])
+        moments = {"covariance": ((deviations**2,),), "overlooked": ((overlooked**2,),)}
+        return float(Compensation(ROBOT, made.model_copy(update=moments)).frictionloss[0])
 
     sd = next(p.sd for p in parameters(ROBOT) if p.name == "friction.arm.frictionloss")
     assert added(0.003, 0.05) == pytest.approx(0.003 - 1.96 * 0.05 * sd - NOMINAL_DRY)
+    assert added(0.003, 0.04, 0.03) == pytest.approx(added(0.003, 0.05))  # a curve may hide in it
     assert added(0.003, 10.0) == 0.0  # the data do not tell
     assert added(0.0004, 0.0) == 0.0  # less than in robot.yaml
 

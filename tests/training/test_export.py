@@ -243,7 +243,7 @@ def test_evaluation_is_paired_and_repeatable(run: Path, bundle: Path) -> None:
     assert first[2]["success_low"] <= first[2]["success"] <= first[2]["success_high"]
 
 
-def test_unknown_policies_are_refused() -> None:
+def test_unknown_policies_are_refused(tmp_path: Path, calibration: Callable[..., Calibration]) -> None:
     with pytest.raises(InputError, match="no behaviour 'moonwalk'"):
         evaluate(["behaviour:moonwalk"])
     with pytest.raises(InputError, match="no such run or bundle"):
@@ -252,6 +252,10 @@ def test_unknown_policies_are_refused() -> None:
         evaluate([])
     with pytest.raises(InputError, match=r"--write-ms.*25 ms.*20 ms"):
         evaluate(["behaviour:tuned"], write_ms=25)
+    made = tmp_path / "calibration.yaml"
+    calibration(latency_ms=31.5).write(made)
+    with pytest.raises(InputError, match="--write-ms: comes on top of a calibration, whose latency"):
+        evaluate(["behaviour:tuned"], write_ms=2, calibration=made)
 
 
 def test_intervals_by_hand() -> None:
