@@ -266,8 +266,9 @@ class Fuzz:
                 self._note("outside", f"{name} {value!r}")
             rate = min(RATE[name], SPEED[name]) if self.kind == "position" else RATE[name]
             step = rate * DT + 4 * math.ulp(max(abs(value), 1.0))
-            stops = self.kind == "position" and (stopped or self.state not in (State.ARMED, State.ACTIVE, State.PARK))
-            begins = stops and abs(value - self.here[k]) <= step  # where the joint is
+            stops = stopped or self.state not in (State.ARMED, State.ACTIVE, State.PARK)
+            at_once = {"position": abs(value - self.here[k]) <= step, "velocity": value == 0}  # where it is, or still
+            begins = stops and at_once.get(self.kind, False)
             if self.last is not None and abs(value - self.last[k]) > step and not begins:
                 self._note("outside", f"{name} jumps from {self.last[k]!r} to {value!r}")
             if wanted is not None and verdict.reason is Reason.OK and value != wanted[name]:

@@ -281,7 +281,10 @@ class Guard:
     def _recovery_command(self, now: float) -> tuple[float, ...]:
         """The recovery controller: damp (effort), come to rest (velocity), or follow a trajectory (position)."""
         if self._kind == "velocity":
-            return (0.0,) * len(self._joints)
+            still = (0.0,) * len(self._joints)
+            if self.powered and self.fault is not None:
+                self._written = still  # a stop brakes at once, however low rate_limit is; PARK and ARMED are no stops
+            return still
         if self._kind == "effort":
             if self._motion.blind(now):  # to damp what was turning would in time drive what has come to rest
                 return (0.0,) * len(self._joints)

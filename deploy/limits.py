@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from landbridge.deploy.motion import REST_SHARE
 from landbridge.joint import Joint
-from landbridge.robot import RobotSpec
+from landbridge.robot import REST_SHARE, RobotSpec
 
 BRAKE_TIME = 0.1  # s to a position limit at the present speed below which effort towards it is taken back
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from landbridge.robot import RobotSpec
+from landbridge.robot import REST_SHARE, RobotSpec
 from landbridge.verdict import Reason
 
-REST_SHARE = 0.02  # of a joint's velocity limit: slower counts as rest
 REST_PERIODS = 3  # measurements in a row at rest that end a stop
 BLIND_PERIODS = 3  # without a sane measurement after which nothing is known of how the joints move
 FROZEN_PERIODS = 3  # measurements in a row at which a turning joint reads the very same position

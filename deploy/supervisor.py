@@ -196,10 +196,11 @@ class Supervisor:
 def timeouts(spec: RobotSpec) -> tuple[float, float]:
     """What a robot is given to be armed, and to come to rest or park [s]: the longest way to a pose must fit in.
 
-    That is from one position limit of a joint to the other.
+    That is from one position limit of a joint to the other, or, where it has none, as far as a command can reach.
     """
     if spec.action.kind != "position":
         return ARM_TIMEOUT, RECOVERY_TIMEOUT
-    ranges = [(joint, joint.position_limit) for joint in spec.joints if joint.actuated and joint.position_limit]
+    driven = [joint for joint in spec.joints if joint.actuated]
+    ranges = [(joint, joint.position_limit or (0.0, 2 * spec.action.scale[joint.name])) for joint in driven]
     ways = [move_time(joint, high - low, spec.safety.parking_speed) + WAY_MARGIN for joint, (low, high) in ranges]
     return max([ARM_TIMEOUT, *ways]), max([RECOVERY_TIMEOUT, *ways])

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 
 from landbridge.errors import InputError
-from landbridge.robot import HEARTBEAT_MS, PARKED, Robot, load_robot
+from landbridge.robot import HEARTBEAT_MS, PARKED, REST_SHARE, Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours, require_actions, source_mix
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.rollout import lockstep
@@ -25,6 +25,8 @@ CLEAR = 1.0  # m that a floating base is lifted, where nothing is to touch the g
 HEARTBEATS = 3  # that a timeout must span: on a busy computer one comes late, and the next with it
 BEARABLE = 2.0  # times its inertia over a physics step: a stronger damper throws a joint back faster than it came
 HELD_SECONDS = 4.0  # in which a joint sags as far as it will
+STILL_SECONDS = 0.5  # in which one that is told to stand still does
+STARTS = 100  # states of an episode's beginning that are drawn
 ALIKE = 0.05  # of a joint's inertia, in which engines may differ
 
 
@@ -69,6 +71,8 @@ def check(robot: str, /, episodes: int = 4, seed: int = 0) -> dict[str, Any]:
         *_unlike(joints),
         *_dropped(machine, rungs[NOMINAL]),
         *_sagging(machine, rungs),
+        *_restless(machine, rungs),
+        *_starting_afar(machine, seed),
         *_idle(runs),
         *_not_numbers(machine, rungs[NOMINAL], mix, seed),
     ]
@@ -147,6 +151,37 @@ def _sagging(robot: Robot, rungs: Mapping[str, Scenario]) -> Iterator[str]:
         for joint, error in zip(spec.joints, off, strict=True):
             if joint.actuated and error > PARKED:
                 yield f"joint {joint.name}: sags {error:.2f} rad off parking_pose on {rung!r}: PARK ends in a fault"
+
+
+def _restless(robot: Robot, rungs: Mapping[str, Scenario]) -> Iterator[str]:
+    """Joints commanded in velocity that command 0 does not bring to rest: no stop would end, nor PARK."""
+    spec = robot.spec
+    if spec.action.kind != "velocity" or spec.base == "floating":
+        return
+    pose = np.array([joint.default_joint_pos for joint in spec.joints])
+    for rung, scenario in rungs.items():
+        with closing(make_plant(robot, "bullet", scenario)) as plant:
+            plant.reset(pose, np.zeros(len(pose)))
+            for _ in range(round(STILL_SECONDS * spec.control_rate_hz)):
+                plant.step([(0.0, np.zeros(len(spec.actuated)))])
+            speeds = plant.state()[1]
+        for joint, speed in zip(spec.joints, speeds, strict=True):
+            if joint.actuated and abs(speed) > REST_SHARE * joint.velocity_limit:
+                remedy = "raise its damping against a load, decimation against chatter"
+                yield f"joint {joint.name}: turns at {speed:.2g} rad/s at command 0 on {rung!r}, no stop ends: {remedy}"
+
+
+def _starting_afar(robot: Robot, seed: int) -> Iterator[str]:
+    """Joints whose episodes start farther from where ARMED leads them than the guard bears."""
+    spec, limit = robot.spec, robot.spec.safety.max_tracking_error
+    if spec.action.kind != "position" or limit is None:
+        return
+    start, _ = load_task(robot).initial_state(np.random.default_rng(seed), STARTS)
+    for i, joint in enumerate(spec.joints):
+        far = float(np.abs(start[:, i] - joint.default_joint_pos).max())
+        if joint.actuated and far > limit:
+            what = f"episodes start up to {far:.2f} rad from default_joint_pos, to which ARMED leads"
+            yield f"joint {joint.name}: {what}; with a max_tracking_error of {limit:g} that is a fault"
 
 
 def _dropped(robot: Robot, scenario: Scenario) -> Iterator[str]:

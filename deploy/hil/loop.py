@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from landbridge.deploy.clock import uptime
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.hardware import BaseSensing, Hardware, Reporting, Resettable, Timed
-from landbridge.deploy.motion import REST_PERIODS, REST_SHARE
+from landbridge.deploy.motion import REST_PERIODS
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, STOPS, Event, State, Supervisor
 from landbridge.joint import Joint
-from landbridge.robot import RobotSpec
+from landbridge.robot import REST_SHARE, RobotSpec
 from landbridge.verdict import ADMISSIBLE, Reason, Verdict
 
 REPORT_SECONDS = 0.5  # for a report of the device to come

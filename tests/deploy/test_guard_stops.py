@@ -100,6 +100,20 @@ def test_a_stop_is_settled_when_it_has_come_to_rest_and_keeps_its_torque(kind: s
     assert bench.guard.powered
 
 
+def test_a_stop_of_a_robot_commanded_in_velocity_brakes_at_once_and_park_within_its_rate() -> None:
+    """`rate_limit` 5 rad/s^2 is how fast the policy may change its mind, and no limit of what brakes."""
+    for state, next_speed in ((State.HOLD, 0.0), (State.ESTOP, 0.0), (State.PARK, 0.3 - 5 * DT)):
+        bench = Bench("velocity")
+        for _ in range(3):
+            bench.measure()
+            bench.answer(0.0, 1.0)
+        assert bench.guard.written == (0.0, pytest.approx(0.3))
+        bench.state = state
+        bench.measure()
+        stop = bench.guard.tick(bench.now)
+        assert stop is not None and stop.command == (0.0, pytest.approx(next_speed, abs=5 * 0.002))  # answered 2 ms late
+
+
 def test_a_measurement_that_is_no_good_does_not_count_as_rest() -> None:
     bench = Bench(state=State.ARMED)
     bench.state = State.DAMP

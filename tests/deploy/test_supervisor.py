@@ -15,6 +15,7 @@ from landbridge.deploy.supervisor import (
     Event,
     State,
     Supervisor,
+    timeouts,
     transitions,
 )
 from landbridge.robot import RobotSpec, load_robot
@@ -337,6 +338,14 @@ def test_a_robot_that_is_led_slowly_is_given_the_time(kind: str, speed: float, s
         assert supervisor.state is state
         supervisor.tick(max(least, seconds) + 0.01)
         assert supervisor.state is not state
+
+
+def test_a_joint_without_limits_is_given_the_time_for_all_that_a_command_can_ask() -> None:
+    """From -8 to 8 rad at 0.5 rad/s: 15/8 * 16 / 0.5 s and a margin."""
+    spec = guarded_spec("position", parking_speed=0.5)
+    far = spec.model_copy(update={"action": spec.action.model_copy(update={"scale": {"left": 1.0, "right": 8.0}})})
+    assert far.joint("right").position_limit is None
+    assert timeouts(far) == (pytest.approx(60 + 5, abs=1), pytest.approx(60 + 5, abs=1))
 
 
 def test_a_supervisor_that_slept_reads_its_messages_before_it_judges() -> None:

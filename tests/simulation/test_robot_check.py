@@ -70,6 +70,24 @@ def test_a_parking_pose_that_its_drives_do_not_hold_is_named(copied: Callable[[s
     assert doubt == "joint wrist_flex: sags 0.26 rad off parking_pose on 'severe': PARK ends in a fault"
 
 
+def test_a_drive_that_does_not_stand_still_at_speed_zero_is_named(copied: Callable[[str], Path]) -> None:
+    """Without an integral a drive of 0.01 N m s/rad lets what pulls with 0.1 N m turn at 10 rad/s."""
+    folder = copied("furuta")
+    edit(folder / "robot.yaml", "kind: effort", "kind: velocity")
+    assert not any("at command 0" in doubt for doubt in check(str(folder), episodes=1)["failed"])
+    ladder = "none: {}, pulled: {cogging: {arm: {amplitude: 0.1, periods: 1, phase: 1.5708}}}"
+    (folder / "scenarios.yaml").write_text(f"schema_version: 1\nscenarios: {{{ladder}}}\n")
+    (doubt,) = (doubt for doubt in check(str(folder), episodes=1)["failed"] if "at command 0" in doubt)
+    assert doubt.startswith("joint arm: turns at ") and "on 'pulled', no stop ends: raise its damping" in doubt
+
+
+def test_episodes_that_start_where_arming_is_a_fault_are_named(copied: Callable[[str], Path]) -> None:
+    folder = copied("arm")
+    edit(folder / "robot.yaml", "max_tracking_error: 0.8", "max_tracking_error: 0.01")
+    found = [doubt for doubt in check(str(folder), episodes=1)["failed"] if "default_joint_pos" in doubt]
+    assert found and all("with a max_tracking_error of 0.01 that is a fault" in doubt for doubt in found)
+
+
 def test_limits_that_the_urdf_has_otherwise_are_named(copied: Callable[[str], Path]) -> None:
     folder = copied("furuta")
     edit(folder / "robot.yaml", "position_limit: [-2.4, 2.4]", "position_limit: [-137, 137]")
