@@ -118,6 +118,17 @@ def test_a_guard_that_judges_otherwise_is_found(log: Log) -> None:
     assert any(np.isinf(c.difference) for c in differing)
 
 
+def test_what_is_limited_from_the_beginning_on_is_not_compared(log: Log) -> None:
+    """How far a rate limit let the command come by then depends on a time that no log has."""
+    stamps = [c.stamp for c in replay_guard(log, SPEC)]
+    before = [stamp for stamp in log.verdict if stamp < stamps[0]][-2:]
+    for stamp in (*before, *stamps[:3]):
+        log.verdict[stamp] = [("limited", (0.0123,))]
+    assert [c.stamp for c in replay_guard(log, SPEC)] == stamps[3:]
+    log.verdict[stamps[9]] = [("limited", (0.0123,))]
+    assert [c.stamp for c in replay_guard(log, SPEC) if c.difference] == [stamps[9]]
+
+
 def test_a_lost_verdict_is_found(log: Log) -> None:
     stamp = next(c.stamp for c in replay_guard(log, SPEC))
     log.verdict[stamp].pop()

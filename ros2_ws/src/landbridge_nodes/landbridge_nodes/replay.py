@@ -27,6 +27,7 @@ from landbridge.onnx_session import CPU
 from landbridge.robot import RobotSpec, load_robot
 from landbridge.simulation.compensation import Compensation, load_compensation
 from landbridge.spec import require_at_least
+from landbridge.verdict import Reason
 from landbridge_nodes.log import Judged, Log, measured_at, read_log, timeline
 
 END = 2  # last measurements of a bag, whose answers may not have been recorded any more
@@ -175,16 +176,19 @@ def replay_guard(log: Log, spec: RobotSpec) -> Iterator[Comparison]:
 
     A stretch whose ARMED the log does not reach back to is left out: what the guard had in mind then is unknown.
     When the bridge heard of a change of state is not in the log to less than some milliseconds, so of the ticks beside
-    one nothing is compared but a fault that the measurement itself raised.
+    one nothing is compared but a fault that the measurement itself raised; nor before the first command that the guard
+    let through as it was, for how far it had come with those that it limited depends on when it began.
     """
     answers, stretches, times, faults = _judge(log, spec)
     period = spec.control_dt * 1e9
     for start, end in stretches:
+        begun = False
         for stamp, time in times.items():
             if not start < time < end:
                 continue
             pairs = list(zip_longest(log.verdict[stamp], answers[stamp], fillvalue=("nothing", ())))
-            if not start + period < time < end - period:
+            begun = begun or any(reason == Reason.OK.value for reason, _ in log.verdict[stamp])
+            if not (begun and start + period < time < end - period):
                 pairs = pairs[:1] if stamp in faults else []
             for (reason, recorded), (again, replayed) in pairs:
                 difference = _compare(stamp, "", recorded, replayed).difference if reason == again else np.inf
