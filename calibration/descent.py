@@ -49,8 +49,9 @@ class Smooth:
         By one side alone, what a difference is off by would pass for information where the data have next to no noise.
         """
         low, high = problem.bounds
-        own = np.eye(len(z), dtype=bool)
-        return np.concatenate([np.where(own, np.clip(z + side, low, high), z) for side in (-self.width, self.width)])
+        own, inside = np.eye(len(z), dtype=bool), np.clip(z, low, high)  # rounding may have led beyond
+        sides = (np.clip(inside + side, low, high) for side in (-self.width, self.width))
+        return np.concatenate([np.where(own, side, z) for side in sides])
 
     def slopes(self, problem: Problem, here: Point, probes: Array, errors: Array) -> Array:
         """Change of the errors (P, W, N) with each parameter, by those (2 P, W, N) of the probes (2 P, P)."""
