@@ -56,6 +56,18 @@ def found() -> Fit:
     return fit(problem(FURUTA, {"actuator_gain": 0.8, "friction.arm.viscous": 0.0015, "latency_ms": 24.0}))
 
 
+@pytest.mark.parametrize("descent", [Smooth(), Rough()])
+@pytest.mark.parametrize("at_bound", [0, 1])
+def test_differences_have_a_width_at_the_bounds_and_beyond(found: Fit, descent: Smooth, at_bound: int) -> None:
+    bounds = found.problem.bounds
+    for beyond in (0.0, 1e-9):
+        z = bounds[at_bound] + (1 if at_bound else -1) * beyond
+        below, above = np.split(descent.probes(found.problem, z), 2)
+        widths = np.diag(above - below)
+        assert (widths > 0.9 * min(descent.width, 1.0)).all()
+        assert (np.diag(below) >= bounds[0]).all() and (np.diag(above) <= bounds[1]).all()
+
+
 def test_a_fit_ends_where_a_whole_step_promises_nothing(found: Fit) -> None:
     assert [p.value(z) for p, z in zip(found.problem.free, found.here.z, strict=True)] == pytest.approx(
         [0.8, 0.0015, 24.0], rel=0.01
