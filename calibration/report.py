@@ -63,12 +63,8 @@ def report(
         "nominal": simulate(machine, Scenario(), shown, starts),
         "calibrated": simulate(machine, found.scenario(machine), shown, starts),
     }
-    source = (
-        f"{data}, the part that was held out"
-        if own
-        else f"{data}, not the dataset that was fitted, though it may hold some of it"
-    )
-    write_page(out, f"Calibration of {found.robot}", _parts(machine, found, source, shown, predicted))
+    part = "the part that was held out" if own else "not the dataset that was fitted, though it may hold some of it"
+    write_page(out, f"Calibration of {found.robot}", _parts(machine, found, f"{data}, {part}", shown, predicted))
     return {"report": str(out), "windows": len(shown)}
 
 

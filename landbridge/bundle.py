@@ -123,7 +123,7 @@ def write_bundle(path: Path, manifest: Manifest, robot: RobotSpec, files: Mappin
     every = dict(files)
     every["manifest.json"] = (json.dumps(manifest.model_dump(), indent=2) + "\n").encode()
     every["robot.yaml"] = yaml.safe_dump(robot.model_dump(mode="json"), sort_keys=False).encode()
-    every[SUMS] = _sums(every)
+    every[SUMS] = _sums(_digests(every))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_files(path, every)
@@ -224,16 +224,22 @@ def _verify_sums(path: Path, files: Mapping[str, bytes]) -> None:
         listed[name] = digest
     if unlisted := sorted(set(files) - set(listed) - {SUMS, SIGNATURE}):
         raise InputError(path, f"files not listed in {SUMS}: {unlisted}", "remove them or export again")
+    found = _digests(files)
     for name, digest in listed.items():
         if name not in files:
             raise InputError(path, f"{name} is missing", REMEDY)
-        if hashlib.sha256(files[name]).hexdigest() != digest:
+        if found.get(name) != digest:
             raise InputError(path / name, f"does not match {SUMS}", REMEDY)
-    if files[SUMS] != _sums(files):  # other line ends would be another name of the same bundle
+    if files[SUMS] != _sums(found):  # other line ends would be another name of the same bundle
         raise InputError(path / SUMS, "is not as it was written", REMEDY)
 
 
-def _sums(files: Mapping[str, bytes]) -> bytes:
-    """`SHA256SUMS` of the files that it lists."""
+def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    """SHA-256 of each file that `SHA256SUMS` lists, in its order."""
     listed = sorted(files.keys() - {SUMS, SIGNATURE})
-    return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in listed).encode()
+    return {name: hashlib.sha256(files[name]).hexdigest() for name in listed}
+
+
+def _sums(digests: Mapping[str, str]) -> bytes:
+    """`SHA256SUMS`."""
+    return "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()
