@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from landbridge.errors import InputError
 from landbridge.robot import HEARTBEAT_MS, PARKED, REST_SHARE, Robot, load_robot
@@ -17,6 +18,8 @@ from landbridge.simulation.scenario import NOMINAL, SCENARIOS, Scenario, load_sc
 from landbridge.spec import require_at_least, require_seed
 from landbridge.task import load_task
 from landbridge.urdf import limits
+
+Array = NDArray[np.float64]
 
 TUNED, RECORDED = "tuned", "excite"  # what does the task, and what `landbridge record` plays
 COMPARED_S = 1.0  # of an episode, in which engines are to move alike
@@ -143,11 +146,8 @@ def _sagging(robot: Robot, rungs: Mapping[str, Scenario]) -> Iterator[str]:
     held = np.array([spec.parking[name] for name in spec.actuated])
     stops = np.transpose([joint.position_limit or (-np.inf, np.inf) for joint in spec.joints])
     for rung, scenario in rungs.items():
-        with closing(make_plant(robot, "bullet", scenario)) as plant:
-            plant.reset(pose, np.zeros(len(pose)))
-            for _ in range(round(HELD_SECONDS * spec.control_rate_hz)):
-                plant.step([(0.0, held)])
-            off = np.abs(np.clip(plant.state()[0], *stops) - pose)  # it may rest on its stops
+        position, _ = _held(robot, scenario, pose, held, HELD_SECONDS)
+        off = np.abs(np.clip(position, *stops) - pose)  # it may rest on its stops
         for joint, error in zip(spec.joints, off, strict=True):
             if joint.actuated and error > PARKED:
                 yield f"joint {joint.name}: sags {error:.2f} rad off parking_pose on {rung!r}: PARK ends in a fault"
@@ -160,15 +160,21 @@ def _restless(robot: Robot, rungs: Mapping[str, Scenario]) -> Iterator[str]:
         return
     pose = np.array([joint.default_joint_pos for joint in spec.joints])
     for rung, scenario in rungs.items():
-        with closing(make_plant(robot, "bullet", scenario)) as plant:
-            plant.reset(pose, np.zeros(len(pose)))
-            for _ in range(round(STILL_SECONDS * spec.control_rate_hz)):
-                plant.step([(0.0, np.zeros(len(spec.actuated)))])
-            speeds = plant.state()[1]
+        _, speeds = _held(robot, scenario, pose, np.zeros(len(spec.actuated)), STILL_SECONDS)
         for joint, speed in zip(spec.joints, speeds, strict=True):
             if joint.actuated and abs(speed) > REST_SHARE * joint.velocity_limit:
                 remedy = "raise its damping against a load, decimation against chatter"
                 yield f"joint {joint.name}: turns at {speed:.2g} rad/s at command 0 on {rung!r}, no stop ends: {remedy}"
+
+
+def _held(robot: Robot, scenario: Scenario, pose: Array, command: Array, seconds: float) -> tuple[Array, Array]:
+    """Positions and velocities (J,) of a robot in Bullet that was told the same for so long, from rest in a pose."""
+    with closing(make_plant(robot, "bullet", scenario)) as plant:
+        plant.reset(pose, np.zeros(len(pose)))
+        for _ in range(round(seconds * robot.spec.control_rate_hz)):
+            plant.step([(0.0, command)])
+        position, velocity = plant.state()
+    return np.array(position), np.array(velocity)
 
 
 def _starting_afar(robot: Robot, seed: int) -> Iterator[str]:
