@@ -14,7 +14,7 @@ from landbridge.calibration.state import base_state, columns
 from landbridge.episode import Dataset, Episode, open_dataset
 from landbridge.errors import InputError
 from landbridge.observation import Observer, action_to_command
-from landbridge.robot import BASE_KINDS, Robot, RobotSpec
+from landbridge.robot import BASE_KINDS, Robot, RobotSpec, option
 from landbridge.simulation.parameters import MAX_LATENCY_MS
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import Scenario
@@ -95,7 +95,7 @@ def open_rollouts(path: Path, robot: Robot) -> Dataset:
         remedy = "name the robot's data; what stands for a robot is collected or ingested with --domain target"
         raise InputError(path, f"stands for the simulator (domain {found.domain})", remedy)
     if found.robot != spec.name:
-        raise InputError(path, f"is of robot {found.robot!r}, not {spec.name!r}", f"add --robot {found.robot}")
+        raise InputError(path, f"is of robot {found.robot!r}, not {spec.name!r}", f"add {option(found.robot)}")
     if found.robot_hash != spec.digest():
         then, present = found.robot_hash[:12], spec.digest()[:12]
         problem = f"was recorded on another {found.robot!r} ({then}) than {spec.name!r} ({present})"

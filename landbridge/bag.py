@@ -27,7 +27,7 @@ from zstandard import ZstdError
 
 from landbridge.errors import InputError
 from landbridge.observation import Observer, by_name
-from landbridge.robot import RobotSpec
+from landbridge.robot import RobotSpec, option
 from landbridge.verdict import ADMITTED, Reason
 
 STOPPED = (Reason.NOT_ACTIVE, Reason.STOPPED)  # those of stops that the bridge writes on its own outside ACTIVE
@@ -267,8 +267,8 @@ def _records(path: Path, stream: IO[bytes], end: int) -> Iterator[Any]:
 
 def require_robot(path: Path, about: dict[str, str], spec: RobotSpec) -> None:
     """Raise InputError unless the bag `path` with these notes was recorded on exactly this robot."""
-    if about["robot"] != spec.name:
-        raise InputError(path, f"is of robot {about['robot']!r}, not {spec.name!r}", f"add --robot {about['robot']}")
+    if (other := about["robot"]) != spec.name:
+        raise InputError(path, f"is of robot {other!r}, not {spec.name!r}", f"add {option(other)}")
     if about["robot_hash"] != spec.digest():
         raise InputError(
             path,

@@ -37,7 +37,7 @@ from landbridge.errors import InputError
 from landbridge.files import require_new
 from landbridge.manifest import REMEDY, Manifest, parse_manifest
 from landbridge.observation import Observer
-from landbridge.robot import RobotSpec
+from landbridge.robot import RobotSpec, option
 from landbridge.spec import validated
 
 SUMS = "SHA256SUMS"
@@ -77,7 +77,7 @@ class Bundle:
             raise InputError(
                 self.path,
                 f"bundle is for robot {self.manifest.robot!r}, this is {spec.name!r}",
-                f"add --robot {self.manifest.robot}, or export one for this robot",
+                f"add {option(self.manifest.robot)}, or export one for this robot",
             )
         if list(self.manifest.joints) != spec.joint_names or list(self.manifest.actuated) != spec.actuated:
             raise InputError(

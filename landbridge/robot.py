@@ -343,6 +343,11 @@ def robots() -> list[str]:
     return sorted(p.parent.name for p in ROBOTS.glob("*/robot.yaml"))
 
 
+def option(name: str) -> str:
+    """How a command is told of the robot that a file names."""
+    return f"--robot {name}" if name in robots() else f"--robot FOLDER, the one of {name}'s robot.yaml"
+
+
 def load_robot(robot: str | Path) -> Robot:
     """Read a robot by the name of one that ships, or by the path of a robot folder.
 

@@ -239,8 +239,14 @@ def recorded(path: Path, calibration: Calibration) -> dict[str, Any]:
     return {"calibration": digest_of(path), "latency_ms": None if latency is None else latency.value}
 
 
-def choose_scenario(robot: Robot, rung: str, calibration: Path | None) -> Scenario:
-    """The calibrated simulator if there is a calibration, else the rung of the ladder."""
+def choose_scenario(robot: Robot, rung: str | None, calibration: Path | None, default: str = NOMINAL) -> Scenario:
+    """The calibrated simulator if there is a calibration, else the rung of the ladder, `default` unless one is named.
+
+    Raises:
+        InputError: Both are named, or there is no such rung or calibration.
+    """
     if calibration is None:
-        return load_scenario(robot, rung)
+        return load_scenario(robot, default if rung is None else rung)
+    if rung is not None:
+        raise InputError("--scenario", f"is {rung!r} beside a calibration", "give one of the two")
     return read_calibration(calibration, robot).scenario(robot)

@@ -22,7 +22,7 @@ from landbridge.simulation.behaviour import BehaviourFile, Tuned, load_behaviour
 from landbridge.simulation.calibrated import choose_scenario
 from landbridge.simulation.plant import Engine, make_plant
 from landbridge.simulation.rollout import lockstep
-from landbridge.simulation.scenario import NOMINAL, Scenario
+from landbridge.simulation.scenario import Scenario
 from landbridge.spec import require_at_least, require_seed
 from landbridge.task import load_task
 
@@ -34,7 +34,7 @@ def tune(
     robot: str,
     /,
     behaviour: str = TUNED,
-    scenarios: tuple[str, ...] = (NOMINAL,),
+    scenarios: tuple[str, ...] | None = None,
     engine: Engine = "mujoco",
     generations: int = 40,
     episodes: int = 12,
@@ -48,7 +48,7 @@ def tune(
     Args:
         robot: Name of a robot, or a robot folder.
         behaviour: Entry of the robot's behaviour.yaml to replace.
-        scenarios: Rungs to run on, each with the same number of episodes.
+        scenarios: Rungs to run on, each with the same number of episodes; by default `none`.
         engine: Physics engine.
         generations: Generations of CMA-ES.
         episodes: Episodes per rung and candidate; all candidates get the same start states.
@@ -58,7 +58,8 @@ def tune(
     Returns:
         Success and mean return of the result on fresh start states.
     """
-    for option, count in (("--generations", generations), ("--episodes", episodes), ("--scenarios", len(scenarios))):
+    asked: tuple[str | None, ...] = (None,) if scenarios is None else scenarios
+    for option, count in (("--generations", generations), ("--episodes", episodes), ("--scenarios", len(asked))):
         require_at_least(option, count, 1)
     require_seed(seed)
     machine = load_robot(robot)
@@ -66,7 +67,7 @@ def tune(
     start = read_behaviours(path)
     if behaviour not in start.behaviours:
         raise InputError(path, f"no behaviour {behaviour!r}", f"name one of {', '.join(start.behaviours)}")
-    rungs = [choose_scenario(machine, name, calibration) for name in (scenarios if calibration is None else [NOMINAL])]
+    rungs = [choose_scenario(machine, name, calibration) for name in asked]
     values, value, success = search(machine, start, behaviour, rungs, engine, generations, episodes, seed)
     command = f"landbridge robot tune {' '.join(sys.argv[3:])}"
     found = Tuned(made_by=f"{command} (commit {commit()}, success {success:.2f})", parameters=values)

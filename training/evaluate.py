@@ -28,13 +28,14 @@ from landbridge.training.run import CONFIG, has_reached, read_run, runs_of
 from landbridge.training.scoring import score, summary
 
 BEHAVIOUR = "behaviour:"
+SEVERE = "severe"  # the rung that is taken where none is named
 
 
 def evaluate(
     policies: list[str],
     robot: str = "furuta",
     engine: Engine = "bullet",
-    scenario: str = "severe",
+    scenario: str | None = None,
     episodes: int = 50,
     seed: int = 0,
     write_ms: float = 0.0,
@@ -53,7 +54,7 @@ def evaluate(
         policies: Run folders (also of several seeds), bundles, or behaviour:NAME.
         robot: Name of a robot, or a folder with robot.yaml.
         engine: Physics engine.
-        scenario: Rung of the robot's severity ladder.
+        scenario: Rung of the robot's severity ladder, by default `severe`.
         episodes: Episodes per policy.
         seed: Of start states and noise.
         write_ms: Time from a measurement to the write of the command that answers it, as `landbridge ingest` prints
@@ -75,7 +76,7 @@ def evaluate(
     machine = load_robot(robot)
     if exploring and not load_task(machine).explores:
         raise InputError("--exploring", f"{machine.spec.name}'s task has no exploring states", "leave it out")
-    rung = choose_scenario(machine, scenario, calibration)
+    rung = choose_scenario(machine, scenario, calibration, SEVERE)
     period_ms = 1000 * machine.spec.control_dt
     if not 0 <= write_ms <= period_ms:
         raise InputError("--write-ms", f"{write_ms:g} ms", f"give 0 to one control period, {period_ms:g} ms")
@@ -98,7 +99,7 @@ def evaluate(
         rows.append({"policy": shown_name(name, policies), **summary(success[None], returns[None])})
         if (Path(name) / CONFIG).is_file():
             groups[_kind(Path(name))].append((success, returns))
-    facts = {"engine": engine, "scenario": CALIBRATED if calibration else scenario, "episodes": episodes}
+    facts = {"engine": engine, "scenario": CALIBRATED if calibration else scenario or SEVERE, "episodes": episodes}
     facts |= {"write_ms": write_ms, "exploring": exploring}
     facts |= {} if compensation is None else {"compensation": compensation.digest}
     pooled = [_pooled(kind, runs) for kind, runs in groups.items() if len(runs) > 1]

@@ -12,7 +12,7 @@ from rich.progress import track
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour
 from landbridge.simulation.calibrated import choose_scenario
-from landbridge.simulation.scenario import NOMINAL, Scenario
+from landbridge.simulation.scenario import Scenario
 from landbridge.task import load_task
 from landbridge.training.policy import load_policy
 from landbridge.training.run import read_run, runs_of
@@ -64,7 +64,7 @@ def best(folder: Path, calibration: Path) -> tuple[Path, Foretold, dict[Path, Fo
     """
     runs = runs_of(folder)
     robot = load_robot(read_run(runs[0])["robot"])
-    simulator = choose_scenario(robot, NOMINAL, calibration)
+    simulator = choose_scenario(robot, None, calibration)
     candidates = [*runs, folder] if len(runs) > 1 else runs
     found = {
         one: foretell(load_policy(one, robot), robot, simulator)

@@ -133,3 +133,14 @@ def test_nothing_is_overwritten_and_no_bag_is_refused(
     assert main(["rerun", str(tmp_path), "--out", str(tmp_path / "y.rrd")]) == 2
     assert "holds 0 .mcap files" in capsys.readouterr().err
     assert not (tmp_path / "y.rrd").exists()
+
+
+def test_a_robot_that_does_not_ship_is_asked_for_by_its_folder(
+    rr: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, folder = ["rerun", str(LOG), "--out", str(tmp_path / "x.rrd")], str(load_robot("furuta").folder)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("landbridge.robot.ROBOTS", tmp_path)  # where none ships
+        assert main(asked) == 2
+        assert "'furuta', which does not ship. add --robot FOLDER, the one of furuta's" in capsys.readouterr().err
+        assert main([*asked, "--robot", folder]) == 0

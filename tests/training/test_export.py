@@ -256,6 +256,8 @@ def test_unknown_policies_are_refused(tmp_path: Path, calibration: Callable[...,
     calibration(latency_ms=31.5).write(made)
     with pytest.raises(InputError, match="--write-ms: comes on top of a calibration, whose latency"):
         evaluate(["behaviour:tuned"], write_ms=2, calibration=made)
+    with pytest.raises(InputError, match="--scenario: is 'moderate' beside a calibration"):
+        evaluate(["behaviour:tuned"], scenario="moderate", calibration=made)
 
 
 def test_intervals_by_hand() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from landbridge.bag import BagReader, named_values, require_robot, to_ns
 from landbridge.errors import InputError
 from landbridge.files import require_new, write_atomic
-from landbridge.robot import Robot, load_robot
+from landbridge.robot import Robot, load_robot, option, robots
 
 TIMELINE = "measured"
 WORLD = "world"  # what a floating base turns in
@@ -85,7 +85,10 @@ def rerun(bag: Path, /, out: Path, robot: str | None = None) -> dict[str, Any]:
         raise InputError("rerun", "is not installed", "pip install 'landbridge[rerun]'") from error
     require_new(out)
     reader = BagReader(bag)
-    machine = load_robot(robot or reader.about["robot"])
+    named = reader.about["robot"]
+    if robot is None and named not in robots():
+        raise InputError(bag, f"is of robot {named!r}, which does not ship", f"add {option(named)}")
+    machine = load_robot(robot or named)
     require_robot(bag, reader.about, machine.spec)
     log = Log()
     for topic, received, message in reader.messages((*SIGNALS, *ARRAYS, *STATES, "/imu/data")):
