@@ -149,7 +149,7 @@ class Rig:
         if self.spec.action.kind == "position":
             return
         for i, joint in enumerate(self.spec.joints):
-            low, high = joint.position_limit or (-math.inf, math.inf)
+            low, high = joint.position_range
             if not low <= self.position[i] <= high:
                 self.position[i], self.velocity[i] = joint.default_joint_pos, 0.0
         self.run(0.5)

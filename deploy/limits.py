@@ -81,7 +81,7 @@ def _clamp(value: float, low: float, high: float) -> float:
 
 def _bounds(joint: Joint, kind: str) -> tuple[float, float]:
     if kind == "position":
-        return joint.position_limit or (-math.inf, math.inf)
+        return joint.position_range
     limit = joint.effort_limit if kind == "effort" else joint.velocity_limit
     return -limit, limit
 

@@ -27,7 +27,7 @@ class Motion:
         self._held = spec.action.kind == "position"  # a stop holds where a measurement says that the joints are
         self._fastest = [joint.velocity_limit for joint in spec.joints]
         self._rest = [REST_SHARE * limit for limit in self._fastest]
-        self._range = [joint.position_limit or (-math.inf, math.inf) for joint in spec.joints]
+        self._range = [joint.position_range for joint in spec.joints]
         self._max_tilt = math.inf if spec.safety.max_tilt is None else spec.safety.max_tilt
         self._passive = [not joint.actuated for joint in spec.joints]
         self._at = -math.inf

@@ -30,7 +30,7 @@ class Stop:
 
     def __init__(self, joint: Joint, position: float, velocity: float) -> None:
         assert joint.acceleration_limit is not None and joint.jerk_limit is not None  # RobotSpec: commanded in position
-        self._lower, self._upper = joint.position_limit or (-math.inf, math.inf)
+        self._lower, self._upper = joint.position_range
         self._start = min(max(position, self._lower), self._upper)
         self._speed = min(max(velocity, -joint.velocity_limit), joint.velocity_limit)
         speed = abs(self._speed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sin
+from math import inf, sin
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -123,6 +123,11 @@ class Joint(Spec):
     transmission: Transmission | None = None
     friction: Friction = Friction()
     encoder: Encoder = Encoder()
+
+    @property
+    def position_range(self) -> tuple[float, float]:
+        """(lower, upper) [rad]; infinite for a continuous joint."""
+        return self.position_limit or (-inf, inf)
 
     @model_validator(mode="after")
     def _limits_make_sense(self) -> Self:

@@ -187,7 +187,7 @@ class RobotSpec(Spec):
         for joint in (self.joint(name) for name in self.actuated):
             if joint.acceleration_limit is None or joint.jerk_limit is None:
                 raise ValueError(f"joint {joint.name} is commanded in position: acceleration_limit and jerk_limit")
-            lower, upper = joint.position_limit or (-math.inf, math.inf)
+            lower, upper = joint.position_range
             if not lower <= self.parking[joint.name] <= upper:
                 raise ValueError(f"joint {joint.name} parks at {self.parking[joint.name]}, outside its position_limit")
         return self

@@ -144,7 +144,7 @@ def _sagging(robot: Robot, rungs: Mapping[str, Scenario]) -> Iterator[str]:
         return
     pose = np.array([spec.parking.get(joint.name, joint.default_joint_pos) for joint in spec.joints])
     held = np.array([spec.parking[name] for name in spec.actuated])
-    stops = np.transpose([joint.position_limit or (-np.inf, np.inf) for joint in spec.joints])
+    stops = np.transpose([joint.position_range for joint in spec.joints])
     for rung, scenario in rungs.items():
         position, _ = _held(robot, scenario, pose, held, HELD_SECONDS)
         off = np.abs(np.clip(position, *stops) - pose)  # it may rest on its stops

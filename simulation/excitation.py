@@ -127,7 +127,7 @@ class Following:
         self._omega = 2 * np.pi * np.array(frequencies)
         self._centre, self._sine, self._cosine = centre, sine, cosine
         self._own = [robot.spec.joint_names.index(name) for name in robot.spec.actuated]
-        ranges = [robot.spec.joint(name).position_limit or (-np.inf, np.inf) for name in robot.spec.actuated]
+        ranges = [robot.spec.joint(name).position_range for name in robot.spec.actuated]
         self._low, self._high = EDGE * np.array(ranges).T + (1 - EDGE) * centre
         self._tick = 0
 

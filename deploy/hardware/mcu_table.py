@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -97,6 +96,6 @@ def require_board(robot: Robot, settings: McuHardware) -> None:
 
 def _limits(joint: Joint) -> tuple[int, float, float, float, float]:
     """What a board's table says of a joint, in its precision."""
-    numbers = (*(joint.position_limit or (-math.inf, math.inf)), joint.velocity_limit, joint.effort_limit)
+    numbers = (*joint.position_range, joint.velocity_limit, joint.effort_limit)
     lower, upper, velocity, effort = struct.unpack("<4f", struct.pack("<4f", *numbers))
     return int(joint.actuated), lower, upper, velocity, effort

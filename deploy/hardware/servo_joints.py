@@ -28,7 +28,7 @@ def by_id(robot: Robot, settings: DynamixelHardware | FeetechHardware) -> dict[i
         problem = f"watchdog_ms {settings.watchdog_ms:g} is less than two control periods"
         raise InputError(file, problem, "one late command would stop the robot")
     for joint in spec.joints:
-        ends = joint.position_limit or (-math.inf, math.inf)
+        ends = joint.position_range
         if not all(0 <= turns(joint, end) < 1 for end in ends):
             problem = f"joint {joint.name}: position_limit {joint.position_limit} is not within one turn of its encoder"
             raise InputError(file, problem, "correct the limit, or encoder.offset, sign and gear")

@@ -271,7 +271,7 @@ class Servos:
         here = {}
         for id in self._drive.actuated:
             if id in self._health.powered:  # one that sags beyond a limit is held at the limit, as the guard holds it
-                lower, upper = self._joints[id].position_limit or (-math.inf, math.inf)
+                lower, upper = self._joints[id].position_range
                 here[id] = min(max(self._position[id], lower), upper)
         self._drive.begin(bus, here)
 

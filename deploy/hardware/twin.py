@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -45,7 +44,7 @@ class Twin:
         self._plant = make_plant(robot, "bullet", load_scenario(robot, scenario), self._rng)
         self._dt = robot.spec.control_dt
         self._has_stops = robot.spec.action.kind == "position" and robot.spec.base == "fixed"
-        self._stops = np.transpose([joint.position_limit or (-math.inf, math.inf) for joint in robot.spec.joints])
+        self._stops = np.transpose([joint.position_range for joint in robot.spec.joints])
         self._clock = clock
         self._writes: list[tuple[float, np.ndarray | None]] = []
         self.reset()

@@ -57,7 +57,7 @@ def robot_header(robot: Robot) -> str:
         "static const lb_joint_t lb_joints[] = {",
     ]
     for joint in spec.joints:
-        lower, upper = joint.position_limit or (-math.inf, math.inf)
+        lower, upper = joint.position_range
         numbers = (lower, upper, joint.velocity_limit, joint.effort_limit, joint.damping)
         actuated = "true" if joint.actuated else "false"
         lines.append(f'    {{"{joint.name}", {actuated}, {", ".join(map(_literal, numbers))}}},')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import termios
 import time
 from collections.abc import Callable, Sequence
@@ -81,7 +80,7 @@ class ServoBench(Bench):
             raise InputError("--baud", problem, f"name one of {sorted(family.bauds.values())}")
         self.servos = [Servo(family, joint, id, settings.baud, model) for id, joint in by_id(robot, settings).items()]
         # mechanical stops: an arm without torque falls into them
-        self._stops = [joint.position_limit or (-math.inf, math.inf) for joint in robot.spec.joints]
+        self._stops = [joint.position_range for joint in robot.spec.joints]
         super().__init__(robot, scenario, seed, link, settings.baud, framing)
         self._split, self._rest, self._came_at = framing.split, b"", 0.0
         self._lived_at, self._speed = 0.0, [0.0] * len(self.servos)

@@ -89,7 +89,7 @@ def identity(loop: Loop, plan: Plan, result: Result) -> None:
         if loop.fault or not all(map(math.isfinite, (*tick.position, *tick.velocity))):
             raise Failed(f"cannot be read: {loop.fault or 'not finite'}")
     for joint, position in zip(loop.spec.joints, loop.last.position, strict=True):
-        lower, upper = joint.position_limit or (-math.inf, math.inf)
+        lower, upper = joint.position_range
         span = f"{lower:g} .. {upper:g}" if joint.position_limit else "none"
         moves = "yes" if joint.name in plan.joints else "no" if joint.actuated else "passive"
         result.rows.append(

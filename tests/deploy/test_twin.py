@@ -39,7 +39,7 @@ def run(delays: list[float], effort: float = 0.1) -> list[list[float]]:
 
 def test_an_arm_without_torque_falls_onto_its_stops() -> None:
     arm = load_robot("arm")
-    limits = [joint.position_limit or (-np.inf, np.inf) for joint in arm.spec.joints]
+    limits = [joint.position_range for joint in arm.spec.joints]
     low, high = np.transpose(limits)
     twin = Twin(arm, "severe", seed=1)
     twin.let_go()
