@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from landbridge.joint import Joint
-from landbridge.robot import REST_SHARE, RobotSpec
+from landbridge.robot import RobotSpec
 
 BRAKE_TIME = 0.1  # s to a position limit at the present speed below which effort towards it is taken back
 
@@ -22,7 +22,7 @@ class Limits:
                 *_bounds(joint, self._kind),
                 _rate(joint, self._kind),
                 self._braked(joint),
-                REST_SHARE * joint.velocity_limit,
+                joint.rest_speed,
             )
             for i, joint in enumerate(spec.joints)
             if joint.actuated

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from landbridge.robot import REST_SHARE, RobotSpec
+from landbridge.robot import RobotSpec
 from landbridge.verdict import Reason
 
 REST_PERIODS = 3  # measurements in a row at rest that end a stop
 BLIND_PERIODS = 3  # without a sane measurement after which nothing is known of how the joints move
 FROZEN_PERIODS = 3  # measurements in a row at which a turning joint reads the very same position
+ENCODER_STEP = 2 * math.tau / 4096  # rad: two counts of 12 bits; a joint that turns less may rightly read the same
 
 
 class Motion:
@@ -26,7 +27,8 @@ class Motion:
         self._dt = spec.control_dt
         self._held = spec.action.kind == "position"  # a stop holds where a measurement says that the joints are
         self._fastest = [joint.velocity_limit for joint in spec.joints]
-        self._rest = [REST_SHARE * limit for limit in self._fastest]
+        self._rest = [joint.rest_speed for joint in spec.joints]
+        self._turning = [max(rest, ENCODER_STEP / (FROZEN_PERIODS * self._dt)) for rest in self._rest]
         self._range = [joint.position_range for joint in spec.joints]
         self._max_tilt = math.inf if spec.safety.max_tilt is None else spec.safety.max_tilt
         self._passive = [not joint.actuated for joint in spec.joints]
@@ -56,8 +58,10 @@ class Motion:
         self.position, self.velocity, self.tilt, self._at = tuple(position), tuple(velocity), tilt, now
         still = [abs(speed) <= rest for speed, rest in zip(velocity, self._rest, strict=True)]
         self._frozen = [
-            0 if rests or new != old else count + 1
-            for rests, new, old, count in zip(still, self.position, self._before, self._frozen, strict=True)
+            0 if abs(speed) <= turning or new != old else count + 1
+            for speed, turning, new, old, count in zip(
+                velocity, self._turning, self.position, self._before, self._frozen, strict=True
+            )
         ]
         rests = all(rests or passive for rests, passive in zip(still, self._passive, strict=True))
         self._resting = self._resting + 1 if rests else 0

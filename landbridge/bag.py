@@ -126,13 +126,19 @@ class BagReader:
             raise InputError(path, f"its notes lack {missing}{lost}", "record it with `landbridge record`")
 
     def messages(self, topics: Container[str]) -> Iterator[tuple[str, int, Any]]:
-        """Topic, time of receipt [ns] by the recorder and message, of these topics; joint states are the bridge's."""
+        """Topic, time of receipt [ns] by the recorder and message, of these topics.
+
+        Joint states are the bridge's alone, and arrays those that name their values: what else was said there by others
+        is passed over.
+        """
         types, speaker = get_typestore(Stores.ROS2_JAZZY), self.about.get(SPEAKER)
         for schema, channel, message in self.raw():
             if channel.topic not in topics:
                 continue
             decoded: Any = types.deserialize_cdr(message.data, schema.name)
             if channel.topic == JOINT_STATES and speaker is not None and decoded.header.frame_id != speaker:
+                continue
+            if hasattr(decoded, "layout") and not is_labelled(decoded):
                 continue
             yield channel.topic, message.log_time, decoded
 
@@ -284,6 +290,12 @@ def _finite(*values: dict[str, float]) -> bool:
 def to_ns(sec: float, nanosec: float) -> int:
     """A stamp in nanoseconds."""
     return int(sec) * 10**9 + int(nanosec)
+
+
+def is_labelled(message: Any) -> bool:
+    """Whether an array names its values, as all of ours do; anybody may publish another one."""
+    dim = message.layout.dim
+    return len(dim) == 1 and len(dim[0].label.split(",")) == len(message.data) >= 2
 
 
 def named_values(message: Any) -> tuple[int, dict[str, float]]:

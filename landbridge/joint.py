@@ -10,6 +10,9 @@ from typing_extensions import Self
 
 from landbridge.spec import Finite, NonNegative, Positive, Spec
 
+REST_SHARE = 0.02  # of a joint's velocity limit: slower counts as rest
+REST_SPEED = 0.03  # rad/s; so does a servo that counts to and fro: a Dynamixel's speed comes in steps of 0.229 rpm
+
 
 class Friction(Spec):
     """Joint friction torque: Coulomb + Stribeck + viscous (Armstrong-Hélouvry et al., Automatica 30(7), 1994, eq. 5),
@@ -123,6 +126,11 @@ class Joint(Spec):
     transmission: Transmission | None = None
     friction: Friction = Friction()
     encoder: Encoder = Encoder()
+
+    @property
+    def rest_speed(self) -> float:
+        """Measured speed up to which the joint counts as at rest [rad/s]."""
+        return max(REST_SHARE * self.velocity_limit, REST_SPEED)
 
     @property
     def position_range(self) -> tuple[float, float]:

@@ -96,7 +96,6 @@ class ActionSpec(Spec):
         return self
 
 
-REST_SHARE = 0.02  # of a joint's velocity limit: slower counts as rest
 PARKED = 0.2  # rad from the parking pose within which torque may go off: servos sag; what lies under a joint is more
 HEARTBEAT_MS = 40.0  # from one heartbeat of the monitor to the next
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.errors import InputError
-from landbridge.robot import HEARTBEAT_MS, PARKED, REST_SHARE, Robot, load_robot
+from landbridge.robot import HEARTBEAT_MS, PARKED, Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours, require_actions, source_mix
 from landbridge.simulation.plant import Engine, Plant, make_plant
 from landbridge.simulation.rollout import lockstep
@@ -162,7 +162,7 @@ def _restless(robot: Robot, rungs: Mapping[str, Scenario]) -> Iterator[str]:
     for rung, scenario in rungs.items():
         _, speeds = _held(robot, scenario, pose, np.zeros(len(spec.actuated)), STILL_SECONDS)
         for joint, speed in zip(spec.joints, speeds, strict=True):
-            if joint.actuated and abs(speed) > REST_SHARE * joint.velocity_limit:
+            if joint.actuated and abs(speed) > joint.rest_speed:
                 remedy = "raise its damping against a load, decimation against chatter"
                 yield f"joint {joint.name}: turns at {speed:.2g} rad/s at command 0 on {rung!r}, no stop ends: {remedy}"
 

@@ -17,7 +17,7 @@ from landbridge.deploy.hardware import BaseSensing, Hardware, Reporting, Resetta
 from landbridge.deploy.motion import REST_PERIODS
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, STOPS, Event, State, Supervisor
 from landbridge.joint import Joint
-from landbridge.robot import REST_SHARE, RobotSpec
+from landbridge.robot import RobotSpec
 from landbridge.verdict import ADMISSIBLE, Reason, Verdict
 
 REPORT_SECONDS = 0.5  # for a report of the device to come
@@ -142,9 +142,8 @@ class Loop:
             verdict, written_at = self.send(self._stamp, self.spec.actuated, wanted)
         self._judge(now)
         tick = Tick(now, late, news, tuple(position), tuple(velocity), written_at, verdict)
-        limits = [joint.velocity_limit for joint in self.spec.joints if joint.actuated]
-        speeds = [speed for speed, joint in zip(velocity, self.spec.joints, strict=True) if joint.actuated]
-        self._resting.append(all(abs(v) <= REST_SHARE * limit for v, limit in zip(speeds, limits, strict=True)))
+        joints = zip(velocity, self.spec.joints, strict=True)
+        self._resting.append(all(abs(speed) <= joint.rest_speed for speed, joint in joints if joint.actuated))
         self.ticks.append(tick)
         return tick
 

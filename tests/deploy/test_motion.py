@@ -10,11 +10,35 @@ from landbridge.deploy.guard import Guard
 from landbridge.deploy.limits import Limits
 from landbridge.deploy.motion import Motion
 from landbridge.deploy.supervisor import State
-from landbridge.robot import load_robot
+from landbridge.robot import RobotSpec, load_robot
 from landbridge.verdict import Reason
 
 FURUTA, QUADRUPED = load_robot("furuta").spec, load_robot("quadruped").spec
 STANCE = [joint.default_joint_pos for joint in QUADRUPED.joints]
+
+
+def slow(limit: float) -> RobotSpec:
+    """The furuta with joints that may not turn faster than `limit` [rad/s]."""
+    return FURUTA.model_copy(
+        update={"joints": tuple(joint.model_copy(update={"velocity_limit": limit}) for joint in FURUTA.joints)}
+    )
+
+
+def test_a_slow_joint_may_read_the_same_count_again() -> None:
+    coarsest = 2 * math.tau / 4096 / (3 * FURUTA.control_dt)  # rad/s: two counts of 12 bits in three periods, 0.051
+    for speed, frozen in ((coarsest, None), (math.nextafter(coarsest, 1.0), Reason.FROZEN_ENCODER)):
+        motion = Motion(slow(0.5))
+        for count in range(4):
+            motion.take((0.0, 0.0), (speed, 0.0), 0.02 * count)
+        assert motion.outside(0.0) is frozen, speed
+
+
+def test_a_slow_joint_rests_though_its_speed_counts_to_and_fro() -> None:
+    for speed, rests in ((0.03, True), (math.nextafter(0.03, 1.0), False)):
+        motion = Motion(slow(1.0))
+        for count in range(3):
+            motion.take((0.0, 0.0), (speed, 0.0), 0.02 * count)
+        assert motion.rests is rests, speed
 
 
 def test_rest_and_frozen_are_counted_from_the_first_measurement() -> None:

@@ -20,7 +20,7 @@ from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge.verdict import ADMITTED
 from landbridge_nodes import bringup, topics
-from landbridge_nodes.operator import START_TIMEOUT, Operator
+from landbridge_nodes.operator import RETRY_SECONDS, START_TIMEOUT, Operator
 from landbridge_nodes.processes import Processes
 
 FURUTA = load_robot("furuta")
@@ -100,7 +100,8 @@ class Rig:
         self.operator.state = State.UNCONFIGURED  # until it is heard
         self.operator.wait(lambda: self.operator.state is not State.UNCONFIGURED, START_TIMEOUT)
         if started or self.operator.state is not State.STANDBY:
-            self.operator.call("/monitor/estop")  # a reset then leads bridge and policy to where they should be
+            # A reset then leads bridge and policy to where they should be. A new monitor may not reach who asked yet.
+            self.operator.wait(lambda: self.operator.accepted("/monitor/estop", RETRY_SECONDS), START_TIMEOUT)
             self.reset()
         self.operator.wait_ready(recorded=True)
 

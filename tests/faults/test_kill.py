@@ -159,6 +159,13 @@ main()
 """
 
 
+def test_an_arm_does_not_outlast_its_controller(rig: Rig) -> None:
+    """Killed so shortly before that nobody knows it yet."""
+    rig.strike("policy", signal.SIGKILL)
+    rig.operator.call("/monitor/arm")
+    rig.await_fault("controller_lost")
+
+
 def test_a_wall_clock_that_steps_back_an_hour_changes_nothing(rig: Rig) -> None:
     rig.renew(bridge=WARPED, recorder="")
     rig.activate()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +16,11 @@ import pytest
 from landbridge.bag import BagReader
 from landbridge.deploy.supervisor import State
 from landbridge.verdict import ADMITTED
-from landbridge_nodes import topics
+from landbridge_nodes import bringup, topics
+from landbridge_nodes.operator import Operator
+from landbridge_nodes.processes import Processes
 
-from .rig import Rig
+from .rig import FURUTA, WEIGHT, Rig
 
 pytestmark = pytest.mark.ros
 
@@ -69,3 +75,41 @@ def test_a_computer_that_was_suspended_wakes_to_a_stop(rig: Rig) -> None:
     rig.operator.wait(lambda: any(v.reason == "monitor_lost" for v in rig.verdicts), 5)
     assert not {v.reason for v in rig.verdicts if v.seen > woken} & set(ADMITTED)
     assert rig.operator.episode(20).ended == "STANDBY"
+
+
+def test_what_a_monitor_was_asked_while_it_was_stopped_is_not_done_afterwards(rig: Rig) -> None:
+    """Who asked has long been told that nobody answers, and may be at the robot."""
+    states: list[str] = []
+    topics.subscribe(rig.operator.node, topics.SAFETY_STATE, lambda message: states.append(message.name))
+    rig.strike("monitor", signal.SIGSTOP)
+    assert not rig.operator.accepted("/monitor/arm", seconds=1.5)
+    states.clear()
+    rig.strike("monitor", signal.SIGCONT)
+    rig.operator.wait(lambda: len(states) > 10, 5)
+    assert set(states) == {"STANDBY"}
+    rig.operator.wait(lambda: rig.operator.accepted("/monitor/arm"), 5)
+    rig.operator.wait(lambda: rig.operator.state is State.ACTIVE, 5)
+
+
+def test_a_terminal_that_is_held_holds_no_node(
+    ros_domain: None, tmp_path: Path, linear_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-S there, or a pipe that nobody reads: full from the start."""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writes, bytes(4096))
+    os.set_blocking(writes, True)
+    with os.fdopen(writes, "w") as held:
+        monkeypatch.setattr("sys.stderr", held)
+        specs = bringup.deploy("furuta", "none", 0, str(linear_bundle(tmp_path / "bundle", WEIGHT)))
+        with Processes(specs) as processes, Operator(FURUTA, processes.check) as operator:
+            operator.wait_ready(recorded=False)
+            assert operator.episode(20).ended == "STANDBY"
+            operator.call("/monitor/arm")
+            operator.wait(lambda: operator.state is State.ACTIVE, 5)
+            operator.call("/monitor/estop")
+            operator.wait(lambda: operator.accepted("/monitor/reset"), 5)
+            operator.wait(lambda: operator.state is State.STANDBY, 5)
+            os.close(reads)

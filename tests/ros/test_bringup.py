@@ -291,7 +291,7 @@ def test_a_bring_up_goes_on_without_its_recorder_and_says_so_twice(
         (["up", "deploy", "--bundle", "none", "--episodes", "-1"], "--episodes: is -1. ask for 1 or more"),
         (["record", "--out", "none", "--seconds", "0"], "--seconds: is 0. give a finite number above 0"),
         (["record", "--out", "none", "--seconds", "nan"], "--seconds: is nan. give a finite number above 0"),
-        (["record", "--out", "none", "--seconds", "0.001"], "--seconds: is 0.001, less than a control period of 0.02"),
+        (["record", "--out", "none", "--seconds", "0.09"], "--seconds: is 0.09, less than 5 control periods of 0.02"),
         (
             ["up", "deploy", "--bundle", "none", "--black-box-seconds", "5"],
             "--black-box-seconds: is 5, of no black box. add --black-box",

@@ -8,20 +8,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from std_msgs.msg import Float64MultiArray
 
 from landbridge.bundle import read_bundle, write_bundle
-from landbridge.deploy.supervisor import State
+from landbridge.deploy.supervisor import Event, State
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.calibrated import Calibration
-from landbridge_nodes import bringup, neighbours
-from landbridge_nodes.operator import PLACE, Operator
+from landbridge_nodes import bringup, neighbours, topics
+from landbridge_nodes.listener import Listener
+from landbridge_nodes.operator import PLACE, EStopError, Operator
 from landbridge_nodes.processes import Processes
 from landbridge_nodes.up import record, up
 
@@ -161,6 +164,40 @@ def test_a_person_reaches_into_a_robot_only_after_it_is_parked(
     assert parking[0].startswith(f"stopped by {why}, torque may be on: support what could fall")
 
 
+def test_an_estop_that_is_called_while_a_person_is_asked_stays(
+    running: tuple[Processes, Operator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(words: str) -> None:
+        asked.append(words)
+        with Listener([topics.SAFETY_STATE]) as another:  # somebody at another terminal
+            until(lambda: another.ask(Event.ESTOP).accepted)
+
+    asked: list[str] = []
+    processes, operator = running
+    operator.call("/monitor/arm")
+    operator.wait(lambda: operator.state is State.ACTIVE, 5)
+    os.kill(processes.pid("policy"), signal.SIGSTOP)
+    operator.wait(lambda: operator.state is State.FAULT, 5)
+    os.kill(processes.pid("policy"), signal.SIGCONT)
+    with monkeypatch.context() as patch:
+        patch.setattr(operator, "_ask", ask)  # as of hardware
+        with pytest.raises(EStopError, match="/monitor/estop: was called"):
+            operator.episode(5)
+    assert len(asked) == 1
+    assert "it will park" in asked[0]
+    assert operator.state is State.ESTOP
+    operator.wait(lambda: operator.accepted("/monitor/reset"), 5)
+    operator.wait(lambda: operator.state is State.STANDBY, 5)
+    assert operator.episode(5).ended == "STANDBY"
+
+
+def test_arrays_of_somebody_else_do_not_end_an_episode(running: tuple[Processes, Operator]) -> None:
+    operator = running[1]
+    for topic in (topics.OBSERVATION, topics.GUARD_TIMING):
+        topics.publish(operator.node, topic).publish(Float64MultiArray(data=[0.1]))
+    assert operator.episode(5).ended == "STANDBY"
+
+
 def test_an_episode_begins_in_a_start_state_of_the_task(running: tuple[Processes, Operator]) -> None:
     """Not several periods after it: as in the simulator, and no matter how long arming took."""
     _, operator = running
@@ -272,6 +309,26 @@ def test_deploying_a_bundle_for_an_episode(
     assert (figures["episodes"], figures["success"], figures["ended"]) == (1, [False], ["disarm"])
     assert figures["ticks"] == 101  # a whole episode: 2 s at 50 Hz, and the last observation
     assert sorted(p.name for p in bag.iterdir()) == ["bag_0.mcap", "metadata.yaml"]
+
+
+def test_an_estop_ends_the_episodes_and_what_is_finished_counts(
+    tmp_path: Path, ros_domain: None, brief_furuta: Robot, linear_bundle: Make
+) -> None:
+    def stop_the_second() -> None:
+        """Whoever watches."""
+        with Listener([topics.SAFETY_STATE]) as watching:
+            for state in (State.ACTIVE, State.STANDBY, State.ACTIVE):
+                until(lambda of=state: getattr(watching.message(topics.SAFETY_STATE), "name", "") == of.value, 60)
+            assert watching.ask(Event.ESTOP).accepted
+
+    bundle = linear_bundle(tmp_path / "bundle", STILL, robot=brief_furuta.folder)
+    with ThreadPoolExecutor() as pool:
+        stopped = pool.submit(stop_the_second)
+        figures = up("deploy", bundle=bundle, robot=str(brief_furuta.folder), scenario="none", episodes=3)
+        stopped.result()
+    assert figures is not None
+    assert figures["ended"] == ["disarm", "estop"]
+    assert figures["failed"].startswith("/monitor/estop: was called")
 
 
 def test_a_node_that_cannot_start_ends_the_bringup(ros_domain: None) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from sensor_msgs.msg import JointState
 from textual.widgets import Static
 
+from landbridge.deploy.supervisor import Answer, Event
 from landbridge.errors import InputError
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
@@ -105,6 +106,31 @@ def test_joints_of_another_robot_are_named_and_ctrl_c_leaves(listener: Listener)
             assert not app.is_running
 
     asyncio.run(look())
+
+
+def test_a_key_that_is_held_does_not_keep_an_estop_waiting(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a monitor: every question waits a second for its answer, in a thread of which there are few."""
+    asked: list[tuple[Event, float]] = []
+
+    def ask(event: Event) -> Answer:
+        asked.append((event, time.monotonic()))
+        return answer(event)
+
+    async def hold() -> None:
+        app = Watch(FURUTA, listener)
+        async with app.run_test(size=(120, 40)) as pilot:
+            await pilot.press(*40 * ["A"])
+            pressed = time.monotonic()
+            await pilot.press("space")
+            await shows(app, "#answer", "estop: NO ANSWER")
+            assert next(at for event, at in asked if event is Event.ESTOP) - pressed < 0.5
+            assert asked[-1][0] is Event.ESTOP  # no question waits for a thread
+            await pilot.press("A")
+            await shows(app, "#answer", "arm: NO ANSWER")
+
+    answer = listener.ask
+    monkeypatch.setattr(listener, "ask", ask)
+    asyncio.run(hold())
 
 
 def test_without_a_terminal_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ pytest.importorskip("rclpy", reason="bags are written with the recorder's own co
 from rclpy.serialization import serialize_message
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray, MultiArrayDimension, MultiArrayLayout
 
 from landbridge.bag import read_bag
 from landbridge.cli import main
@@ -65,13 +66,13 @@ def write(
     period: int = PERIOD,
     verdicts: Mapping[int, str] | None = None,
     clock_steps: Mapping[int, int] | None = None,
-    between: Callable[[int], object] | None = None,
+    between: Callable[[int], tuple[topics.Topic, object]] | None = None,
     **about: str,
 ) -> Path:
     """A bag with these control ticks; ACTIVE ends and begins anew before each tick of `active_at`.
 
     `verdicts` are the guard's on the ticks where it is not `ok`; before a tick of `clock_steps` the wall clock is set
-    so far [ns]. `between` makes joint states that somebody else publishes after each tick.
+    so far [ns]. `between` makes what somebody else publishes after each measurement.
     """
     bag = Bag(path, ABOUT | about, topics.TOPICS)
 
@@ -88,7 +89,8 @@ def write(
         joints = topics.joint_message(now, ["pendulum", "arm"], "position", angles, topics.MEASURED)
         put(topics.JOINT_STATES, joints, now)
         if between is not None:
-            put(topics.JOINT_STATES, between(tick), now)
+            foreign, message = between(tick)
+            put(foreign, message, now)
         columns, values = Observer(SPEC).names[::-1], observation(tick).tolist()[::-1]  # order must not matter
         put(topics.OBSERVATION, topics.array_message(now, columns, values), now)
         verdict = (verdicts or {}).get(tick, "ok")
@@ -103,14 +105,32 @@ def write(
     return path
 
 
+def test_arrays_that_do_not_name_their_values_are_passed_over(tmp_path: Path) -> None:
+    def stranger(tick: int) -> tuple[topics.Topic, object]:
+        told = MultiArrayLayout(dim=[MultiArrayDimension(label="sec,nanosec")] * (tick // 2 % 2))
+        return (topics.OBSERVATION, topics.GUARD_TIMING)[tick % 2], Float64MultiArray(data=[0.1], layout=told)
+
+    clean, foreign = (
+        read_bag(write(tmp_path / name, range(10), between=between), SPEC)
+        for name, between in (("clean", None), ("foreign", stranger))
+    )
+    (ours,), (same,) = clean.segments, foreign.segments
+    np.testing.assert_array_equal(ours.obs, same.obs)
+    np.testing.assert_array_equal(ours.written, same.written)
+
+
 def test_joint_states_of_somebody_else_are_no_measurements(tmp_path: Path) -> None:
     """Their rate would be added to the robot's; they may lack velocities, or have other joints."""
 
-    def stranger(tick: int) -> object:
-        return topics.joint_message(START + tick * PERIOD + PERIOD // 2, ["arm", "tail"], "position", [0.0, 1.0])
+    def stranger(tick: int) -> tuple[topics.Topic, object]:
+        now = START + tick * PERIOD + PERIOD // 2
+        return topics.JOINT_STATES, topics.joint_message(now, ["arm", "tail"], "position", [0.0, 1.0])
+
+    def speeds_alone(tick: int) -> tuple[topics.Topic, object]:
+        return topics.JOINT_STATES, JointState(name=["arm", "pendulum"], velocity=[0.0, 0.0])
 
     whole = ingest((write(tmp_path / "alone", range(50)),), tmp_path / "data")
-    for between in (stranger, lambda tick: JointState(name=["arm", "pendulum"], velocity=[0.0, 0.0])):
+    for between in (stranger, speeds_alone):
         path = write(tmp_path / f"beside{id(between)}", range(50), between=between, joint_states_of=topics.MEASURED)
         figures = ingest((path,), tmp_path / f"data{id(between)}")
         assert figures["transitions"] == whole["transitions"]

@@ -14,7 +14,7 @@ from landbridge.errors import InputError
 from landbridge.robot import Robot
 from landbridge_nodes.asking import ask_a_person
 from landbridge_nodes.bringup import NodeSpec
-from landbridge_nodes.operator import Operator, Outcome
+from landbridge_nodes.operator import EStopError, Operator, Outcome
 from landbridge_nodes.processes import Processes
 
 FRUITLESS = 3  # episodes in a row in which the robot was never ACTIVE: time to fill would never be filled
@@ -28,7 +28,7 @@ def run_episodes(
 
     An episode is one stretch of ACTIVE; one that a fault ended counts as failed, and the next begins after a reset.
     `by_hand` asks a person on the terminal, before each, to put the robot into a start state; else bridge or emulated
-    board does it.
+    board does it. An e-stop ends them, and the figures are those of the episodes until then.
 
     Raises:
         InputError: A process ended, the graph did not come up, a service refused, what was armed is stopped again and
@@ -37,6 +37,7 @@ def run_episodes(
     recorders = [spec for spec in specs if spec.executable == "recorder"]
     placer: Literal["bridge", "board"] = "board" if any(spec.executable == "board" for spec in specs) else "bridge"
     outcomes: list[Outcome] = []
+    failed = ""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
     with (
         Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
@@ -50,7 +51,13 @@ def run_episodes(
             left = whole if episodes else _ticks_left(robot, seconds, outcomes)
             if left <= 1:
                 break
-            outcomes.append(operator.episode(min(whole, left)))
+            try:
+                outcomes.append(operator.episode(min(whole, left)))
+            except EStopError as stop:
+                if not outcomes:
+                    raise
+                failed = str(stop)
+                break
             done = len(outcomes) if episodes else sum(o.seconds for o in outcomes)
             description = f"{sum(o.success for o in outcomes)} of {len(outcomes)} successful"
             progress.update(bar, completed=done, description=description)
@@ -61,7 +68,7 @@ def run_episodes(
             if operator.unrecorded and any(spec.essential for spec in recorders):
                 raise InputError("recorder", f"has stopped: {operator.unrecorded}", "free space, and record again")
         operator.refresh_diagnostics()
-    return _figures(outcomes, operator)
+    return _figures(outcomes, operator) | ({"failed": failed} if failed else {})
 
 
 def _ask_without_bar(progress: Progress, words: str) -> None:

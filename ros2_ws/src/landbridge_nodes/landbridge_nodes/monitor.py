@@ -41,6 +41,8 @@ WAITING = (Reason.NOT_ACTIVE, Reason.NOT_READY)  # for the bridge itself: no ver
 MOVING = (Event.ARM, Event.PARK, Event.RESET)  # what one monitor may ask of one robot only; a stop is for all
 SHARED_SECONDS = 1.0  # since the last heartbeat of another monitor, while which it counts as running
 SHARED = "another monitor runs in this ROS domain, and would do the same: end it, or give one its own ROS_DOMAIN_ID"
+HELD_SECONDS = 1.0  # without a heartbeat: it was held up, and who asked meanwhile has been told that nobody answers
+HELD = "the monitor was held up, and this may have been asked long ago: ask again"
 WAITING_SECONDS = 2.0  # in UNCONFIGURED after which it is logged what for: at a start of all nodes it takes less
 MEASURED_BY = topics.MEASURED.encode()
 NEVER = -1  # no lifecycle state
@@ -76,11 +78,6 @@ class Managed:
     def reached(self) -> bool:
         """Whether the node is where it should be."""
         return self.found == self.wanted
-
-    @property
-    def ended(self) -> bool:
-        """Whether its lifecycle has: no transition leads on."""
-        return self.found == NodeState.PRIMARY_STATE_FINALIZED
 
     def absent(self, now: float) -> bool:
         """Whether there is nobody who could be armed. Some answer is lost now and then, and says nothing."""
@@ -149,6 +146,7 @@ class Monitor(Node):  # type: ignore[misc]
         self._powered = False  # whether the drives hold what it has commanded
         self._id = KeyValue(key="monitor", value=uuid.uuid4().hex)
         self._other_at = -math.inf  # when another monitor was heard [s, uptime]
+        self._beat_at, self._held_at = uptime(), -math.inf  # the newest beat, and the newest that was late [s, uptime]
         self._ends = False  # this process does: whoever wants to move must ask the next one
         self._safety = topics.publish(self, topics.SAFETY_STATE)
         for event in (Event.ARM, Event.DISARM, Event.PARK, Event.ESTOP, Event.RESET):
@@ -201,6 +199,8 @@ class Monitor(Node):  # type: ignore[misc]
             return "the monitor ends"
         if now - self._other_at <= SHARED_SECONDS:
             return SHARED
+        if now - self._beat_at > HELD_SECONDS or now - self._held_at < HELD_SECONDS:
+            return HELD
         absent = self.supervisor.state is State.STANDBY and self._controller.absent(now)
         return self._controller.lacks if event is Event.ARM and absent else ""
 
@@ -252,7 +252,11 @@ class Monitor(Node):  # type: ignore[misc]
         self._settle()
 
     def _beat(self) -> None:
-        self.supervisor.tick(uptime())
+        now = uptime()
+        if now - self._beat_at > HELD_SECONDS:
+            self._held_at = now
+        self._beat_at = now
+        self.supervisor.tick(now)
         if self.supervisor.state in COMMANDED and self._foreign_publisher():
             self.supervisor.handle(Event.FOREIGN_PUBLISHER, uptime())
         self._lead()
@@ -284,7 +288,7 @@ class Monitor(Node):  # type: ignore[misc]
         if state is not State.ACTIVE:  # nothing is asked of a node in its control loop
             self._bridge.want(NodeState.PRIMARY_STATE_ACTIVE, now)
             self._controller.want(wanted, now)
-        if state is State.ARMED and (self._controller.ended or self._controller.anew):  # who was armed is gone
+        if state is State.ARMED and (self._controller.anew or self._controller.absent(now)):  # who was armed is gone
             self.supervisor.handle(Event.CONTROLLER_LOST, now)
             self._settle()
         if state is State.UNCONFIGURED and self._bridge.reached and self._controller.reached:
@@ -293,11 +297,12 @@ class Monitor(Node):  # type: ignore[misc]
 
     def _publish(self) -> None:
         state, epoch, text = self.supervisor.state, self.supervisor.epoch, self._text()
-        self._log(f"{state.value}: {text}", self._published is None or self._published[0] is not state)
+        new = self._published is None or self._published[0] is not state
         self._published = (state, epoch)
         level = b"\x02" if state in (State.FAULT, State.ESTOP) else b"\x00"
         values = {"epoch": epoch, "reason": self.supervisor.reason, self._id.key: self._id.value}
         self._safety.publish(topics.status_message(state.value, text, values, level))
+        self._log(f"{state.value}: {text}", new)  # only now: who does not read it may hold this process up
 
     def _text(self) -> str:
         """What led to this state, and what an UNCONFIGURED robot waits for."""

@@ -16,6 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 from typing_extensions import Self
 
+from landbridge.bag import is_labelled, named_values
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, Event, State, timeouts
 from landbridge.errors import InputError
 from landbridge.robot import Robot
@@ -32,6 +33,10 @@ RETRY_SECONDS = 0.5  # for an answer that one of a process just killed, which is
 TORQUE_TIMEOUT = 2.5  # s for the bridge, which reports once a second, to say that torque is off
 SERVICES = ("/monitor/arm", "/monitor/disarm", "/monitor/park", "/monitor/estop", "/monitor/reset")
 PLACE = "put the robot into a start state, step back, then press Enter: it will move"
+
+
+class EStopError(InputError):
+    """Somebody has called it: no tool resets that, and nothing else moves."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +136,14 @@ class Operator:
         self.wait(lambda: self.state in (State.STANDBY, State.FAULT), START_TIMEOUT)
 
     def episode(self, ticks: int) -> Outcome:
-        """Place the robot, arm, wait for `ticks` admitted commands or the end of ACTIVE, and come back to STANDBY."""
+        """Place the robot, arm, wait for `ticks` admitted commands or the end of ACTIVE, and come back to STANDBY.
+
+        Raises:
+            EStopError: Before it was armed.
+            InputError: A service refused, or nothing came of it in time.
+        """
         before = self.state
         self._place()
-        self._catch_up()
         if before is not State.FAULT and self.state is State.FAULT and self._ask is not None:  # while it was asked
             self._place()
         if self.state is State.FAULT:  # only now, so that what the fault named is over
@@ -161,21 +170,34 @@ class Operator:
     def _catch_up(self) -> None:
         """Let the bridge see where the robot is now, and hear what has happened while nobody listened."""
         deadline = time.monotonic() + CATCH_UP_SECONDS
-        while not self._seen and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
             self._executor.spin_once(timeout_sec=0.05)
+        self._refuse_estop()
+
+    def _refuse_estop(self) -> None:
+        if self.state is State.ESTOP:
+            raise EStopError("/monitor/estop", "was called: nothing moves", "call /monitor/reset, then start again")
 
     def _place(self) -> None:
         """Into a start state. Nobody is asked to reach into a robot that holds without being told so."""
+        self._refuse_estop()
         if self._ask is None:
             self.call(self._placement)
-        elif self.state is State.ESTOP:
-            raise InputError("/monitor/estop", "was called: nothing moves", "call /monitor/reset, then start again")
+            if not self._seen:
+                self._catch_up()
         elif self.state is State.FAULT or self._holds():
             held = f"stopped by {self.reason}, torque may be on" if self.state is State.FAULT else "torque may be on"
-            self._ask(f"{held}: support what could fall, step back, then press Enter: it will park")
-            self._ask(PLACE if self._parks() else f"TORQUE MAY BE ON, not parked ({self.reason}): {PLACE}")
+            self._have_done(self._ask, f"{held}: support what could fall, step back, then press Enter: it will park")
+            parked = self._parks()
+            self._have_done(self._ask, PLACE if parked else f"TORQUE MAY BE ON, not parked ({self.reason}): {PLACE}")
         else:
-            self._ask(PLACE)
+            self._have_done(self._ask, PLACE)
+
+    def _have_done(self, ask: Callable[[str], None], what: str) -> None:
+        """Ask a person, and hear what happened before and meanwhile."""
+        self._catch_up()
+        ask(what)
+        self._catch_up()
 
     def _parks(self) -> bool:
         """To STANDBY without torque; False if a fault stays or comes back, or torque is not said to be off."""
@@ -201,6 +223,7 @@ class Operator:
         """It is refused until the robot rests."""
         deadline = time.monotonic() + ANSWER_TIMEOUT
         while True:
+            self._catch_up()
             try:
                 self.call("/monitor/reset")
                 break
@@ -253,15 +276,17 @@ class Operator:
         self.state, self.reason = state, message.message
 
     def _on_observation(self, message: Any) -> None:
-        stamp, values = topics.array_values(message)
-        self._observations[stamp] = list(values.values())
+        if is_labelled(message):
+            stamp, values = named_values(message)
+            self._observations[stamp] = list(values.values())
 
     def _on_verdict(self, message: Any) -> None:
         if message.header.frame_id in ADMITTED:
             self._admitted.append(topics.to_ns(message.header.stamp))
 
     def _on_timing(self, message: Any) -> None:
-        self.latency_ms.append(topics.array_values(message)[1]["written_ms"])
+        if is_labelled(message):
+            self.latency_ms.append(named_values(message)[1]["written_ms"])
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from rich.console import Console
@@ -26,6 +27,7 @@ from landbridge_nodes.transport import stay_on_this_machine
 
 GRACE_SECONDS = PARK_SECONDS + 1  # from SIGTERM to SIGKILL: the robot is parked, the recorder completes its bag
 BAD_INPUT = 2  # exit code of a node that refuses what it was given, before anything moves
+LAST_WORDS_SECONDS = 1.0  # for what an ended process has said to be shown; longer only on a terminal that is held
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -46,12 +48,14 @@ class Processes:
     """The running processes of a bring-up, each in a group of its own; a context manager that ends them all.
 
     They are ended in reverse order of their start: the recorder, first in every bring-up, sees the last of the rest. A
-    process whose starter dies without a word gets SIGTERM from the kernel.
+    process whose starter dies without a word gets SIGTERM from the kernel. What they say goes to the terminal through
+    pipes, as under `ros2 launch`: who holds a terminal (Ctrl-S) would hold whoever writes to it, in a control loop.
     """
 
     def __init__(self, specs: Sequence[NodeSpec], environment: dict[str, str] | None = None) -> None:
         self._specs, self._environment = specs, environment or {}
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._words: list[threading.Thread] = []
         self._lost: dict[str, str] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="landbridge-")
 
@@ -63,6 +67,10 @@ class Processes:
         except BaseException:
             self.end()
             raise
+        for process in self._started.values():  # only now: a fork beside other threads is not safe
+            passed = process.stdout, sys.stderr.fileno()
+            self._words.append(threading.Thread(target=_pass_on, args=passed, daemon=True))
+            self._words[-1].start()
         return self
 
     def __exit__(
@@ -98,6 +106,8 @@ class Processes:
             except subprocess.TimeoutExpired:
                 _signal(process, signal.SIGKILL)
                 process.wait()
+        for words in self._words:
+            words.join(LAST_WORDS_SECONDS)
         self._folder.cleanup()
         for news in self._lost.values():
             self._tell(news)
@@ -109,15 +119,25 @@ class Processes:
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
         file = Path(self._folder.name) / f"{spec.name}.yaml"
         file.write_text(parameters_yaml(spec))
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | self._environment
+        coloured = {"RCUTILS_COLORIZED_OUTPUT": "1"} if sys.stderr.isatty() else {}  # a pipe would turn that off
+        environment = coloured | os.environ | {"OMP_NUM_THREADS": "1"} | self._environment
         stay_on_this_machine(environment)
         return subprocess.Popen(
             [sys.executable, "-m", f"{spec.package}.{spec.executable}", *arguments(spec, str(file))],
-            stdout=sys.stderr,  # standard output belongs to the figures of the command
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )
+
+
+def _pass_on(words: IO[bytes], to: int) -> None:
+    """To our standard error, for standard output belongs to the figures of the command."""
+    with words:
+        for line in words:
+            with suppress(OSError):  # of a terminal that is gone; a pipe that nobody reads would fill
+                os.write(to, line)
 
 
 @contextmanager

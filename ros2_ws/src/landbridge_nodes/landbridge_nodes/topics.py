@@ -171,13 +171,6 @@ def array_message_again(message: Float64MultiArray, ns: int, values: Sequence[fl
     return message
 
 
-def array_values(message: Float64MultiArray) -> tuple[int, dict[str, float]]:
-    """The inverse of `array_message`: the stamp [ns] and the values by name."""
-    names = message.layout.dim[0].label.split(",")
-    sec, nanosec, *values = message.data
-    return int(sec) * 1_000_000_000 + int(nanosec), dict(zip(names[len(STAMP) :], values, strict=True))
-
-
 def status_message(name: str, message: str, values: Mapping[str, object], level: bytes = b"\x00") -> DiagnosticStatus:
     """A DiagnosticStatus; levels are OK 0, WARN 1, ERROR 2."""
     pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]

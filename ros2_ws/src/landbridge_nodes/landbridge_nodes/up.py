@@ -27,6 +27,8 @@ from landbridge_nodes.transport import stay_on_this_machine
 if TYPE_CHECKING:
     from landbridge_nodes.neighbours import Neighbours
 
+LEAST_TICKS = 5  # an episode is ended a few before the time is up, and a transition takes two
+
 
 def record(
     out: Path,
@@ -55,8 +57,8 @@ def record(
     require_positive("--seconds", seconds)
     with _listening() as neighbours:
         loaded, on_twin = _check(robot, scenario, hardware, port)
-        if seconds < loaded.spec.control_dt:
-            problem = f"is {seconds:g}, less than a control period of {loaded.spec.control_dt:g} s"
+        if seconds < LEAST_TICKS * loaded.spec.control_dt:
+            problem = f"is {seconds:g}, less than {LEAST_TICKS} control periods of {loaded.spec.control_dt:g} s"
             raise InputError("--seconds", problem, "ask for a minute or so")
         require_new(out)
         if excitation is not None:

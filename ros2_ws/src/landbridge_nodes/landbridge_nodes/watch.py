@@ -93,6 +93,7 @@ class Watch(App[None]):
         super().__init__()
         self.robot, self.listener = robot, listener
         self._counts: deque[tuple[float, dict[topics.Topic, int]]] = deque()
+        self._asking: set[str] = set()  # what the monitor has not answered yet
 
     def compose(self) -> ComposeResult:
         """State on top, then joints, rates and reports, answers and keys at the bottom."""
@@ -122,11 +123,21 @@ class Watch(App[None]):
         self.query_one("#rates", Static).update(self._rates(now))
         self.query_one("#reports", Static).update(self._read_reports())
 
-    @work(thread=True)
     def action_ask(self, event: str) -> None:
-        """Ask the monitor, and show its answer."""
+        """Ask the monitor, once while a key is held: each question takes a thread, of which an e-stop needs one."""
+        if event not in self._asking:
+            self._asking.add(event)
+            self._ask_monitor(event)
+
+    @work(thread=True)
+    def _ask_monitor(self, event: str) -> None:
+        """Show its answer."""
         answer = self.listener.ask(Event(event))
-        self.call_from_thread(self.query_one("#answer", Static).update, Text(answer.message))
+        self.call_from_thread(self._answered, event, answer.message)
+
+    def _answered(self, event: str, answer: str) -> None:
+        self._asking.discard(event)
+        self.query_one("#answer", Static).update(Text(answer))
 
     def _state(self, now: float) -> tuple[str, str]:
         message, verdict = (self.listener.message(topic) for topic in (topics.SAFETY_STATE, topics.GUARD_COMMAND))
