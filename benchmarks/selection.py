@@ -92,7 +92,7 @@ def main(options: Options) -> None:
 
 
 def _calibrated(study: Study, seed: int) -> Scenario:
-    return choose_scenario(load_robot(study.robot), NOMINAL, study.folder(seed) / "calibration.yaml")
+    return choose_scenario(load_robot(study.robot), None, study.folder(seed) / "calibration.yaml")
 
 
 def _foretell(study: Study, seed: int, arm: str, simulator: Scenario) -> Foretold:

@@ -19,7 +19,7 @@ from landbridge.episode import Episode
 from landbridge.errors import InputError
 
 FEW = 0.01  # share of rows with an action beyond [-1, 1] that may be noise, and goes without a warning
-SEAM = 1e-6  # |next_obs[i] - obs[i+1]| above which row i + 1 begins another episode
+SEAM = 1e-6  # |next_obs[i] - obs[i+1]|, beyond 1 of |obs|, above which row i + 1 begins another episode
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 VECTORS = {"rewards", "terminals", "timeouts"}
 
@@ -78,7 +78,8 @@ def read_d4rl(path: Path, obs_size: int, action_size: int, control_dt: float) ->
     marked = terminal | timeout
     jump = np.zeros(len(obs), bool)
     if stored:
-        jump[:-1] = np.abs(following[:-1] - obs[1:]).max(1) > SEAM
+        apart = np.abs(following[:-1] - obs[1:]) / np.maximum(1, np.abs(obs[1:]))  # they may be of different widths
+        jump[:-1] = apart.max(1) > SEAM
     ends = np.flatnonzero(marked | jump | (np.arange(len(obs)) == len(obs) - 1))
     starts = np.concatenate([[0], ends[:-1] + 1])
     episodes = []

@@ -67,6 +67,11 @@ ADVICE: dict[Finding, str] = {
     "actions in flight in the observation; then train on that and the robot's rows (--alignment none)",
 }
 
+WITHOUT_HISTORY = (
+    "ask for the delay itself (landbridge calibrate delay): without past actions in the observation (action_history in "
+    "robot.yaml) nothing here shows one, and a policy could not make up for it"
+)
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -119,8 +124,7 @@ def diagnose(source: Path, target: Path, robot: str = "furuta", seed: int = 0) -
         {"gap": e.gap, "effect": e.effect, "matters_from": EFFECTS[e.gap], "p_value": e.p_value, "holds": e.holds}
         for e in found
     ]
-    findings = findings_of(found)
-    return {"gap": findings[0], "advice": [ADVICE[name] for name in findings], "evidence": rows}
+    return {"gap": findings_of(found)[0], "advice": advice_of(found), "evidence": rows}
 
 
 def findings_of(found: Sequence[Evidence]) -> list[Finding]:
@@ -128,6 +132,13 @@ def findings_of(found: Sequence[Evidence]) -> list[Finding]:
     holding: list[Finding] = [evidence.gap for evidence in found[::-1] if evidence.holds]
     unasked: list[Finding] = ["unknown"] if any(evidence.effect is None for evidence in found) else []
     return holding + unasked or ["none"]
+
+
+def advice_of(found: Sequence[Evidence]) -> list[str]:
+    """What to do about each of the findings."""
+    _, dynamical, _ = found
+    told = ADVICE if dynamical.effect is None else ADVICE | {"unknown": WITHOUT_HISTORY}
+    return [told[name] for name in findings_of(found)]
 
 
 def compare(source: Transitions, target: Transitions, task: Task, seed: int, where: Path) -> list[Evidence]:

@@ -16,6 +16,7 @@ from rich.progress import track
 
 from landbridge.bundle import read_bundle
 from landbridge.errors import InputError
+from landbridge.manifest import CALIBRATION
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, load_behaviours, require_actions
 from landbridge.simulation.calibrated import CALIBRATED, choose_scenario
@@ -98,11 +99,11 @@ def evaluate(
         )
         rows.append({"policy": shown_name(name, policies), **summary(success[None], returns[None])})
         if (Path(name) / CONFIG).is_file():
-            groups[_kind(Path(name))].append((success, returns))
+            groups[_kind(Path(name))].append((read_run(Path(name))["train"]["seed"], success, returns))
     facts = {"engine": engine, "scenario": CALIBRATED if calibration else scenario or SEVERE, "episodes": episodes}
     facts |= {"write_ms": write_ms, "exploring": exploring}
     facts |= {} if compensation is None else {"compensation": compensation.digest}
-    pooled = [_pooled(kind, runs) for kind, runs in groups.items() if len(runs) > 1]
+    pooled = [_pooled(kind, runs) for kind, runs in groups.items() if len({seed for seed, *_ in runs}) == len(runs) > 1]
     return {**facts, "policies": rows, "groups": pooled}
 
 
@@ -114,15 +115,17 @@ def _require_different(policies: list[str]) -> None:
 
 
 def _kind(run: Path) -> str:
-    """What a run's seeds have in common: all options but the seed. Each seed may have had data of its own."""
-    options = {name: value for name, value in read_run(run)["train"].items() if name != "seed"}
-    return json.dumps(options, sort_keys=True)
+    """What a run's seeds have in common: all but the seed, and the data, of which each may have had its own."""
+    plain = read_run(run)
+    options = {name: value for name, value in plain["train"].items() if name != "seed"}
+    calibrated = sorted(name for name in plain["provenance"] if name.endswith(CALIBRATION))
+    return json.dumps(options | {"calibrated": calibrated}, sort_keys=True)
 
 
-def _pooled(kind: str, runs: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> dict[str, str | float]:
-    """Figures over the runs of one kind: of success and return (E,) of each, on the same episodes."""
+def _pooled(kind: str, runs: list[tuple[int, NDArray[np.float64], NDArray[np.float64]]]) -> dict[str, str | float]:
+    """Figures over the runs of one kind: of seed, success and return (E,) of each, on the same episodes."""
     options = json.loads(kind)
-    success, returns = (np.stack(scores) for scores in zip(*runs, strict=True))
+    _, success, returns = (np.stack(scores) for scores in zip(*runs, strict=True))
     figures = summary(success, returns, same_episodes=True)
     return {"agent": options["agent"], "alignment": options["alignment"], "runs": len(runs), **figures}
 

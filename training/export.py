@@ -82,7 +82,7 @@ def export(
         obs_mean=tuple(plain["obs_mean"]),
         obs_std=tuple(plain["obs_std"]),
         golden_tolerance=TOLERANCE,
-        scores=_scores(run, plain) if len(runs) == 1 else {},
+        scores=_scores(*next(iter(runs.items()))) if len(runs) == 1 else {},
         provenance=_provenance(plain)
         | foretold
         | {"seed": ", ".join(str(one["train"]["seed"]) for one in runs.values())}

@@ -31,14 +31,16 @@ from landbridge.training.trainer import read_checkpoint, restore
 class Actor(nn.Module):
     """Deterministic policy with its normaliser inside: obs (N, n) in physical units -> action (N, m) in [-1, 1].
 
-    Of several agents it is the mean of their actions, which differ more between seeds than one would like.
+    Of several agents it is the mean of their actions, which differ more between seeds than one would like. It is where
+    they are.
     """
 
     def __init__(self, agents: Sequence[Agent], normaliser: Normaliser) -> None:
         super().__init__()
         self.policies = nn.ModuleList(agent.policy_average for agent in agents)
-        self.register_buffer("mean", torch.tensor(normaliser.mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(normaliser.std, dtype=torch.float32))
+        device = next(self.policies.parameters()).device
+        self.register_buffer("mean", torch.tensor(normaliser.mean, dtype=torch.float32, device=device))
+        self.register_buffer("std", torch.tensor(normaliser.std, dtype=torch.float32, device=device))
         self.mean: Tensor
         self.std: Tensor
 

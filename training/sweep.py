@@ -230,7 +230,8 @@ def _rows(trials: list[Trial]) -> Iterator[dict[str, Any]]:
     for trial in trials:
         for scenario in trial.scenarios:
             scores = dict(zip(SCORES, trial.scores(scenario).mean(1).tolist(), strict=True))
-            yield {**dict(trial.setting), "seed": trial.config.seed, "scenario": scenario} | scores
+            scored = {"engine": trial.engine, "scenario": scenario, "episodes": trial.episodes}
+            yield dict(trial.setting) | {"seed": trial.config.seed} | scored | scores
 
 
 def _place(row: dict[str, Any]) -> tuple[str, ...]:

@@ -37,12 +37,11 @@ from landbridge.training.assembly import build
 from landbridge.training.config import AlignmentName, TrainConfig, only_used
 from landbridge.training.data import Data, read_data, unread_hashes
 from landbridge.training.dataset import Normaliser
-from landbridge.training.log import Log
+from landbridge.training.log import Log, last_step
 from landbridge.training.policy import Actor
 from landbridge.training.run import (
     CONFIG,
     DIAGNOSTICS,
-    METRICS,
     RESUMED,
     Inputs,
     read_run,
@@ -110,6 +109,9 @@ def train(
     begun = {folder for folder in asked if resume and (folder.exists() or not seeds)}
     for folder in asked.keys() - begun:  # of all, before the first is begun
         _require_new(folder)
+    _require_alike(
+        out, [read_run(folder)["train"] if folder in begun else its.to_json() for folder, its in asked.items()]
+    )
     read = functools.lru_cache(maxsize=1)(read_data)  # seeds have the same data
     opened = [_open(folder, its, inputs, folder in begun, read) for folder, its in asked.items()]
     _train(opened)
@@ -124,6 +126,14 @@ def train(
     shown = ("step", "updates_per_s", "fit_seconds")  # the rest is in each folder
     each = zip(opened, figures, strict=True)
     return {"runs": [{"run": str(run.trainer.folder), **{name: of[name] for name in shown}} for run, of in each]}
+
+
+def _require_alike(out: Path, options: list[dict[str, Any]]) -> None:
+    """Raise InputError unless these differ in their seeds alone: one batch has the options of the first."""
+    plain = [{**TrainConfig.from_json(one).to_json(), "seed": 0} for one in options]
+    if any(one != plain[0] for one in plain):
+        problem = "would train seeds of different options as one batch"
+        raise InputError(out, problem, "repeat the options that its runs began with, or resume one of its folders")
 
 
 def _require_new(out: Path) -> None:
@@ -170,7 +180,7 @@ def _open(
     before = None if run is None else {*run["dataset_hashes"].values()}  # keys are paths as first given
     if before is not None and not {*data.hashes.values()} <= before:
         raise InputError(out, "its datasets have changed since the run began", "restore them or train anew")
-    saved = resume and any((out / name).exists() for name in (CHECKPOINT, METRICS))  # else killed before the first step
+    saved = resume and ((out / CHECKPOINT).exists() or last_step(out) > 0)  # else it ended before the first step
     state = read_checkpoint(out) if saved else None
     began = time.perf_counter()
     trainer = build(
@@ -203,8 +213,7 @@ def helped(arguments: list[str]) -> Callable[..., dict[str, Any]]:
 
 
 def _write_config(out: Path, robot: Robot, inputs: Inputs, data: Data, config: TrainConfig) -> None:
-    """Make the run's folder, and in it what the run is resumed and exported from."""
-    out.mkdir(parents=True)
+    """Make the run's folder, and in it what the run is resumed and exported from; nothing if that fails."""
     plain = {
         **inputs.to_json(),
         "robot_hash": robot.spec.digest(),
@@ -214,6 +223,7 @@ def _write_config(out: Path, robot: Robot, inputs: Inputs, data: Data, config: T
         "train": config.to_json(),
         "provenance": {"commit": commit(), "created": now(), "torch": torch.__version__, **data.calibrations},
     }
+    _require_new(out)  # nor has another process begun it during the fit
     write_atomic(out / CONFIG, json.dumps(plain, indent=2) + "\n")
 
 

@@ -62,6 +62,23 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_disk_that_is_full_from_the_first_checkpoint_on_costs_nothing_but_time(
+    tmp_path: Path, data: Data, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    run, config = tmp_path / "run", TrainConfig(steps=2, rows=16, alignment="none", iql=IQLConfig(hidden=(16,)))
+    save = Trainer.save
+
+    def save_on_a_full_disk(self: Trainer) -> None:
+        with full_disk():
+            save(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "save", save_on_a_full_disk)
+        with pytest.raises(InputError, match=r"checkpoint.pt: .* with --resume"):
+            train(run, *data, config=config)
+    assert train(run, resume=True)["step"] == 2
+
+
 def test_an_interrupted_run_says_that_it_can_be_gone_on_with(
     tmp_path: Path, data: Data, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

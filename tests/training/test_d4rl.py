@@ -46,6 +46,15 @@ def test_seams_are_where_the_next_observation_does_not_continue(tmp_path: Path) 
     assert [bool(episode.truncated[-1]) for episode in found.episodes] == [True, False, True]
 
 
+def test_rows_of_another_width_are_no_seams(tmp_path: Path) -> None:
+    data = rows()
+    data["observations"] = 20 * data["observations"] + 0.123456789
+    data["next_observations"] = (20 * data["next_observations"] + 0.123456789).astype(np.float32)
+    assert np.abs(data["next_observations"][:-1] - data["observations"][1:]).max() > 1e-6
+    data["timeouts"][-1] = True
+    assert [len(episode) for episode in read_d4rl(save(tmp_path / "a.hdf5", data), 2, 1, 0.02).episodes] == [7]
+
+
 def test_without_stored_next_observations_the_last_row_of_an_episode_goes(tmp_path: Path) -> None:
     data = rows()
     del data["next_observations"]

@@ -18,10 +18,12 @@ from landbridge.training import diagnose as module
 from landbridge.training.dataset import Normaliser, Transitions
 from landbridge.training.diagnose import (
     ADVICE,
+    WITHOUT_HISTORY,
     Comparison,
     Evidence,
     _blocks,
     _thinned,
+    advice_of,
     diagnose,
     findings_of,
     fit_source_model,
@@ -113,6 +115,7 @@ def test_without_past_actions_nobody_can_say_that_there_is_no_delay(monkeypatch:
     found = evidence(rows(3000, 2))
     assert found["structural"].effect is None
     assert findings_of([*found.values()]) == ["unknown"]
+    assert advice_of([*found.values()]) == [WITHOUT_HISTORY]  # no longer recording would help
 
 
 def test_a_question_that_was_not_asked_is_no_answer() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from landbridge.bundle import read_bundle, write_bundle
 from landbridge.errors import InputError
 from landbridge.joint import Friction
+from landbridge.manifest import CALIBRATION
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import Behaviour, Policy
 from landbridge.simulation.calibrated import digest_of
@@ -20,6 +22,7 @@ from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.task import load_task
 from landbridge.training.config import TrainConfig
 from landbridge.training.evaluate import evaluate, shown_name
+from landbridge.training.run import CONFIG
 from landbridge.training.scoring import score, summary
 from landbridge.training.train import train
 
@@ -103,6 +106,13 @@ def test_runs_are_pooled_that_differ_in_their_seeds_alone(tmp_path: Path, data: 
         train(tmp_path / name, target=data.target, config=replace(config, **changed))  # type: ignore[arg-type]
     found = evaluate([str(tmp_path / name) for name in "abc"], episodes=1)
     assert [group["runs"] for group in found["groups"]] == [2]
+    once_more = tmp_path / "elsewhere" / "a"  # of the same seed: what differs is something else
+    train(once_more, target=data.target, config=config)
+    assert evaluate([str(tmp_path / "a"), str(once_more)], episodes=1)["groups"] == []
+    plain = json.loads((tmp_path / "b" / CONFIG).read_text())
+    plain["provenance"][f"source{CALIBRATION}"] = "f" * 64
+    (tmp_path / "b" / CONFIG).write_text(json.dumps(plain))
+    assert evaluate([str(tmp_path / name) for name in "ab"], episodes=1)["groups"] == []
     with pytest.raises(InputError, match=r"a/\.\./a: is named twice|/a: is named twice"):
         evaluate([str(tmp_path / "a"), str(tmp_path / "a" / ".." / "a")], episodes=1)
 

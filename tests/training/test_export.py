@@ -127,6 +127,13 @@ def test_runs_of_several_seeds_are_deployed_as_the_mean_of_their_actions(data: D
     assert found["policies"][0]["return"] == pytest.approx(found["policies"][1]["return"], rel=1e-3)
 
 
+def test_a_folder_of_one_seed_is_exported_with_its_score(data: Data, tmp_path: Path) -> None:
+    config = TrainConfig(steps=2, rows=16, iql=IQLConfig(hidden=(16,)), tabb=QUICK)
+    train(tmp_path / "runs", *data, config=config, seeds=(7,), score="severe")
+    export(tmp_path / "runs", tmp_path / "bundle")
+    assert read_bundle(tmp_path / "bundle").manifest.scores.keys() == {"success on severe", "return on severe"}
+
+
 def test_of_several_seeds_and_their_mean_what_does_best_in_a_calibrated_simulator_is_exported(
     data: Data, tmp_path: Path, calibration: Callable[..., Calibration], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +158,7 @@ def test_of_several_seeds_and_their_mean_what_does_best_in_a_calibrated_simulato
     assert (Path(shown["run"]), read.manifest.provenance["seed"]) == (tmp_path / "runs" / best, seeds)
     assert shown["foretold"] == read.manifest.provenance["foretold"]
     robot = load_robot("furuta")  # chosen by some episodes, it is judged by others
-    simulator = choose_scenario(robot, "none", file)
+    simulator = choose_scenario(robot, None, file)
     judged = selection.foretell(load_policy(tmp_path / "runs" / best, robot), robot, simulator, selection.AGAIN)
     assert shown["foretold"].startswith(str(judged))
     assert "from the task's start states, " in shown["foretold"] and shown["foretold"].endswith(

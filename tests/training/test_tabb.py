@@ -146,13 +146,29 @@ def test_a_predictor_that_is_trained_on_is_asked_anew_and_by_the_same_rule(data:
     def loss(made: Tabb) -> float:
         return float(np.square(made.predict(target).mean(0) - target.next_obs)[:, made.measured].mean())
 
-    before = loss(online)
+    before, trust = loss(online), online.trust
     online.refresh(value, 1.0)
     assert int(online.blocks) == 1
     assert loss(online) < 0.9 * before
+    assert online.trust > trust + 0.01  # measured again: weights reach as far as it explains by now
+    assert online.diagnostics().figures["trust"] == online.trust
     frozen.refresh(value, 1.0)
     assert loss(frozen) == before
     assert bool(online.weights(rows[online], value).isfinite().all())
+
+
+def test_a_predictor_is_trained_on_as_seldom_as_it_is_told(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = load_domains(ROBOT, {"source": data.source, "target": data.target})["target"]
+    normaliser = Normaliser.of([target], load_task(ROBOT).observer.names)
+    context = Context(ROBOT, load_task(ROBOT), normaliser, 0.99, 0.5, torch.device("cpu"), 0)
+    for schedule, steps in (("every", [256] * 4), (200, [1, 1, 1, 2]), (1000, [0, 0, 0, 1])):
+        config = TabbConfig(predictor=PredictorConfig(members=1, hidden=8, source_steps=1, steps=1), schedule=schedule)
+        made, taken = Tabb(config, context), list[int]()
+        monkeypatch.setattr(made.predictor, "go_on", lambda *asked, to=taken: to.append(asked[3]))
+        made.cache(target[:10], target)
+        for _ in range(4):
+            made.refresh(value, 1.0)
+        assert taken == steps
 
 
 def test_rows_of_the_robot_itself_weigh_more_than_rows_it_could_not_produce(data: Data) -> None:

@@ -15,10 +15,11 @@ from landbridge.cli import main
 from landbridge.episode import Episode, open_dataset, write_dataset
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
-from landbridge.training.agents.iql import IQLConfig
+from landbridge.training.agents.iql import IQL, IQLConfig
 from landbridge.training.alignments.tabb import TabbConfig
 from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import Normaliser, Transitions, load_domains, pack, unpack
+from landbridge.training.policy import Actor
 from landbridge.training.predictor import PredictorConfig
 from landbridge.training.train import train
 from landbridge.training.trainer import Block, Trainer, read_checkpoint
@@ -90,6 +91,31 @@ def test_the_learning_curve_is_scored_and_decides_nothing(tmp_path: Path, data: 
     assert equal(tmp_path / "plain", tmp_path / "scored")
 
 
+def test_the_policy_that_is_scored_is_where_the_agent_trains() -> None:
+    agent = IQL(3, 2, IQLConfig(hidden=(16,)), 1).to("meta")
+    actor = Actor([agent], Normaliser(np.zeros(3), np.ones(3)))
+    assert {tensor.device.type for tensor in (actor.mean, actor.std, *actor.parameters())} == {"meta"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
+def test_a_run_on_a_gpu_is_scored(tmp_path: Path, data: Data) -> None:
+    train(tmp_path / "run", data.source, data.target, config=config(steps=BLOCK, device="cuda"), score="severe")
+    (row,) = csv.DictReader((tmp_path / "run/metrics.csv").open())
+    assert 0 <= float(row["success"]) <= 1
+
+
+def test_seeds_are_one_batch_with_one_set_of_options(tmp_path: Path, data: Data) -> None:
+    out = tmp_path / "runs"
+    train(out, data.source, data.target, config=config(rows=8), seeds=(0,))
+    with pytest.raises(InputError, match=r"seeds of different options as one batch\. repeat the options"):
+        train(out, data.source, data.target, seeds=(0, 1), resume=True)  # without --rows 8
+    assert [path.name for path in out.iterdir()] == ["seed0"]
+    train(out, data.source, data.target, config=config(), seeds=(1,))
+    with pytest.raises(InputError, match="seeds of different options as one batch"):
+        train(out, resume=True)
+
+
 def test_nan_stops_the_run_and_keeps_the_batch(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     values, bad = Trainer._gather, BLOCK + 11
 
@@ -137,6 +163,9 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path, data: D
         with pytest.raises(InputError, match=message):
             train(tmp_path / "run", config=config(), **arguments)  # type: ignore[arg-type]
         assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="no such target dataset"):  # of no use to this alignment
+        train(tmp_path / "run", data.source, tmp_path / "absent", config=config(alignment="source_only"))
+    assert not (tmp_path / "run").exists()
 
 
 def rewrite(path: Path, out: Path, change: Any, count: int | None = None, **metadata: Any) -> Path:

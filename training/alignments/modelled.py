@@ -69,16 +69,20 @@ class Modelled(Alignment):
         """Train the model on the target rows that are not held out, and measure its error on those that are."""
         training, held = self.split(target)
         self.learn(source, training)
-        error = np.square(self.predict(held).mean(0) - held.next_obs)[:, self.measured].mean(0).astype(np.float64)
-        motion = (held.next_obs - held.obs)[:, self.measured].var(0).astype(np.float64)
-        self.error.copy_(torch.from_numpy(np.maximum(error, 1e-12)))
-        self.unexplained.copy_(torch.from_numpy(error / np.maximum(motion, 1e-12)))
+        self.measure(held)
         if self.trust < TRUSTED:
             warnings.warn(
                 f"the predictor explains {self.trust:.0%} of the robot's motion on {len(held)} held-out rows: what it "
                 "says of source rows counts as much less; record more of the robot",
                 stacklevel=2,
             )
+
+    def measure(self, held: Transitions) -> None:
+        """Set `error` and `unexplained` from rows that the model has not seen."""
+        error = np.square(self.predict(held).mean(0) - held.next_obs)[:, self.measured].mean(0).astype(np.float64)
+        motion = (held.next_obs - held.obs)[:, self.measured].var(0).astype(np.float64)
+        self.error.copy_(torch.from_numpy(np.maximum(error, 1e-12)))
+        self.unexplained.copy_(torch.from_numpy(error / np.maximum(motion, 1e-12)))
 
     def learn(self, source: Transitions, target: Transitions) -> None:
         """Train the ensemble, with source rows as the first guess."""

@@ -88,11 +88,11 @@ class Tabb(Backups, Soft):
             self.register_buffer(name, torch.zeros(1, dtype=torch.long))
         self.turn: Tensor
         self.blocks: Tensor
-        self._learned_from: Transitions | None = None
+        self._robot: tuple[Transitions, Transitions] | None = None
 
     def cache(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
         """See `Predictive`."""
-        self._learned_from, _ = self.split(target)
+        self._robot = self.split(target)
         return super().cache(source, target)
 
     def extend(self, source: Transitions) -> NDArray[np.float32]:
@@ -108,10 +108,11 @@ class Tabb(Backups, Soft):
 
     def _learn_on(self, every: int) -> None:
         """What a block of the agent asks for; Adam is begun anew in each, so no checkpoint need hold its moments."""
-        c, rows = self.context, self._learned_from
-        assert rows is not None  # `cache` comes first
-        seed = c.seed + (int(self.blocks) << 32)
-        self.predictor.go_on(rows, c.normaliser, self.measured, max(1, BLOCK // every), seed)
+        assert self._robot is not None  # `cache` comes first
+        c, block, (rows, held) = self.context, int(self.blocks), self._robot
+        steps = (block + 1) * BLOCK // every - block * BLOCK // every
+        self.predictor.go_on(rows, c.normaliser, self.measured, steps, c.seed + (block << 32))
+        self.measure(held)
         self.blocks.add_(1)
 
     def mismatch(self, batch: Batch, value: Value) -> Tensor:
