@@ -176,9 +176,9 @@ def load_policy(
 
 def _require_known(providers: Sequence[str]) -> None:
     """A misspelt name is no provider that this machine lacks, and falls back to nothing."""
-    known = (NATIVE, *ort.get_all_providers())
-    if unknown := [name for name in providers if name not in known]:
-        raise InputError("provider", f"there is no {unknown[0]!r}", f"name one of {', '.join(known)}")
+    if unknown := [name for name in providers if name not in (NATIVE, *ort.get_all_providers())]:
+        here = ", ".join((NATIVE, *ort.get_available_providers()))
+        raise InputError("provider", f"there is no {unknown[0]!r}", f"name {here}, or one of another onnxruntime")
 
 
 def key_of(bundle: Bundle, precision: Precision, provider: str) -> EngineKey:

@@ -31,7 +31,7 @@ def by_id(robot: Robot, settings: DynamixelHardware | FeetechHardware) -> dict[i
         ends = joint.position_range
         if not all(0 <= turns(joint, end) < 1 for end in ends):
             problem = f"joint {joint.name}: position_limit {joint.position_limit} is not within one turn of its encoder"
-            raise InputError(file, problem, "correct the limit, or encoder.offset, sign and gear")
+            raise InputError(file, problem, "give it one that is, or correct encoder.offset, sign and gear")
     return {ids[joint.name]: joint for joint in spec.joints}
 
 
