@@ -101,7 +101,7 @@ def test_a_terminal_that_is_held_holds_no_node(
         while True:
             os.write(writes, bytes(4096))
     os.set_blocking(writes, True)
-    with os.fdopen(writes, "w") as held:
+    with os.fdopen(writes, "w", buffering=1) as held:
         monkeypatch.setattr("sys.stderr", held)
         specs = bringup.deploy("furuta", "none", 0, str(linear_bundle(tmp_path / "bundle", WEIGHT)))
         with Processes(specs) as processes, Operator(FURUTA, processes.check) as operator:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 import yaml
 from rich.console import Console
@@ -68,7 +68,7 @@ class Processes:
             self.end()
             raise
         for process in self._started.values():  # only now: a fork beside other threads is not safe
-            passed = process.stdout, sys.stderr.fileno()
+            passed = process.stdout, sys.stderr  # as it is now: a progress bar has words printed above it
             self._words.append(threading.Thread(target=_pass_on, args=passed, daemon=True))
             self._words[-1].start()
         return self
@@ -132,12 +132,12 @@ class Processes:
         )
 
 
-def _pass_on(words: IO[bytes], to: int) -> None:
+def _pass_on(words: IO[bytes], to: TextIO) -> None:
     """To our standard error, for standard output belongs to the figures of the command."""
     with words:
         for line in words:
-            with suppress(OSError):  # of a terminal that is gone; a pipe that nobody reads would fill
-                os.write(to, line)
+            with suppress(OSError, ValueError):  # of a terminal that is gone; a pipe that nobody reads would fill
+                to.write(line.decode(errors="replace"))
 
 
 @contextmanager
