@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import signal
@@ -101,7 +102,7 @@ def test_a_terminal_that_is_held_holds_no_node(
         while True:
             os.write(writes, bytes(4096))
     os.set_blocking(writes, True)
-    with os.fdopen(writes, "w", buffering=1) as held:
+    with io.TextIOWrapper(io.FileIO(writes, "w"), write_through=True) as held:
         monkeypatch.setattr("sys.stderr", held)
         specs = bringup.deploy("furuta", "none", 0, str(linear_bundle(tmp_path / "bundle", WEIGHT)))
         with Processes(specs) as processes, Operator(FURUTA, processes.check) as operator:

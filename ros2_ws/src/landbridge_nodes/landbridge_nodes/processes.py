@@ -28,6 +28,7 @@ from landbridge_nodes.transport import stay_on_this_machine
 GRACE_SECONDS = PARK_SECONDS + 1  # from SIGTERM to SIGKILL: the robot is parked, the recorder completes its bag
 BAD_INPUT = 2  # exit code of a node that refuses what it was given, before anything moves
 LAST_WORDS_SECONDS = 1.0  # for what an ended process has said to be shown; longer only on a terminal that is held
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -142,16 +143,27 @@ def _pass_on(words: IO[bytes], to: TextIO) -> None:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Signals come afterwards: what their handlers raise while Python forks is dropped, and nobody would end."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    """Signals come afterwards: what their handlers raise while Python forks is dropped, and nobody would end.
+
+    A mask would not do: it is one thread's, and the middleware's threads leave theirs to Python.
+    """
+    if threading.current_thread() is not threading.main_thread():  # handlers run in that one
+        yield
+        return
+    held: list[int] = []
+    handled = {number: handler for number in ENDS if callable(handler := signal.getsignal(number))}
+    for number in handled:
+        signal.signal(number, lambda number, _: held.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+        for came in held:
+            signal.raise_signal(came)
 
 
 def _end_with_parent() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
