@@ -70,7 +70,7 @@ def graph(ros_domain: None) -> Iterator[Graph]:
 def test_a_policy_whose_lifecycle_has_ended_is_not_armed(graph: Graph) -> None:
     graph.standby()
     graph.policy.trigger_shutdown()
-    graph.until(lambda: graph.monitor._controller.ended)
+    graph.until(lambda: graph.monitor._controller.found == NodeState.PRIMARY_STATE_FINALIZED)
     assert graph.arm() == f"arm refused: {ENDED}"
     assert graph.supervisor.state is State.STANDBY
 
@@ -108,6 +108,7 @@ def test_an_unconfigured_robot_says_what_it_waits_for(graph: Graph) -> None:
 )
 def test_another_bridge_has_not_been_armed(graph: Graph, events: tuple[Event, ...], then: State) -> None:
     """One that takes the first one's place before its silence is noticed, or that stands beside it."""
+    graph.until(lambda: graph.monitor._controller.reached)
     graph.report("first")
     for event in events:
         assert graph.supervisor.handle(event, 0.0).accepted

@@ -151,7 +151,7 @@ class Operator:
         self._observations.clear()
         self._admitted.clear()
         self._active_seconds, self._cut = 0.0, ""  # a fault in ARMED leaves them
-        self.call("/monitor/arm")
+        self._insist("/monitor/arm")
         begun_or_ended = (State.ACTIVE, State.PARK, State.FAULT, State.ESTOP)
         self.wait(lambda: self.state in begun_or_ended, self._arm_timeout + ANSWER_TIMEOUT)
         self.wait(lambda: len(self._admitted) >= ticks or self.state is not State.ACTIVE, 60 + ticks)
@@ -220,17 +220,20 @@ class Operator:
         return self.diagnostics.get("torque") != "off"
 
     def _reset(self) -> None:
-        """It is refused until the robot rests."""
+        self._catch_up()
+        self._insist("/monitor/reset")
+        self.wait(lambda: self.state is State.STANDBY, ANSWER_TIMEOUT)
+
+    def _insist(self, service: str) -> None:
+        """A reset is refused until the robot rests, an arm for a second after the monitor was held up."""
         deadline = time.monotonic() + ANSWER_TIMEOUT
         while True:
-            self._catch_up()
             try:
-                self.call("/monitor/reset")
-                break
+                return self.call(service)
             except InputError:
                 if time.monotonic() > deadline:
                     raise
-        self.wait(lambda: self.state is State.STANDBY, ANSWER_TIMEOUT)
+            self._catch_up()
 
     def refresh_diagnostics(self) -> None:
         """Wait for the bridge's next report, which counts everything up to now."""
