@@ -111,7 +111,7 @@ def test_another_bridge_has_not_been_armed(graph: Graph, events: tuple[Event, ..
     graph.until(lambda: graph.monitor._controller.reached)
     graph.report("first")
     for event in events:
-        assert graph.supervisor.handle(event, 0.0).accepted
+        assert graph.arm() == "ARMED" if event is Event.ARM else graph.supervisor.handle(event, 0.0).accepted
     before = graph.supervisor.state
     graph.report("first")
     assert graph.supervisor.state is before
