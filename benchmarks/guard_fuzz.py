@@ -111,6 +111,7 @@ class Fuzz:
         self.position, self.velocity = [0.0, 0.0, 0.25], [0.0, 0.0, 0.0]
         self.last: tuple[float, ...] | None = None
         self.here = (0.0, 0.25)  # where the joints were last believed to be, within their limits
+        self.speed = (0.0, 0.0)  # as last believed
         self.anew = False  # a reset, and no good measurement since
         self.stopped = False  # the supervisor has stopped the robot, and no reset since
         self.armed = False  # ARMED was heard after the last fault, and ACTIVE directly after it
@@ -191,6 +192,7 @@ class Fuzz:
                 self.taken[self.stamp] = (self.guard._number, self.now)
                 low, high = BOUNDS["position"]["a"]
                 self.here = min(max(position[0], low), high), position[2]
+                self.speed = velocity[0], velocity[2]
                 if self.anew and self.last is not None and self.kind == "position":
                     self.last = self.here
                 self.anew = False
@@ -267,8 +269,12 @@ class Fuzz:
             rate = min(RATE[name], SPEED[name]) if self.kind == "position" else RATE[name]
             step = rate * DT + 4 * math.ulp(max(abs(value), 1.0))
             stops = stopped or self.state not in (State.ARMED, State.ACTIVE, State.PARK)
-            at_once = {"position": abs(value - self.here[k]) <= step, "velocity": value == 0}  # where it is, or still
-            begins = stops and at_once.get(self.kind, False)
+            at_once = {  # where it is, or still, or against its motion
+                "position": abs(value - self.here[k]) <= step,
+                "velocity": value == 0,
+                "effort": value * self.speed[k] <= 0,
+            }
+            begins = stops and at_once[self.kind]
             if self.last is not None and abs(value - self.last[k]) > step and not begins:
                 self._note("outside", f"{name} jumps from {self.last[k]!r} to {value!r}")
             if wanted is not None and verdict.reason is Reason.OK and value != wanted[name]:

@@ -25,7 +25,8 @@ from landbridge.verdict import ADMISSIBLE, ADMITTED, Reason, Verdict
 RING = 256  # measurements that a command may answer; older ones count as unknown
 BEYOND = 0.05  # rad beyond a position limit at which torque may still come on: the first target is the limit itself
 PAUSE_PERIODS = 3  # without a command written that end a trajectory: the robot has come to rest meanwhile
-SETTLE_SECONDS = 0.5  # of rest in PARK before torque goes off where no pose is held: a loaded joint begins to sink
+PAUSE_SECONDS = 0.06  # that it takes at least, however short a period is
+SETTLE_SECONDS = 0.5  # of rest that end a stop or PARK where no pose is held: a swing turns, a loaded joint sinks
 GONE_SECONDS = 1.0  # that a stop is given of which no measurement tells when it has ended
 IDLE = (State.UNCONFIGURED, State.STANDBY)  # to which the supervisor leads no robot that moves, but by a reset
 WATCHED = (*COMMANDED, State.PARK)  # the robot moves: what is wrong with a measurement is a fault
@@ -263,7 +264,9 @@ class Guard:
         return tuple([values[i] for i in self._at])
 
     def _rests(self, now: float) -> bool:
-        return self._motion.rests and (self._kind != "position" or self._arrived(now))
+        if self._kind == "position":
+            return self._motion.rests and self._arrived(now)
+        return self._motion.rests and now - self._motion.moved_at >= SETTLE_SECONDS  # a swing is slow where it turns
 
     def _may_let_go(self, now: float) -> bool:
         """Whether torque may go off: the joints are at their pose, and not merely the trajectory: one may be blocked.
@@ -280,23 +283,24 @@ class Guard:
 
     def _recovery_command(self, now: float) -> tuple[float, ...]:
         """The recovery controller: damp (effort), come to rest (velocity), or follow a trajectory (position)."""
-        if self._kind == "velocity":
-            still = (0.0,) * len(self._joints)
+        if self._kind != "position":
+            command = self._damping(now) if self._kind == "effort" else (0.0,) * len(self._joints)
             if self.powered and self.fault is not None:
-                self._written = still  # a stop brakes at once, however low rate_limit is; PARK and ARMED are no stops
-            return still
-        if self._kind == "effort":
-            if self._motion.blind(now):  # to damp what was turning would in time drive what has come to rest
-                return (0.0,) * len(self._joints)
-            paces = self._actuated(self._motion.pace())
-            return tuple(-joint.damping * pace for joint, pace in zip(self._joints, paces, strict=True))
+                self._written = command  # a stop acts at once, however low rate_limit is; PARK and ARMED are no stops
+            return command
         if self._recovery is None or self._paused(self._recovery, now):
             self._recovery = self._plan(now)
         return self._recovery.at(now)
 
+    def _damping(self, now: float) -> tuple[float, ...]:
+        """Nothing while blind: to damp what was turning would in time drive what has come to rest."""
+        paces = [0.0] * len(self._joints) if self._motion.blind(now) else self._actuated(self._motion.pace())
+        return tuple(-joint.damping * pace for joint, pace in zip(self._joints, paces, strict=True))
+
     def _paused(self, recovery: Hold | Move, now: float) -> bool:
         """Whether the trajectory was left under way: to catch up with it would be as fast as the joints may be."""
-        return self._written_at < recovery.ends and now - self._written_at > PAUSE_PERIODS * self.spec.control_dt
+        pause = max(PAUSE_PERIODS * self.spec.control_dt, PAUSE_SECONDS)
+        return self._written_at < recovery.ends and now - self._written_at > pause
 
     def _plan(self, now: float) -> Hold | Move:
         """ARMED leads to the default pose, from which the controller takes over, and PARK to the parking pose.

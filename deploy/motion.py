@@ -21,6 +21,8 @@ class Motion:
         position: [rad]
         velocity: As the encoders report it [rad/s].
         tilt: Of a floating base [rad].
+        moved_at: Time of the newest measurement in which an actuated joint moved, that was not believed, or that was
+            the first [s]: since then all rest.
     """
 
     def __init__(self, spec: RobotSpec) -> None:
@@ -34,7 +36,7 @@ class Motion:
         self._passive = [not joint.actuated for joint in spec.joints]
         self._at = -math.inf
         self._frozen = [0] * len(spec.joints)
-        self._resting = 0
+        self._resting, self.moved_at = 0, -math.inf
         self.position: Sequence[float] = [joint.default_joint_pos for joint in spec.joints]
         self.velocity: Sequence[float] = [0.0] * len(spec.joints)
         self.tilt = 0.0
@@ -52,9 +54,9 @@ class Motion:
         """Take a measurement, or say what makes it useless, even to stop by, and keep the last one."""
         elapsed = max(now - self._at, self._dt)  # a late measurement may be followed soon by one on time
         if (broken := self._broken(position, velocity, tilt, elapsed)) is not None:
-            self._resting = 0
+            self._resting, self.moved_at = 0, now
             return broken
-        self._before, self._elapsed = self.position, elapsed
+        first, self._before, self._elapsed = self._at == -math.inf, self.position, elapsed
         self.position, self.velocity, self.tilt, self._at = tuple(position), tuple(velocity), tilt, now
         still = [abs(speed) <= rest for speed, rest in zip(velocity, self._rest, strict=True)]
         self._frozen = [
@@ -65,6 +67,8 @@ class Motion:
         ]
         rests = all(rests or passive for rests, passive in zip(still, self._passive, strict=True))
         self._resting = self._resting + 1 if rests else 0
+        if first or not rests:
+            self.moved_at = now
         return None
 
     def blind(self, now: float) -> bool:
@@ -89,11 +93,12 @@ class Motion:
         return self.tilt > self._max_tilt
 
     def outside(self, beyond: float) -> Reason | None:
-        """What is wrong with the motion of the joints; one may be `beyond` [rad] its position limit."""
+        """What is wrong with the motion of the joints; a driven one may be `beyond` [rad] its position limit."""
         if any(abs(speed) > limit for speed, limit in zip(self.velocity, self._fastest, strict=True)):
             return Reason.VELOCITY_LIMIT
-        for position, (lower, upper) in zip(self.position, self._range, strict=True):
-            if not lower - beyond <= position <= upper + beyond:
+        for position, (lower, upper), passive in zip(self.position, self._range, self._passive, strict=True):
+            slack = 0.0 if passive else beyond
+            if not lower - slack <= position <= upper + slack:
                 return Reason.POSITION_LIMIT
         return Reason.FROZEN_ENCODER if max(self._frozen) >= FROZEN_PERIODS else None
 
@@ -109,7 +114,7 @@ class Motion:
         if not (all(map(math.isfinite, position)) and all(map(math.isfinite, velocity)) and math.isfinite(tilt)):
             return Reason.MEASUREMENT_NOT_FINITE
         for new, old, speed, limit in zip(position, self.position, velocity, self._fastest, strict=True):
-            if abs(new - old) > limit * elapsed:  # it cannot have come so far, unless it is too fast
+            if abs(new - old) > limit * elapsed + ENCODER_STEP:  # it cannot have come so far, unless it is too fast
                 if abs(speed) <= limit:
                     return Reason.POSITION_JUMP
                 if self._held:

@@ -29,10 +29,11 @@ class Stop:
     """
 
     def __init__(self, joint: Joint, position: float, velocity: float) -> None:
-        assert joint.acceleration_limit is not None and joint.jerk_limit is not None  # RobotSpec: commanded in position
+        assert joint.acceleration_limit is not None and joint.jerk_limit is not None and joint.rate_limit is not None
         self._lower, self._upper = joint.position_range
         self._start = min(max(position, self._lower), self._upper)
-        self._speed = min(max(velocity, -joint.velocity_limit), joint.velocity_limit)
+        fastest = min(joint.velocity_limit, joint.rate_limit)  # a target that lags behind would be crept after
+        self._speed = min(max(velocity, -fastest), fastest)
         speed = abs(self._speed)
         wanted = max(1.5 * speed / joint.acceleration_limit, math.sqrt(6 * speed / joint.jerk_limit))
         room = self._upper - self._start if self._speed > 0 else self._start - self._lower

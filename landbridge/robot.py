@@ -167,6 +167,12 @@ class RobotSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _bears_a_late_measurement(self) -> Self:
+        if (limit := self.safety.heartbeat_timeout_ms) < 2000 * self.control_dt:
+            raise ValueError(f"safety.heartbeat_timeout_ms {limit:g} is less than two control periods")
+        return self
+
+    @model_validator(mode="after")
     def _can_stop_hold_and_park(self) -> Self:
         if unknown := set(self.safety.parking_pose) - set(self.actuated):
             raise ValueError(f"safety.parking_pose names {sorted(unknown)}, actuated joints are {self.actuated}")

@@ -249,7 +249,8 @@ static void measure(lb_firmware_t *fw) {
         if (fw->velocity[i] > joint->velocity_limit || fw->velocity[i] < -joint->velocity_limit) {
             latch(fw, LB_FAULT_VELOCITY_LIMIT);
         }
-        if (fw->robot->mode != LB_POSITION && (fw->position[i] < joint->lower || fw->position[i] > joint->upper)) {
+        const bool holds = fw->robot->mode == LB_POSITION && joint->actuated; /* one that sags is no fault */
+        if (!holds && (fw->position[i] < joint->lower || fw->position[i] > joint->upper)) {
             latch(fw, LB_FAULT_POSITION_LIMIT);
         }
     }

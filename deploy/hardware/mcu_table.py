@@ -81,6 +81,9 @@ def require_board(robot: Robot, settings: McuHardware) -> None:
     if settings.telemetry_rate_hz < 1000 / settings.watchdog_ms:
         problem = f"telemetry_rate_hz {settings.telemetry_rate_hz:g} is less than once in watchdog_ms"
         raise InputError(file, problem, "let the board report more often: a command answers a report")
+    if 1000 / settings.telemetry_rate_hz > (age := robot.spec.safety.max_command_age_ms):
+        problem = f"telemetry_rate_hz {settings.telemetry_rate_hz:g} is less than once in max_command_age_ms {age:g}"
+        raise InputError(file, problem, "let the board report more often: an older report is answered no more")
     frame = encode(Kind.TELEMETRY, 0, 0, 0, bytes(payload_format(Kind.TELEMETRY, len(robot.spec.joints)).size))
     needed = settings.telemetry_rate_hz * BITS_PER_BYTE * len(frame)
     if needed > BUSY * settings.baud:

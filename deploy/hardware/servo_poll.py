@@ -26,12 +26,16 @@ class Poll:
     Args:
         clock: Monotonic seconds.
         counters: For `bad_answers`.
+
+    Attributes:
+        asked_at: When the newest question was asked, on `clock`: what it was answered was measured then.
     """
 
     def __init__(self, bus: Bus, ids: Sequence[int], clock: Callable[[], float], counters: Counter[str]) -> None:
         self._bus, self._ids, self._clock, self._counters = bus, ids, clock, counters
         self._missed: Counter[int] = Counter()  # who has been asked in vain since the last measurement
         self._whole = True  # whether the last answer was one
+        self.asked_at = -math.inf
         self._plain = bus.family.block(bus.family.measured)
         self._groups = [bus.family.block(names) for names in bus.family.watched]
         self._turn, self._watched_at = itertools.cycle(self._groups), -math.inf
@@ -89,7 +93,7 @@ class Poll:
     def ask(self, block: Block) -> Answers | None:
         """The answers of all servos, asked again while there is time; None if there is none left."""
         while True:
-            fast = self._fast and self._whole
+            fast, self.asked_at = self._fast and self._whole, self._clock()
             try:
                 answers = self._bus.sync_read(block, self._ids, fast)
                 self._whole = True

@@ -92,8 +92,9 @@ class Servos:
         """Set the goals; torque comes on with the first one. Goals go out while faulty, too: then they are a stop.
 
         But none after a loss of the port: the servos have stopped meanwhile, and stay where they are until `recover`.
+        Nor does a stop bring torque to servos that have none yet, because the port took no goal before the fault.
         """
-        if not self._reopened:
+        if not self._reopened and (self._drive.torque or not self.fault):
             self._safely(self._drive.write, command)
 
     def disable(self) -> None:
@@ -244,7 +245,7 @@ class Servos:
         bus.port.deadline = now + READ_SHARE * self._spec.control_dt
         if (found := self._poll.measure()) is None:
             return
-        self.told_at = now
+        self.told_at = self._poll.asked_at
         for id, values in found.items():
             joint, speed = self._joints[id], values["present_velocity"] * bus.family.velocity_unit
             self._position[id] = to_position(joint, values["present_position"])

@@ -86,6 +86,12 @@ def test_a_fixed_base_has_no_tilt_to_watch(furuta: Path) -> None:
         load_robot(furuta)
 
 
+def test_a_heartbeat_that_one_late_measurement_would_miss_is_refused(furuta: Path) -> None:
+    edit(furuta, control_rate_hz=9.99)  # with 200 ms, by default
+    with pytest.raises(InputError, match="heartbeat_timeout_ms 200 is less than two control periods"):
+        load_robot(furuta)
+
+
 def test_duplicate_joints_and_inverted_limits_are_refused(furuta: Path) -> None:
     joints = yaml.safe_load((furuta / "robot.yaml").read_text())["joints"]
     edit(furuta, joints=[joints[0], joints[0]])

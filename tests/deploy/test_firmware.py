@@ -82,12 +82,15 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bench]:
     """A new board, for commands of one kind; built once."""
 
     @functools.cache
-    def built(kind: str) -> tuple[Robot, Path]:
-        spec = FURUTA.spec.model_copy(update={"action": FURUTA.spec.action.model_copy(update={"kind": kind})})
+    def built(kind: str, reach: float | None) -> tuple[Robot, Path]:
+        arm, pendulum = FURUTA.spec.joints
+        limited = pendulum.model_copy(update={"position_limit": reach and (-reach, reach)})
+        action = FURUTA.spec.action.model_copy(update={"kind": kind})
+        spec = FURUTA.spec.model_copy(update={"action": action, "joints": (arm, limited)})
         robot = Robot(spec, FURUTA.folder)
         return robot, compile_library(robot, tmp_path_factory.mktemp(kind))
 
-    return lambda kind="effort": Bench(*built(kind))
+    return lambda kind="effort", reach=None: Bench(*built(kind, reach))
 
 
 @pytest.fixture
@@ -205,6 +208,21 @@ def test_measurements_are_judged_on_the_board(
     if fault is Fault.SENSOR:
         assert bench.command == [0.0]
         assert all(map(math.isnan, bench.telemetry["position"]))
+
+
+def test_a_passive_joint_keeps_its_limit_whatever_the_others_take(make: Callable[..., Bench]) -> None:
+    """Of joints that are commanded in position a driven one may sag."""
+    for kind, beyond, fault in (
+        ("position", 0, 0),
+        ("position", 1, Fault.POSITION_LIMIT),
+        ("velocity", 0, Fault.POSITION_LIMIT),
+    ):
+        bench = make(kind, 3.5)
+        bench.start()
+        bench.order(0.05)
+        bench.position[beyond] = (2.41, 3.51)[beyond]
+        bench.pass_(1000)
+        assert bench.telemetry["faults"] == fault
 
 
 def test_sensors_that_fail_while_running(bench: Bench) -> None:

@@ -161,11 +161,14 @@ def test_what_is_measured_where_nothing_moves_is_no_fault(state: State) -> None:
     assert bench.guard.fault is (Reason.STOPPED if state in STOPS else None)
 
 
-@pytest.mark.parametrize(("way", "fault"), [(0.9375, None), (beyond(0.9375), Reason.POSITION_JUMP)])
+FARTHEST = 30 / 32 + 2 * math.tau / 4096  # rad in 1/32 s at 30 rad/s, and two counts of a servo's encoder
+
+
+@pytest.mark.parametrize(("way", "fault"), [(FARTHEST, None), (beyond(FARTHEST), Reason.POSITION_JUMP)])
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_an_encoder_that_jumps(way: float, fault: Reason | None, sign: int) -> None:
     bench = Bench("velocity")
-    bench.measure((sign * way, 0.0, 0.0), period=1 / 32)  # at 30 rad/s: 0.9375 rad
+    bench.measure((sign * way, 0.0, 0.0), period=1 / 32)
     assert bench.guard.fault is fault
 
 
@@ -184,6 +187,21 @@ def test_an_encoder_that_freezes_while_the_joint_turns() -> None:
         assert bench.guard.fault is None, count
         bench.measure(velocity=(beyond(0.6), 0.0, 0.0))
     assert bench.guard.fault is Reason.FROZEN_ENCODER
+
+
+@pytest.mark.parametrize("kind", ["effort", "velocity", "position"])
+def test_a_passive_joint_beyond_its_position_limit_is_a_fault_whatever_the_others_take(kind: str) -> None:
+    """Its robot's targets say nothing of it, so that it cannot sag beneath one."""
+    made = spec(kind)
+    left, free, right = made.joints
+    limited = free.model_copy(update={"position_limit": (-0.5, 0.5)})
+    for position, fault in ((0.5, None), (beyond(0.5), Reason.POSITION_LIMIT)):
+        guard = Guard(made.model_copy(update={"joints": (left, limited, right)}))
+        for stamp, state in enumerate((State.STANDBY, State.ARMED, State.ACTIVE)):
+            guard.measure(stamp, stamp * DT, (0.0, position, 0.0), ZEROS)
+            guard.supervise(state, 0, stamp * DT)
+            guard.tick(stamp * DT)
+        assert guard.fault is fault
 
 
 @pytest.mark.parametrize("side", [-1, 1])

@@ -256,8 +256,11 @@ def test_velocity_commands_are_eased_to_standstill_at_a_position_limit() -> None
 
 
 def test_a_slow_approach_is_eased_too() -> None:
-    # 0.01 rad at 0.5 rad/s are 0.02 s, a fifth of BRAKE_TIME: the bound is 0.12 * (-1 + 2 / 5)
+    # 0.01 rad at 0.5 rad/s are 0.02 s, a fifth of BRAKE_TIME; that is rest, which is not reversed
     command = Limits(FURUTA).apply((0.1,), (0.0,), 0.02, (2.39, 0.0), (0.5, 0.0))
+    assert command == pytest.approx((0.12 / 5,))
+    # 0.024 rad at 1.2 rad/s, twice as fast as rest: the bound is 0.12 * (-1 + 2 / 5)
+    command = Limits(FURUTA).apply((0.1,), (0.0,), 0.02, (2.4 - 0.024, 0.0), (1.2, 0.0))
     assert command == pytest.approx((-0.072,))
 
 

@@ -31,6 +31,17 @@ def test_a_stop_by_hand() -> None:
     assert (slow.duration, slow.end) == pytest.approx((math.sqrt(3 / 4000), 0.25 * math.sqrt(3 / 4000)))
 
 
+@pytest.mark.parametrize("velocity", [2.0, -2.0])
+def test_a_stop_of_a_joint_that_was_pushed_is_no_way_for_its_rate_to_creep(velocity: float) -> None:
+    """The target would lag behind a way that is planned at the joint's own speed, and follow it for seconds."""
+    slow = joint(rate_limit=0.2, acceleration_limit=2)
+    stop = Stop(slow, 0.5, velocity)
+    assert stop.end == pytest.approx(0.5 + math.copysign(0.2 * stop.duration / 2, velocity))
+    assert stop.duration == pytest.approx(1.5 * 0.2 / 2)
+    steps = np.diff([stop.at(t) for t in np.arange(0, 1, 0.02)])
+    assert np.abs(steps).max() <= 0.2 * 0.02 + 1e-12
+
+
 @pytest.mark.parametrize("velocity", [12.0, -12.0])
 def test_no_stop_begins_faster_than_the_joint_may_move(velocity: float) -> None:
     limited = Stop(joint(), 0.0, velocity)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,11 @@ from landbridge.deploy.clock import uptime
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.hardware.servo_bus import Block, NoAnswerError
 from landbridge.deploy.hardware.servo_poll import Poll
+from landbridge.deploy.hardware.servo_port import SdkPort
 from landbridge.deploy.hardware.servos import Servos
 from landbridge.deploy.supervisor import State
 
-from .arm import ARM, AWAY, DT, HOME, at, connect_patiently, recover, tell, until
+from .arm import ARM, AWAY, DT, HOME, at, connect_patiently, power, recover, tell, until
 from .rig import Emulated
 
 pytestmark = pytest.mark.filterwarnings("ignore:feetech")
@@ -65,14 +67,23 @@ def test_one_damaged_packet_is_no_fault(servos: Servos, arm_bus: Emulated, direc
         assert servos.fault == "", damage
 
 
-def test_one_damaged_answer_is_asked_for_again_in_the_same_period(servos: Servos, arm_bus: Emulated) -> None:
+def test_one_damaged_answer_is_asked_for_again_in_the_same_period(
+    servos: Servos, arm_bus: Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert servos._bus is not None
     until(servos, lambda: at(HOME, arm_bus), HOME)
     servos._spec = servos._spec.model_copy(update={"control_dt": 0.1})  # a busy machine finds time to ask again
-    before, told = servos.counters["bad_answers"], servos.told_at
+    before, asked, ask = servos.counters["bad_answers"], list[float](), servos._bus.sync_read
+
+    def sync_read(*arguments: Any) -> Any:
+        asked.append(servos._clock())
+        return ask(*arguments)
+
+    monkeypatch.setattr(servos._bus, "sync_read", sync_read)
     arm_bus.order("flip to_host 1")
     servos.read()
     assert servos.counters["bad_answers"] > before
-    assert servos.told_at > told
+    assert asked[0] + 1e-4 < asked[1] - 1e-4 < servos.told_at <= asked[1]  # by whose answer it knows where the arm was
 
 
 def test_a_lost_answer_or_an_old_firmware_does_not_cost_the_packed_answers(
@@ -121,6 +132,24 @@ def test_a_servo_that_jams_under_load_reports_its_overload(servos: Servos, arm_b
     arm_bus.order("stuck gripper")
     until(servos, lambda: bool(servos.fault), [*HOME[:5], 1.4])
     assert servos.fault == "servo_overload:gripper"
+
+
+def test_a_stop_brings_no_torque_to_servos_that_have_none(
+    kind: str, arm_bus: Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their port was full when the first goal came; then somebody has carried the arm, and the port takes bytes again."""
+    with closing(connect_patiently(kind, arm_bus)) as servos:
+        until(servos, lambda: not servos.fault)
+        with monkeypatch.context() as full:
+            full.setattr(SdkPort, "writePort", lambda self, packet: 0)
+            servos.write(HOME)
+        assert servos.fault == "port_blocked"
+        for _ in range(10):
+            servos.read()
+            servos.write(AWAY)
+        assert not any(arm_bus.order("status")["torque"])
+        recover(servos)
+        power(servos, arm_bus)
 
 
 def test_a_write_while_the_port_vanishes(servos: Servos, arm_bus: Emulated) -> None:

@@ -160,13 +160,15 @@ def test_a_monitor_that_ends_takes_no_torque_off_drives_that_nobody_commands(gra
     assert graph.supervisor.state is State.STANDBY
 
 
+@pytest.mark.parametrize("configured", [True, False])
 @pytest.mark.parametrize(("settles", "then"), [(True, State.STANDBY), (False, State.ESTOP)])
 def test_a_monitor_that_ends_sees_a_powered_robot_parked_or_stopped(
-    graph: Graph, monkeypatch: pytest.MonkeyPatch, settles: bool, then: State
+    graph: Graph, monkeypatch: pytest.MonkeyPatch, settles: bool, then: State, configured: bool
 ) -> None:
-    """After a reset torque is on in STANDBY; nothing moves when nobody is left to hear an e-stop."""
+    """After a reset torque is on, also while its policy is away; nothing moves when nobody is left to hear an e-stop."""
     monkeypatch.setattr("landbridge_nodes.monitor.PARK_SECONDS", 0.5)
-    graph.standby()
+    if configured:
+        graph.standby()
     graph.report("first", powered="yes")
     if settles:
         graph.monitor.create_timer(0.1, lambda: graph.supervisor.settled("PARK", 0.0))

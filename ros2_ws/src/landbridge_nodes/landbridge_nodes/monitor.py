@@ -168,7 +168,7 @@ class Monitor(Node):  # type: ignore[misc]
     def close(self) -> None:
         """Have the bridge park the robot now, and be there for an e-stop until it has; one that has not is stopped."""
         self._ends = True
-        after_reset = self.supervisor.state is State.STANDBY and self._powered  # which leaves torque on
+        after_reset = self.supervisor.state in (State.UNCONFIGURED, State.STANDBY) and self._powered  # torque stays on
         self.supervisor.handle(Event.PARK if after_reset else Event.DISARM, uptime(), "monitor ends")
         self._settle()
         spin_while(self, lambda: self.supervisor.state is State.PARK, PARK_SECONDS)
