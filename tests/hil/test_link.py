@@ -349,6 +349,8 @@ def test_a_watchdog_shorter_than_two_periods_is_refused(rig: Rig) -> None:
 def test_a_board_that_reports_too_seldom_for_its_watchdog_is_refused() -> None:
     said = refused(lambda: Mcu(FURUTA, McuHardware(watchdog_ms=45, telemetry_rate_hz=20)))
     assert "telemetry_rate_hz 20 is less than once in watchdog_ms" in said
+    said = refused(lambda: Mcu(FURUTA, McuHardware(watchdog_ms=60, telemetry_rate_hz=30)))
+    assert "telemetry_rate_hz 30 is less than once in max_command_age_ms 30" in said
 
 
 def test_telemetry_that_the_line_does_not_carry_is_refused() -> None:

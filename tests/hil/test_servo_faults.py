@@ -137,7 +137,7 @@ def test_a_servo_that_jams_under_load_reports_its_overload(servos: Servos, arm_b
 def test_a_stop_brings_no_torque_to_servos_that_have_none(
     kind: str, arm_bus: Emulated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their port was full when the first goal came; then somebody has carried the arm, and the port takes bytes again."""
+    """Their port was full when the first goal came; it takes bytes again when somebody has carried the arm."""
     with closing(connect_patiently(kind, arm_bus)) as servos:
         until(servos, lambda: not servos.fault)
         with monkeypatch.context() as full:

@@ -165,7 +165,7 @@ def test_a_monitor_that_ends_takes_no_torque_off_drives_that_nobody_commands(gra
 def test_a_monitor_that_ends_sees_a_powered_robot_parked_or_stopped(
     graph: Graph, monkeypatch: pytest.MonkeyPatch, settles: bool, then: State, configured: bool
 ) -> None:
-    """After a reset torque is on, also while its policy is away; nothing moves when nobody is left to hear an e-stop."""
+    """After a reset torque is on, also while the policy is away; nothing moves when nobody is left to stop it."""
     monkeypatch.setattr("landbridge_nodes.monitor.PARK_SECONDS", 0.5)
     if configured:
         graph.standby()
