@@ -50,6 +50,7 @@ from landbridge.spec import require_seed
 RESAMPLES = 200
 RIDGE = 1e-6
 OWN_MS = 0.5  # the method's own error, beyond what a bootstrap sees: 0.3 in 20 furutas (docs/FIGURES.md)
+OWN_SHARE = 0.025  # or, if that is more, of a control period, over which a joint does not move evenly: 2.2 of 100 ms
 PLAY_MS = 3.0  # by which a gap that is crossed before a command is felt makes a delay look longer: up to 2.8 in 20
 MIN_EPISODES = 3  # below this a bootstrap over episodes says nothing
 DAMPING_SD = 0.3  # of a servo's nominal damping
@@ -101,7 +102,8 @@ def joint_delays(
             raise _too_late(robot, f"joint {joint}", period * observer.history, "the longest that action_history shows")
         low, estimate, high = (period * value for value in found)
         play = 0.0 if robot.spec.joint(joint).transmission is None else PLAY_MS
-        ends = {"low_ms": max(0.0, low - OWN_MS - play), "high_ms": high + OWN_MS}
+        own = max(OWN_MS, OWN_SHARE * period)
+        ends = {"low_ms": max(0.0, low - own - play), "high_ms": high + own}
         rows.append({"joint": joint, "delay_ms": estimate, **ends})
     return rows
 
@@ -110,9 +112,9 @@ def _of_servos(robot: Robot, windows: Windows, rng: np.random.Generator) -> dict
     few = windows.where(np.arange(len(windows)) % -(-len(windows) // MOST) == 0)
     robot, free = _softened(robot)
     problem = Problem(robot, free, few, first_guess(robot))
-    # From a damping that is far off, a fit may end at another delay: it starts where the cost is least.
-    grid = product((-1.0, 0.0, 1.0), (0.0, 0.5, 1.0))
-    tried = [np.array([0.0, *[damping] * (len(free) - 2), latency]) for damping, latency in grid]
+    # From a damping or a delay that is far off, a fit may end at another delay: it starts where the cost is least.
+    grid = product((-1.0, 0.0, 1.0), np.linspace(0.0, 2.0, 6))
+    tried = [np.clip([0.0, *[damping] * (len(free) - 2), latency], *problem.bounds) for damping, latency in grid]
     start = min(tried, key=lambda z: problem.point(z, few.states[:, 0]).cost)
     fitted = fit(problem, start)
     widening = inflation(fitted.here.error.reshape(few.states.shape), 1.0)

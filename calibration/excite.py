@@ -14,7 +14,7 @@ from landbridge.calibration.design import Design, middle, run_episodes
 from landbridge.episode import Episode
 from landbridge.errors import InputError
 from landbridge.files import require_new
-from landbridge.observation import Observer, action_to_command
+from landbridge.observation import Observer, action_to_command, nearest_turn
 from landbridge.provenance import commit, now
 from landbridge.robot import Robot, RobotSpec, load_robot
 from landbridge.simulation.behaviour import Policy, load_behaviours
@@ -139,9 +139,11 @@ def _lag(spec: RobotSpec, episode: Episode) -> float:
     """How far commanded positions are from those measured one period later, as a share of what is a fault."""
     if spec.safety.max_tracking_error is None:
         return 0.0
-    positions, _ = Observer(spec).joint_state(episode.obs[1:])
+    observer = Observer(spec)
+    positions, _ = observer.joint_state(episode.obs[1:])
     at = [spec.joint_names.index(name) for name in spec.actuated]
-    return _largest(action_to_command(spec, episode.actions) - positions[:, at]) / spec.safety.max_tracking_error
+    behind = nearest_turn(observer, spec.actuated, action_to_command(spec, episode.actions) - positions[:, at])
+    return _largest(behind) / spec.safety.max_tracking_error
 
 
 def _shares(robot: Robot, episodes: Sequence[Episode]) -> tuple[float, float]:

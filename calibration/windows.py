@@ -128,6 +128,16 @@ def lags(robot: Robot) -> int:
     return int(np.ceil(MAX_LATENCY_MS / 1000 * robot.spec.control_rate_hz))
 
 
+def _join_turns(spec: RobotSpec, observer: Observer, state: Array, command: Array) -> None:
+    """Move joints of `state` that are seen by sine and cosine to the turn that they are commanded to."""
+    if spec.action.kind != "position":
+        return
+    for i, name in enumerate(spec.actuated):
+        if f"joint_pos.{name}" not in observer.names:
+            own = spec.joint_names.index(name)
+            state[:, own] += 2 * np.pi * np.round((command[0, i] - state[0, own]) / (2 * np.pi))
+
+
 def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Path) -> Windows:
     """Consecutive windows of `horizon` control periods from every episode of `where`.
 
@@ -143,6 +153,7 @@ def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Pa
     for number, episode in enumerate(episodes):
         state = measured_state(robot, observer, episode, f"{where}: episode {number}")
         command = action_to_command(robot.spec, episode.actions)
+        _join_turns(robot.spec, observer, state, command)
         steady, inside = _steady(robot.spec, np.diff(episode.stamps)), _unclipped(observer, episode)
         if robot.spec.base == "floating":
             inside &= _on_its_feet(robot.spec, state)

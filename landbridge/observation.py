@@ -5,7 +5,7 @@ Pure numpy, vectorised over a batch: simulators, ingest, runtime and nodes call 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -227,6 +227,12 @@ class Observer:
     def initial_history(self, batch: int) -> Array:
         """Zero actions (B, H, A): nothing has been sent yet."""
         return np.zeros((batch, self.history, self.num_actions))
+
+
+def nearest_turn(observer: Observer, joints: Sequence[str], way: Array) -> Array:
+    """Ways (..., len(joints)) [rad], in (-pi, pi] for joints seen by sine and cosine: nobody knows their turn."""
+    turning = [f"joint_pos.{joint}" not in observer.names for joint in joints]
+    return np.where(turning, np.pi - (np.pi - way) % (2 * np.pi), way)
 
 
 def push_action(actions: Array, action: NDArray[np.floating]) -> Array:

@@ -87,9 +87,10 @@ class BulletPlant(Plant):
         pybullet.setPhysicsEngineParameter(fixedTimeStep=self.physics_dt, numSubSteps=1, **client)
         for link in range(-1, self._count()):
             pybullet.changeDynamics(self.body, link, linearDamping=0, angularDamping=0, jointDamping=0, **client)
-        for joint, limits in zip(self.joints, self.spec.joints, strict=True):
-            # Bullet clamps joint speeds (100 rad/s by default) and holds every joint with a velocity motor.
-            pybullet.changeDynamics(self.body, joint, maxJointVelocity=10 * limits.velocity_limit, **client)
+        # Bullet clamps all joint speeds of a body alike (100 rad/s by default) and holds each with a velocity motor.
+        fastest = 10 * max(joint.velocity_limit for joint in self.spec.joints)
+        for joint in self.joints:
+            pybullet.changeDynamics(self.body, joint, maxJointVelocity=fastest, **client)
             pybullet.changeDynamics(self.body, joint, jointLowerLimit=-1e9, jointUpperLimit=1e9, **client)
             pybullet.setJointMotorControl2(self.body, joint, pybullet.VELOCITY_CONTROL, force=0, **client)
         if self.spec.base == "floating":

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from landbridge.errors import InputError
 from landbridge.files import write_atomic
-from landbridge.observation import Observer, command_to_action
+from landbridge.observation import Observer, command_to_action, nearest_turn
 from landbridge.robot import Robot
 from landbridge.simulation.behaviour import Behaviour, Policy
 from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
@@ -146,7 +146,7 @@ class Following:
         if self._spec.action.kind == "position":
             return np.clip(command_to_action(self._spec, np.broadcast_to(wanted, (len(obs), wanted.shape[1]))), -1, 1)
         position, velocity = (values[:, self._own] for values in self._observer.joint_state(obs))
-        behind = wanted - position
+        behind = nearest_turn(self._observer, self._spec.actuated, wanted - position)
         if self._spec.action.kind == "velocity":
             action = command_to_action(self._spec, speed + behind / LEAD_SECONDS)
         else:

@@ -10,16 +10,18 @@ from landbridge.simulation.mujoco_plant import model_spec
 from landbridge.simulation.scenario import Scenario
 from landbridge.simulation.transmission import transmissions
 
+HOME = "home"  # keyframe of a floating robot
 WEIGHTLESS = 1e-9  # kg, kg m^2: MuJoCo takes no body of less; a rotor's weight is in the link that carries it
 
 
 def to_mjcf(robot: Robot, scenario: Scenario) -> str:
     """XML that `mujoco.MjModel.from_xml_path` reads: bodies, joint friction, gears, a drive for each actuated joint.
 
-    Controls are joint commands in SI units. It moves as the plant does, except for what MuJoCo has no words for, which
-    a comment at the top names: friction near rest is MuJoCo's own, there is no Stribeck curve, none that grows with the
-    load and no cogging, a delay is a whole number of time steps, and until the first delayed command arrives joints are
-    driven to 0, not to their default.
+    Controls are joint commands in SI units. A floating robot stands at the keyframe `home`: begin there
+    (`mj_resetDataKeyframe`), for at zero it is in the ground. It moves as the plant does, except for what MuJoCo has no
+    words for, which a comment at the top names: friction near rest is MuJoCo's own, there is no Stribeck curve, none
+    that grows with the load and no cogging, a delay is a whole number of time steps, and until the first delayed
+    command arrives joints are driven to 0, not to their default.
 
     A gear with play is a rotor, a joint of its own called `<joint>_rotor` behind those of the robot, which the drive
     acts on, and a tendon that holds the difference of both within half the gap to either side. Its ends are as hard as
@@ -41,6 +43,11 @@ def to_mjcf(robot: Robot, scenario: Scenario) -> str:
             driven = _add_rotor(spec, found, gears[joint.name])
         if joint.actuated:
             _add_drive(spec, robot.spec, joint, driven, scenario)
+    if robot.spec.base_height is not None:
+        at_rest = [joint.default_joint_pos for joint in (*robot.spec.joints, *map(robot.spec.joint, gears))]
+        held = [robot.spec.joint(name).default_joint_pos for name in robot.spec.actuated]
+        here = [0, 0, robot.spec.base_height, 1, 0, 0, 0, *at_rest]
+        spec.add_key(name=HOME, qpos=here, ctrl=held if robot.spec.action.kind == "position" else [0.0] * len(held))
     spec.compile()
     left_out = [f"Stribeck friction ({'; '.join(curved)})"] if curved else []
     if loaded:

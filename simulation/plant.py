@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from landbridge.errors import InputError
 from landbridge.observation import Base
 from landbridge.robot import Robot
-from landbridge.simulation.drive import FEW, Floats, make_drive
+from landbridge.simulation.drive import FEW, Floats, GearedDrive, make_drive
 from landbridge.simulation.scenario import Push, Scenario
 from landbridge.simulation.transmission import require_bearable, transmissions
 
@@ -110,7 +110,8 @@ class Plant(ABC):
         self.time = 0.0
         self._line = self._idle_line()
         self._pushes = None if self.scenario.push is None else Pushes(self.scenario.push, self.rng)
-        self.place(joint_pos, joint_vel)
+        self._drive.reset()
+        self._set_state(np.asarray(joint_pos, np.float64), np.asarray(joint_vel, np.float64))
 
     def step(self, writes: Sequence[tuple[float, Array | None]]) -> None:
         """Advance one control period.
@@ -148,8 +149,10 @@ class Plant(ABC):
         return self._state()
 
     def place(self, joint_pos: Array, joint_vel: Array) -> None:
-        """Put the joints (J,), (J,) there at once, as by force; time and commands go on."""
-        self._drive.reset()
+        """Put the joints (J,), (J,) there at once, as by force, rotors with them; time and commands go on."""
+        if isinstance(self._drive, GearedDrive):
+            position, velocity = self._state()
+            self._drive.carry(np.subtract(joint_pos, position), np.subtract(joint_vel, velocity))
         self._set_state(np.asarray(joint_pos, np.float64), np.asarray(joint_vel, np.float64))
 
     def measure_base(self) -> Base | None:

@@ -52,9 +52,9 @@ class Rotors:
         self._state = None
 
     def carry(self, position: Array, velocity: Array) -> None:
-        """Move the rotors by (..., G) and make them faster by (..., G)."""
-        assert self._state is not None
-        self._state = self._state[0] + position, self._state[1] + velocity
+        """Move the rotors by (..., G) and make them faster by (..., G); before the first step they are nowhere yet."""
+        if self._state is not None:
+            self._state = self._state[0] + position, self._state[1] + velocity
 
     def __call__(self, joint_pos: Array, joint_vel: Array, effort: Array) -> Array:
         """Torques (..., G) on the joints from the drives' efforts (..., G), while the rotors advance by a step."""

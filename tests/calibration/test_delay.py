@@ -79,7 +79,8 @@ def test_the_delay_of_servos_is_found_though_servos_masses_and_frictions_are_not
     assert found["low_ms"] < 27 < found["high_ms"] < found["low_ms"] + 2
 
 
-def test_the_delay_of_joints_commanded_in_velocity_is_found() -> None:
+@pytest.mark.parametrize("latency", [27, 36])
+def test_the_delay_of_joints_commanded_in_velocity_is_found(latency: float) -> None:
     furuta = load_robot("furuta")
     arm, pendulum = furuta.spec.joints
     driven = arm.model_copy(update={"damping": 0.02, "rate_limit": 400.0})
@@ -88,11 +89,11 @@ def test_the_delay_of_joints_commanded_in_velocity_is_found() -> None:
     robot = Robot(spec, furuta.folder)
     policy = load_behaviours(robot)["random"](3, np.random.default_rng(0))
     episodes = run_episodes(
-        robot, "bullet", Scenario(latency_ms=27, actuator_gain=0.9, joint_pos_noise=0.001), policy, 3, 0
+        robot, "bullet", Scenario(latency_ms=latency, actuator_gain=0.9, joint_pos_noise=0.001), policy, 3, 0
     )
     (found,) = joint_delays(robot, episodes, np.random.default_rng(0))
-    assert found["delay_ms"] == pytest.approx(27, abs=1)
-    assert found["low_ms"] < 27 < found["high_ms"]
+    assert found["delay_ms"] == pytest.approx(latency, abs=1)
+    assert found["low_ms"] < latency < found["high_ms"]
 
 
 def test_servos_of_a_floating_robot_are_refused() -> None:

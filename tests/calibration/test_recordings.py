@@ -10,7 +10,7 @@ import pytest
 
 from landbridge.calibration.delay import delays
 from landbridge.calibration.identify import identify
-from landbridge.calibration.windows import cut, lags, open_rollouts
+from landbridge.calibration.windows import _join_turns, cut, lags, open_rollouts
 from landbridge.episode import Episode, open_dataset, write_dataset
 from landbridge.errors import InputError
 from landbridge.observation import Observer
@@ -155,3 +155,15 @@ def test_a_measurement_at_its_clip_is_in_no_window(recorded: Path) -> None:
     obs[40, speeds] = 0.7
     whole, cut_by_one = (cut([replace(first, obs=o)], robot, 5, "it") for o in (np.minimum(obs, 0.6), obs))
     assert len(cut_by_one) < len(whole)
+
+
+def test_a_joint_whose_turn_is_not_seen_is_in_that_of_its_commands() -> None:
+    """Commanded to 3.1 rad and more, it would seem to be a whole turn behind once its sine changes sign."""
+    arm, pendulum = ROBOT.spec.joints
+    driven = pendulum.model_copy(update={"actuated": True})
+    action = ROBOT.spec.action.model_copy(update={"kind": "position"})
+    spec = ROBOT.spec.model_copy(update={"joints": (arm, driven), "action": action})
+    for seen, commanded, there in ((-3.1, 3.1, 2 * np.pi - 3.1), (3.1, 3.2, 3.1), (0.1, 6.3, 0.1 + 2 * np.pi)):
+        state = np.array([[0.0, seen, 0.0, 0.0], [0.0, seen + 0.1, 0.0, 0.0]])
+        _join_turns(spec, Observer(spec), state, np.array([[9.0, commanded]]))
+        np.testing.assert_allclose(state[:, :2], [[0.0, there], [0.0, there + 0.1]])

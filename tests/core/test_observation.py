@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landbridge.observation import Observer, action_to_command, by_name, command_to_action, push_action
-from landbridge.robot import ObservationTerm, RobotSpec
+from landbridge.observation import Observer, action_to_command, by_name, command_to_action, nearest_turn, push_action
+from landbridge.robot import ObservationTerm, RobotSpec, load_robot
 
 DRIVE = {"effort_limit": 1, "rate_limit": 1, "acceleration_limit": 1, "jerk_limit": 1}
 SPEC = RobotSpec.model_validate(
@@ -116,3 +116,10 @@ def test_values_by_name_ignore_order_and_name_what_is_missing() -> None:
     np.testing.assert_array_equal(by_name(["a", "b"], {"b": 2.0, "a": 1.0}), [1.0, 2.0])
     with pytest.raises(KeyError, match=r"\['c'\]"):
         by_name(["a", "c"], {"a": 1.0})
+
+
+def test_a_way_is_the_near_one_where_a_turn_is_not_seen() -> None:
+    """The furuta's pendulum is seen by sine and cosine, its arm is not."""
+    ways = np.array([[7.0, 2 * np.pi - 0.1], [-7.0, -np.pi], [0.1, 0.1]])
+    near = nearest_turn(Observer(load_robot("furuta").spec), ["arm", "pendulum"], ways)
+    np.testing.assert_allclose(near, [[7.0, -0.1], [-7.0, np.pi], [0.1, 0.1]])

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from landbridge.joint import Friction
+from landbridge.joint import Friction, Transmission
 from landbridge.robot import load_robot
 from landbridge.simulation.mjcf import to_mjcf
 from landbridge.simulation.plant import make_plant
@@ -82,6 +82,20 @@ def test_a_position_commanded_robot_has_its_servos(tmp_path: Path) -> None:
         data.ctrl[:] = goal
         mujoco.mj_step(model, data)
     np.testing.assert_allclose(data.qpos, plant.state()[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_floating_robot_stands_where_its_file_begins(tmp_path: Path) -> None:
+    model = loaded(Scenario(), "quadruped", tmp_path / "quadruped.xml")
+    data = mujoco.MjData(model)
+    mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
+    for _ in range(round(1 / model.opt.timestep)):
+        mujoco.mj_step(model, data)
+    spec = load_robot("quadruped").spec
+    assert data.qpos[2] == pytest.approx(spec.base_height, abs=0.02)
+    assert data.qpos[3] == pytest.approx(1.0, abs=0.01)
+    assert np.abs(data.qvel).max() < 0.05
+    geared = {"FR_calf_joint": Transmission(backlash=0.01, rotor_inertia=0.01, stiffness=500, damping=1)}
+    assert loaded(Scenario(transmission=geared), "quadruped", tmp_path / "geared.xml").nkey == 1
 
 
 def test_what_it_cannot_say_is_named() -> None:

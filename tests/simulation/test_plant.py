@@ -298,3 +298,20 @@ def octahedron(radius: float) -> str:
     lines = [f"v {x} {y} {z}" for x, y, z in corners]
     faces = [(1, 2, 3), (2, 4, 3), (4, 5, 3), (5, 1, 3), (2, 1, 6), (4, 2, 6), (5, 4, 6), (1, 5, 6)]
     return "\n".join([*lines, *(f"f {a} {b} {c}" for a, b, c in faces)])
+
+
+def test_a_slow_joint_does_not_slow_the_others_down() -> None:
+    """Bullet clamps the speeds of all joints of a body alike."""
+    furuta = load_robot("furuta")
+    arm, pendulum = furuta.spec.joints
+    slow = pendulum.model_copy(update={"velocity_limit": 0.2})
+    robot, speeds = Robot(furuta.spec.model_copy(update={"joints": (arm, slow)}), furuta.folder), []
+    for engine in ENGINES:
+        plant = make_plant(robot, engine, Scenario())
+        plant.reset(np.array([0.0, np.pi]), np.zeros(2))
+        for _ in range(10):
+            plant.step([(0.0, np.array([0.1]))])
+        speeds.append(plant.state()[1][0])
+        plant.close()
+    assert speeds[0] > 5
+    assert speeds[1] == pytest.approx(speeds[0], rel=0.02)

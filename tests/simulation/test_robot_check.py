@@ -200,7 +200,7 @@ def test_what_goes_wrong_in_mid_episode_or_elsewhere_is_named_too(copied: Callab
         ("behaviour.py", '"noisy": 0.5', '"noisy": -0.5', "SOURCE_MIX: shares are .* a positive share"),
         ("behaviour.py", '"noisy": 0.5', '"noisy": "much"', "SOURCE_MIX: shares are .* a positive share"),
         ("behaviour.py", "SOURCE_MIX = {", "SOURCE_MIX = 3, {", "SOURCE_MIX: is .* give a dict of shares"),
-        ("robot.yaml", "control_rate_hz: 50", "control_rate_hz: 0.05", "episodes of 6.0 s: 0 control steps"),
+        ("task.py", "episode_seconds = 6.0", "episode_seconds = 0.001", "episodes of 0.001 s: 0 control steps"),
         ("task.py", "episode_seconds = 6.0", "episode_seconds = 1e7", "episodes of 1 to 1000000 steps"),
         ("task.py", 'name = "', 'label = "', "AttributeError: .* no attribute 'name'"),
     ],

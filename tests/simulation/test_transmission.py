@@ -159,6 +159,21 @@ def test_a_reset_forgets_the_rotor() -> None:
     np.testing.assert_array_equal(*runs)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_joints_that_are_put_somewhere_take_their_rotors_along(engine: Engine) -> None:
+    """As one that rests on its stop is, in every period: the other joints' gears are none the wiser."""
+    left, put = (plant_of(geared(), engine) for _ in range(2))
+    put.place(*map(np.array, put.state()))  # before the first step there is no rotor to take
+    for k in range(10):
+        for plant in (left, put):
+            plant.step([(0.0, np.array([0.05 * (-1) ** k]))])
+        put.place(*map(np.array, put.state()))
+    np.testing.assert_allclose(put.state(), left.state(), rtol=0, atol=1e-9)
+    apart = put._drive._rotors._state[0] - put.state()[0][0]  # type: ignore[attr-defined]
+    put.place(np.array([0.7, np.pi]), np.zeros(2))
+    np.testing.assert_allclose(put._drive._rotors._state[0] - 0.7, apart, atol=1e-9)  # type: ignore[attr-defined]
+
+
 def test_the_gear_of_a_scenario_is_that_of_the_robot() -> None:
     gear = GEAR.model_copy(update={"backlash": 0.01})
     built_in, replaced = with_gear(FURUTA, "arm", gear), with_gear(FURUTA, "arm", GEAR)
