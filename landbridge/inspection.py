@@ -44,6 +44,10 @@ def inspect(path: str, /) -> dict[str, Any]:
             return describe(place if describe in FILES else place.parent)
         if place.is_dir() and (found := sorted(place.glob(pattern))):
             return describe(found[0] if describe in FILES else place)
+    if place.suffix == ".yaml":
+        for key, describe in KEYS.items():
+            if any(line.startswith(f"{key}:") for line in place.read_text(errors="replace").splitlines()):
+                return describe(place)
     remedy = f"name a bundle, a dataset, a bag, a calibration, a run, a robot folder or one of {robots()}"
     raise InputError(path, "nothing that landbridge would have written", remedy)
 
@@ -210,11 +214,10 @@ def _bag(folder: Path) -> dict[str, Any]:
         raise InputError(folder / "metadata.yaml", problem, "make it anew with `landbridge repair`") from error
 
 
-def _calibration(folder: Path) -> dict[str, Any]:
+def _calibration(file: Path) -> dict[str, Any]:
     from landbridge.calibration.identify import figures
     from landbridge.simulation.calibrated import Calibration
 
-    file = folder / CALIBRATED
     found = read_model(Calibration, file)
     return {
         "calibration": str(file),
@@ -231,7 +234,8 @@ def _named(what: str, read_by: str) -> Callable[[Path], dict[str, Any]]:
 
 
 _excitation, _d4rl = _named("excitation", "record --excitation"), _named("D4RL file", "ingest")
-FILES = (_excitation, _d4rl)  # of one file, the others of its folder
+FILES = (_calibration, _excitation, _d4rl)  # of one file, the others of its folder
+KEYS = {"estimates": _calibration, "frequencies_hz": _excitation}  # by which such a file is known under any name
 # Of a folder, by the first of these files that it has.
 KINDS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "manifest.json": lambda folder: describe_bundle(read_bundle(folder)),

@@ -163,8 +163,15 @@ def test_a_calibration_shows_its_parameters_and_other_things_are_named(
     tmp_path: Path, calibration: Callable[..., Calibration]
 ) -> None:
     calibration(latency_ms=26.0).write(file := tmp_path / "calibration.yaml")
-    for place in (tmp_path, file):
+    named = tmp_path / "of_tuesday.yaml"
+    named.write_bytes(file.read_bytes())
+    for place in (tmp_path, file, named):
         assert inspect(str(place))["parameters"][0]["parameter"] == "latency_ms"
+    (tmp_path / "shaking.yaml").write_text("frequencies_hz: [0.5]\n")
+    assert inspect(str(tmp_path / "shaking.yaml"))["read by"] == "record --excitation"
+    (tmp_path / "notes.yaml").write_text("of: tuesday\n")
+    with pytest.raises(InputError, match="nothing that landbridge would have written"):
+        inspect(str(tmp_path / "notes.yaml"))
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "sweep.json").touch()
     assert inspect(str(tmp_path / "sweep"))["read by"].startswith("sweep with the same --out")
