@@ -86,9 +86,10 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     ): "a stamp of number zero is refused before its time is looked at",
     ("motion", "self.velocity: Sequence[float] = [0.0] * len(spec.joints)", "0.0 -> 1.0"): "no torque, thus no reader, "
     "before the first measurement",
+    ("motion", "self._resting, self.moved_at = (0, 0.0)", "0.0 -> 1.0"): "set by the first measurement",
     ("motion", "if a * b <= 0:", "a * b <= 0 -> a * b < 0"): "of two speeds one of which is zero, zero is the smaller",
     ("motion", "return a if abs(a) < abs(b) else b", "abs(a) < abs(b) -> abs(a) <= abs(b)"): "equal ones are the same",
-    ("limits", "return min(1.0, reversal + (1.0 - reversal) * left)", "1.0 -> 2.0"): "the joint's own bounds come last",
+    ("limits", "return min(1.0, floor + (1.0 - floor) * left)", "1.0 -> 2.0"): "the joint's own bounds come last",
     (
         "limits",
         "return low if value < low else high if value > high else value",

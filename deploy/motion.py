@@ -36,7 +36,7 @@ class Motion:
         self._passive = [not joint.actuated for joint in spec.joints]
         self._at = -math.inf
         self._frozen = [0] * len(spec.joints)
-        self._resting, self.moved_at = 0, -math.inf
+        self._resting, self.moved_at = 0, 0.0
         self.position: Sequence[float] = [joint.default_joint_pos for joint in spec.joints]
         self.velocity: Sequence[float] = [0.0] * len(spec.joints)
         self.tilt = 0.0

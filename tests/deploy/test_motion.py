@@ -43,18 +43,27 @@ def test_a_slow_joint_rests_though_its_speed_counts_to_and_fro() -> None:
 
 def test_rest_and_frozen_are_counted_from_the_first_measurement() -> None:
     resting, turning = Motion(FURUTA), Motion(FURUTA)
+    turning.take((0.0, 0.0), (0.0, 0.0), -1.0)
+    assert turning.moved_at == -1.0  # before it nothing is known
     for count in range(3):
         assert not resting.rests
         assert turning.outside(0.0) is None, count
         resting.take((0.0, 0.0), (0.6, 60.0), 0.02 * count)  # the pendulum is not actuated
         turning.take((0.0, 0.0), (0.7, 0.0), 0.02 * count)
     assert resting.rests
-    assert turning.outside(0.0) is Reason.FROZEN_ENCODER
-    assert resting.take((float("nan"), 0.0), (0.0, 0.0), 0.06) is Reason.MEASUREMENT_NOT_FINITE
+    resting.take((0.0, 0.0), (0.7, 0.0), 0.06)
     for count in range(3):
         assert not resting.rests
-        resting.take((0.0, 0.0), (0.0, 0.0), 0.08 + 0.02 * count)
+        resting.take((0.0, 0.0), (0.6, 0.0), 0.08 + 0.02 * count)
     assert resting.rests
+    assert resting.moved_at == 0.06
+    assert turning.outside(0.0) is Reason.FROZEN_ENCODER
+    assert resting.take((float("nan"), 0.0), (0.0, 0.0), 0.14) is Reason.MEASUREMENT_NOT_FINITE
+    for count in range(3):
+        assert not resting.rests
+        resting.take((0.0, 0.0), (0.0, 0.0), 0.16 + 0.02 * count)
+    assert resting.rests
+    assert resting.moved_at == 0.14
 
 
 def test_the_pace_is_the_smaller_of_the_reported_speed_and_that_of_the_positions() -> None:
