@@ -282,6 +282,27 @@ def test_park_ends_with_torque_off_once_every_actuated_joint_rests(kind: str) ->
     assert bench.guard.tick(bench.now + DT) == end  # what has not been heard is said again
 
 
+@pytest.mark.parametrize("kind", ["effort", "velocity"])
+def test_a_joint_that_the_policy_has_held_has_not_yet_rested_in_park(kind: str) -> None:
+    bench = Bench(kind, heartbeat_timeout_ms=5000)
+    for _ in range(30):
+        bench.measure()
+        bench.answer(0.0, 0.0)
+    bench.now = 101.0  # exact in binary
+    bench.measure(period=0.0)
+    bench.answer(0.0, 0.0)
+    bench.state = State.PARK
+    for now in (101.0, math.nextafter(101.0 + SETTLE_SECONDS, 0)):
+        bench.guard.supervise(State.PARK, 0, now)
+        let_down = bench.guard.tick(now)
+        assert let_down is not None
+        assert let_down.write
+    bench.guard.supervise(State.PARK, 0, 101.0 + SETTLE_SECONDS)
+    released = bench.guard.tick(101.0 + SETTLE_SECONDS)
+    assert released is not None
+    assert released.release
+
+
 @pytest.mark.parametrize("kind", ["effort", "position"])
 def test_park_takes_torque_off_drives_that_this_guard_never_commanded(kind: str) -> None:
     """A bridge restarted over powered drives; drives that hold beside one that has lost its torque."""
