@@ -43,8 +43,6 @@ def test_a_slow_joint_rests_though_its_speed_counts_to_and_fro() -> None:
 
 def test_rest_and_frozen_are_counted_from_the_first_measurement() -> None:
     resting, turning = Motion(FURUTA), Motion(FURUTA)
-    turning.take((0.0, 0.0), (0.0, 0.0), -1.0)
-    assert turning.moved_at == -1.0  # before it nothing is known
     for count in range(3):
         assert not resting.rests
         assert turning.outside(0.0) is None, count
@@ -64,6 +62,13 @@ def test_rest_and_frozen_are_counted_from_the_first_measurement() -> None:
         resting.take((0.0, 0.0), (0.0, 0.0), 0.16 + 0.02 * count)
     assert resting.rests
     assert resting.moved_at == 0.14
+
+
+def test_before_the_first_measurement_nothing_is_known_of_rest() -> None:
+    motion = Motion(FURUTA)
+    for at in (2.0, 2.02):
+        motion.take((0.0, 0.0), (0.0, 0.0), at)
+        assert motion.moved_at == 2.0
 
 
 def test_the_pace_is_the_smaller_of_the_reported_speed_and_that_of_the_positions() -> None:
