@@ -26,7 +26,8 @@ RING = 256  # measurements that a command may answer; older ones count as unknow
 BEYOND = 0.05  # rad beyond a position limit at which torque may still come on: the first target is the limit itself
 PAUSE_PERIODS = 3  # without a command written that end a trajectory: the robot has come to rest meanwhile
 PAUSE_SECONDS = 0.06  # that it takes at least, however short a period is
-SETTLE_SECONDS = 0.5  # of rest that end a stop or PARK where no pose is held: a swing turns, a loaded joint sinks
+SETTLE_SECONDS = 0.5  # of PARK before torque goes off where no pose is held: a loaded joint begins to sink
+REST_SECONDS = 0.1  # of rest that end a stop or PARK there: a swing is slow where it turns, for some samples
 GONE_SECONDS = 1.0  # that a stop is given of which no measurement tells when it has ended
 IDLE = (State.UNCONFIGURED, State.STANDBY)  # to which the supervisor leads no robot that moves, but by a reset
 WATCHED = (*COMMANDED, State.PARK)  # the robot moves: what is wrong with a measurement is a fault
@@ -266,7 +267,7 @@ class Guard:
     def _rests(self, now: float) -> bool:
         if self._kind == "position":
             return self._motion.rests and self._arrived(now)
-        return self._motion.rests and now - self._motion.moved_at >= SETTLE_SECONDS  # a swing is slow where it turns
+        return self._motion.rests and now - self._motion.moved_at >= REST_SECONDS
 
     def _may_let_go(self, now: float) -> bool:
         """Whether torque may go off: the joints are at their pose, and not merely the trajectory: one may be blocked.

@@ -61,13 +61,12 @@ class Limits:
         With t the time to the limit at the present speed, the bound towards it goes from the full one at t = BRAKE_TIME
         to full reversal at t = 0 (effort), or to standstill (velocity). It eases the approach; it cannot promise to
         stop any inertia in time, which is why a position beyond the limit is a fault besides. A joint that rests there
-        is not thrown back: it is pushed no farther out, and the stop damps how it returns. From `rest` to twice that
-        speed reversal comes in.
+        or beside it is not thrown back: it is pushed no farther out, and the stop damps how it returns.
         """
         reversal = -1.0 if self._kind == "effort" else 0.0
 
         def share(margin: float, speed: float) -> float:
-            floor = reversal * min(max(speed / rest - 1.0, 0.0), 1.0)
+            floor = reversal if speed > rest else 0.0
             left = max(margin, 0.0) / speed / BRAKE_TIME if speed > 0 else math.inf if margin > 0 else 0.0
             return min(1.0, floor + (1.0 - floor) * left)
 

@@ -136,8 +136,8 @@ def findings_of(found: Sequence[Evidence]) -> list[Finding]:
 
 def advice_of(found: Sequence[Evidence]) -> list[str]:
     """What to do about each of the findings."""
-    _, dynamical, _ = found
-    told = ADVICE if dynamical.effect is None else ADVICE | {"unknown": WITHOUT_HISTORY}
+    few = any(evidence.gap == "dynamical" and evidence.effect is None for evidence in found)
+    told = ADVICE if few else ADVICE | {"unknown": WITHOUT_HISTORY}
     return [told[name] for name in findings_of(found)]
 
 

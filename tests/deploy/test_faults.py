@@ -46,7 +46,7 @@ def test_an_estop_in_each_state_stops_and_needs_reset_and_arm(robot: str, state:
     for event in set(Event) - {Event.ESTOP, Event.RESET}:
         assert not rig.operate(event, 0.0), event
     rig.heal()
-    rig.run(0.1)  # until it is known again to rest
+    rig.run(0.2)  # until it is known again to rest
     assert rig.operate(Event.RESET, 0.5)
     assert rig.supervisor.state is State.STANDBY
     rig.activate()
@@ -97,7 +97,7 @@ def test_an_estop_is_not_reset_while_the_robot_moves() -> None:
     assert rig.supervisor.state is State.ESTOP
     while abs(rig.velocity[0]) > 0.02 * rig.spec.joints[0].velocity_limit:
         assert not rig.operate(Event.RESET, 0.02)
-    rig.run(0.1)
+    rig.run(0.2)
     assert rig.operate(Event.RESET, 0.5)
     assert rig.supervisor.state is State.STANDBY
 

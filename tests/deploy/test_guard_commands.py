@@ -15,7 +15,7 @@ from landbridge.deploy.supervisor import STOPS, State
 from landbridge.robot import RobotSpec
 from landbridge.verdict import ADMITTED, Reason
 
-from .guarded import DT, MS, ZEROS, Bench, spec
+from .guarded import DT, MS, ZEROS, Bench, beyond, spec
 
 
 def test_admits_what_is_inside_the_limits_unchanged() -> None:
@@ -102,8 +102,7 @@ def test_effort_is_taken_back_near_a_position_limit() -> None:
     assert pushed(1.0 - speed * BRAKE_TIME / 2, speed, 0.3) == pytest.approx(0.0)  # half-way: no effort outwards
     assert pushed(1.0 - speed * BRAKE_TIME / 4, speed, 0.3) == pytest.approx(-0.25)  # pushed back inside
     rest = 0.02 * 30
-    assert pushed(1.0, 2 * rest, 0.3) == pytest.approx(-0.4)  # at the limit and moving on: reversed, as fast as it may
-    assert pushed(1.0, 1.5 * rest, 0.3) == pytest.approx(-0.25)  # half of that
+    assert pushed(1.0, beyond(rest), 0.3) == pytest.approx(-0.4)  # at the limit and moving on: reversed, at its rate
     assert pushed(1.0, rest, 0.3) == pytest.approx(0.0)  # at rest there: not thrown back
     assert pushed(1.0, rest, -0.3) == pytest.approx(-0.3)
     assert pushed(1.0 - speed * BRAKE_TIME / 4, -speed, 0.3) == pytest.approx(0.3)  # leaving: free
