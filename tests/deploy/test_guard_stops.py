@@ -103,6 +103,20 @@ def test_a_stop_is_settled_when_it_has_come_to_rest_and_keeps_its_torque(kind: s
     assert bench.guard.powered
 
 
+def test_a_stop_has_ended_a_tenth_of_a_second_after_the_last_motion() -> None:
+    guard = Guard(spec("effort"))
+    guard.measure(0, -DT, ZEROS, ZEROS)
+    guard.supervise(State.ARMED, 0, -DT)
+    guard.tick(-DT)
+    guard.supervise(State.DAMP, 0, 0.0)
+    guard.measure(1, 0.0, ZEROS, (1.0, 0.0, 0.0))
+    for count in range(1, 5):
+        guard.measure(1 + count, count * DT, ZEROS, ZEROS)
+    assert guard.powered
+    assert not guard.settled(math.nextafter(REST_SECONDS, 0))
+    assert guard.settled(REST_SECONDS)
+
+
 @pytest.mark.parametrize("state", [State.DAMP, State.PARK])
 def test_a_swing_has_not_come_to_rest_where_it_turns(state: State) -> None:
     """A joint that hangs, commanded in effort, to and fro once a second."""
