@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from landbridge.calibration.state import base_state, columns
 from landbridge.episode import Dataset, Episode, open_dataset
 from landbridge.errors import InputError
-from landbridge.observation import Observer, action_to_command
+from landbridge.observation import Observer, action_to_command, nearest_turn
 from landbridge.robot import BASE_KINDS, Robot, RobotSpec, option
 from landbridge.simulation.parameters import MAX_LATENCY_MS
 from landbridge.simulation.plant import make_plant
@@ -130,12 +130,10 @@ def lags(robot: Robot) -> int:
 
 def _join_turns(spec: RobotSpec, observer: Observer, state: Array, command: Array) -> None:
     """Move joints of `state` that are seen by sine and cosine to the turn that they are commanded to."""
-    if spec.action.kind != "position":
-        return
-    for i, name in enumerate(spec.actuated):
-        if f"joint_pos.{name}" not in observer.names:
-            own = spec.joint_names.index(name)
-            state[:, own] += 2 * np.pi * np.round((command[0, i] - state[0, own]) / (2 * np.pi))
+    if spec.action.kind == "position":
+        own = [spec.joint_names.index(name) for name in spec.actuated]
+        ahead = state[0, own] - command[0]
+        state[:, own] += nearest_turn(observer, spec.actuated, ahead) - ahead
 
 
 def cut(episodes: Iterable[Episode], robot: Robot, horizon: int, where: str | Path) -> Windows:

@@ -99,7 +99,8 @@ def evaluate(
         )
         rows.append({"policy": shown_name(name, policies), **summary(success[None], returns[None])})
         if (Path(name) / CONFIG).is_file():
-            groups[_kind(Path(name))].append((read_run(Path(name))["train"]["seed"], success, returns))
+            run = read_run(Path(name))
+            groups[_kind(run)].append((run["train"]["seed"], success, returns))
     facts = {"engine": engine, "scenario": CALIBRATED if calibration else scenario or SEVERE, "episodes": episodes}
     facts |= {"write_ms": write_ms, "exploring": exploring}
     facts |= {} if compensation is None else {"compensation": compensation.digest}
@@ -114,11 +115,10 @@ def _require_different(policies: list[str]) -> None:
         raise InputError(repeated[0], "is named twice", "name each policy once")
 
 
-def _kind(run: Path) -> str:
+def _kind(run: dict[str, Any]) -> str:
     """What a run's seeds have in common: all but the seed, and the data, of which each may have had its own."""
-    plain = read_run(run)
-    options = {name: value for name, value in plain["train"].items() if name != "seed"}
-    calibrated = sorted(name for name in plain["provenance"] if name.endswith(CALIBRATION))
+    options = {name: value for name, value in run["train"].items() if name != "seed"}
+    calibrated = sorted(name for name in run["provenance"] if name.endswith(CALIBRATION))
     return json.dumps(options | {"calibrated": calibrated}, sort_keys=True)
 
 

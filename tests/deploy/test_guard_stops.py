@@ -368,22 +368,17 @@ def test_a_way_that_was_left_is_begun_anew_and_not_caught_up_with(periods: float
     assert left == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_three_periods_are_no_pause_yet(again: bool) -> None:
-    guard = Guard(spec("position", default=(0.5, 0.0)))
-    now = math.nextafter(3 * DT, 1.0) if again else 3 * DT
-    for stamp, at in enumerate((0.0, now)):
-        guard.measure(stamp, at, ZEROS, ZEROS)
-        guard.supervise(State.ARMED, 0, at)
-        stop = guard.tick(at)
-        assert stop is not None
-    assert (stop.command[0] == 0.0) is again
-
-
-@pytest.mark.parametrize(("pause", "again"), [(0.0599, False), (0.0601, True)])
-def test_three_short_periods_are_no_pause_either(pause: float, again: bool) -> None:
-    """At 1 kHz they are 3 ms, which no computer keeps to."""
-    guard = Guard(spec("position", default=(0.5, 0.0)).model_copy(update={"control_rate_hz": 1000.0}))
+@pytest.mark.parametrize(
+    ("rate", "pause", "again"),
+    [
+        (1 / DT, 3 * DT, False),
+        (1 / DT, math.nextafter(3 * DT, 1.0), True),
+        (1000.0, 0.0599, False),  # three periods are 3 ms there, which no computer keeps to
+        (1000.0, 0.0601, True),
+    ],
+)
+def test_three_periods_are_no_pause_yet(rate: float, pause: float, again: bool) -> None:
+    guard = Guard(spec("position", default=(0.5, 0.0)).model_copy(update={"control_rate_hz": rate}))
     for stamp, at in enumerate((0.0, pause)):
         guard.measure(stamp, at, ZEROS, ZEROS)
         guard.supervise(State.ARMED, 0, at)
