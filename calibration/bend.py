@@ -10,7 +10,7 @@ from scipy.stats import truncnorm
 
 from landbridge.calibration.descent import STEP
 from landbridge.calibration.fit import Fit, Problem, pressing
-from landbridge.simulation.parameters import TERMS
+from landbridge.simulation.parameters import height, of_terms
 
 Array = NDArray[np.float64]
 
@@ -68,10 +68,12 @@ def bends(plain: Fit, richer: Problem, joint: str, term: str) -> list[Bend]:
         plain: The fit without the term.
         richer: The problem with it.
         joint: Which joint.
-        term: One of TERMS: of a Stribeck curve one form for each of SPEEDS.
+        term: One of `parameters.TERMS`: of a Stribeck curve of unknown speed one form for each of SPEEDS.
     """
     here, linear = plain.here, plain.linear
-    place, *speed = ([p.name for p in richer.free].index(f"friction.{joint}.{field}") for field in TERMS[term])
+    names = [p.name for p in richer.free]
+    place = names.index(height(joint, term))
+    speed = [names.index(name) for name in of_terms([(joint, term)]) & {*names} - {names[place]}]  # unless it is known
     others = [i for i in range(len(richer.free)) if i not in (place, *speed)]
     root, moving = np.sqrt(here.weights), np.flatnonzero(~pressing(plain.problem, here, linear))
     # Second derivatives are those of soft L1, as in `posterior.resample`.

@@ -28,6 +28,7 @@ from landbridge.simulation.parameters import (
     Parameter,
     at,
     free_parameters,
+    height,
     of_terms,
     to_scenario,
     to_values,
@@ -148,7 +149,7 @@ def choose(robot: Robot, free: Sequence[Parameter], windows: Windows, model: Mod
     """
     names = {p.name for p in free}
     every: list[Place] = [(joint, term) for joint in robot.spec.joint_names for term in get_args(Term)]
-    able = [place for place in every if of_terms([place]) <= names]
+    able = [place for place in every if height(*place) in names]
     chosen = {place: TermChoice(chosen=place[1] == model) for place in able}
     absent = [place for place, choice in chosen.items() if not choice.chosen]
     kept = [p for p in free if p.name not in of_terms(absent)]

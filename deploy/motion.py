@@ -27,6 +27,8 @@ class Motion:
 
     def __init__(self, spec: RobotSpec) -> None:
         self._dt = spec.control_dt
+        # Sensors may be slower than the control rate, as long as a command may still answer what they say.
+        self._blind = max(BLIND_PERIODS * self._dt, spec.safety.max_command_age_ms / 1000)
         self._held = spec.action.kind == "position"  # a stop holds where a measurement says that the joints are
         self._fastest = [joint.velocity_limit for joint in spec.joints]
         self._rest = [joint.rest_speed for joint in spec.joints]
@@ -73,7 +75,7 @@ class Motion:
 
     def blind(self, now: float) -> bool:
         """Whether the last sane measurement is too old to say how the joints move at `now` [s]."""
-        return now - self._at > BLIND_PERIODS * self._dt
+        return now - self._at > self._blind
 
     def pace(self) -> list[float]:
         """The speed to stop from [rad/s]: the smaller of what is reported and what the last two positions show.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.errors import InputError
+from landbridge.joint import Friction
 from landbridge.robot import HEARTBEAT_MS, PARKED, Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours, require_actions, source_mix
 from landbridge.simulation.plant import Engine, Plant, make_plant
@@ -92,10 +93,15 @@ def _joints(robot: Robot, rungs: Mapping[str, Scenario]) -> list[dict[str, Any]]
     rows = []
     for joint in spec.joints:
         frictions = [each.friction.get(joint.name, joint.friction) for each in rungs.values()]
-        damper = max(max(f.frictionloss, f.stiction or 0.0) / spec.friction_smoothing + f.viscous for f in frictions)
+        damper = max(_most(f, joint.effort_limit) / spec.friction_smoothing + f.viscous for f in frictions)
         inertias = {f"{engine} [kg m^2]": inertia[joint.name] for engine, inertia in seen.items()}
         rows.append({"joint": joint.name, **inertias, "friction in a step": damper * dt / min(inertias.values())})
     return rows
+
+
+def _most(friction: Friction, effort: float) -> float:
+    """The largest dry friction [N m] of a joint whose drive turns it with up to `effort`."""
+    return max(friction.frictionloss, friction.stiction or 0.0) + friction.load * effort
 
 
 def _beside_urdf(robot: Robot) -> Iterator[str]:
@@ -199,7 +205,7 @@ def _dropped(robot: Robot, scenario: Scenario) -> Iterator[str]:
         with closing(make_plant(robot, engine, scenario)) as plant:
             plant.reset(rest, np.zeros_like(rest))
             rise = 0.0
-            for _ in range(round(DROP_S / robot.spec.control_dt)):
+            for _ in range(max(1, round(DROP_S * robot.spec.control_rate_hz))):
                 plant.step([])
                 rise += float(_upwards(plant)) * robot.spec.control_dt
         if abs(rise) > DROP:

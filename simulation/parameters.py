@@ -168,9 +168,14 @@ def of_terms(terms: Collection[tuple[str, str]]) -> set[str]:
     return {f"friction.{joint}.{field}" for joint, term in terms for field in TERMS[term]}
 
 
+def height(joint: str, term: str) -> str:
+    """Name of the parameter without which a term of a joint's friction is none."""
+    return f"friction.{joint}.{TERMS[term][0]}"
+
+
 def without_terms(robot: Robot, terms: Collection[tuple[str, str]]) -> Scenario:
     """The nominal robot without these terms of friction, each (joint, one of TERMS)."""
-    return to_scenario(robot, {f"friction.{joint}.{TERMS[term][0]}": 0.0 for joint, term in terms})
+    return to_scenario(robot, {height(*term): 0.0 for term in terms})
 
 
 def moving_links(robot: Robot) -> dict[str, str]:

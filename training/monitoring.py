@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from landbridge.envelope import Envelope
 from landbridge.manifest import Drift, Threshold
 from landbridge.observation import Observer
+from landbridge.task import load_task
 from landbridge.training.agents.base import Agent
 from landbridge.training.alignments.base import Alignment
 from landbridge.training.alignments.modelled import Modelled
@@ -115,10 +116,11 @@ def watch(trained: Trained, domains: dict[str, Transitions]) -> Watched:
     """
     if "target" not in domains:
         return Watched(None, None, "the run was given no target dataset; train with --target, whatever the --alignment")
-    window = round(WINDOW_SECONDS * trained.robot.spec.control_rate_hz)
+    seconds = min(WINDOW_SECONDS, load_task(trained.robot).episode_seconds / 2)  # an episode must hold several
+    window = max(1, round(seconds * trained.robot.spec.control_rate_hz))
     seed, (seen, held) = _split(trained, domains["target"], window)
     if (found := _windows(held, window)) < MIN_WINDOWS:
-        shown = f"{found} windows of {WINDOW_SECONDS:g} s in {len(held)} held-out rows of the robot"
+        shown = f"{found} windows of {seconds:g} s in {len(held)} held-out rows of the robot"
         return Watched(None, None, f"{shown}, and limits need {MIN_WINDOWS}; record more, in longer episodes")
 
     def limit(values: NDArray[np.floating]) -> Threshold:

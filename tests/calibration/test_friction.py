@@ -16,7 +16,7 @@ from landbridge.joint import Friction
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.calibrated import Term
-from landbridge.simulation.parameters import TERMS, free_parameters, to_scenario, to_values, without_terms
+from landbridge.simulation.parameters import TERMS, Parameter, free_parameters, to_scenario, to_values, without_terms
 from landbridge.simulation.scenario import Scenario
 
 ROBOT = load_robot("furuta")
@@ -26,13 +26,13 @@ CURVE = {"friction.arm.excess": 0.002, "friction.arm.stribeck_velocity": 0.5}
 EVERY = [("arm", "stribeck"), ("arm", "load"), ("pendulum", "stribeck")]  # the pendulum has no drive that loads it
 
 
-def chosen(hidden: dict[str, float], model: Model = "auto") -> Choice:
+def chosen(hidden: dict[str, float], model: Model = "auto", free: list[Parameter] = FREE) -> Choice:
     """The choice from 12 s of a noisy Bullet twin."""
     values = to_values(ROBOT, Scenario()) | {"friction.arm.frictionloss": 0.003} | hidden
     scenario = to_scenario(ROBOT, values, Scenario(joint_pos_noise=0.0006, joint_vel_noise=0.02))
     policy = load_behaviours(ROBOT)["excite"](2, np.random.default_rng(3))
     episodes = run_episodes(ROBOT, "bullet", scenario, policy, batch=2, seed=3)
-    return choose(ROBOT, FREE, cut(episodes, ROBOT, 15, "the twin"), model)
+    return choose(ROBOT, free, cut(episodes, ROBOT, 15, "the twin"), model)
 
 
 def has(found: Choice) -> list[tuple[str, Term]]:
@@ -87,6 +87,14 @@ def test_a_fit_is_never_worse_than_one_of_a_model_nested_in_it(monkeypatch: pyte
     assert [end.here.cost > 10 * plain.here.cost for end in ends] == [True, False]
     assert trial.here.cost < 0.1 * plain.here.cost
     assert trial.supported
+
+
+def test_a_curve_whose_speed_is_known_is_asked_for_all_the_same() -> None:
+    free = free_parameters(ROBOT, (*KNOWN, "friction.arm.stribeck_velocity"))
+    plain = chosen(CURVE, "coulomb", free)
+    assert "friction.arm.excess" not in {p.name for p in plain.problem.free}
+    (bend,) = _bends(plain, free, ("arm", "stribeck"))
+    assert bend.promise > 20
 
 
 def test_a_simple_robot_is_given_neither() -> None:

@@ -93,6 +93,14 @@ def test_nothing_is_known_of_the_joints_three_periods_after_the_last_sane_measur
     assert motion.blind(math.nextafter(3 * FURUTA.control_dt, 1.0))
 
 
+def test_sensors_slower_than_the_control_rate_leave_no_gaps_while_a_command_may_answer_them() -> None:
+    """At 1 kHz three periods are 3 ms, and a board that reports at 100 Hz would be damped for 3 ms of each 10."""
+    motion = Motion(FURUTA.model_copy(update={"control_rate_hz": 1000.0}))
+    motion.take((0.0, 0.0), (0.0, 0.0), 0.0)
+    assert not motion.blind(0.030)
+    assert motion.blind(math.nextafter(0.030, 1.0))
+
+
 def test_the_pace_is_finite_whatever_was_measured() -> None:
     motion = Motion(FURUTA)
     for position in (1e308, -1e308):

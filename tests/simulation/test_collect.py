@@ -209,6 +209,7 @@ def test_target_data_without_ros(tmp_path: Path) -> None:
     ("arguments", "problem"),
     [
         ({"exploring": 1.5}, "--exploring: is 1.5"),
+        ({"robot": "arm", "exploring": 0.5}, "--exploring: arm's task has no exploring states"),
         ({"mix": {"genius": 1.0}}, "unknown behaviours \\['genius'\\].*random"),
         ({"mix": {"random": -1.0}}, "positive share"),
         ({"steps": 0}, "steps is 0"),

@@ -99,11 +99,20 @@ def test_limits_that_the_urdf_has_otherwise_are_named(copied: Callable[[str], Pa
     ]
 
 
-def test_friction_that_the_physics_steps_do_not_bear_is_named(copied: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize(
+    ("joint", "friction"),
+    [
+        ("pendulum", "frictionloss: 0.1"),  # 0.1 / 0.1 * 0.002 of 0.0007 kg m^2
+        ("arm", "frictionloss: 0.03, load: 0.9"),  # of 0.12 N m: 0.138 / 0.1 * 0.002 of 0.0013 kg m^2
+    ],
+)
+def test_friction_that_the_physics_steps_do_not_bear_is_named(
+    copied: Callable[[str], Path], joint: str, friction: str
+) -> None:
     folder = copied("furuta")
-    rung = "none: {}, rough: {friction: {pendulum: {frictionloss: 0.1}}}"  # 0.1 / 0.1 * 0.002 of 0.0007 kg m^2
+    rung = f"none: {{}}, rough: {{friction: {{{joint}: {{{friction}}}}}}}"
     (folder / "scenarios.yaml").write_text(f"schema_version: 1\nscenarios: {{{rung}}}\n")
-    assert "joint pendulum: friction is unstable" in check(str(folder), episodes=1)["failed"][0]
+    assert f"joint {joint}: friction is unstable" in check(str(folder), episodes=1)["failed"][0]
 
 
 @pytest.mark.parametrize(("height", "doubted"), [("0.316", False), ("3.16", True), ("0.25", True)])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -272,6 +273,15 @@ def test_too_short_rollouts_give_no_limits_and_that_is_said(trained: Trained, ta
     limits, model, reason = watch(trained, {"target": few})
     assert (limits, model) == (None, None)
     assert reason.startswith("0 windows of 2 s in 500 held-out rows of the robot, and limits need 100; record more")
+
+
+def test_a_robot_whose_episodes_are_short_is_watched_in_windows_of_half_an_episode(
+    trained: Trained, target: Transitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = SimpleNamespace(episode_seconds=1.0)
+    monkeypatch.setattr("landbridge.training.monitoring.load_task", lambda robot: short)
+    limits, _, _ = watch(trained, {"target": replace(target, episode=np.arange(len(target)) // 50)})
+    assert limits is not None and limits.window == 25
 
 
 def test_whether_a_robot_is_watched_is_no_matter_of_a_seeds_luck(trained: Trained, target: Transitions) -> None:
