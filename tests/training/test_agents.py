@@ -1,3 +1,5 @@
+"""The losses of every agent by hand, and that updates are the algorithm they are said to be."""
+
 from __future__ import annotations
 
 import math
@@ -6,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from landbridge.training.agents.bc import BC, BCConfig
+from landbridge.training.agents.cql import CQL, CQLConfig
 from landbridge.training.agents.iql import IQL, IQLConfig, expectile_loss
+from landbridge.training.agents.td3bc import TD3BC, TD3BCConfig
 from landbridge.training.dataset import Batch
 from landbridge.training.update import Update
 
@@ -20,11 +25,18 @@ class Fixed(nn.Module):
         super().__init__()
         self.column, self.gain = column, nn.Parameter(torch.tensor(gain))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
         return self.gain * x[:, self.column : self.column + 1]
 
 
-def agent(**config: object) -> IQL:
+class Nothing(nn.Module):
+    """Answers every row with mean 0 and log-std 0 of one action."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros(len(x), 2)
+
+
+def iql(**config: object) -> IQL:
     made = IQL(2, 1, IQLConfig(hidden=(4,), **config), steps=10)  # type: ignore[arg-type]
     made.q = nn.ModuleList([Fixed(0), Fixed(1)])
     made.q_target = nn.ModuleList([Fixed(0), Fixed(1)])
@@ -51,7 +63,7 @@ def test_the_expectile_loss_by_hand() -> None:
 
 
 def test_the_three_losses_by_hand() -> None:
-    (loss_v, loss_q, loss_pi), (v, u, _) = agent(gamma=0.9, weight_temp=2.0).losses(BATCH, ONES, NO_NOISE)
+    (loss_v, loss_q, loss_pi), (v, u, _) = iql(gamma=0.9, weight_temp=2.0).losses(BATCH, ONES, NO_NOISE)
     # V = obs0 / 2 = (0.5, 2); min target Q = (1, 3); u = (0.5, 1)
     assert v.item() == pytest.approx((0.5 + 2.0) / 2)
     assert u.item() == pytest.approx((0.5 + 1.0) / 2)
@@ -66,13 +78,84 @@ def test_the_three_losses_by_hand() -> None:
 
 
 def test_the_policy_weight_is_clipped_at_a_hundred() -> None:
-    (_, _, loss_pi), _ = agent(weight_temp=1000.0).losses(BATCH, ONES, NO_NOISE)
+    (_, _, loss_pi), _ = iql(weight_temp=1000.0).losses(BATCH, ONES, NO_NOISE)
     constant = 0.5 * math.log(2 * math.pi)
     assert loss_pi.item() == pytest.approx(100 * (0.125 + 0.5 + 2 * constant) / 2)
 
 
+def cql(**config: object) -> CQL:
+    made = CQL(2, 1, CQLConfig(hidden=(4,), gamma=0.9, alpha=0.5, num_actions=1, **config), steps=10)  # type: ignore[arg-type]
+    made.q = nn.ModuleList([Fixed(0), Fixed(2)])  # obs0, and the action
+    made.q_target = nn.ModuleList([Fixed(0), Fixed(0, 0.5)])
+    made.policy.net = Nothing()  # type: ignore[assignment]
+    torch.nn.init.constant_(made.log_eta, math.log(0.5))
+    return made
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (3.0, 0.5)])
+def test_the_losses_of_cql_by_hand(weights: tuple[float, float]) -> None:
+    # a', a~, and one of each proposal: uniform, pi(s), pi(s'); all 0 but the first row's a~ and uniform one
+    noise = torch.tensor([[0.0, 1.0, 1.0, 0.0, 0.0], [0.0] * 5])
+    (loss_q, loss_pi, loss_eta), (value, gap, entropy) = cql().losses(BATCH, torch.tensor(weights), noise)
+    # backups: 1 + 0.9 * min(2, 1) = 1.9; terminated: 2. Q1 = (1, 4), Q2 = (0.5, -1)
+    squares = [(0.9**2 + 1.4**2) / 2, (2.0**2 + 3.0**2) / 2]
+    # densities 1/2 and, of a standard normal squashed, at 0, 1/sqrt(2 pi); Q1 does not depend on the action
+    root, uniform = math.sqrt(2 * math.pi), math.erf(1 / math.sqrt(2))
+    plain, drawn = math.log((2 + 2 * root) / 3), math.log((2 * math.exp(uniform) + 2 * root) / 3)
+    gaps = [plain + drawn - 0.5, plain + plain + 1.0]
+    rows = [square + 0.5 * gap for square, gap in zip(squares, gaps, strict=True)]
+    assert loss_q.item() == pytest.approx(sum(w * row / 2 for w, row in zip(weights, rows, strict=True)) / 2)
+    assert (value.item(), gap.item()) == (pytest.approx(2.5), pytest.approx(plain))
+    # a~ = tanh(1) of log density -1/2 - log sqrt(2 pi) - log(1 - tanh(1)^2), and 0
+    log_pi = [-0.5 - math.log(root) - math.log(1 - math.tanh(1.0) ** 2), -math.log(root)]
+    assert loss_pi.item() == pytest.approx((0.5 * log_pi[0] - math.tanh(1.0) + 0.5 * log_pi[1] - 0.0) / 2)
+    assert loss_eta.item() == pytest.approx(math.log(2) * (sum(log_pi) / 2 - 1))
+    assert entropy.item() == pytest.approx(-sum(log_pi) / 2)
+
+
+def td3bc(**config: object) -> TD3BC:
+    made = TD3BC(2, 1, TD3BCConfig(hidden=(4,), gamma=0.9, **config), steps=10)  # type: ignore[arg-type]
+    made.q = nn.ModuleList([Fixed(0), Fixed(2)])
+    made.q_target = nn.ModuleList([Fixed(0), Fixed(2)])
+    made.policy.net = Fixed(0, 0.0)  # type: ignore[assignment]
+    made.policy_target.net = Fixed(0, 0.0)  # type: ignore[assignment]
+    return made
+
+
+@pytest.mark.parametrize(("draw", "smooth"), [(1.0, 0.2), (10.0, 0.5)])  # of a deviation of 0.2, clipped at 0.5
+def test_the_losses_of_td3bc_by_hand(draw: float, smooth: float) -> None:
+    noise = torch.tensor([[draw], [0.0]])
+    (loss_q, loss_pi), (value,) = td3bc().losses(BATCH, torch.tensor([3.0, 0.5]), noise)
+    backup = 1 + 0.9 * smooth  # min(2, a'); terminated: 2
+    squares = [(1 - backup) ** 2 + (0.5 - backup) ** 2, 2.0**2 + 3.0**2]
+    assert loss_q.item() == pytest.approx((3.0 * squares[0] + 0.5 * squares[1]) / 4)
+    # pi(s) = 0, Q1 = (1, 4), lambda = 2.5 / 2.5, whatever Q's weights
+    assert loss_pi.item() == pytest.approx(((0.5**2 - 1.0) + (1.0**2 - 4.0)) / 2)
+    assert value.item() == pytest.approx(2.5)
+
+
+def test_the_smoothed_action_of_td3bc_stays_within_the_range() -> None:
+    made = td3bc(policy_noise=5.0, noise_clip=5.0)
+    (loss_q, _), _ = made.losses(BATCH, torch.tensor([1.0, 0.0]), torch.tensor([[1.0], [0.0]]))
+    assert loss_q.item() == pytest.approx(((1 - 1.9) ** 2 + (0.5 - 1.9) ** 2) / 4)
+
+
+def test_the_value_of_td3bc_is_scaled_by_the_weighted_mean_of_its_size() -> None:
+    (_, loss_pi), _ = td3bc(weigh=("pi",)).losses(BATCH, torch.tensor([3.0, 0.5]), torch.zeros(2, 1))
+    scale = 2.5 * 3.5 / (3.0 * 1.0 + 0.5 * 4.0)
+    assert loss_pi.item() == pytest.approx((3.0 * (0.25 - scale * 1.0) + 0.5 * (1.0 - scale * 4.0)) / 2)
+
+
+def test_the_loss_of_bc_by_hand() -> None:
+    made = BC(2, 1, BCConfig(hidden=(4,)), steps=10)
+    made.policy.net = Fixed(0, 0.0)  # type: ignore[assignment]
+    (loss,), _ = made.losses(BATCH, torch.tensor([3.0, 0.5]), NO_NOISE)
+    constant = 0.5 * math.log(2 * math.pi)
+    assert loss.item() == pytest.approx((3.0 * (0.125 + constant) + 0.5 * (0.5 + constant)) / 2)
+
+
 def test_weights_scale_rows_and_do_not_broadcast() -> None:
-    made = agent(gamma=0.9)
+    made = iql(gamma=0.9)
     (_, loss_q, _), _ = made.losses(BATCH, torch.tensor([3.0, 0.5]), NO_NOISE)
     assert loss_q.item() == pytest.approx((3.0 * 0.82 + 0.5 * 5.0) / 4)
     with pytest.raises(AssertionError):
@@ -82,7 +165,7 @@ def test_weights_scale_rows_and_do_not_broadcast() -> None:
 def test_a_row_of_weight_zero_has_no_influence_on_q() -> None:
     gradients = []
     for reward in (2.0, 1e6):
-        made = agent()
+        made = iql()
         batch = BATCH._replace(reward=torch.tensor([1.0, reward]))
         (_, loss_q, _), _ = made.losses(batch, torch.tensor([1.0, 0.0]), NO_NOISE)
         torch.autograd.backward(loss_q)
@@ -94,9 +177,9 @@ def test_a_row_of_weight_zero_has_no_influence_on_q() -> None:
 
 def test_weights_reach_only_the_losses_they_are_meant_for() -> None:
     weights = torch.tensor([2.0, 2.0])
-    plain, _ = agent().losses(BATCH, ONES, NO_NOISE)
+    plain, _ = iql().losses(BATCH, ONES, NO_NOISE)
     for name, at in (("v", 0), ("q", 1), ("pi", 2)):
-        weighed, _ = agent(weigh=(name,)).losses(BATCH, weights, NO_NOISE)
+        weighed, _ = iql(weigh=(name,)).losses(BATCH, weights, NO_NOISE)
         ratios = [(w / p).item() for w, p in zip(weighed, plain, strict=True)]
         assert ratios == pytest.approx([2.0 if i == at else 1.0 for i in range(3)])
 
