@@ -1,23 +1,24 @@
 """Whether the live monitors of a bundle tell a changed robot from a healthy one, on the twin.
 
-    python benchmarks/drift.py --work /tmp/drift
+    python benchmarks/drift.py --work /tmp/drift [--robot quadruped --scenarios none mild moderate]
 
 For each scenario the whole way is gone once: source data (MuJoCo, nominal), 60 s of target data (Bullet), `tabb`,
 export. Then the bundle's policy runs healthy and faulty robots in Bullet, a fault being there from the start of a
 rollout, and each score of `landbridge.deploy.drift` watches with the limit that the bundle brought along. Beside them
 stand two more scores of the same predictor, the error of its mean in units of its own uncertainty (as alignment
 `dynamics` has it) and the disagreement of its members; their limits are set by the same rule from the same rollouts.
-Seeds differ from those of the training data. Runs that are complete in --work are not made again. Writes
-`results/drift.json`.
+Of a robot that falls it is told how often the alarm came before. Seeds differ from those of the training data. Runs
+that are complete in --work are not made again. Writes `results/drift.json`, or `results/drift_quadruped.json`.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -44,9 +45,12 @@ from landbridge.training.policy import load_policy
 from landbridge.training.predictor import split_episodes
 from landbridge.training.train import train
 
-RESULTS = Path(__file__).parent / "results" / "drift.json"
+RESULTS = Path(__file__).parent / "results"
 SEED = 21_000  # of the watched rollouts; 20_000 chose window and margin
 TIP = Payload(mass=0.02, position=(0.0, 0.0, 0.3), size=0.02)  # half of the pendulum's own mass, at its end
+PACK = Payload(mass=4.0, position=(-0.15, 0.0, 0.08))  # a third of the quadruped's own mass, on its rear
+LOADS = {"furuta": ("pendulum_link", TIP), "quadruped": ("trunk", PACK)}
+BROKEN = {"furuta": "pendulum_link", "quadruped": "FR_calf"}  # half of this link is gone
 
 Score = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], float]
 
@@ -57,6 +61,7 @@ class Study:
 
     Attributes:
         work: Folder for data and runs.
+        robot: Whose policies; one of LOADS.
         scenarios: The robots that policies are trained for.
         steps: Gradient steps per run.
         source_steps: Simulator transitions.
@@ -65,6 +70,7 @@ class Study:
     """
 
     work: Path
+    robot: Literal["furuta", "quadruped"] = "furuta"
     scenarios: tuple[str, ...] = ("none", "moderate", "severe")
     steps: int = 5_000
     source_steps: int = 60_000
@@ -74,21 +80,24 @@ class Study:
 
 def main(study: Study) -> None:
     """Train what is missing, watch, print a table and write the results."""
-    robot = load_robot("furuta")
+    robot = load_robot(study.robot)
     rows = [row for scenario in study.scenarios for row in watch(study, robot, scenario)]
     pooled = pool(rows)
-    table = Table("case", "score", "rollouts", "alarms", "median delay [s]", title="live monitors on the twin")
+    table = Table(
+        "case", "score", "rollouts", "alarms", "median delay [s]", "fell", "told before", title="live monitors"
+    )
     for row in pooled:
         delay = "" if row["median_delay_s"] is None else f"{row['median_delay_s']:.2f}"
-        table.add_row(row["case"], row["score"], str(row["rollouts"]), f"{row['alarms']:.2f}", delay)
+        counts = str(row["fell"]), str(row["told_before_the_fall"])
+        table.add_row(row["case"], row["score"], str(row["rollouts"]), f"{row['alarms']:.2f}", delay, *counts)
     Console().print(table)
     config = {key: value for key, value in vars(study).items() if key != "work"}
     result = {"made": now(), "commit": commit(), "study": config, "pooled": pooled, "by_scenario": rows}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    name = "drift" if study.robot == "furuta" else f"drift_{study.robot}"
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
-def cases(healthy: Scenario) -> dict[str, Scenario]:
+def cases(robot: Robot, healthy: Scenario) -> dict[str, Scenario]:
     """The healthy robot and the same with one fault each; friction scales with all its terms."""
     rubbing = {
         joint: friction.model_copy(
@@ -96,55 +105,58 @@ def cases(healthy: Scenario) -> dict[str, Scenario]:
                 k: 3 * v for k in ("frictionloss", "stiction", "viscous") if (v := getattr(friction, k)) is not None
             }
         )
-        for joint, friction in (healthy.friction or NOMINAL).items()
+        for joint, friction in (healthy.friction or {j.name: j.friction for j in robot.spec.joints}).items()
+    }
+    (loaded, load), broken = LOADS[robot.spec.name], BROKEN[robot.spec.name]
+    halves = {
+        field: {**getattr(healthy, field), broken: getattr(healthy, field).get(broken, 1.0) / 2}
+        for field in ("link_mass_scale", "link_length_scale")
     }
     return {
         "healthy": healthy,
         "friction x3": healthy.model_copy(update={"friction": rubbing}),
         "gain halved": healthy.model_copy(update={"actuator_gain": healthy.actuator_gain / 2}),
         "gain -20 %": healthy.model_copy(update={"actuator_gain": healthy.actuator_gain * 0.8}),
-        "payload 20 g": healthy.model_copy(update={"payload": {"pendulum_link": TIP}}),
+        f"payload {load.mass:g} kg": healthy.model_copy(update={"payload": healthy.payload | {loaded: load}}),
+        "broken link": healthy.model_copy(update=halves),
     }
-
-
-NOMINAL = {joint.name: joint.friction for joint in load_robot("furuta").spec.joints}
 
 
 def watch(study: Study, robot: Robot, scenario: str) -> Iterator[dict[str, Any]]:
     """One row per case and score: how many rollouts raised the alarm, and how long after their start."""
     bundle, target = trained(study, scenario)
-    scores = monitors(bundle, target, robot)
-    for case, plant in cases(load_scenario(robot, scenario)).items():
-        episodes = rollouts(bundle.path, robot, plant, study.rollouts)
-        for name, (score, threshold) in scores.items():
-            groups: dict[str, list[float | None]] = {}
-            for episode in episodes:
-                done = load_task(robot).success(episode.obs)
-                group = f"{case}, task {'done' if done else 'failed'}" if case == "healthy" else case
-                groups.setdefault(group, []).append(first_alarm(episode, score, bundle, threshold))
-            for group, delays in groups.items():
-                raised = [delay for delay in delays if delay is not None]
-                yield {
-                    "scenario": scenario,
-                    "case": group,
-                    "score": name,
-                    "rollouts": len(delays),
-                    "alarms": len(raised) / len(delays),
-                    "delays_s": raised,
-                }
+    scores, success = monitors(bundle, target, robot), load_task(robot).success
+    for case, plant in cases(robot, load_scenario(robot, scenario)).items():
+        groups: dict[str, list[Episode]] = {}
+        for episode in rollouts(bundle.path, robot, plant, study.rollouts):
+            done = f"{case}, task {'done' if success(episode.obs) else 'failed'}"
+            groups.setdefault(done if case == "healthy" else case, []).append(episode)
+        for (name, (score, threshold)), (group, episodes) in itertools.product(scores.items(), groups.items()):
+            delays = [first_alarm(episode, score, bundle, threshold) for episode in episodes]
+            fell = [delay for delay, episode in zip(delays, episodes, strict=True) if episode.terminated[-1]]
+            yield {
+                "scenario": scenario,
+                "case": group,
+                "score": name,
+                "rollouts": len(delays),
+                "alarms": sum(delay is not None for delay in delays) / len(delays),
+                "delays_s": [delay for delay in delays if delay is not None],
+                "fell": len(fell),
+                "told_before_the_fall": sum(delay is not None for delay in fell),
+            }
 
 
 def trained(study: Study, scenario: str) -> tuple[Bundle, Path]:
     """The bundle of this scenario and its target data, made unless they are there."""
-    source, folder = study.work / "source", study.work / scenario
+    robot, source, folder = study.robot, study.work / "source", study.work / scenario
     if not source.exists():
-        collect(source, steps=study.source_steps, seed=1)
+        collect(source, robot, steps=study.source_steps, seed=1)
     target, run, bundle = folder / "target", folder / "run", folder / "bundle"
     if not target.exists():
         about: dict[str, Any] = {"engine": "bullet", "domain": "target", "mix": {"excite": 1.0}, "batch": 10}
-        collect(target, steps=study.target_steps, scenario=scenario, seed=2, **about)
+        collect(target, robot, steps=study.target_steps, scenario=scenario, seed=2, **about)
     if not run.exists():
-        train(run, source, target, config=TrainConfig(steps=study.steps, alignment="tabb"))
+        train(run, source, target, robot, config=TrainConfig(steps=study.steps, alignment="tabb"))
     if not bundle.exists():
         export(run, bundle)
     return read_bundle(bundle), target
@@ -231,6 +243,7 @@ def pool(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "rollouts": count,
                 "alarms": len(delays) / count,
                 "median_delay_s": float(np.median(delays)) if delays else None,
+                **{key: sum(row[key] for row in mine) for key in ("fell", "told_before_the_fall")},
             }
         )
     return pooled
