@@ -53,7 +53,7 @@ class Options(OfStudy):
 
 def main(options: Options) -> None:
     """Train what is missing, score, print and write."""
-    if (arm := ARMS.get(options.arm)) is None or arm.pace != 1 or arm.layer_norm:
+    if (arm := ARMS.get(options.arm)) is None or arm.pace != 1 or arm.options:
         raise InputError("--arm", options.arm, "choose one of sim2real's that differs in alignment, agent or logs only")
     if max(options.means) > options.members:
         raise InputError("--means", f"{options.means} of {options.members} members", "train as many")

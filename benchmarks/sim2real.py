@@ -65,10 +65,7 @@ class Arm:
         fixed_base: Whether only robots with a fixed base can have it: the twin's own dynamics need the whole state.
         rows: Source rows per step.
         pace: Its steps, in those of the study: who needs more of them gets fewer rows in each.
-        layer_norm: Networks of the agent whose hidden layers are normalised.
-        alpha: Of CQL, if not the default.
-        matmul: Precision of matrix products, as `landbridge train` has it.
-        schedule: Of `tabb`'s predictor, likewise.
+        options: More of `landbridge train`.
     """
 
     label: str
@@ -79,12 +76,10 @@ class Arm:
     fixed_base: bool = False
     rows: int = TrainConfig.rows
     pace: int = 1
-    layer_norm: tuple[str, ...] = ()
-    alpha: float | None = None
-    matmul: str = TrainConfig.matmul
-    schedule: str = "frozen"
+    options: tuple[str, ...] = ()
 
 
+NORM = ("--iql.layer-norm", "q", "v", "pi")
 ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.startswith("calibrated")} | {
     "corrected": Arm("corrected next states", "#1b9e77", "corrected"),
     "dynamics": Arm("dynamics error", "#8c6bb1", "dynamics"),
@@ -93,23 +88,33 @@ ARMS = {name: Arm(*shown, name) for name, shown in SHOWN.items() if not name.sta
     "oracle_corrected": Arm("corrected by the twin's own dynamics", "#252525", "oracle_corrected", fixed_base=True),
     "cql": Arm("CQL, naive mix", "#e7298a", "none", agent="cql", rows=64, pace=2),
     "cql_authors": Arm(
-        "CQL, naive mix, its authors' alpha", "#ce1256", "none", agent="cql", rows=64, pace=2, alpha=5.0
+        "CQL, naive mix, its authors' alpha",
+        "#ce1256",
+        "none",
+        agent="cql",
+        rows=64,
+        pace=2,
+        options=("--cql.alpha", "5"),
     ),
     "bc": Arm("BC, robot data only", "#a6761d", "target_only", agent="bc"),
     "calibrated": Arm("calibrated simulator only", "#66a61e", "source_only", "calibrated"),
     "calibrated_mix": Arm("calibrated, naive mix", "#1b7837", "none", "calibrated"),
     "calibrated_tabb": Arm("calibrated, tabb", "#a1d99b", "tabb", "calibrated"),
-    "tabb_rounded": Arm("tabb, bfloat16 products", "#fd8d3c", "tabb", matmul="medium"),
-    "tabb_every": Arm("tabb, predictor trained on in every step", "#fdd0a2", "tabb", schedule="every"),
-    "tabb_every_4": Arm("tabb, predictor trained on in every 4th", "#fdae6b", "tabb", schedule="4"),
-    "policy_norm": Arm("tabb, policy normalised", "#fdae6b", "tabb", layer_norm=("pi",)),
+    "tabb_rounded": Arm("tabb, bfloat16 products", "#fd8d3c", "tabb", options=("--matmul", "medium")),
+    "tabb_every": Arm(
+        "tabb, predictor trained on in every step", "#fdd0a2", "tabb", options=("--tabb.schedule", "every")
+    ),
+    "tabb_every_4": Arm("tabb, predictor trained on in every 4th", "#fdae6b", "tabb", options=("--tabb.schedule", "4")),
+    "tabb_sharp": Arm("tabb, temperature 0.3", "#a50f15", "tabb", options=("--tabb.temperature", "0.3")),
+    "tabb_soft": Arm("tabb, temperature 3", "#fcbba1", "tabb", options=("--tabb.temperature", "3")),
+    "tabb_at_once": Arm("tabb, no warm-up", "#ef3b2c", "tabb", options=("--tabb.warmup", "0")),
+    "tabb_few": Arm("tabb, least effective share 0.05", "#cb181d", "tabb", options=("--tabb.ess-floor", "0.05")),
+    "policy_norm": Arm("tabb, policy normalised", "#fdae6b", "tabb", options=("--iql.layer-norm", "pi")),
     "calibrated_policy_norm": Arm(
-        "calibrated, tabb, policy normalised", "#fdae6b", "tabb", "calibrated", layer_norm=("pi",)
+        "calibrated, tabb, policy normalised", "#fdae6b", "tabb", "calibrated", options=("--iql.layer-norm", "pi")
     ),
-    "norm": Arm("tabb, all networks normalised", "#e6550d", "tabb", layer_norm=("q", "v", "pi")),
-    "calibrated_norm": Arm(
-        "calibrated, tabb, all normalised", "#e6550d", "tabb", "calibrated", layer_norm=("q", "v", "pi")
-    ),
+    "norm": Arm("tabb, all networks normalised", "#e6550d", "tabb", options=NORM),
+    "calibrated_norm": Arm("calibrated, tabb, all normalised", "#e6550d", "tabb", "calibrated", options=NORM),
     "randomised": Arm("randomised simulator only", "#41b6c4", "source_only", "randomised"),
     "randomised_mix": Arm("randomised, naive mix", "#1d91c0", "none", "randomised"),
     "randomised_tabb": Arm("randomised, tabb", "#0c2c84", "tabb", "randomised"),
@@ -269,10 +274,7 @@ def _command(study: Study, seed: int, arm: Arm, run: Path) -> tuple[str, ...]:
         *("train", "--out", str(run), "--robot", study.robot, "--agent", arm.agent, "--alignment", arm.alignment),
         *("--source", str(data / arm.source), "--target", str(data / "target"), "--compile", "--seed", str(seed)),
         *(word for name, value in _options(study, arm).items() for word in (f"--{name.replace('_', '-')}", str(value))),
-        *(("--matmul", arm.matmul) if arm.matmul != TrainConfig.matmul else ()),
-        *(("--tabb.schedule", arm.schedule) if arm.schedule != "frozen" else ()),
-        *(() if arm.alpha is None else (f"--{arm.agent}.alpha", str(arm.alpha))),
-        *((f"--{arm.agent}.layer-norm", *arm.layer_norm) if arm.layer_norm else ()),
+        *arm.options,
         *((f"--{arm.alignment}.scenario", study.rung) if arm.fixed_base and arm.source == "source" else ()),
     )
 
