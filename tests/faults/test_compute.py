@@ -86,6 +86,76 @@ def test_a_policy_every_other_command_of_which_is_no_good_never_becomes_active(r
     assert rig.operator.state is State.ARMED
 
 
+CROOKED = """
+import collections, math, pathlib, sys
+from landbridge_nodes.policy import CONTROLLER_PRIORITY, PolicyNode, run
+
+told = pathlib.Path(__file__).with_name("told")
+
+class Crooked:
+    def __init__(self, publisher):
+        self.publisher, self.stamps = publisher, collections.deque(maxlen=4)
+
+    def publish(self, message):
+        kind, stamp = told.read_text(), message.header.stamp
+        self.stamps.append((stamp.sec, stamp.nanosec))
+        message.name = ["leg"] if kind == "another joint" else ["arm"]
+        if kind == "two values":
+            message.effort = [0.1, 0.1]
+        elif kind == "not a number":
+            message.effort = [math.nan]
+        elif kind == "huge":
+            message.effort = [1e308]
+        elif kind in ("a second ago", "in a second"):
+            stamp.sec += 1 if kind == "in a second" else -1
+        elif kind == "of three measurements ago":
+            stamp.sec, stamp.nanosec = self.stamps[0]
+        for _ in range(100 if kind == "a hundred times" else 1):
+            self.publisher.publish(message)
+
+    def __getattr__(self, name):
+        return getattr(self.publisher, name)
+
+class CrookedNode(PolicyNode):
+    def __init__(self):
+        super().__init__()
+        self._command = Crooked(self._command)
+
+sys.exit(run(CrookedNode, CONTROLLER_PRIORITY))
+"""
+
+
+def test_commands_that_are_crooked(rig: Rig) -> None:
+    """What is invalid is named, stopped for and latched; what is huge or comes too often is bounded, and no fault."""
+    told, limit = rig.replaced / "told", FURUTA.spec.joint("arm").effort_limit
+    told.write_text("")
+    rig.renew(policy=CROOKED)
+    for kind, reason in {
+        "another joint": "wrong_names",
+        "two values": "wrong_names",
+        "not a number": "not_finite",
+        "a second ago": "unknown_stamp",
+        "in a second": "unknown_stamp",
+        "of three measurements ago": "stale",
+    }.items():
+        rig.activate()
+        told.write_text(kind)
+        rig.await_fault(reason)
+        told.write_text("")
+        reasons = [v.reason for v in rig.verdicts]
+        assert not {*ADMITTED} & {*reasons[reasons.index(reason) :]}  # refused from the first on, latched at the third
+        rig.reset()
+    for kind, reason in {"huge": "limited", "a hundred times": "duplicate"}.items():
+        rig.activate()
+        told.write_text(kind)
+        rig.operator.wait(lambda reason=reason: sum(v.reason == reason for v in rig.verdicts) > 25, 5)  # type: ignore[misc]
+        told.write_text("")
+        assert rig.operator.state is State.ACTIVE
+        assert all(abs(v.effort) <= limit for v in rig.verdicts)
+        rig.operator.call("/monitor/disarm")
+        rig.operator.wait(lambda: rig.operator.state is State.STANDBY, 20)
+
+
 def test_bundles_that_must_not_run(
     tmp_path: Path, ros_domain: None, linear_bundle: Callable[..., Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
