@@ -152,6 +152,8 @@ class Mcu:
         now = self._clock()
         self._serve(now)
         if self._greeted and now - self.told_at <= self._stale:
+            if self._deaf(now):  # for so long, perhaps, that numbers have wrapped: the next one is newer again
+                self._sequence = self.telemetry["answered"]
             self._waiting = None
             self._start(now)
             self._errors.calm()
@@ -195,6 +197,7 @@ class Mcu:
                 self._release()
                 raise self._refusal or self._silence()
             time.sleep(0.001)
+        self._errors.calm()  # a board that restarts when its port is opened says what is no frame
 
     def _silence(self) -> InputError:
         if self.fault:
@@ -266,6 +269,7 @@ class Mcu:
         elif frame.kind == Kind.TELEMETRY and self._greeted:
             self._take_telemetry(frame, now)
         elif not self._greeted:
+            self._asked_at = now  # a slow line is not asked anew while it answers
             self._table.take(frame)
             if self._table.complete:
                 self._agree()

@@ -39,11 +39,14 @@ def open_port(name: str | None, baud: int) -> serial.Serial:
         port = serial.Serial(name, baud, timeout=0, write_timeout=0, exclusive=True)
     except (OSError, ValueError, termios.error) as error:  # serial.SerialException is an OSError
         raise _named(name, baud, error) from error
-    if PTYS not in Path(name).resolve().parents:
-        if holders := _others_with(name):
-            port.close()
-            raise _in_use(name, f": {', '.join(holders)}")
-        fcntl.ioctl(port.fileno(), termios.TIOCEXCL)
+    try:
+        if PTYS not in Path(name).resolve().parents:
+            if holders := _others_with(name):
+                raise _in_use(name, f": {', '.join(holders)}")
+            fcntl.ioctl(port.fileno(), termios.TIOCEXCL)
+    except (InputError, OSError) as error:  # who pulls the plug may do so now
+        port.close()
+        raise error if isinstance(error, InputError) else _named(name, baud, error) from error
     with contextlib.suppress(OSError, ValueError, NotImplementedError):
         port.set_low_latency_mode(True)  # FTDI adapters have a latency timer; USB CDC, UARTs and ptys have none
     return port

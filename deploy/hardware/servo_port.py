@@ -20,6 +20,7 @@ from landbridge.deploy.hardware.port import BITS_PER_BYTE, open_port
 # the scheduler. Outside of control loops longer, for one that comes too late is taken for that to the next question.
 TURNAROUND_MS, PATIENT_MS = 4.0, 20.0
 QUIET_S = 0.001  # longer than any pause within or between the answers to one packet
+KEPT = 4096  # bytes that Linux keeps of a port; more than that after a question is no answer to it
 SETTLE_S = 0.2  # after which a line that never falls quiet is spoken on nevertheless
 
 
@@ -40,7 +41,7 @@ class SdkPort:
         self._byte_s = BITS_PER_BYTE / baud
         self.is_using = False
         self.deadline, self.turnaround_ms = float("inf"), PATIENT_MS
-        self._until = 0.0
+        self._until, self._left = 0.0, 0
 
     def close(self) -> None:
         """Release the port."""
@@ -71,11 +72,12 @@ class SdkPort:
 
     def readPort(self, length: int) -> bytes:  # noqa: N802
         """At most `length` bytes; waits for the first one until the packet's timeout."""
-        if length <= 0 or not self._readable(self._until - uptime()):
+        if length <= 0 or self._left <= 0 or not self._readable(self._until - uptime()):
             return b""
         data = os.read(self._serial.fileno(), length)  # pyserial's would ask once more whether there is any
         if not data:
             raise OSError("the port has gone")
+        self._left -= len(data)
         return data
 
     def setPacketTimeout(self, length: int) -> None:  # noqa: N802
@@ -84,7 +86,7 @@ class SdkPort:
 
     def setPacketTimeoutMillis(self, milliseconds: float) -> None:  # noqa: N802
         """An answer is expected from now on, within so long."""
-        self._until = min(uptime() + milliseconds / 1000, self.deadline)
+        self._until, self._left = min(uptime() + milliseconds / 1000, self.deadline), KEPT
 
     def isPacketTimeout(self) -> bool:  # noqa: N802
         """Whether the answer is late."""

@@ -178,7 +178,9 @@ class Servo:
         self._silent_until = now + REBOOT_S
 
     def force(self, name: str, value: int) -> None:
-        """Set a register as nature does."""
+        """Set a register as nature does; raises ValueError if the family has none of this name."""
+        if name not in self.family.table:
+            raise ValueError(f"{self.family.name} has no {name}")
         self._put(name, value)
 
     def seen(self, position: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import os
@@ -198,6 +199,41 @@ class TestASilentLine:
         assert link.fault == ""
         assert running(desk)
         assert desk.heard.count(Kind.HELLO) == 1
+
+
+def test_a_wire_that_was_cut_for_longer_than_numbers_last_needs_one_reset(desk: Desk) -> None:
+    """Frames are numbered by 16 bits: after half of them, 11 minutes at 50 Hz, a new one looks old to the board."""
+    link = connect(desk)
+    control(desk, link, 5)
+    desk.to_board.inject("lost", ALL)
+    control(desk, link, 50)
+    assert link.fault
+    link._sequence = (link._sequence + 0x8000) & 0xFFFF  # as eleven minutes of it would
+    control(desk, link, 5)
+    desk.mend()
+    link.recover()
+    control(desk, link, 5)
+    assert link.fault == ""
+    assert running(desk)
+
+
+def test_what_a_board_says_while_it_starts_is_no_storm(desk: Desk) -> None:
+    desk._outbox = b"\x12\x00" * 12  # at another rate, and no frame
+    link = connect(desk)
+    control(desk, link, 5)
+    assert link.fault == ""
+    assert link.counters["host_framing_errors"] + link.counters["host_crc_errors"] >= 10
+
+
+def test_a_line_that_takes_longer_for_the_table_than_a_question_waits_is_opened(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcu_module, "RETRY_SECONDS", 0.04)
+    read, turns = desk.read, itertools.cycle((2, 0))  # bytes a millisecond
+    monkeypatch.setattr(desk, "read", lambda size: read(next(turns)))
+    link = connect(desk, telemetry_hz=20, max_age_ms=500)
+    assert desk.heard.count(Kind.HELLO) == 1
+    assert link.fault == ""
 
 
 def test_a_board_that_restarts_between_its_table_and_its_start_is_taken_up_again(desk: Desk) -> None:

@@ -155,6 +155,17 @@ def test_each_fault_has_a_bag_and_so_has_one_that_comes_again(tmp_path: Path, cl
     assert [len(times(path)) for path in bags(tmp_path)] == [20 + 51, 30 + 51, 31]
 
 
+def test_two_bridges_that_contradict_each_other_do_not_fill_the_disk(
+    tmp_path: Path, clock: Clock, box: BlackBox
+) -> None:
+    for _ in range(20):
+        box.hear("bridge", "servo_silent:elbow")
+        clock.feed(box, 0.5)
+        box.hear("bridge", "")
+        clock.feed(box, 0.5)
+    assert len(bags(tmp_path)) == 4  # in 20 s, each of which goes on for 5
+
+
 def test_a_bag_that_was_lost_is_told_of_at_once_and_not_forgotten_for_the_next(
     tmp_path: Path, clock: Clock, box: BlackBox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,7 +87,7 @@ def test_a_policy_every_other_command_of_which_is_no_good_never_becomes_active(r
 
 
 CROOKED = """
-import collections, math, pathlib, sys
+import collections, itertools, math, pathlib, sys
 from landbridge_nodes.policy import CONTROLLER_PRIORITY, PolicyNode, run
 
 told = pathlib.Path(__file__).with_name("told")
@@ -95,6 +95,7 @@ told = pathlib.Path(__file__).with_name("told")
 class Crooked:
     def __init__(self, publisher):
         self.publisher, self.stamps = publisher, collections.deque(maxlen=4)
+        self.signs = itertools.cycle((1, -1))
 
     def publish(self, message):
         kind, stamp = told.read_text(), message.header.stamp
@@ -105,7 +106,7 @@ class Crooked:
         elif kind == "not a number":
             message.effort = [math.nan]
         elif kind == "huge":
-            message.effort = [1e308]
+            message.effort = [1e308 * next(self.signs)]
         elif kind in ("a second ago", "in a second"):
             stamp.sec += 1 if kind == "in a second" else -1
         elif kind == "of three measurements ago":

@@ -40,6 +40,12 @@ def test_an_order_that_cannot_be_done_is_answered(bench: ServoBench, order: str)
     assert bench.obey(order).startswith("not done: ")
 
 
+def test_an_order_for_what_a_family_has_not_is_answered() -> None:
+    made = ServoBench(ARM, FeetechHardware(), "none")
+    assert made.obey("unwatched elbow") == "not done: feetech has no bus_watchdog"
+    made.close()
+
+
 def test_a_temperature_beyond_its_register_is_as_high_as_that_goes(bench: ServoBench) -> None:
     assert bench.obey("temperature elbow 400") == "done"
     bench._serve(b"", 1e9)

@@ -6,6 +6,7 @@ Motion and times of reaction are read off the emulated board's own motor output,
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 import os
@@ -281,6 +282,26 @@ def test_a_port_is_nobody_elses_with_or_without_flock(monkeypatch: pytest.Monkey
         os.open(name, os.O_RDWR | os.O_NOCTTY)
     port.close()
     os.close(near)
+
+
+@pytest.mark.parametrize(("step", "number"), [("_others_with", errno.ENOENT), ("fcntl.ioctl", errno.EIO)])
+def test_a_plug_that_is_pulled_while_its_port_is_opened_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str, number: int
+) -> None:
+    """A plug that makes contact twice: the bridge tries again, and must not die of it."""
+    near, far = os.openpty()
+
+    def pulled(*of: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("landbridge.deploy.hardware.port.PTYS", tmp_path)
+        patch.setattr("landbridge.deploy.hardware.port._others_with", lambda name: [])
+        patch.setattr(f"landbridge.deploy.hardware.port.{step}", pulled)
+        assert os.ttyname(far) in refused(lambda: open_port(os.ttyname(far), 1_000_000))
+    open_port(os.ttyname(far), 1_000_000).close()  # nobody has kept it
+    for end in (near, far):
+        os.close(end)
 
 
 def test_a_port_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:

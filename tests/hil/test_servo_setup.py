@@ -13,7 +13,7 @@ import pytest
 
 from landbridge.deploy.hardware.feetech import FeetechBus
 from landbridge.deploy.hardware.servo_bus import TRIES, Bus
-from landbridge.deploy.hardware.servo_port import SdkPort
+from landbridge.deploy.hardware.servo_port import KEPT, SdkPort
 from landbridge.deploy.hardware.servo_setup import scan, setup
 from landbridge.errors import InputError
 
@@ -153,6 +153,22 @@ def test_a_line_that_never_falls_quiet_is_not_waited_for() -> None:
     assert not settled.is_alive()
     ended.set()
     thread.join()
+    port.close()
+    for end in ends:
+        os.close(end)
+
+
+def test_a_line_that_babbles_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDKs look at their time only when nothing has come."""
+    ends = os.openpty()
+    tty.setraw(ends[1])
+    port = SdkPort(os.ttyname(ends[1]), 4_000_000)
+    monkeypatch.setattr("landbridge.deploy.hardware.servo_port.os.read", lambda file, size: b"\xff" * size)
+    monkeypatch.setattr(port, "_readable", lambda seconds: True)
+    for _ in range(2):
+        port.setPacketTimeoutMillis(5)
+        heard = sum(len(port.readPort(300)) for _ in range(1000))
+        assert KEPT <= heard < KEPT + 300
     port.close()
     for end in ends:
         os.close(end)

@@ -26,6 +26,7 @@ Message = tuple[str, bytes, int]  # topic, serialised, time of receipt [ns]
 class Dump:
     """One fault's bag, and what it has yet to take in, in the order of receipt."""
 
+    fault: str
     bag: Bag
     waiting: deque[Message]
     ends: float  # on the black box's clock [s]
@@ -51,7 +52,7 @@ class BlackBox:
         clock: Seconds that no step of the wall clock changes.
 
     Attributes:
-        fault: Why the newest bag was given up; "" while all is well.
+        fault: Why a bag was given up, the newest of such; "" while none was.
 
     Raises:
         InputError: `folder` cannot be made, or `seconds` is not positive.
@@ -94,10 +95,13 @@ class BlackBox:
             dump.take(SLICE)
 
     def hear(self, source: str, fault: str) -> None:
-        """`source` says what is wrong, "" for nothing; begins a bag, unless that was said before."""
-        new = fault and fault not in self._said.values()
+        """`source` says what is wrong, "" for nothing; begins a bag, unless that was said before.
+
+        Nor while one of the same fault goes on: a source may be two, that contradict each other.
+        """
+        known = {*self._said.values(), *(dump.fault for dump in self._dumps)}
         self._said[source] = fault
-        if not new:
+        if not fault or fault in known:
             return
         name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%fZ}_{_slug(fault)}"
         try:
@@ -106,7 +110,7 @@ class BlackBox:
             self.fault = str(error)
             return
         past = deque(message for _, message in self._ring)
-        self._dumps.append(Dump(bag, past, self._clock() + AFTER_SECONDS))
+        self._dumps.append(Dump(fault, bag, past, self._clock() + AFTER_SECONDS))
 
     def flush(self) -> None:
         """Hand what the bags have to the operating system, and complete those whose time is up."""
