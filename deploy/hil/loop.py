@@ -5,7 +5,6 @@ Nothing reaches the hardware but what the guard has admitted or does itself; the
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,7 +12,8 @@ from dataclasses import dataclass
 
 from landbridge.deploy.clock import uptime
 from landbridge.deploy.guard import Guard
-from landbridge.deploy.hardware import BaseSensing, Hardware, Reporting, Resettable, Timed
+from landbridge.deploy.guarded import Guarded
+from landbridge.deploy.hardware import Hardware, Reporting, Resettable
 from landbridge.deploy.motion import REST_PERIODS
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, STOPS, Event, State, Supervisor
 from landbridge.joint import Joint
@@ -90,8 +90,7 @@ class Loop:
         self.spec, self.hardware, self.trusted = spec, hardware, False
         self.ticks: list[Tick] = []
         self._guard, self._supervisor = Guard(spec), Supervisor(spec)
-        self._timed = hardware if isinstance(hardware, Timed) else None
-        self._taken = -math.inf  # the newest measurement
+        self._guarded = Guarded(self._guard, hardware)
         self._stamp, self._due = 0, uptime()
         self._resting: deque[bool] = deque(maxlen=REST_PERIODS)
         self._targets: Sequence[float] = ()  # that the newest measurement was to follow
@@ -124,25 +123,25 @@ class Loop:
     def tick(self, wanted: Sequence[float] | None = None) -> Tick:
         """One control period: measure, stop if need be, and let `wanted` through the guard."""
         time.sleep(max(0.0, self._due - uptime()))
-        position, velocity = self.hardware.read()
-        now = uptime()
+        found = self._guarded.read()
+        now = found.now
         late = now > self._due + self.spec.control_dt
         self._due = max(self._due + self.spec.control_dt, now)  # what was missed is not made up for
         self._supervisor.bridge_seen(now)
         self._supervisor.tick(now)
         self._supervise(now)
-        taken = now if self._timed is None else self._timed.told_at
-        if news := taken > self._taken or bool(self.hardware.fault):  # a driver may give a measurement again
-            self._stamp, self._taken = self._stamp + 1, taken
-            self._guard.measure(self._stamp, taken, position, velocity, self._tilt())
+        if found.news:
+            self._stamp += 1
+            self._guarded.judge(self._stamp, found)
         self._targets = self._guard.written
-        self._apply(self._guard.tick(now))
+        if (stop := self._guard.tick(now)) is not None:
+            self._guarded.apply(stop)
         verdict, written_at = None, None
-        if news and wanted is not None:
+        if found.news and wanted is not None:
             verdict, written_at = self.send(self._stamp, self.spec.actuated, wanted)
         self._judge(now)
-        tick = Tick(now, late, news, tuple(position), tuple(velocity), written_at, verdict)
-        joints = zip(velocity, self.spec.joints, strict=True)
+        tick = Tick(now, late, found.news, tuple(found.position), tuple(found.velocity), written_at, verdict)
+        joints = zip(found.velocity, self.spec.joints, strict=True)
         self._resting.append(all(abs(speed) <= joint.rest_speed for speed, joint in joints if joint.actuated))
         self.ticks.append(tick)
         return tick
@@ -255,9 +254,7 @@ class Loop:
                 raise Failed(f"a reset does not clear {self.fault or self._supervisor.reason}")
             self.tick()
             if self.hardware.fault:
-                self.hardware.recover()
-                if isinstance(self.hardware, Reporting) and self.hardware.limp:
-                    self._guard.torque_is_off()  # as in the bridge: torque that is lost comes back in ARMED
+                self._guarded.recover()
             if self.state is State.FAULT and not self.hardware.fault:
                 self._supervisor.handle(Event.RESET, uptime())  # refused until the robot rests
 
@@ -303,12 +300,6 @@ class Loop:
                 return False
             time.sleep(min(left, POLL_SECONDS))
 
-    def _tilt(self) -> float:
-        """Of a floating base [rad]."""
-        if self.spec.base == "fixed" or not isinstance(self.hardware, BaseSensing):
-            return 0.0
-        return float(self.hardware.base().tilt()[0])
-
     def _handle(self, event: Event) -> None:
         now = uptime()
         answer = self._supervisor.handle(event, now)
@@ -319,22 +310,14 @@ class Loop:
     def _supervise(self, now: float) -> None:
         self._guard.supervise(self.state, self._supervisor.epoch, now)
 
-    def _apply(self, stop: Verdict | None) -> None:
-        if stop is None:
-            return
-        if stop.release:
-            self.hardware.disable()
-        else:
-            self.hardware.write(stop.command)
-
     def _judge(self, now: float) -> None:
-        """Tell the supervisor of faults, warnings and the end of a recovery; hardware that is gone stops by itself."""
+        """Tell the supervisor of faults, warnings and the end of a recovery."""
         self._supervisor.warned(self.hardware.warning, now)
         if self.fault:
             self._supervisor.handle(Event.BRIDGE_FAULT, now, self.fault)
         elif self.state is State.UNCONFIGURED:
             self._supervisor.handle(Event.CONFIGURED, now)
         self._supervise(now)
-        if self.state in (State.PARK, *STOPS) and self._guard.settled(now, gone=bool(self.hardware.fault)):
+        if self.state in (State.PARK, *STOPS) and self._guarded.has_ended(now):
             self._supervisor.settled(self.state.value, now)
             self._supervise(now)

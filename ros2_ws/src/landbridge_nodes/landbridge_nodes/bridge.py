@@ -8,7 +8,6 @@ unless something has stopped it.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from pathlib import Path
@@ -23,15 +22,8 @@ from std_srvs.srv import Trigger
 
 from landbridge.deploy.clock import uptime
 from landbridge.deploy.guard import IDLE, Guard
-from landbridge.deploy.hardware import (
-    BaseSensing,
-    Hardware,
-    Reporting,
-    Resettable,
-    Timed,
-    choose_hardware,
-    open_hardware,
-)
+from landbridge.deploy.guarded import Guarded
+from landbridge.deploy.hardware import Hardware, Resettable, choose_hardware, open_hardware
 from landbridge.deploy.supervisor import COMMANDED, STOPS, State
 from landbridge.errors import InputError
 from landbridge.robot import load_robot
@@ -58,13 +50,11 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self.robot = load_robot(read["robot"])
         self.spec = self.robot.spec
         self.guard = Guard(self.spec)
-        self.hardware: Hardware | None = None
-        self._timed: Timed | None = None  # the same, if it knows when what it reads was measured
+        self._guarded: Guarded | None = None  # with the hardware, while that is open
         self._parameters_read = read
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer: Any = None
         self._stamp = 0
-        self._taken = -math.inf  # when the newest measurement was taken [s, uptime]
         self._refused = ""  # why the hardware could not be opened
         self._started_at = uptime()
         self._heard = False  # whether a monitor has been
@@ -82,6 +72,11 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self.create_service(Trigger, "~/reset_plant", self._on_reset_plant)
         self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=self._steady)
 
+    @property
+    def hardware(self) -> Hardware | None:
+        """While it is open."""
+        return None if self._guarded is None else self._guarded.hardware
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Open the hardware."""
         read = self._parameters_read
@@ -89,17 +84,16 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             settings = choose_hardware(self.spec, read["hardware"], read["port"])
             if self._awaits(getattr(settings, "port", None)):
                 return TransitionCallbackReturn.FAILURE
-            self.hardware = open_hardware(self.robot, settings, read["scenario"], read["seed"])
-            self._timed = self.hardware if isinstance(self.hardware, Timed) else None
+            hardware = open_hardware(self.robot, settings, read["scenario"], read["seed"])
         except InputError as error:
             if str(error) != self._refused:  # the monitor tries again and again
                 self.get_logger().error(str(error))
             self._refused = str(error)
             self._report_fault()
             return TransitionCallbackReturn.FAILURE
-        self._refused = ""
+        self._refused, self._guarded = "", Guarded(self.guard, hardware)
         self.guard.torque_is_off()  # what it has commanded through another handle is in effect no more
-        if self._holds():
+        if self._guarded.holds:
             remedy = "support what would fall, and call /monitor/park: it takes torque off where the joints stand"
             self.get_logger().error(f"torque is on that this bridge has not given: {remedy}")
         return super().on_configure(state)
@@ -140,9 +134,9 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         try:
             self._park()
         finally:
-            if self.hardware is not None:
-                self.hardware.close()
-                self.hardware = None
+            if self._guarded is not None:
+                self._guarded.hardware.close()
+                self._guarded = None
 
     def _park(self) -> None:
         """Park, or bring a stop to its end, in no more than PARK_SECONDS.
@@ -151,6 +145,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         """
         if self._timer is None:
             return
+        assert self._guarded is not None  # it is active
         self.destroy_timer(self._timer)
         self._timer = None
         left, deadline = self.guard.state, uptime() + PARK_SECONDS
@@ -161,9 +156,9 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
             state = State.PARK if parks and self.guard.fault is None else State.FAULT
             self.guard.supervise(state, self.guard.epoch, now)
             self._tick()
-            ended = self._has_ended(now) and not (state is State.PARK and self._holds())
+            ended = self._guarded.has_ended(now) and not (state is State.PARK and self._guarded.holds)
             time.sleep(max(0.0, now + self.spec.control_dt - uptime()))
-        if self._holds():
+        if self._guarded.holds:
             remedy = "support the robot and cut its power, or start again and arm: a disarm parks it"
             self.get_logger().error(f"torque is left on ({self._fault or left.value}): {remedy}")
 
@@ -174,14 +169,6 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         if heard is not None and heard[0] in STOPS:
             self._on_state(taken[0])
 
-    def _holds(self) -> bool:
-        """Whether torque is on: for all that the guard has commanded, or by the device's own report."""
-        return self.guard.powered or (isinstance(self.hardware, Reporting) and self.hardware.torque)
-
-    def _has_ended(self, now: float) -> bool:
-        """The recovery; hardware that is gone stops by itself, and never again tells whether it rests."""
-        return self.guard.settled(now, gone=self.hardware is not None and bool(self.hardware.fault))
-
     def _tick(self) -> None:
         now = self._measure()
         self._report.count_tick(now)
@@ -189,29 +176,18 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def _measure(self) -> float:
         """Take one measurement, and publish it unless it is the last one again; returns the time."""
-        assert self.hardware is not None
-        position, velocity = self.hardware.read()
-        now = uptime()
-        taken = now if self._timed is None else self._timed.told_at
-        if taken <= self._taken and not self.hardware.fault:
-            return now  # old data under a new stamp would pass for fresh
-        self._taken = taken
-        self._stamp = time.time_ns() - round((now - taken) * 1e9)
-        tilt = self._measure_base()
-        topics.joint_message_again(self._measurement, self._stamp, position=position, velocity=velocity)
-        self._say(self._joint_states, self._measurement)  # the guard judges it while the controller answers
-        self.guard.measure(self._stamp, taken, position, velocity, tilt)
-        return now
-
-    def _measure_base(self) -> float:
-        """Publish the state of a floating base; returns its tilt [rad], 0 for a fixed one."""
-        if self.spec.base == "fixed":
-            return 0.0
-        assert isinstance(self.hardware, BaseSensing)  # `open_hardware` opens nothing else for such a robot
-        base = self.hardware.base()
-        for publisher, message in zip(self._base, topics.base_messages(self._stamp, base), strict=True):
-            self._say(publisher, message)
-        return float(base.tilt()[0])
+        assert self._guarded is not None
+        found = self._guarded.read()
+        if not found.news:
+            return found.now
+        self._stamp = time.time_ns() - round((found.now - found.taken) * 1e9)
+        if found.base is not None:
+            for publisher, message in zip(self._base, topics.base_messages(self._stamp, found.base), strict=True):
+                self._say(publisher, message)
+        fields = {"position": found.position, "velocity": found.velocity}
+        self._say(self._joint_states, topics.joint_message_again(self._measurement, self._stamp, **fields))
+        self._guarded.judge(self._stamp, found)  # while the controller answers
+        return found.now
 
     def _say(self, publisher: Any, message: Any) -> None:
         """Publish; what cannot be said keeps the guard from nothing."""
@@ -246,13 +222,11 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         state, epoch = heard
         reset = self._heard and epoch > self.guard.epoch  # the first one heard is that of a reset before this process
         self._heard = True
-        if reset and self.hardware is not None:
-            self.hardware.recover()
+        if reset and self._guarded is not None:
+            self._guarded.recover()
         self.guard.supervise(state, epoch, now)
         if state in STOPS:
             self._stopped_by = message.message
-        if reset and isinstance(self.hardware, Reporting) and self.hardware.limp:
-            self.guard.torque_is_off()  # of one drive is enough: it comes back in ARMED, not by a reset
         if self.guard.state is State.ACTIVE and isinstance(self.hardware, Resettable):
             self.hardware.let_go()
         if self.guard.state is not before and self._timer is not None:
@@ -260,11 +234,8 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
         self._report_fault()
 
     def _apply(self, stop: Verdict | None) -> None:
-        if stop is not None and self.hardware is not None:
-            if stop.release:
-                self.hardware.disable()
-            else:
-                self.hardware.write(stop.command)
+        if stop is not None and self._guarded is not None:
+            self._guarded.apply(stop)
             self._publish_command(self._stamp, stop)
         self._report_fault()
 
@@ -276,7 +247,8 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
 
     def _report_fault(self) -> None:
         """Publish what is wrong, warnings, and the end of a recovery."""
-        ended = self.guard.state in SETTLING and (bool(self._refused) or self._has_ended(uptime()))
+        judge = self.guard.settled if self._guarded is None else self._guarded.has_ended
+        ended = self.guard.state in SETTLING and (bool(self._refused) or judge(uptime()))
         warning = "" if self.hardware is None else self.hardware.warning
         settled = self.guard.state.value if ended else ""
         self._report.tell(News(self._fault, warning, settled, self.guard.epoch, self.guard.powered))
@@ -304,7 +276,7 @@ class Bridge(LifecycleNode):  # type: ignore[misc]
     def _diagnose(self) -> None:
         values: dict[str, object] = {f"guard.{name}": count for name, count in sorted(self.guard.counters.items())}
         values["unpublished"] = self._unsaid
-        values["torque"] = "unknown" if self.hardware is None else "on" if self._holds() else "off"
+        values["torque"] = "unknown" if self._guarded is None else "on" if self._guarded.holds else "off"
         if self.hardware is not None:
             told = {**self.hardware.counters, **getattr(self.hardware, "readings", {})}
             values |= {f"hardware.{name}": value for name, value in sorted(told.items())}
