@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from landbridge.bundle import SIGNATURE, Bundle, add_file, read_bundle
 from landbridge.errors import InputError
@@ -30,7 +30,7 @@ def sign(bundle: Path, /, private_key: Path) -> dict[str, Any]:
     """
     config = _model_signing("signing").Config()
     read = read_bundle(bundle)
-    _with_key(private_key, lambda: config.use_elliptic_key_signer(private_key=private_key))
+    _with_key(private_key, "private", lambda: config.use_elliptic_key_signer(private_key=private_key))
     with _unpacked(read) as folder:
         signature = folder.parent / SIGNATURE
         config.sign(folder, signature)
@@ -43,7 +43,7 @@ def require_signature(bundle: Bundle, public_key: Path) -> None:
     config = _model_signing("verifying").Config()
     if SIGNATURE not in bundle.files:
         raise InputError(bundle.path, f"{SIGNATURE} is missing: it is not signed", "sign it with `landbridge sign`")
-    _with_key(public_key, lambda: config.use_elliptic_key_verifier(public_key=public_key))
+    _with_key(public_key, "public", lambda: config.use_elliptic_key_verifier(public_key=public_key))
     with _unpacked(bundle) as folder:
         signature = folder.parent / SIGNATURE
         signature.write_bytes(bundle.files[SIGNATURE])
@@ -57,13 +57,19 @@ def require_signature(bundle: Bundle, public_key: Path) -> None:
             ) from error
 
 
-def _with_key(path: Path, use: Callable[[], Any]) -> None:
+def _with_key(path: Path, half: Literal["private", "public"], use: Callable[[], Any]) -> None:
+    other = "public" if half == "private" else "private"
+    remedy = f"name the {half} key of a pair, as `{KEYGEN}` makes one"
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error.strerror}", remedy) from error
+    if f"{other} key".upper().encode() in text:
+        raise InputError(path, f"is the {other} half of a pair", f"name the {half} one")
     try:
         use()
-    except (OSError, ValueError, TypeError, AttributeError) as error:  # the last two: encrypted, not elliptic
-        raise InputError(
-            path, f"not a usable key: {error!r:.120}", f"name a PEM file of an elliptic curve, as of `{KEYGEN}`"
-        ) from error
+    except (ValueError, TypeError, AttributeError) as error:  # of its library: no PEM, encrypted, not elliptic
+        raise InputError(path, "is no elliptic-curve key in a PEM file without a password", remedy) from error
 
 
 @contextmanager

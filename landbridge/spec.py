@@ -72,7 +72,7 @@ def validated(model: type[Model], plain: Any, path: Path, remedy: str) -> Model:
         field = ".".join(str(part) for part in first["loc"])
         if field == "schema_version" and first["type"] == "literal_error":
             problem = f"schema_version: {first['input']!r}, this landbridge reads {first['ctx']['expected']}"
-            remedy = "update landbridge on this machine, or make that file anew with this version"
+            remedy = "name a file of the right kind; else update landbridge, or make that file anew with this version"
             raise InputError(path, problem, remedy) from error
         if first["type"] == "value_error":  # of several fields together: its words name them and their values
             problem = first["msg"].removeprefix("Value error, ")

@@ -120,16 +120,20 @@ def _beyond(path: Path, actions: NDArray[np.float64]) -> int:
 
 
 def _read(path: Path) -> dict[str, NDArray[np.float64]]:
+    if not path.is_file():
+        raise InputError(path, "no such file", "check the path")
     try:
         with h5py.File(path, "r") as file:
             if missing := [name for name in REQUIRED if name not in file]:
-                raise InputError(path, f"has no {missing}, only {sorted(file)}", "it is not in D4RL's layout")
+                raise InputError(path, f"has no {missing}, only {sorted(file)}", "export it in D4RL's layout")
             names = [*REQUIRED, *(n for n in ("next_observations", "timeouts") if n in file)]
             if others := [n for n in names if not isinstance(file[n], h5py.Dataset) or not file[n].shape]:
                 raise InputError(
-                    path, f"{others} are groups or single values, not arrays", "it is not in D4RL's layout"
+                    path, f"{others} are groups or single values, not arrays", "export it in D4RL's layout"
                 )
             data = {name: np.asarray(file[name], np.float64) for name in names}
+    except InputError:
+        raise
     except (OSError, TypeError, ValueError) as error:  # the others: an array that is not of numbers
         raise InputError(path, f"not a readable HDF5 file: {error}", "check the path, or copy it again") from error
     if len(data["rewards"]) == 0:

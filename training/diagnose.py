@@ -135,10 +135,11 @@ def findings_of(found: Sequence[Evidence]) -> list[Finding]:
 
 
 def advice_of(found: Sequence[Evidence]) -> list[str]:
-    """What to do about each of the findings."""
+    """What to do about each of the findings, of which a structural one's takes in a dynamical one's."""
     few = any(evidence.gap == "dynamical" and evidence.effect is None for evidence in found)
     told = ADVICE if few else ADVICE | {"unknown": WITHOUT_HISTORY}
-    return [told[name] for name in findings_of(found)]
+    findings = findings_of(found)
+    return [told[name] for name in findings if name != "dynamical" or "structural" not in findings]
 
 
 def compare(source: Transitions, target: Transitions, task: Task, seed: int, where: Path) -> list[Evidence]:

@@ -104,7 +104,8 @@ def export(
 
 
 def _rows(candidates: dict[Path, Foretold]) -> list[dict[str, str]]:
-    return [{"candidate": str(run), "foretold": str(foretold)} for run, foretold in candidates.items()]
+    """By which one was chosen; `foretold` is of other episodes."""
+    return [{"candidate": str(run), "chosen_by": str(found)} for run, found in candidates.items()]
 
 
 def _domains(run: Path, trained: Trained, moved: dict[str, Path]) -> dict[str, Transitions]:

@@ -106,11 +106,19 @@ def test_unusable_keys_are_refused_before_anything_is_written(tmp_path: Path, li
         ("locked", pem(ec.generate_private_key(ec.SECP256R1()), b"secret")),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=f"{name}: not a usable key"):
+        with pytest.raises(
+            InputError, match=rf"{name}: is no elliptic-curve key.*without a password\. name the private"
+        ):
             sign(path, tmp_path / name)
-    with pytest.raises(InputError, match="absent: not a usable key"):
+    with pytest.raises(InputError, match="absent: cannot be read: No such file"):
         sign(path, tmp_path / "absent")
+    private, public = key_pair(tmp_path, "pair")
+    with pytest.raises(InputError, match=r"is the public half of a pair\. name the private one"):
+        sign(path, public)
     assert sorted(path.iterdir()) == before
+    sign(path, private)
+    with pytest.raises(InputError, match=r"is the private half of a pair\. name the public one"):
+        verify(path, public_key=private)
 
 
 def test_signing_again_replaces_the_signature(tmp_path: Path, linear_bundle: MakeBundle) -> None:
