@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import itertools
 import json
 import math
 import os
@@ -268,5 +269,8 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
     if isinstance(value, list | tuple):
+        if all(isinstance(each, str | bool) for each in value):  # of many episodes, say
+            runs = [(text, len([*alike])) for text, alike in itertools.groupby(map(_text, value))]
+            return ", ".join(text if times == 1 else f"{times} x {text}" for text, times in runs)
         return ", ".join(map(_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

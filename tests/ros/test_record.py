@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,18 @@ def test_the_bag_is_a_rosbag2_of_version_8(recorded: tuple[Path, dict[str, Any]]
     assert (about["robot"], about["scenario"], about["controller"]) == ("furuta", "none", "excite")
     assert all(c.metadata["topic_type_hash"].startswith("RIHS01_") for c in channels)
     assert {c.message_encoding for c in channels} == {"cdr"}
+
+
+def test_nobody_is_asked_to_stand_at_a_board_that_never_answered(
+    tmp_path: Path, ros_domain: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ends = os.openpty()
+    port = os.ttyname(ends[1])
+    with pytest.raises(InputError, match=f"hardware: {port}: no microcontroller answers in 2 s"):
+        record(tmp_path / "bag", port=port)
+    assert "press Enter" not in capfd.readouterr().err
+    for end in ends:
+        os.close(end)
 
 
 def test_bad_input_is_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.robot import Robot
 from landbridge_nodes.asking import ask_a_person
@@ -28,7 +29,8 @@ def run_episodes(
 
     An episode is one stretch of ACTIVE; one that a fault ended counts as failed, and the next begins after a reset.
     `by_hand` asks a person on the terminal, before each, to put the robot into a start state; else bridge or emulated
-    board does it. An e-stop ends them, and the figures are those of the episodes until then.
+    board does it. An e-stop ends them, and the figures are those of the episodes until then. `failed` is among these
+    after an e-stop, and if the last episode leaves the robot in another state than STANDBY.
 
     Raises:
         InputError: A process ended, the graph did not come up, a service refused, what was armed is stopped again and
@@ -68,6 +70,8 @@ def run_episodes(
             if operator.unrecorded and any(spec.essential for spec in recorders):
                 raise InputError("recorder", f"has stopped: {operator.unrecorded}", "free space, and record again")
         operator.refresh_diagnostics()
+    if outcomes and not failed and (last := outcomes[-1]).ended != State.STANDBY.value:
+        failed = f"the robot is left in {last.ended}: {last.reason}"
     return _figures(outcomes, operator) | ({"failed": failed} if failed else {})
 
 

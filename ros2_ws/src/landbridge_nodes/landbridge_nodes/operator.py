@@ -126,6 +126,9 @@ class Operator:
         """Wait for every service, for STANDBY or FAULT and, if `recorded`, for a recorder on every topic.
 
         Hardware may have had a fault while the processes started; an episode begins with the reset that leaves it.
+
+        Raises:
+            InputError: It does not come to that, or there is no hardware: nobody need be asked to stand at it.
         """
         self.wait(lambda: all(client.service_is_ready() for client in self._clients.values()), START_TIMEOUT)
         self.wait(lambda: all(self.node.count_publishers(topic.name) for topic in self._subscribed), START_TIMEOUT)
@@ -134,6 +137,10 @@ class Operator:
             self.wait(recorder.service_is_ready, START_TIMEOUT)
             self.wait(lambda: self.accepted("/recorder/ready", RETRY_SECONDS), START_TIMEOUT)
         self.wait(lambda: self.state in (State.STANDBY, State.FAULT), START_TIMEOUT)
+        if self.state is State.FAULT:
+            self.refresh_diagnostics()
+            if self.diagnostics.get("torque") == "unknown":
+                raise InputError("hardware", self.reason, "then start again")
 
     def episode(self, ticks: int) -> Outcome:
         """Place the robot, arm, wait for `ticks` admitted commands or the end of ACTIVE, and come back to STANDBY.
@@ -186,8 +193,11 @@ class Operator:
             if not self._seen:
                 self._catch_up()
         elif self.state is State.FAULT or self._holds():
-            held = f"stopped by {self.reason}, torque may be on" if self.state is State.FAULT else "torque may be on"
-            self._have_done(self._ask, f"{held}: support what could fall, step back, then press Enter: it will park")
+            stopped = f"stopped by {self.reason.rstrip('.')}, " if self.state is State.FAULT else ""
+            self._have_done(
+                self._ask,
+                f"{stopped}torque may be on: support what could fall, step back, then press Enter: it will park",
+            )
             parked = self._parks()
             self._have_done(self._ask, PLACE if parked else f"TORQUE MAY BE ON, not parked ({self.reason}): {PLACE}")
         else:
