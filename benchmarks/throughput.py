@@ -42,14 +42,20 @@ from landbridge.task import load_task
 from landbridge.training.agents.iql import IQL, IQLConfig
 from landbridge.training.alignments.base import BLOCK, Alignment
 from landbridge.training.alignments.corrected import CorrectedConfig
+from landbridge.training.alignments.dara import DARAConfig
+from landbridge.training.alignments.density_ratio import DensityRatioConfig
+from landbridge.training.alignments.domains import ClassifierConfig
 from landbridge.training.alignments.dynamics import DynamicsConfig
 from landbridge.training.alignments.igdf import IGDFConfig
+from landbridge.training.alignments.otdf import OTDFConfig
 from landbridge.training.alignments.tabb import TabbConfig
+from landbridge.training.alignments.vgdf import VGDFConfig
 from landbridge.training.assembly import build
 from landbridge.training.config import AlignmentName, TrainConfig
 from landbridge.training.dataset import Normaliser, Transitions
 from landbridge.training.loop import block, join, matmul_precision
 from landbridge.training.predictor import PredictorConfig
+from landbridge.training.prior import PriorConfig
 from landbridge.training.statistics import bootstrap, median
 from landbridge.training.trainer import Trainer
 
@@ -60,7 +66,9 @@ TARGET_ROWS = 5_000
 HIDDEN = 256
 STEPS = 1_000_000  # of the cosine schedule
 UNUSED = ("d4rl", "gym", "pyrallis", "tqdm", "wandb")  # imported by the peers, not used by their updates
-ALIGNMENTS: tuple[AlignmentName, ...] = ("none", "dynamics", "tabb", "corrected", "igdf")
+ALIGNMENTS: tuple[AlignmentName, ...] = (
+    "none", "dynamics", "tabb", "corrected", "igdf", "dara", "density_ratio", "otdf", "vgdf",
+)  # fmt: skip
 
 OURS: tuple[tuple[str, bool, Literal["highest", "medium"]], ...] = (
     ("ours eager", False, "highest"),
@@ -69,9 +77,14 @@ OURS: tuple[tuple[str, bool, Literal["highest", "medium"]], ...] = (
 )
 PROFILED = 32  # steps
 PREDICTOR = PredictorConfig(source_steps=10, steps=10)  # what it knows does not change what a step costs
+CLASSIFIERS = ClassifierConfig(steps=10)
 QUICK = TrainConfig(
     compile=True,
     steps=STEPS,
+    dara=DARAConfig(classifiers=CLASSIFIERS),
+    density_ratio=DensityRatioConfig(classifiers=CLASSIFIERS),
+    otdf=OTDFConfig(iterations=1, prior=PriorConfig(steps=10)),
+    vgdf=VGDFConfig(predictor=PREDICTOR),
     dynamics=DynamicsConfig(predictor=PREDICTOR),
     tabb=TabbConfig(predictor=PREDICTOR),
     corrected=CorrectedConfig(predictor=PREDICTOR),
