@@ -80,7 +80,7 @@ class Rig:
         self.suspended = 0.0
         self.heal()
         self._inertia = inertias(robot)
-        self.at = [i for i, joint in enumerate(self.spec.joints) if joint.actuated]
+        self.at = self.spec.driven_at
         self.position = [joint.default_joint_pos for joint in self.spec.joints]
         self.velocity = [0.0] * len(self.position)
         self.writes: list[tuple[int, Verdict, bool]] = []

@@ -141,8 +141,7 @@ def _softened(robot: Robot) -> tuple[Robot, list[Parameter]]:
         friction = joint.friction.model_copy(update={"viscous": joint.friction.viscous + half})
         joints.append(joint.model_copy(update={"damping": joint.damping - half, "friction": friction}))
     soft = Robot(robot.spec.model_copy(update={"joints": tuple(joints)}), robot.folder)
-    driven = [joint for joint in robot.spec.joints if joint.actuated]
-    spreads = {f"friction.{joint.name}.viscous": DAMPING_SD * joint.damping for joint in driven}
+    spreads = {f"friction.{joint.name}.viscous": DAMPING_SD * joint.damping for joint in robot.spec.driven}
     named = {p.name: p for p in parameters(soft)}
     dampings = [replace(named[name], sd=sd, high=named[name].nominal + 3 * sd) for name, sd in spreads.items()]
     return soft, [named["actuator_gain"], *dampings, named["latency_ms"]]

@@ -51,7 +51,7 @@ class Design:
     ) -> None:
         self.free = free
         self._robot, self._frequencies, self._reach, self._seed = robot, frequencies, reach, seed
-        self._joints = [robot.spec.joint(name) for name in robot.spec.actuated]
+        self._joints = robot.spec.driven
         self._centres, self._halves = np.array([middle(joint) for joint in self._joints]).T
 
     def search(self, generations: int) -> Array:

@@ -141,9 +141,8 @@ def _lag(spec: RobotSpec, episode: Episode) -> float:
         return 0.0
     observer = Observer(spec)
     positions, _ = observer.joint_state(episode.obs[1:])
-    at = [spec.joint_names.index(name) for name in spec.actuated]
-    behind = nearest_turn(observer, spec.actuated, action_to_command(spec, episode.actions) - positions[:, at])
-    return _largest(behind) / spec.safety.max_tracking_error
+    ahead = action_to_command(spec, episode.actions) - positions[:, spec.driven_at]
+    return _largest(nearest_turn(observer, spec.actuated, ahead)) / spec.safety.max_tracking_error
 
 
 def _shares(robot: Robot, episodes: Sequence[Episode]) -> tuple[float, float]:

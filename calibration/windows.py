@@ -131,7 +131,7 @@ def lags(robot: Robot) -> int:
 def _join_turns(spec: RobotSpec, observer: Observer, state: Array, command: Array) -> None:
     """Move joints of `state` that are seen by sine and cosine to the turn that they are commanded to."""
     if spec.action.kind == "position":
-        own = [spec.joint_names.index(name) for name in spec.actuated]
+        own = spec.driven_at
         ahead = state[0, own] - command[0]
         state[:, own] += nearest_turn(observer, spec.actuated, ahead) - ahead
 

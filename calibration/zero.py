@@ -165,7 +165,7 @@ class EncoderProblem(Problem):
     def case(self, values: Mapping[str, float], starts: Array) -> Case:
         """See `Problem`; a position command goes through the encoder too."""
         spec, (gains, shifts) = self.robot.spec, self._encoders(values)
-        commands, own = self.windows.commands, [spec.joint_names.index(joint) for joint in spec.actuated]
+        commands, own = self.windows.commands, spec.driven_at
         if spec.action.kind != "effort":
             commands = gains[own] * commands + (shifts[own] if spec.action.kind == "position" else 0.0)
         states, before = gains * self.windows.states + shifts, gains * self.windows.before + shifts

@@ -37,6 +37,11 @@ class Friction(Spec):
     viscous: NonNegative = 0.0
     load: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
+    @property
+    def excess(self) -> float:
+        """What breaking away takes beyond Coulomb torque, s - c [N m]."""
+        return 0.0 if self.stiction is None else self.stiction - self.frictionloss
+
     @model_validator(mode="after")
     def _break_away_is_at_least_coulomb(self) -> Self:
         if self.stiction is not None and self.stiction < self.frictionloss:

@@ -265,7 +265,7 @@ def action_affine(spec: RobotSpec) -> tuple[Array, Array]:
     """Scale and origin (A,): a command is `origin + scale * action`."""
     scale = np.array([spec.action.scale[name] for name in spec.actuated])
     relative = spec.action.kind == "position" and spec.action.relative
-    origin = np.array([spec.joint(name).default_joint_pos if relative else 0.0 for name in spec.actuated])
+    origin = np.array([joint.default_joint_pos if relative else 0.0 for joint in spec.driven])
     return scale, origin
 
 

@@ -179,17 +179,18 @@ class RobotSpec(Spec):
         if self.action.kind != "position":
             if self.safety.parking_pose:
                 raise ValueError(f"safety.parking_pose needs position commands, action.kind is {self.action.kind}")
-            for name in self.actuated:
-                if self.joint(name).damping == 0:
+            for joint in self.driven:
+                if joint.damping == 0:
                     use = "stop" if self.action.kind == "effort" else "loop"
-                    raise ValueError(f"joint {name} is commanded in {self.action.kind}: damping, the gain of its {use}")
+                    problem = f"joint {joint.name} is commanded in {self.action.kind}: damping, the gain of its {use}"
+                    raise ValueError(problem)
             return self
         if self.safety.max_tracking_error is None:
             problem = (
                 "joints are commanded in position: safety.max_tracking_error, by which a jam or a lost motor shows"
             )
             raise ValueError(problem)
-        for joint in (self.joint(name) for name in self.actuated):
+        for joint in self.driven:
             if joint.acceleration_limit is None or joint.jerk_limit is None:
                 raise ValueError(f"joint {joint.name} is commanded in position: acceleration_limit and jerk_limit")
             lower, upper = joint.position_range
@@ -217,6 +218,11 @@ class RobotSpec(Spec):
         return 1.0 / self.control_rate_hz
 
     @property
+    def physics_dt(self) -> float:
+        """Physics step in simulation [s]."""
+        return self.control_dt / self.decimation
+
+    @property
     def joint_names(self) -> list[str]:
         """All joints, in the file's order; the order of every `joint_pos` and `joint_vel` array."""
         return [j.name for j in self.joints]
@@ -224,12 +230,22 @@ class RobotSpec(Spec):
     @property
     def actuated(self) -> list[str]:
         """The actuated joints, in the file's order; the order of every action and command array."""
-        return [j.name for j in self.joints if j.actuated]
+        return [j.name for j in self.driven]
+
+    @property
+    def driven(self) -> list[Joint]:
+        """The joints that `actuated` names."""
+        return [j for j in self.joints if j.actuated]
+
+    @property
+    def driven_at(self) -> list[int]:
+        """Their indices among all joints."""
+        return [i for i, j in enumerate(self.joints) if j.actuated]
 
     @property
     def parking(self) -> dict[str, float]:
         """Position [rad] of every actuated joint at the end of PARK."""
-        return {j.name: j.default_joint_pos for j in self.joints if j.actuated} | self.safety.parking_pose
+        return {j.name: j.default_joint_pos for j in self.driven} | self.safety.parking_pose
 
     def joint(self, name: str) -> Joint:
         """The joint called `name`; raises KeyError with the known names."""

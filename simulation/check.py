@@ -125,7 +125,7 @@ def _unheard(robot: Robot) -> Iterator[str]:
         yield f"max_command_age_ms is {age_ms:g}, below latency_budget_ms, {budget_ms:g}: commands would be stale"
     if (lost_ms := spec.safety.heartbeat_timeout_ms) < HEARTBEATS * HEARTBEAT_MS:
         yield f"heartbeat_timeout_ms is {lost_ms:g}: a monitor is heard every {HEARTBEAT_MS:g} ms, at best"
-    for joint in (spec.joint(name) for name in spec.actuated):
+    for joint in spec.driven:
         scale, limits = spec.action.scale[joint.name], {"effort": joint.effort_limit, "velocity": joint.velocity_limit}
         if scale > (limit := limits.get(spec.action.kind, np.inf)):
             yield f"joint {joint.name}: action.scale is {scale:g}, above its {spec.action.kind}_limit of {limit:g}"

@@ -74,9 +74,10 @@ class Compensation:
         )
         self._sharpness = 1 / spec.friction_smoothing
         self._joints = []
-        for name, dry, viscous in zip(spec.actuated, self.frictionloss.tolist(), self.viscous.tolist(), strict=True):
-            slope, low, high = _command(robot, spec.joint(name))
-            self._joints.append((spec.joint_names.index(name), viscous / slope, dry / slope, low, high))
+        found = zip(spec.driven_at, spec.driven, self.frictionloss.tolist(), self.viscous.tolist(), strict=True)
+        for index, joint, dry, viscous in found:
+            slope, low, high = _command(robot, joint)
+            self._joints.append((index, viscous / slope, dry / slope, low, high))
 
     def __call__(self, command: Array, joint_vel: Array) -> Array:
         """What to send (A,) for `command` (A,), which answers the measured velocities `joint_vel` (J,).

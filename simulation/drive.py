@@ -53,9 +53,8 @@ class ScalarDrive:
     def __init__(self, spec: RobotSpec, scenario: Scenario) -> None:
         self._kind, self._gain = spec.action.kind, scenario.actuator_gain
         self._drives = [
-            (spec.joint_names.index(joint.name), joint.stiffness, joint.damping, joint.effort_limit)
-            for joint in spec.joints
-            if joint.actuated
+            (index, joint.stiffness, joint.damping, joint.effort_limit)
+            for index, joint in zip(spec.driven_at, spec.driven, strict=True)
         ]
         self._friction = [
             JointFriction(scenario.friction.get(joint.name, joint.friction), spec.friction_smoothing)
@@ -90,12 +89,12 @@ class ArrayDrive:
     """
 
     def __init__(self, spec: RobotSpec, *scenarios: Scenario) -> None:
-        joints = [spec.joint(name) for name in spec.actuated]
         self._kind, self._gain = spec.action.kind, side_by_side([[each.actuator_gain] for each in scenarios])
-        self._passive = len(joints) < len(spec.joints)
-        self.index = np.array([spec.joint_names.index(joint.name) for joint in joints])
+        self._passive = len(spec.driven) < len(spec.joints)
+        self.index = np.array(spec.driven_at)
         stiffness, damping, self._limit = (
-            np.array([getattr(joint, name) for joint in joints]) for name in ("stiffness", "damping", "effort_limit")
+            np.array([getattr(joint, name) for joint in spec.driven])
+            for name in ("stiffness", "damping", "effort_limit")
         )
         self._stiffness, self._damping = self._gain * stiffness, self._gain * damping
         self._friction = JointFrictions(
@@ -146,7 +145,7 @@ class GearedDrive:
         gears = transmissions(spec, scenarios[0])
         self._law = ArrayDrive(spec, *scenarios)
         every = [list(transmissions(spec, each).values()) for each in scenarios]
-        self._rotors = Rotors(every, spec.control_dt / spec.decimation)
+        self._rotors = Rotors(every, spec.physics_dt)
         self._joints = np.array([spec.joint_names.index(name) for name in gears])
         self._drives = np.array([spec.actuated.index(name) for name in gears])
 

@@ -126,8 +126,8 @@ class Following:
         self._spec, self._observer = robot.spec, Observer(robot.spec)
         self._omega = 2 * np.pi * np.array(frequencies)
         self._centre, self._sine, self._cosine = centre, sine, cosine
-        self._own = [robot.spec.joint_names.index(name) for name in robot.spec.actuated]
-        ranges = [robot.spec.joint(name).position_range for name in robot.spec.actuated]
+        self._own = robot.spec.driven_at
+        ranges = [joint.position_range for joint in robot.spec.driven]
         self._low, self._high = EDGE * np.array(ranges).T + (1 - EDGE) * centre
         self._tick = 0
 

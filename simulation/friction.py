@@ -24,8 +24,7 @@ class JointFriction:
     def __init__(self, friction: Friction, smoothing: float) -> None:
         self._smoothing = smoothing
         self._coulomb = friction.frictionloss
-        self._excess = 0.0 if friction.stiction is None else friction.stiction - friction.frictionloss
-        self._stribeck_velocity = friction.stribeck_velocity
+        self._excess, self._stribeck_velocity = friction.excess, friction.stribeck_velocity
         self._viscous, self._load = friction.viscous, friction.load
 
     def __call__(self, joint_vel: float, effort: float) -> float:
@@ -49,14 +48,11 @@ class JointFrictions:
 
     def __init__(self, robots: Sequence[Sequence[Friction]], smoothing: float) -> None:
         self._slope = 1 / smoothing
-        coulomb, self._viscous, self._stribeck_velocity, self._load = (
+        coulomb, self._excess, self._stribeck_velocity, self._viscous, self._load = (
             side_by_side([[getattr(friction, name) for friction in joints] for joints in robots])
-            for name in ("frictionloss", "viscous", "stribeck_velocity", "load")
+            for name in ("frictionloss", "excess", "stribeck_velocity", "viscous", "load")
         )
         self._against = -coulomb
-        self._excess = side_by_side(
-            [[0.0 if f.stiction is None else f.stiction - f.frictionloss for f in joints] for joints in robots]
-        )
         self._stribeck, self._loaded = bool(self._excess.any()), bool(self._load.any())
 
     def __call__(self, joint_vel: NDArray[np.float64], effort: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -45,7 +45,7 @@ def to_mjcf(robot: Robot, scenario: Scenario) -> str:
             _add_drive(spec, robot.spec, joint, driven, scenario)
     if robot.spec.base_height is not None:
         at_rest = [joint.default_joint_pos for joint in (*robot.spec.joints, *map(robot.spec.joint, gears))]
-        held = [robot.spec.joint(name).default_joint_pos for name in robot.spec.actuated]
+        held = [joint.default_joint_pos for joint in robot.spec.driven]
         here = [0, 0, robot.spec.base_height, 1, 0, 0, 0, *at_rest]
         spec.add_key(name=HOME, qpos=here, ctrl=held if robot.spec.action.kind == "position" else [0.0] * len(held))
     spec.compile()

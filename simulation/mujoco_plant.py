@@ -34,7 +34,7 @@ def model_spec(robot: Robot, scenario: Scenario) -> mujoco.MjSpec:
     """Its bodies and time step, to be compiled."""
     spec = mujoco.MjSpec.from_string(apply(robot.urdf_text(), scenario, str(robot.urdf)))
     spec.compiler.fusestatic = False  # keep the base a body of its own, with its mass
-    spec.option.timestep = robot.spec.control_dt / robot.spec.decimation
+    spec.option.timestep = robot.spec.physics_dt
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_EULER
     for geom in spec.geoms:
         geom.contype = geom.conaffinity = 0  # links never touch each other, as in Bullet

@@ -107,13 +107,12 @@ def parameters(robot: Robot) -> list[Parameter]:
     for name, alike in friction_groups(robot).items():
         joint = robot.spec.joint(alike[0])
         inertia, nominal = _inertia(root, links[joint.name]), joint.friction
-        excess = (nominal.stiction or nominal.frictionloss) - nominal.frictionloss
         speed, spread = nominal.stribeck_velocity, float(np.exp(4 * STRIBECK_SD))
         dry = DRY_SD * inertia, DRIVEN_SD[0] * joint.effort_limit
         viscous = VISCOUS_SD * inertia, DRIVEN_SD[1] * joint.damping
         prefix = f"friction.{name}"
         curve = [
-            _torque(f"{prefix}.excess", "N m", excess, *dry),
+            _torque(f"{prefix}.excess", "N m", nominal.excess, *dry),
             Parameter(
                 f"{prefix}.stribeck_velocity", "rad/s", speed, STRIBECK_SD, speed / spread, speed * spread, log=True
             ),
@@ -244,9 +243,7 @@ def to_values(robot: Robot, scenario: Scenario) -> dict[str, float]:
             values[f"backlash.{name}"] = gears[alike[0]].backlash
             values[f"rotor_inertia_scale.{name}"] = gears[alike[0]].rotor_inertia / built_in.rotor_inertia
         friction = scenario.friction.get(alike[0], robot.spec.joint(alike[0]).friction)
-        excess = 0.0 if friction.stiction is None else friction.stiction - friction.frictionloss
-        of_joint = friction.frictionloss, excess, friction.stribeck_velocity, friction.viscous, friction.load
-        values |= {f"friction.{name}.{field}": v for field, v in zip(FRICTION, of_joint, strict=True)}
+        values |= {f"friction.{name}.{field}": getattr(friction, field) for field in FRICTION}
         if not robot.spec.joint(alike[0]).actuated:  # no drive loads it
             del values[f"friction.{name}.load"]
     return values

@@ -94,7 +94,7 @@ class Plant(ABC):
         _require_gains(robot)
         self.spec, self.scenario = robot.spec, scenario
         self.rng = np.random.default_rng(0) if rng is None else rng
-        self.physics_dt = self.spec.control_dt / self.spec.decimation
+        self.physics_dt = self.spec.physics_dt
         self.time = 0.0
         self._drive = make_drive(self.spec, scenario)
         self._few = len(self.spec.joints) <= FEW  # then plain floats are faster than arrays
@@ -187,7 +187,7 @@ class Plant(ABC):
 
     def _idle_line(self) -> DelayLine:
         positions = self.spec.action.kind == "position"
-        idle = [j.default_joint_pos if positions else 0.0 for j in self.spec.joints if j.actuated]
+        idle = [j.default_joint_pos if positions else 0.0 for j in self.spec.driven]
         return DelayLine(self.scenario.latency_ms / 1000, idle if self._few else np.array(idle))
 
     @abstractmethod
@@ -212,7 +212,7 @@ class Plant(ABC):
 
 def _require_gains(robot: Robot) -> None:
     gain = {"position": "stiffness", "velocity": "damping"}.get(robot.spec.action.kind)
-    if gain and (idle := [name for name in robot.spec.actuated if not getattr(robot.spec.joint(name), gain)]):
+    if gain and (idle := [joint.name for joint in robot.spec.driven if not getattr(joint, gain)]):
         problem = f"joints {idle} are commanded in {robot.spec.action.kind} and their {gain} is 0"
         raise InputError(robot.folder / "robot.yaml", problem, f"give the {gain} with which their drives follow")
 

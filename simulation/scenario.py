@@ -125,7 +125,7 @@ def _fitting(robot: Robot, name: str, scenario: Scenario) -> Scenario:
         if unknown := sorted(set(getattr(scenario, field)) - set(robot.spec.joint_names)):
             known = ", ".join(robot.spec.joint_names)
             raise InputError(path, f"{name}.{field} names unknown joints {unknown}", f"joints are {known}")
-    free = [joint.name for joint in robot.spec.joints if joint.actuated and not joint.armature]
+    free = [joint.name for joint in robot.spec.driven if not joint.armature]
     if unknown := sorted(set(scenario.transmission) - set(free)):
         problem = f"{name}.transmission names {unknown}, which are no actuated joints without armature"
         raise InputError(path, problem, f"those are {', '.join(free)}")

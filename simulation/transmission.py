@@ -79,7 +79,7 @@ def require_bearable(
     if dt^2 stiffness + dt damping is at most the joint's inertia, whatever the rotor's; they part for ever, in a bad
     pose, from about 4/3 of that.
     """
-    dt = spec.control_dt / spec.decimation
+    dt = spec.physics_dt
     for name, gear in gears.items():
         stiffness, damping, inertia = gear.stiffness, gear.damping, inertias[name]
         if dt * (dt * stiffness + damping) <= inertia:

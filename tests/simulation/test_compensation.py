@@ -71,7 +71,7 @@ def test_a_command_of_each_kind_by_hand(
 @pytest.mark.parametrize("robot", [commanded_in("effort"), ARM], ids=["furuta", "arm"])
 def test_the_torque_on_every_driven_joint_is_the_nominal_one(robot: Robot, calibration: Make) -> None:
     """In the drive of the simulators; what is not compensated is left out of them: Stribeck, the gain of a position."""
-    driven = [robot.spec.joint_names.index(name) for name in robot.spec.actuated]
+    driven = robot.spec.driven_at
     values = {"actuator_gain": 0.9 if robot.spec.action.kind == "effort" else 1.0}
     for i, name in enumerate(robot.spec.actuated):
         friction = robot.spec.joint(name).friction
