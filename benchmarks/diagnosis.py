@@ -27,7 +27,7 @@ from landbridge.joint import Friction, Transmission
 from landbridge.provenance import commit
 from landbridge.robot import load_robot
 from landbridge.simulation.behaviour import load_behaviours
-from landbridge.simulation.plant import Engine, make_plant
+from landbridge.simulation.plant import Engine, opened
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario
 from landbridge.task import load_task
@@ -66,14 +66,12 @@ def rollouts(
     """Transitions of so many episodes of each behaviour."""
     robot = load_robot("furuta")
     task, behaviours = load_task(robot), load_behaviours(robot)
-    plants = [make_plant(robot, engine, scenario, np.random.default_rng(rng.integers(2**32))) for _ in range(BATCH)]
-    episodes = []
-    for name, count in mix.items():
-        for _ in range(count // BATCH):
-            policy = behaviours[name](BATCH, rng)
-            episodes += lockstep(plants, task, policy, rng, exploring=bool(rng.random() < exploring))
-    for plant in plants:
-        plant.close()
+    noises, episodes = [np.random.default_rng(rng.integers(2**32)) for _ in range(BATCH)], []
+    with opened(robot, engine, [scenario] * BATCH, noises) as plants:
+        for name, count in mix.items():
+            for _ in range(count // BATCH):
+                policy = behaviours[name](BATCH, rng)
+                episodes += lockstep(plants, task, policy, rng, exploring=bool(rng.random() < exploring))
     parts = [
         (e.obs[:-1], e.actions, e.rewards, e.obs[1:], e.terminated, np.full(len(e), i)) for i, e in enumerate(episodes)
     ]

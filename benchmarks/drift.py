@@ -33,7 +33,7 @@ from landbridge.manifest import Drift, Threshold
 from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.collect import collect
-from landbridge.simulation.plant import make_plant
+from landbridge.simulation.plant import opened
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Payload, Scenario, load_scenario
 from landbridge.task import load_task
@@ -210,14 +210,10 @@ def limits(bundle: Bundle) -> Drift:
 
 def rollouts(policy: Path, robot: Robot, scenario: Scenario, count: int) -> list[Episode]:
     """Episodes of the bundle's policy in Bullet."""
-    streams = np.random.SeedSequence(SEED).spawn(count + 1)
+    *noises, start = (np.random.default_rng(stream) for stream in np.random.SeedSequence(SEED).spawn(count + 1))
     acting = load_policy(policy, robot)(count, np.random.default_rng())  # a policy draws nothing
-    plants = [make_plant(robot, "bullet", scenario, np.random.default_rng(stream)) for stream in streams[:count]]
-    try:
-        return lockstep(plants, load_task(robot), acting, np.random.default_rng(streams[count]))
-    finally:
-        for plant in plants:
-            plant.close()
+    with opened(robot, "bullet", [scenario] * count, noises) as plants:
+        return lockstep(plants, load_task(robot), acting, start)
 
 
 def first_alarm(episode: Episode, score: Score, bundle: Bundle, threshold: Threshold) -> float | None:

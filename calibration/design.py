@@ -22,7 +22,7 @@ from landbridge.robot import Robot
 from landbridge.simulation.behaviour import Behaviour, Policy
 from landbridge.simulation.excitation import Following, Series
 from landbridge.simulation.parameters import Parameter
-from landbridge.simulation.plant import Engine, make_plant
+from landbridge.simulation.plant import Engine, opened
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario
 from landbridge.task import load_task
@@ -130,12 +130,8 @@ def run_episodes(
 ) -> list[Episode]:
     """An episode of the robot's task in each of a batch of plants."""
     rng = np.random.default_rng(seed)
-    plants = [make_plant(robot, engine, scenario, each) for each in rng.spawn(batch)]
-    try:
+    with opened(robot, engine, [scenario] * batch, rng.spawn(batch)) as plants:
         return lockstep(plants, load_task(robot), policy, rng)
-    finally:
-        for plant in plants:
-            plant.close()
 
 
 def middle(joint: Joint) -> tuple[float, float]:

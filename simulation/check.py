@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
 from typing import Any, get_args
 
 import numpy as np
@@ -13,7 +13,7 @@ from landbridge.errors import InputError
 from landbridge.joint import Friction
 from landbridge.robot import HEARTBEAT_MS, PARKED, Robot, load_robot
 from landbridge.simulation.behaviour import load_behaviours, require_actions, source_mix
-from landbridge.simulation.plant import Engine, Plant, make_plant
+from landbridge.simulation.plant import Engine, Plant, make_plant, opened
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, SCENARIOS, Scenario, load_scenarios
 from landbridge.spec import require_at_least, require_seed
@@ -223,8 +223,7 @@ def _run(robot: Robot, rung: str, scenario: Scenario, name: str, episodes: int, 
     task, success, seen = load_task(robot), dict[str, float](), []
     for engine in get_args(Engine):
         rngs = [np.random.default_rng([seed, i]) for i in range(episodes)]  # the same noise in each engine
-        with ExitStack() as opened:
-            plants = [opened.enter_context(closing(make_plant(robot, engine, scenario, rng))) for rng in rngs]
+        with opened(robot, engine, [scenario] * episodes, rngs) as plants:
             rng = np.random.default_rng(seed)
             made = lockstep(plants, task, load_behaviours(robot)[name](episodes, rng), rng)
         success[engine] = float(np.mean([task.success(episode.obs) for episode in made]))

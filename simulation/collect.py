@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from landbridge.files import require_new
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, load_behaviours, source_mix
 from landbridge.simulation.calibrated import CALIBRATED, read_calibration, recorded
-from landbridge.simulation.plant import Engine, Plant, make_plant
+from landbridge.simulation.plant import Engine, Plant, opened
 from landbridge.simulation.randomised import draw_between
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, Scenario, load_scenario
@@ -143,10 +142,7 @@ def collect(
     if retune:
         behaviours, tuned = _retuned(machine, shares, simulated.centre, engine, retune, seed)
     quota = _quota(shares, steps)
-    with ExitStack() as opened:
-        plants = [
-            opened.enter_context(closing(make_plant(machine, engine, *of))) for of in zip(rungs, rngs, strict=True)
-        ]
+    with opened(machine, engine, rungs, rngs) as plants:
         tally = Tally()
         metadata = DatasetMetadata.of(
             machine.spec,

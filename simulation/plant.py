@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import Literal
 
 import numpy as np
@@ -234,3 +235,13 @@ def make_plant(robot: Robot, engine: Engine, scenario: Scenario, rng: np.random.
     from landbridge.simulation.bullet_plant import BulletPlant
 
     return BulletPlant(robot, scenario, rng)
+
+
+@contextmanager
+def opened(
+    robot: Robot, engine: Engine, scenarios: Iterable[Scenario], rngs: Iterable[np.random.Generator]
+) -> Iterator[list[Plant]]:
+    """A plant for each scenario and its generator, all of them closed in the end."""
+    with ExitStack() as stack:
+        each = zip(scenarios, rngs, strict=True)
+        yield [stack.enter_context(closing(make_plant(robot, engine, *of))) for of in each]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +23,7 @@ def render(
     Returns:
         RGB images (T, height, width, 3).
     """
-    plant = BulletPlant(robot, scenario)
-    try:
+    with closing(BulletPlant(robot, scenario)) as plant:
         low, high = _bounds(plant, joint_pos)
         centre, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
         distance = radius / np.tan(np.radians(FIELD_OF_VIEW / 2))
@@ -36,8 +37,6 @@ def render(
             )
             image[:] = np.reshape(rgba, (height, width, 4))[..., :3]
         return images
-    finally:
-        plant.close()
 
 
 def _bounds(plant: BulletPlant, joint_pos: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

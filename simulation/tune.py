@@ -20,7 +20,7 @@ from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import BehaviourFile, Tuned, load_behaviours, read_behaviours
 from landbridge.simulation.calibrated import choose_scenario
-from landbridge.simulation.plant import Engine, make_plant
+from landbridge.simulation.plant import Engine, opened
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario
 from landbridge.spec import require_at_least, require_seed
@@ -131,28 +131,28 @@ def search(
         for name, entry in start.behaviours.items()
         if entry.parameters.keys() == set(names) and (origins is None or name in origins)
     ]
-    rngs = [np.random.default_rng([seed, i]) for i in range(len(rungs) * episodes)]  # of pushes and measurement noise
-    plants = [make_plant(robot, engine, rungs[i // episodes], rng) for i, rng in enumerate(rngs)]
 
     def values(logs: NDArray[np.float64]) -> dict[str, float]:
         return {name: float(f"{value:.5g}") for name, value in zip(names, np.exp(logs), strict=True)}
 
-    def score(logs: NDArray[np.float64], seed: int) -> tuple[float, float]:
-        made = load_behaviours(robot, replaced(start, behaviour, Tuned(made_by="", parameters=values(logs))))
-        rng = np.random.default_rng(seed)
-        runs = lockstep(plants, task, made[behaviour](len(plants), rng), rng)
-        return float(np.mean([run.rewards.sum() for run in runs])), float(np.mean([task.success(r.obs) for r in runs]))
+    each = [rung for rung in rungs for _ in range(episodes)]
+    rngs = [np.random.default_rng([seed, i]) for i in range(len(each))]  # of pushes and measurement noise
+    with opened(robot, engine, each, rngs) as plants:
 
-    origin = max(begins, key=lambda logs: score(logs, seed)[0])
-    strategy = cma.CMAEvolutionStrategy(origin, 0.3, {"seed": seed + 1, "verbose": -9})
-    with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("tune", total=generations)
-        for generation in range(generations):
-            candidates = strategy.ask()
-            strategy.tell(candidates, [-score(x, seed + generation)[0] for x in candidates])
-            progress.update(bar, advance=1, description=f"return {-strategy.best.f:.1f}")
-    best = max((np.asarray(strategy.result.xfavorite), origin), key=lambda logs: score(logs, seed + 20_000)[0])
-    final = score(best, seed + 10_000)
-    for plant in plants:
-        plant.close()
-    return values(best), *final
+        def score(logs: NDArray[np.float64], seed: int) -> tuple[float, float]:
+            made = load_behaviours(robot, replaced(start, behaviour, Tuned(made_by="", parameters=values(logs))))
+            rng = np.random.default_rng(seed)
+            runs = lockstep(plants, task, made[behaviour](len(plants), rng), rng)
+            returns, success = [run.rewards.sum() for run in runs], [task.success(run.obs) for run in runs]
+            return float(np.mean(returns)), float(np.mean(success))
+
+        origin = max(begins, key=lambda logs: score(logs, seed)[0])
+        strategy = cma.CMAEvolutionStrategy(origin, 0.3, {"seed": seed + 1, "verbose": -9})
+        with Progress(console=Console(stderr=True)) as progress:
+            bar = progress.add_task("tune", total=generations)
+            for generation in range(generations):
+                candidates = strategy.ask()
+                strategy.tell(candidates, [-score(x, seed + generation)[0] for x in candidates])
+                progress.update(bar, advance=1, description=f"return {-strategy.best.f:.1f}")
+        best = max((np.asarray(strategy.result.xfavorite), origin), key=lambda logs: score(logs, seed + 20_000)[0])
+        return values(best), *score(best, seed + 10_000)

@@ -24,7 +24,7 @@ from landbridge.observation import Observer
 from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour
-from landbridge.simulation.plant import make_plant
+from landbridge.simulation.plant import opened
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario, load_scenario
 from landbridge.spec import require_at_least
@@ -124,14 +124,10 @@ def _rename_output(graph: Any, old: str, new: str) -> None:
 
 def drive(robot: Robot, rung: Scenario, behaviour: Behaviour, episodes: int) -> list[Episode]:
     """Episodes of a policy in MuJoCo."""
-    *streams, start, drawn = np.random.SeedSequence(SEED).spawn(episodes + 2)
-    plants = [make_plant(robot, "mujoco", rung, np.random.default_rng(stream)) for stream in streams]
-    try:
-        policy = behaviour(episodes, np.random.default_rng(drawn))
-        return lockstep(plants, load_task(robot), policy, np.random.default_rng(start))
-    finally:
-        for plant in plants:
-            plant.close()
+    streams = np.random.SeedSequence(SEED).spawn(episodes + 2)
+    *noises, start, drawn = (np.random.default_rng(stream) for stream in streams)
+    with opened(robot, "mujoco", [rung] * episodes, noises) as plants:
+        return lockstep(plants, load_task(robot), behaviour(episodes, drawn), start)
 
 
 def _golden(

@@ -25,7 +25,7 @@ from landbridge.observation import action_to_command, push_action
 from landbridge.provenance import commit
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Actor, Policy, load_behaviours
-from landbridge.simulation.plant import Plant, make_plant
+from landbridge.simulation.plant import Plant, make_plant, opened
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import NOMINAL, load_scenario
 from landbridge.task import Task, load_task
@@ -153,9 +153,10 @@ def _success(
     machine: Robot, task: Task, content: bytes, onto: Policy | None, share: float, seed: int, episodes: int = 32
 ) -> float:
     actor, nominal = Actor(io.BytesIO(content)), load_scenario(machine, NOMINAL)
-    plants = [make_plant(machine, "mujoco", nominal, np.random.default_rng([seed, i])) for i in range(episodes)]
     policy = actor if onto is None else lambda obs: onto(obs) + share * actor(obs)
-    runs = lockstep(plants, task, policy, np.random.default_rng(seed + 1))
+    rngs = [np.random.default_rng([seed, i]) for i in range(episodes)]
+    with opened(machine, "mujoco", [nominal] * episodes, rngs) as plants:
+        runs = lockstep(plants, task, policy, np.random.default_rng(seed + 1))
     return float(np.mean([task.success(run.obs) for run in runs]))
 
 

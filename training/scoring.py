@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from landbridge.files import write_atomic
 from landbridge.robot import Robot
-from landbridge.simulation.behaviour import Behaviour, Policy
+from landbridge.simulation.behaviour import Behaviour
 from landbridge.simulation.compensation import Compensation
-from landbridge.simulation.plant import Engine, make_plant
+from landbridge.simulation.plant import Engine, opened
 from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Scenario
 from landbridge.task import load_task
@@ -37,19 +37,15 @@ def score(
     """Success (E,) of 0 or 1 and return (E,) of each episode; the same seed gives every policy the same episodes."""
     task = load_task(robot)
     success, returns = [], []
-    for group, start in enumerate(range(0, episodes, LOCKSTEP)):
-        batch = min(LOCKSTEP, episodes - start)
+    for group, done in enumerate(range(0, episodes, LOCKSTEP)):
+        batch = min(LOCKSTEP, episodes - done)
         streams = np.random.SeedSequence([EPISODE_SEED + seed, group]).spawn(batch + 2)
-        plants = [make_plant(robot, engine, scenario, np.random.default_rng(s)) for s in streams[:batch]]
-        policy: Policy = behaviour(batch, np.random.default_rng(streams[batch]))
-        try:
-            rng = np.random.default_rng(streams[batch + 1])
-            for episode in lockstep(plants, task, policy, rng, exploring, write_after, compensation):
+        *noises, drawn, start = (np.random.default_rng(stream) for stream in streams)
+        with opened(robot, engine, [scenario] * batch, noises) as plants:
+            policy = behaviour(batch, drawn)
+            for episode in lockstep(plants, task, policy, start, exploring, write_after, compensation):
                 success.append(task.success(episode.obs))
                 returns.append(episode.rewards.sum())
-        finally:
-            for plant in plants:
-                plant.close()
     return np.array(success, np.float64), np.array(returns, np.float64)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,11 +51,8 @@ class Twin(Modelled):
             raise InputError("--alignment", problem, "choose another")
         silent = {"joint_pos_noise": 0.0, "joint_vel_noise": 0.0}
         quiet = load_scenario(robot, self.config.scenario).model_copy(update=silent)
-        plant = make_plant(robot, self.config.engine, quiet, np.random.default_rng(self.context.seed))
-        try:
+        with closing(make_plant(robot, self.config.engine, quiet, np.random.default_rng(self.context.seed))) as plant:
             return following(plant, self.context.task.observer, data.obs, data.action)[None]
-        finally:
-            plant.close()
 
 
 @dataclass(frozen=True)
