@@ -118,7 +118,8 @@ class BulletPlant(Plant):
         for joint, position, velocity in zip(self.joints, joint_pos, joint_vel, strict=True):
             pybullet.resetJointState(self.body, joint, position, velocity, self.client)
 
-    def _state(self) -> tuple[list[float], list[float]]:
+    def state(self) -> tuple[list[float], list[float]]:
+        """See `Plant`."""
         states = pybullet.getJointStates(self.body, self.joints, self.client)
         return [s[0] for s in states], [s[1] for s in states]
 

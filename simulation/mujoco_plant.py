@@ -83,7 +83,8 @@ class MujocoPlant(Plant):
         if self.spec.base_height is not None:
             self.data.qpos[:7] = [0, 0, self.spec.base_height, 1, 0, 0, 0]
 
-    def _state(self) -> tuple[Floats, Floats]:
+    def state(self) -> tuple[Floats, Floats]:
+        """See `Plant`."""
         return (self._qpos.tolist(), self._qvel.tolist()) if self._few else (self._qpos, self._qvel)
 
     def _base(self) -> tuple[list[float], list[float], list[float]]:

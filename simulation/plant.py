@@ -129,7 +129,7 @@ class Plant(ABC):
         if self._pushes is not None and (velocity := self._pushes.due(start)) is not None:
             self._kick(*velocity)
         for i in range(self.spec.decimation):
-            joint_pos, joint_vel = self._state()
+            joint_pos, joint_vel = self.state()
             begins = start + i * self.physics_dt
             torque = self._drive(joint_pos, joint_vel, self._line.during(begins, begins + self.physics_dt))
             for index, law in self._cogging:
@@ -139,20 +139,20 @@ class Plant(ABC):
 
     def measure(self) -> tuple[Array, Array]:
         """Measured joint positions (J,) and velocities (J,), with the scenario's noise."""
-        joint_pos, joint_vel = (np.array(values) for values in self._state())
+        joint_pos, joint_vel = (np.array(values) for values in self.state())
         if self.scenario.joint_pos_noise or self.scenario.joint_vel_noise:
             joint_pos += self.scenario.joint_pos_noise * self.rng.standard_normal(len(joint_pos))
             joint_vel += self.scenario.joint_vel_noise * self.rng.standard_normal(len(joint_vel))
         return joint_pos, joint_vel
 
+    @abstractmethod
     def state(self) -> tuple[Floats, Floats]:
         """True joint positions (J,) and velocities (J,)."""
-        return self._state()
 
     def place(self, joint_pos: Array, joint_vel: Array) -> None:
         """Put the joints (J,), (J,) there at once, as by force, rotors with them; time and commands go on."""
         if isinstance(self._drive, GearedDrive):
-            position, velocity = self._state()
+            position, velocity = self.state()
             self._drive.carry(np.subtract(joint_pos, position), np.subtract(joint_vel, velocity))
         self._set_state(np.asarray(joint_pos, np.float64), np.asarray(joint_vel, np.float64))
 
@@ -175,7 +175,7 @@ class Plant(ABC):
         def speeds(torque: Array) -> Array:
             self._set_state(rest, still)
             self._advance(torque)
-            return np.array(self._state()[1])
+            return np.array(self.state()[1])
 
         free = speeds(still) if joints else still
         units = {name: (np.array(self.spec.joint_names) == name).astype(np.float64) for name in joints}
@@ -193,10 +193,6 @@ class Plant(ABC):
 
     @abstractmethod
     def _set_state(self, joint_pos: Array, joint_vel: Array) -> None: ...
-
-    @abstractmethod
-    def _state(self) -> tuple[Floats, Floats]:
-        """True positions (J,) and velocities (J,)."""
 
     def _base(self) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
         """Orientation w, x, y, z and, in the body frame, angular and linear velocity of a floating base."""

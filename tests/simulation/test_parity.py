@@ -182,7 +182,7 @@ def test_first_acceleration_by_hand(frictionless: Plant, angle: float) -> None:
     mass_matrix = np.array([[ARM_INERTIA + PIVOT_INERTIA, coupling], [coupling, ROD_INERTIA]])
     frictionless._advance([0.05, 0.0])
     acceleration = np.linalg.solve(mass_matrix, [0.05, 0.0])
-    np.testing.assert_allclose(frictionless._state()[1], acceleration * frictionless.physics_dt, rtol=1e-3)
+    np.testing.assert_allclose(frictionless.state()[1], acceleration * frictionless.physics_dt, rtol=1e-3)
 
 
 @pytest.mark.parametrize("engine", ["mujoco", "bullet"])

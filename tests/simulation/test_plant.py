@@ -30,10 +30,10 @@ class Recorder(Plant):
     engine_version = "none"
 
     def _set_state(self, joint_pos: Array, joint_vel: Array) -> None:
-        self.state, self.torques = (joint_pos.tolist(), joint_vel.tolist()), []
+        self.placed, self.torques = (joint_pos.tolist(), joint_vel.tolist()), []
 
-    def _state(self) -> tuple[Sequence[float], Sequence[float]]:
-        return self.state
+    def state(self) -> tuple[Sequence[float], Sequence[float]]:
+        return self.placed
 
     def _advance(self, torque: Sequence[float]) -> None:
         self.torques.append(list(torque))
@@ -187,7 +187,7 @@ def test_position_commands_go_through_pd() -> None:
         }
     )
     plant = at_rest(Scenario(friction={"arm": Friction()}, latency_ms=10), servo)
-    plant.state = [0.5, 3.0], [2.0, 0.0]
+    plant.placed = [0.5, 3.0], [2.0, 0.0]
     plant.step([(0.0, np.array([0.8]))])
     idle, commanded = 0.2 * (0.4 - 0.5) - 0.01 * 2.0, 0.2 * (0.8 - 0.5) - 0.01 * 2.0
     assert [arm for arm, _ in plant.torques] == pytest.approx([idle] * 5 + [commanded] * 5)
@@ -220,7 +220,7 @@ def test_noise_is_on_the_measurement_only() -> None:
     np.testing.assert_allclose(pos.mean(0), [0.5, np.pi], atol=0.001)
     np.testing.assert_allclose(pos.std(0), 0.01, rtol=0.05)
     np.testing.assert_allclose(vel.std(0), 0.1, rtol=0.05)
-    assert plant.state == ([0.5, np.pi], [0.0, 0.0])
+    assert plant.placed == ([0.5, np.pi], [0.0, 0.0])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
