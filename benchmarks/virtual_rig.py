@@ -217,9 +217,7 @@ class Rig:
             self.writes.append((self.step, verdict, by_policy))
 
     def _inside(self, i: int, value: float) -> bool:
-        joint = self.spec.joints[i]
-        effort = joint.effort_limit
-        low, high = joint.position_limit if self.spec.action.kind == "position" else (-effort, effort)
+        low, high = self.spec.joints[i].command_range(self.spec.action.kind)
         return low <= value <= high
 
     def _move(self) -> None:

@@ -142,6 +142,13 @@ class Joint(Spec):
         """(lower, upper) [rad]; infinite for a continuous joint."""
         return self.position_limit or (-inf, inf)
 
+    def command_range(self, kind: str) -> tuple[float, float]:
+        """(lower, upper) of a command of this kind (`ActionSpec`), in its unit."""
+        if kind == "position":
+            return self.position_range
+        limit = self.effort_limit if kind == "effort" else self.velocity_limit
+        return -limit, limit
+
     @model_validator(mode="after")
     def _limits_make_sense(self) -> Self:
         if self.position_limit is not None and self.position_limit[0] >= self.position_limit[1]:

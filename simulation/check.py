@@ -126,9 +126,9 @@ def _unheard(robot: Robot) -> Iterator[str]:
     if (lost_ms := spec.safety.heartbeat_timeout_ms) < HEARTBEATS * HEARTBEAT_MS:
         yield f"heartbeat_timeout_ms is {lost_ms:g}: a monitor is heard every {HEARTBEAT_MS:g} ms, at best"
     for joint in spec.driven:
-        scale, limits = spec.action.scale[joint.name], {"effort": joint.effort_limit, "velocity": joint.velocity_limit}
-        if scale > (limit := limits.get(spec.action.kind, np.inf)):
-            yield f"joint {joint.name}: action.scale is {scale:g}, above its {spec.action.kind}_limit of {limit:g}"
+        scale, kind = spec.action.scale[joint.name], spec.action.kind
+        if kind != "position" and scale > (limit := joint.command_range(kind)[1]):
+            yield f"joint {joint.name}: action.scale is {scale:g}, above its {kind}_limit of {limit:g}"
         assert joint.rate_limit is not None  # of what is actuated
         if (crossing := 2 * scale / joint.rate_limit) > task.episode_seconds:
             yield f"joint {joint.name}: with its rate_limit a command takes {crossing:.3g} s from action -1 to 1"

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from math import inf, isfinite, tanh
+from math import isfinite, tanh
 from pathlib import Path
 
 import numpy as np
@@ -116,14 +116,11 @@ def require_nominal(policy: Path, provenance: Mapping[str, str]) -> None:
 def _command(robot: Robot, joint: Joint) -> tuple[float, float, float]:
     """How much more effort a joint's command asks for per unit of it, and the command's bounds in `robot.yaml`."""
     kind = robot.spec.action.kind
-    if kind == "effort":
-        return 1.0, -joint.effort_limit, joint.effort_limit
-    slope = joint.damping if kind == "velocity" else joint.stiffness
+    slope = {"effort": 1.0, "velocity": joint.damping, "position": joint.stiffness}[kind]
     if slope == 0:
         problem = f"joint {joint.name}'s {kind} command asks for no effort: its gain is 0"
         raise InputError(robot.folder / "robot.yaml", problem, "give it the drive's stiffness or damping")
-    limit = (-joint.velocity_limit, joint.velocity_limit) if kind == "velocity" else joint.position_limit
-    return slope, *(limit or (-inf, inf))
+    return slope, *joint.command_range(kind)
 
 
 def _boost(robot: Robot, calibration: Calibration) -> float:
