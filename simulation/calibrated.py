@@ -239,14 +239,19 @@ def recorded(path: Path, calibration: Calibration) -> dict[str, Any]:
     return {"calibration": digest_of(path), "latency_ms": None if latency is None else latency.value}
 
 
+def require_either(rung: str | None, calibration: Path | None) -> None:
+    """Raise InputError if both a rung of the ladder and a calibration are named."""
+    if rung is not None and calibration is not None:
+        raise InputError("--scenario", f"is {rung!r} beside a calibration", "give one of the two")
+
+
 def choose_scenario(robot: Robot, rung: str | None, calibration: Path | None, default: str = NOMINAL) -> Scenario:
     """The calibrated simulator if there is a calibration, else the rung of the ladder, `default` unless one is named.
 
     Raises:
         InputError: Both are named, or there is no such rung or calibration.
     """
+    require_either(rung, calibration)
     if calibration is None:
         return load_scenario(robot, default if rung is None else rung)
-    if rung is not None:
-        raise InputError("--scenario", f"is {rung!r} beside a calibration", "give one of the two")
     return read_calibration(calibration, robot).scenario(robot)

@@ -18,7 +18,7 @@ from landbridge.errors import InputError
 from landbridge.files import require_new
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, load_behaviours, source_mix
-from landbridge.simulation.calibrated import CALIBRATED, read_calibration, recorded
+from landbridge.simulation.calibrated import CALIBRATED, read_calibration, recorded, require_either
 from landbridge.simulation.plant import Engine, Plant, opened
 from landbridge.simulation.randomised import draw_between
 from landbridge.simulation.rollout import lockstep
@@ -50,7 +50,7 @@ class Tally:
 
 
 class Simulated:
-    """The robot that is simulated: as a rung of its ladder has it, or as a calibration found it.
+    """The robot that is simulated: as a rung of its ladder has it, `none` by default, or as a calibration found it.
 
     Attributes:
         name: The scenario, in a dataset's metadata.
@@ -61,15 +61,14 @@ class Simulated:
         InputError: There is no such rung, no such calibration, or both are named.
     """
 
-    def __init__(self, robot: Robot, rung: str, calibration: Path | None) -> None:
+    def __init__(self, robot: Robot, rung: str | None, calibration: Path | None) -> None:
+        require_either(rung, calibration)
         self._robot, self._calibration = robot, None
-        self.name, self.facts = rung, dict[str, Any]()
+        self.name, self.facts = NOMINAL if rung is None else rung, dict[str, Any]()
         if calibration is None:
-            self.centre = load_scenario(robot, rung)
+            self.centre = load_scenario(robot, self.name)
             return
         self._calibration = read_calibration(calibration, robot)
-        if rung != NOMINAL:
-            raise InputError("--scenario", f"is {rung!r} beside a calibration", "give one of the two")
         self.name, self.facts = CALIBRATED, recorded(calibration, self._calibration)
         self.centre = self._calibration.scenario(robot)
 
@@ -87,7 +86,7 @@ def collect(
     out: Path,
     robot: str = "furuta",
     steps: int = 100_000,
-    scenario: str = NOMINAL,
+    scenario: str | None = None,
     engine: Engine = "mujoco",
     mix: dict[str, float] | None = None,
     domain: Literal["source", "target"] = "source",
@@ -109,7 +108,7 @@ def collect(
         out: Dataset folder to write; must not exist.
         robot: Name of a robot, or a robot folder.
         steps: Control steps; the last episode is cut to give exactly this many.
-        scenario: Rung of the robot's severity ladder.
+        scenario: Rung of the robot's severity ladder; by default `none`.
         engine: Physics engine.
         mix: Share of the steps of each behaviour; by default SOURCE_MIX of the robot's behaviour.py.
         domain: What the dataset stands for in training.

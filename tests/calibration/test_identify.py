@@ -242,8 +242,9 @@ def test_source_data_are_collected_in_the_calibrated_simulator(written: Path, tm
         data[name] = np.concatenate([episode.obs for episode in dataset])
     np.testing.assert_array_equal(data["plain"], data["again"])
     assert not np.array_equal(data["plain"], data["drawn"])
-    with pytest.raises(InputError, match="give one of the two"):
-        collect(tmp_path / "both", scenario="mild", calibration=written)
+    for rung in ("mild", "none"):
+        with pytest.raises(InputError, match=f"is {rung!r} beside a calibration. give one of the two"):
+            collect(tmp_path / "both", scenario=rung, calibration=written)
     with pytest.raises(InputError, match="add --scenario RUNG or --calibration FILE"):
         collect(tmp_path / "neither", randomise=True)
     assert not (tmp_path / "both").exists()
