@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -61,6 +62,13 @@ def require_at_least(option: str, value: float, least: float) -> None:
     """Raise InputError unless `value`, of a command's `option`, is finite and `least` or more."""
     if not least <= value < math.inf:
         raise InputError(option, f"is {value:g}", f"give {least:g} or more")
+
+
+def require_distinct(option: str, given: Sequence[object], places: Sequence[object] | None = None) -> None:
+    """Raise InputError if a command's `option` names something twice; `places` tell what is the same, if not names."""
+    places = given if places is None else places
+    if repeated := [name for name, place in zip(given, places, strict=True) if places.count(place) > 1]:
+        raise InputError(option, f"names {repeated[0]} twice", "name each once")
 
 
 def validated(model: type[Model], plain: Any, path: Path, remedy: str) -> Model:

@@ -22,7 +22,7 @@ from landbridge.simulation.behaviour import Behaviour, load_behaviours, require_
 from landbridge.simulation.calibrated import CALIBRATED, choose_scenario
 from landbridge.simulation.compensation import load_compensation, require_nominal
 from landbridge.simulation.plant import Engine
-from landbridge.spec import require_seed
+from landbridge.spec import require_distinct, require_seed
 from landbridge.task import load_task
 from landbridge.training.policy import load_policy
 from landbridge.training.run import CONFIG, has_reached, read_run, runs_of
@@ -84,7 +84,8 @@ def evaluate(
     if calibration is not None and write_ms:
         problem = "comes on top of a calibration, whose latency has the recording's median write in it already"
         raise InputError("--write-ms", problem, "leave it out")
-    _require_different(policies)
+    places = [name if name.startswith(BEHAVIOUR) else Path(name).resolve() for name in policies]
+    require_distinct("--policies", policies, places)  # the same run twice would count as two
     found = {name: resolve(name, machine) for name in policies}
     compensation = None
     if compensate is not None:
@@ -106,13 +107,6 @@ def evaluate(
     facts |= {} if compensation is None else {"compensation": compensation.digest}
     pooled = [_pooled(kind, runs) for kind, runs in groups.items() if len({seed for seed, *_ in runs}) == len(runs) > 1]
     return {**facts, "policies": rows, "groups": pooled}
-
-
-def _require_different(policies: list[str]) -> None:
-    """The same run twice would count as two."""
-    places = [name if name.startswith(BEHAVIOUR) else str(Path(name).resolve()) for name in policies]
-    if repeated := [name for name, place in zip(policies, places, strict=True) if places.count(place) > 1]:
-        raise InputError(repeated[0], "is named twice", "name each policy once")
 
 
 def _kind(run: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from landbridge.robot import Robot, RobotSpec, load_robot
 from landbridge.simulation.calibrated import read_calibration, recorded
 from landbridge.simulation.rollout import label
 from landbridge.simulation.scenario import load_scenarios
+from landbridge.spec import require_distinct
 from landbridge.task import Task, load_task
 from landbridge.training.d4rl import read_d4rl
 from landbridge.training.dataset import Transitions
@@ -85,7 +86,10 @@ def ingest(
     machine = load_robot(robot)
     task = load_task(machine)
     require_new(out)
-    _require_different(recordings)
+    if not recordings:
+        raise InputError("ingest", "names no recording", "name one or several bags, or HDF5 files in D4RL's layout")
+    places = [path.resolve() for path in recordings]
+    require_distinct("ingest", recordings, places)  # the same rows twice would be fitted and held out at once
     facts = {} if calibration is None else recorded(calibration, read_calibration(calibration, machine))
     found, seen = [], set[int]()
     for path in recordings:
@@ -110,15 +114,6 @@ def ingest(
     )
     dataset = write_dataset(out, [episode for recording in found for episode in recording.episodes], metadata)
     return _outcome(dataset, task) | _figures(found, machine.spec)
-
-
-def _require_different(paths: tuple[Path, ...]) -> None:
-    """The same rows twice would be fitted and held out at once."""
-    if not paths:
-        raise InputError("ingest", "names no recording", "name one or several bags, or HDF5 files in D4RL's layout")
-    places = [path.resolve() for path in paths]
-    if repeated := [str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1]:
-        raise InputError(repeated[0], "is given twice", "give it once")
 
 
 def _require_alike(found: list[Recording]) -> None:

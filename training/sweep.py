@@ -22,7 +22,7 @@ from landbridge.files import write_atomic
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import Engine
 from landbridge.simulation.scenario import load_scenario
-from landbridge.spec import require_at_least, require_seed
+from landbridge.spec import require_at_least, require_distinct, require_seed
 from landbridge.training.config import TrainConfig
 from landbridge.training.dataset import open_domain
 from landbridge.training.log import last_step
@@ -111,9 +111,8 @@ def _refuse(
     if not seeds or not scenarios or episodes < 1:
         raise InputError("sweep", f"{seeds=} {scenarios=} {episodes=}", "give at least one of each")
     require_seed(*seeds)
-    for flag, given in (("--seeds", seeds), ("--scenarios", scenarios)):
-        if len(set(given)) < len(given):
-            raise InputError(flag, f"{' '.join(map(str, given))} has one twice", "give each once")
+    require_distinct("--seeds", seeds)
+    require_distinct("--scenarios", scenarios)
     require_at_least("--retries", retries, 0)
     require_at_least("--gpus", gpus, 0)
     if gpus > 1 and not gpus.is_integer():
@@ -140,8 +139,7 @@ def _choices(options: tuple[str, ...]) -> dict[str, list[str]]:
         if not values or name in (*choices, "seed"):
             raise InputError("--options", f"{option!r}", "write NAME=VALUE once for each name; seeds go to --seeds")
         choices[name] = values.split(",")
-        if len(set(choices[name])) < len(choices[name]):
-            raise InputError("--options", f"{option!r} has a value twice", "give each once")
+        require_distinct(f"--options {name}", choices[name])
     return dict(sorted(choices.items()))  # so that their order names no other run
 
 

@@ -30,6 +30,7 @@ from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.plant import make_plant
 from landbridge.simulation.scenario import load_scenario
+from landbridge.spec import require_distinct
 from landbridge.task import load_task
 from landbridge.training import loop, ranks
 from landbridge.training.alignments.oracle import TwinConfig
@@ -99,8 +100,7 @@ def train(
     torch.set_num_threads(1)  # more gain nothing on networks this small, and wait for each other on a busy machine
     inputs = Inputs(robot, source, target, scratch, score)
     if seeds:
-        if repeated := [seed for seed in seeds if seeds.count(seed) > 1]:
-            raise InputError("--seeds", f"names {repeated[0]} twice", "name each once")
+        require_distinct("--seeds", seeds)
         if (out / CONFIG).exists():
             raise InputError(out, "is the folder of one run, which would be taken for these", "choose another --out")
         asked = {seed_folder(out, seed): replace(config, seed=seed) for seed in seeds}

@@ -103,8 +103,8 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, da
     with pytest.raises(InputError, match="no such target dataset"):
         sweep(tmp_path / "new", target=str(tmp_path / "{seed}"), options=("alignment=target_only",), seeds=(3,))
     for given, message in (
-        ({"seeds": (0, 1, 0)}, "--seeds: 0 1 0 has one twice"),
-        ({"scenarios": ("none", "none")}, "--scenarios: none none has one twice"),
+        ({"seeds": (0, 1, 0)}, "--seeds: names 0 twice"),
+        ({"scenarios": ("none", "none")}, "--scenarios: names none twice"),
         ({"gpus": 0.5}, "--gpus: 0.5 without --address"),
         ({"gpus": -1.0}, "--gpus: is -1. give 0 or more"),
         ({"gpus": 1.5, "address": "here"}, "--gpus: is 1.5. give a share of one, or a whole number"),
