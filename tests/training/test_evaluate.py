@@ -113,7 +113,7 @@ def test_runs_are_pooled_that_differ_in_their_seeds_alone(tmp_path: Path, data: 
     plain["provenance"][f"source{CALIBRATION}"] = "f" * 64
     (tmp_path / "b" / CONFIG).write_text(json.dumps(plain))
     assert evaluate([str(tmp_path / name) for name in "ab"], episodes=1)["groups"] == []
-    with pytest.raises(InputError, match="--policies: names .*/a twice"):
+    with pytest.raises(InputError, match=r"--policies: names .*/a twice"):
         evaluate([str(tmp_path / "a"), str(tmp_path / "a" / ".." / "a")], episodes=1)
 
 

@@ -238,7 +238,7 @@ def test_recordings_that_make_no_dataset_together_are_refused(tmp_path: Path) ->
     bag, out = write(tmp_path / "bag", range(30)), tmp_path / "data"
     with pytest.raises(InputError, match="names no recording"):
         ingest((), out)
-    with pytest.raises(InputError, match="ingest: names .*bag twice"):
+    with pytest.raises(InputError, match=r"ingest: names .*bag twice"):
         ingest((bag, tmp_path / "." / "bag"), out)
     with pytest.raises(InputError, match=r"hardware: its scenario is 'hardware', that of .*bag 'severe'.*apart"):
         ingest((bag, write(tmp_path / "hardware", range(30), scenario="hardware")), out)
