@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from landbridge.episode import DatasetMetadata, Episode, write_dataset
 from landbridge.errors import InputError
 from landbridge.files import require_new
+from landbridge.progress import shown
 from landbridge.robot import Robot, load_robot
 from landbridge.simulation.behaviour import Behaviour, load_behaviours, source_mix
 from landbridge.simulation.calibrated import CALIBRATED, read_calibration, recorded, require_either
@@ -158,7 +157,7 @@ def collect(
             **simulated.facts,
         )
         episodes = _episodes(behaviours, task, plants, quota, first, tally, explored)
-        dataset = write_dataset(out, _with_progress(episodes, steps), metadata)
+        dataset = write_dataset(out, shown("collect", episodes, steps), metadata)
     made = {"path": str(dataset.path), "steps": dataset.transitions, "episodes": len(dataset)}
     return made | tally.figures() | ({"retuned": tuned} if tuned else {})
 
@@ -214,12 +213,3 @@ def _episodes(
                 tally.successes[name].append(task.success(episode.obs))
                 tally.steps[name] += min(len(episode), left)
                 yield episode.cut(left)
-
-
-def _with_progress(episodes: Iterator[Episode], steps: int) -> Iterator[Episode]:
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("collect", total=steps)
-        for episode in episodes:
-            yield episode
-            progress.advance(bar, len(episode))

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from functools import reduce
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from landbridge.episode import Dataset
+from landbridge.progress import shown
 from landbridge.robot import Robot
 from landbridge.task import load_task
 from landbridge.training import ranks
@@ -64,12 +63,7 @@ class Stream:
             yield chunk[rng.permutation(len(chunk))]
 
     def _shown(self, name: str, chunks: Iterator[Transitions]) -> Iterator[Transitions]:
-        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=Console(stderr=True), disable=not ranks.leads()) as progress:
-            bar = progress.add_task(name, total=self.dataset.transitions)
-            for chunk in chunks:
-                yield chunk
-                progress.advance(bar, len(chunk))
+        return shown(name, chunks, self.dataset.transitions, disable=not ranks.leads())
 
 
 def read_domains(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from landbridge.errors import InputError
 from landbridge.files import write_atomic
@@ -198,8 +198,7 @@ def _claim(out: Path, plan: dict[str, dict[str, Any]]) -> None:
 def _run(runner: Generator[list[Trial]], trials: list[Trial]) -> list[dict[str, str]]:
     """Work on trials, with a bar on the terminal; returns those that failed, and why."""
     failed = []
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with closing(runner), Progress(*columns, console=Console(stderr=True)) as progress:
+    with closing(runner), Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"{len(trials)} trials", total=sum(trial.config.steps for trial in trials))
         for ended in runner:
             for trial in ended:
