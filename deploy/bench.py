@@ -158,12 +158,10 @@ def _require_drawable(png: Path) -> None:
 
 def draw(measured: dict[str, dict[str, Microseconds]], png: Path, title: str) -> None:
     """The share of calls that take longer, per back end and case: p99 is where a curve crosses 10^-2."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, rows = pyplot.subplots(len(measured), 1, figsize=(8, 1 + 3 * len(measured)), squeeze=False, sharex=True)
+    figure = Figure((8, 1 + 3 * len(measured)), layout="constrained")
+    rows = figure.subplots(len(measured), 1, squeeze=False, sharex=True)
     for axes, (provider, cases) in zip(rows[:, 0], measured.items(), strict=True):
         for case, times in cases.items():
             if len(times) == 1:
@@ -175,6 +173,4 @@ def draw(measured: dict[str, dict[str, Microseconds]], png: Path, title: str) ->
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     rows[-1, 0].set_xlabel("one inference [us]")
-    figure.tight_layout()
     figure.savefig(png, dpi=120)
-    pyplot.close(figure)
