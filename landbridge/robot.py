@@ -373,23 +373,14 @@ def load_robot(robot: str | Path) -> Robot:
     """Read a robot by the name of one that ships, or by the path of a robot folder.
 
     Raises:
-        InputError: No such robot, or its file is malformed.
+        InputError: No such robot, or a file of it is malformed; of robot.yaml it names the first bad field.
     """
     folder = ROBOTS / robot if str(robot) in robots() else Path(robot)
     path = folder / "robot.yaml"
     if not path.is_file():
         raise InputError(path, "no such robot", f"name one of {robots()} or a folder that holds robot.yaml")
-    spec = read_spec(path)
+    spec = read_model(RobotSpec, path)
     if not (folder / spec.urdf).is_file():
         raise InputError(path, f"urdf {spec.urdf!r} does not exist", f"put it into {folder} or correct the name")
     require_robot(folder / spec.urdf, [joint.name for joint in spec.joints])
     return Robot(spec, folder)
-
-
-def read_spec(path: Path) -> RobotSpec:
-    """Parse one `robot.yaml`.
-
-    Raises:
-        InputError: Not YAML, an unknown key, a missing field or a value out of range; names the first such field.
-    """
-    return read_model(RobotSpec, path)

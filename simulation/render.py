@@ -16,7 +16,7 @@ NEAR, FAR = 0.05, 10.0  # m
 
 
 def render(
-    robot: Robot, scenario: Scenario, joint_pos: NDArray[np.float64], width: int = 240, height: int = 240
+    robot: Robot, scenario: Scenario, joint_pos: NDArray[np.float64], width: int, height: int
 ) -> NDArray[np.uint8]:
     """Draw the robot at each of the joint positions (T, J), seen from the front and slightly above.
 

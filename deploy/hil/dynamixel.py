@@ -30,8 +30,9 @@ class Packet(NamedTuple):
     parameters: bytes
 
 
-def crc16(data: bytes, crc: int = 0) -> int:
+def crc16(data: bytes) -> int:
     """CRC-16 of polynomial 0x8005, not reflected, from 0 (e-Manual, CRC Calculation)."""
+    crc = 0
     for byte in data:
         crc = (crc << 8 & 0xFFFF) ^ _CRC[crc >> 8 ^ byte]
     return crc

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from landbridge.errors import InputError
-from landbridge.robot import ROBOTS, RobotSpec, load_robot, read_spec
+from landbridge.robot import ROBOTS, RobotSpec, load_robot
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def test_the_digest_ignores_layout_and_sees_every_value(furuta: Path) -> None:
     before = load_robot("furuta").spec.digest()
     spec = yaml.safe_load((furuta / "robot.yaml").read_text())
     (furuta / "robot.yaml").write_text("# another comment\n" + yaml.safe_dump(spec, sort_keys=True))
-    assert read_spec(furuta / "robot.yaml").digest() == before
+    assert load_robot(furuta).spec.digest() == before
     edit(furuta, control_rate_hz=51)
-    assert read_spec(furuta / "robot.yaml").digest() != before
+    assert load_robot(furuta).spec.digest() != before
 
 
 @pytest.mark.parametrize(
@@ -176,6 +176,6 @@ def test_the_digest_counts_what_the_guard_moves_by_where_it_is_set(furuta: Path)
     before = load_robot("furuta").spec
     joints = yaml.safe_load((furuta / "robot.yaml").read_text())["joints"]
     edit(furuta, joints=[joints[0] | {"jerk_limit": 10.0}, joints[1]])
-    assert read_spec(furuta / "robot.yaml").digest() != before.digest()
+    assert load_robot(furuta).spec.digest() != before.digest()
     slower = before.model_copy(update={"safety": before.safety.model_copy(update={"parking_speed": 0.4})})
     assert slower.digest() != before.digest()
