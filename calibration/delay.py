@@ -151,19 +151,19 @@ Array = NDArray[np.float64]
 Regression = tuple[Array, Array]  # X (T, lags + nuisance), y (T,)
 
 
-def delay(episodes: Sequence[Regression], lags: int, rng: np.random.Generator) -> tuple[float, float, float]:
+def delay(episodes: Sequence[Regression], lag_count: int, rng: np.random.Generator) -> tuple[float, float, float]:
     """Delay in control periods: lower bound, estimate, upper bound (95 %, bootstrap over episodes).
 
     Args:
-        episodes: Per episode, regressors X whose first `lags` columns are a_k, a_{k-1}, ... and change of speed y.
-        lags: Number of actions among the regressors.
+        episodes: Per episode, regressors X, the first `lag_count` columns a_k, a_{k-1}, ..., and change of speed y.
+        lag_count: Number of actions among the regressors.
         rng: Of the bootstrap.
     """
     grams = [(x.T @ x, x.T @ y) for x, y in episodes]
 
     def best(chosen: NDArray[np.intp]) -> float:
         gram, moment = (sum((grams[i][part] for i in chosen), np.zeros(())) for part in (0, 1))
-        return _best(*_without_nuisance(gram, moment, lags))
+        return _best(*_without_nuisance(gram, moment, lag_count))
 
     everything = np.arange(len(grams))
     resampled = [best(rng.choice(everything, len(grams))) for _ in range(RESAMPLES)]
@@ -171,11 +171,12 @@ def delay(episodes: Sequence[Regression], lags: int, rng: np.random.Generator) -
     return float(low), best(everything), float(high)
 
 
-def _without_nuisance(gram: Array, moment: Array, lags: int) -> tuple[Array, Array]:
-    """Normal equations of the first `lags` regressors alone, the others fitted (Frisch and Waugh, 1933)."""
+def _without_nuisance(gram: Array, moment: Array, lag_count: int) -> tuple[Array, Array]:
+    """Normal equations of the first `lag_count` regressors alone, the others fitted (Frisch and Waugh, 1933)."""
     gram = gram + RIDGE * np.diag(np.diag(gram)) + 1e-12 * np.eye(len(gram))
-    part = gram[:lags, lags:] @ np.linalg.inv(gram[lags:, lags:])
-    return gram[:lags, :lags] - part @ gram[lags:, :lags], moment[:lags] - part @ moment[lags:]
+    kept, others = slice(lag_count), slice(lag_count, None)
+    part = gram[kept, others] @ np.linalg.inv(gram[others, others])
+    return gram[kept, kept] - part @ gram[others, kept], moment[kept] - part @ moment[others]
 
 
 def _best(gram: Array, moment: Array) -> float:

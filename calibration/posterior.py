@@ -30,7 +30,7 @@ WHITE = 1.3  # highest `inflation` of a fit that found the robot; 59 with a fixe
 WORSE = 1.1  # times the nominal error, from which a calibrated simulator predicts worse
 
 
-def resample(here: Point, linear: Linear, inflation: float, rng: np.random.Generator, worth: float = 1.0) -> Array:
+def resample(here: Point, linear: Linear, widening: float, rng: np.random.Generator, worth: float = 1.0) -> Array:
     """Coordinates (R, P): where the fit would have gone on windows, and a prior mean, drawn anew.
 
     One Gauss-Newton step from the fit for each draw; the blocks of the bootstrap are whole windows, so that errors may
@@ -39,7 +39,7 @@ def resample(here: Point, linear: Linear, inflation: float, rng: np.random.Gener
     Args:
         here: The fit.
         linear: The problem about it.
-        inflation: Factor on the standard deviation of what the data say.
+        widening: Factor on the standard deviation of what the data say.
         rng: Of the draws.
         worth: Power of the likelihood, which says how much the data weigh against the prior; under model error less
             than 1 (Miller and Dunson, Journal of the American Statistical Association 114(527), 2019).
@@ -48,7 +48,7 @@ def resample(here: Point, linear: Linear, inflation: float, rng: np.random.Gener
     counts = rng.multinomial(windows, np.full(windows, 1 / windows), RESAMPLES)
     # The spread of an M-estimator: its score over the true curvature of its cost (Huber, Robust Statistics, 1981, 6.3).
     information = np.eye(size) + worth * here.curvature * np.einsum("rw,wij->rij", counts, linear.information)
-    score = worth * inflation * (counts - 1) @ linear.gradient + rng.standard_normal((RESAMPLES, size))
+    score = worth * widening * (counts - 1) @ linear.gradient + rng.standard_normal((RESAMPLES, size))
     return here.z - np.linalg.solve(information, score[..., None])[..., 0]
 
 
@@ -85,7 +85,7 @@ def inflation(error: Array, held_ratio: float) -> float:
     return float(np.sqrt(longest * max(1.0, held_ratio)))
 
 
-def doubts(base: str, inflation: float, nominal: Mapping[str, float], calibrated: Mapping[str, float]) -> list[str]:
+def doubts(base: str, widening: float, nominal: Mapping[str, float], calibrated: Mapping[str, float]) -> list[str]:
     """Why a fit should not be relied on: what its own intervals cannot tell, for they are about where it has ended.
 
     A fit that has ended in a wrong minimum, or whose robot is none that the parameters can be, leaves errors that are
@@ -93,15 +93,15 @@ def doubts(base: str, inflation: float, nominal: Mapping[str, float], calibrated
 
     Args:
         base: Of the robot, fixed or floating.
-        inflation: Of the fit, see `inflation`.
+        widening: Of the fit, see `inflation`.
         nominal: Errors of the nominal simulator on held-out windows, by joint.
         calibrated: The same of the calibrated one.
     """
     found = []
     before, after = (float(np.linalg.norm(list(errors.values()))) for errors in (nominal, calibrated))
-    if base == "fixed" and inflation > WHITE:
+    if base == "fixed" and widening > WHITE:
         found.append(
-            f"what the fit leaves is no noise (inflation {inflation:.2f}, at most {WHITE:g} if the robot was found). "
+            f"what the fit leaves is no noise (inflation {widening:.2f}, at most {WHITE:g} if the robot was found). "
             "Its intervals are wider for that, but they are about where it has ended: a wrong minimum, or what stands "
             "for something that no parameter is, or for a number of robot.yaml that is taken as true. Of rollouts "
             f"that were not fitted it is {after:.2g} rad off, and the nominal simulator {before:.2g}: if that is much "
