@@ -39,7 +39,7 @@ class OfStudy:
 
     @property
     def study(self) -> Study:
-        """The same as `sim2real.py` knows it."""
+        """This study as `sim2real.py` knows it."""
         return Study(self.work, self.robot, self.rung, target_steps=self.target_steps)
 
     @property

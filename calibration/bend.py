@@ -45,7 +45,7 @@ class Bend:
         return self.curvature * max(0.0, self.height) ** 2 / 2
 
     def start(self) -> Array:
-        """Z (P,) where it leads."""
+        """The point `z` (P,) to which it leads."""
         z, height = self.z.copy(), max(0.0, self.height)
         z[self.place] += height
         z[self.others] -= height * self.along

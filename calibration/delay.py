@@ -130,7 +130,7 @@ def _too_late(robot: Robot, who: str, most_ms: float, why: str) -> InputError:
 
 
 def _softened(robot: Robot) -> tuple[Robot, list[Parameter]]:
-    """The same robot, half of its position servos' damping put down to the joints' friction, and what is fitted of it.
+    """`robot` with half of its position servos' damping put down to the joints' friction, and what is fitted of it.
 
     A gain scales stiffness and damping together; the friction sets the damping apart, up or down. The damping of joints
     that are commanded in velocity is what a command drives by, and stays.

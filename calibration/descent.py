@@ -34,7 +34,7 @@ class Smooth:
     Attributes:
         width: Of the differences to both sides, in prior standard deviations.
         estimates_starts: Whether the start states of windows are estimated, or held at the measured ones.
-        noise_is_model_error: Whether most of the noise is, which is large until the fit is near.
+        noise_is_model_error: Whether most of the noise is model error, which stays large until the fit is close.
         base_noise: Of measured states besides the joints', a first guess: m, of unit gravity, rad/s, m/s.
     """
 

@@ -77,7 +77,7 @@ class Design:
         return _deviations(self.of_series(series[None], JUDGED, self._seed + 1)[0])
 
     def deviations_of(self, behaviour: Behaviour) -> Array:
-        """The same for a behaviour."""
+        """As `deviations`, for a behaviour."""
         policy = behaviour(JUDGED, np.random.default_rng(self._seed + 1))
         return _deviations(self.information(policy, JUDGED, self._seed + 1).mean(0))
 

@@ -74,7 +74,7 @@ class Problem:
         return self.points([z], [starts])[0]
 
     def points(self, zs: Sequence[Array], starts: Sequence[Array]) -> list[Point]:
-        """The same at K of each, in one simulation."""
+        """As `point`, at K of each, in one simulation."""
         values = [at(self.free, z) for z in zs]
         cases = [self.case(*each) for each in zip(values, starts, strict=True)]
         states = [self.seen(*each) for each in zip(values, simulate_all(self.robot, cases), strict=True)]
@@ -202,7 +202,7 @@ def fit(problem: Problem, z: Array | None = None) -> Fit:
 
 
 def sharpened(found: Fit) -> Fit:
-    """The fit under the noise that its own residuals show: what its model lacked before has passed for noise."""
+    """The fit again, with the noise level that its own residuals show: at first, model error was counted as noise."""
     problem = replace(found.problem, noise=found.noise)
     return descend(problem, problem.point(found.here.z, found.here.starts))
 

@@ -225,7 +225,7 @@ def _with_term(bend: Bend, made: Sequence[Fit], losses: Array) -> Trial:
 
 
 def embedded(richer: Problem, nested: Fit) -> Point:
-    """The same robot and start states as one of a richer problem, whose further terms it has none of."""
+    """The point of a richer problem that has the robot and start states of `nested`, and none of the further terms."""
     values = _values(nested)
     return richer.point(np.array([p.coordinate(values[p.name]) for p in richer.free]), nested.here.starts)
 

@@ -193,7 +193,7 @@ def error_rows(before: Error, after: Error) -> list[dict[str, Any]]:
 
 
 def base_rows(before: Error, after: Error) -> list[dict[str, Any]]:
-    """The same of a floating base, one row a column of the observation."""
+    """As `error_rows`, of a floating base, one row a column of the observation."""
     return [
         {"base": name, "nominal": before.base[name], "calibrated": error, "unit": BASE[name]}
         for name, error in after.base.items()

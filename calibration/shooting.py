@@ -42,7 +42,7 @@ def simulate(robot: Robot, scenario: Scenario, windows: Windows, starts: Array) 
 
 
 def simulate_all(robot: Robot, cases: Sequence[Case]) -> Array:
-    """The same of K cases with as many windows of the same length, (K, W, H + 1, S).
+    """As `simulate`, of K cases with as many windows of the same length, (K, W, H + 1, S).
 
     As the plant does it, in MuJoCo, all at once, and each state when it was measured. Where the rotors of geared joints
     are at a window's start follows from the measured motion just before it.

@@ -30,7 +30,7 @@ from landbridge.observation import Observer, by_name
 from landbridge.robot import RobotSpec, option
 from landbridge.verdict import ADMITTED, Reason
 
-STOPPED = (Reason.NOT_ACTIVE, Reason.STOPPED)  # those of stops that the bridge writes on its own outside ACTIVE
+STOPPED = (Reason.NOT_ACTIVE, Reason.STOPPED)  # reasons of stops that the bridge itself writes outside ACTIVE
 FAILED = (Reason.TILT, Reason.TRACKING_ERROR, Reason.POSITION_LIMIT, Reason.VELOCITY_LIMIT)  # for what the robot does
 JOINT_STATES = "/joint_states"
 GAP_PERIODS = 1.5  # control periods between two measurements beyond which one was lost

@@ -50,7 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("landbridge.training.export:export", "turn a training run into a verified bundle"),
     "import": ("landbridge.training.foreign:import_policy", "turn an ONNX policy of rsl_rl or Isaac Lab into a bundle"),
     "sign": ("landbridge.signature:sign", "sign a bundle with a private key"),
-    "inspect": ("landbridge.inspection:inspect", "describe a robot, or whatever landbridge has written"),
+    "inspect": ("landbridge.inspection:inspect", "describe a robot, or anything that landbridge has written"),
     "verify": (
         "landbridge.deploy.verify:verify",
         "check a bundle's bytes, signature and golden vectors on this machine",
@@ -169,7 +169,7 @@ def _without_nan(figures: Any) -> Any:
 
 
 def _function(name: str, args: list[str]) -> Callable[..., Mapping[str, Any] | None]:
-    """That of a command; where its module has a `helped`, what that makes of it for --help."""
+    """The function of a command; for --help, what its module's `helped` returns, if it has one."""
     place, _, attribute = COMMANDS[name][0].partition(":")
     module = importlib.import_module(place)
     found: Callable[..., Mapping[str, Any] | None] = getattr(module, attribute)
@@ -195,7 +195,7 @@ def _prepare_help(function: Callable[..., Any]) -> None:
 
 
 def _environment(error: OSError | ModuleNotFoundError | EOFError) -> InputError:
-    """What no command foresaw of the machine that it runs on; raises `error` again if that is not what it says."""
+    """An InputError for trouble with the machine that no command foresaw; re-raises any other `error`."""
     if isinstance(error, EOFError):
         if str(error) != "EOF when reading a line":  # `input`'s words
             raise error

@@ -11,7 +11,7 @@ from landbridge.errors import InputError
 
 
 def require_new(path: Path) -> None:
-    """Raise InputError unless there is no `path` yet and a file can be written there, as far as can be told."""
+    """Raise InputError if `path` exists or, as far as can be told, could not be written."""
     if os.path.lexists(path):
         raise InputError(path, "already exists", "name another one, or remove it")
     require_folder(path.parent)

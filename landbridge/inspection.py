@@ -1,4 +1,4 @@
-"""`landbridge inspect`: what something is that landbridge has written, on one screen."""
+"""`landbridge inspect`: describe anything that landbridge has written, on one screen."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_ROWS = 24  # of a table of columns, which with the rest is a screen
 
 
 def inspect(path: str, /) -> dict[str, Any]:
-    """Print what something is that landbridge has written, and which commands read it; or what a robot is.
+    """Describe anything that landbridge has written, and name the commands that read it; or describe a robot.
 
     Example: landbridge inspect demo/policy.bundle
 

@@ -365,7 +365,7 @@ def robots() -> list[str]:
 
 
 def option(name: str) -> str:
-    """How a command is told of the robot that a file names."""
+    """The `--robot` option for the robot that a file names."""
     return f"--robot {name}" if name in robots() else f"--robot FOLDER, the one of {name}'s robot.yaml"
 
 

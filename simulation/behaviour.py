@@ -42,7 +42,7 @@ def load_behaviours(robot: Robot, parameters: BehaviourFile | None = None) -> di
 
 
 def _blamed(robot: Robot, behaviour: Behaviour) -> Behaviour:
-    """The same, whose errors name their line of `behaviour.py`, however late in an episode they come."""
+    """`behaviour`, but its errors name their line of `behaviour.py`, however late in an episode they come."""
 
     def start(batch: int, rng: np.random.Generator) -> Policy:
         with robot.blamed("behaviour"):

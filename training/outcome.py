@@ -24,8 +24,8 @@ REMEDY = (
 class Outcome:
     """How the episodes of a dataset ended.
 
-    An episode has failed that the task terminated, or that the guard stopped for what the robot did; one that was
-    truncated, by the clock, the operator or a lost tick, has not.
+    An episode counts as failed if the task terminated it, or the guard stopped it because of what the robot did; one
+    cut short by the clock, the operator or a lost tick does not.
 
     Attributes:
         episodes: Their number.

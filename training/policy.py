@@ -31,8 +31,8 @@ from landbridge.training.trainer import read_checkpoint, restore
 class Actor(nn.Module):
     """Deterministic policy with its normaliser inside: obs (N, n) in physical units -> action (N, m) in [-1, 1].
 
-    Of several agents it is the mean of their actions, which differ more between seeds than one would like. It is where
-    they are.
+    Of several agents it is the mean of their actions, which differ more between seeds than one would like. It is on
+    their device.
     """
 
     def __init__(self, agents: Sequence[Agent], normaliser: Normaliser) -> None:
@@ -52,7 +52,7 @@ class Actor(nn.Module):
 
     @torch.no_grad()
     def numpy(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The same for arrays."""
+        """As `forward`, for arrays."""
         device = self.mean.device
         action: NDArray[np.float32] = self(torch.as_tensor(obs, device=device)).cpu().numpy()
         return action

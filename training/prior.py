@@ -69,7 +69,7 @@ class Prior(nn.Module):
         return torch.tanh(self.decoder(torch.cat([obs, latent], 1)))
 
     def loss(self, obs: Tensor, action: Tensor, noise: Tensor) -> Tensor:
-        """L of target rows, by `noise` (N, l)."""
+        """Loss of target rows, by `noise` (N, l)."""
         mean, log_std = self.encode(obs, action)
         wrong = self.decode(obs, mean + log_std.exp() * noise) - action
         divergence = 0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std

@@ -26,6 +26,6 @@ def struck(
 
 @pytest.fixture
 def rig(struck: Rig) -> Rig:
-    """The same in order, and in STANDBY."""
+    """`struck` in order again, and in STANDBY."""
     struck.renew()
     return struck

@@ -79,7 +79,7 @@ def link(rig: Rig) -> Iterator[Mcu]:
 
 @pytest.fixture
 def prompt_link(rig: Rig) -> Iterator[Mcu]:
-    """The same with the furuta's own limits."""
+    """As `link`, with the furuta's own limits."""
     with real_time(), left_in_order(rig, rig.connect()) as connected:
         yield connected
 
@@ -144,7 +144,7 @@ def servos(kind: str, arm_bus: Bus) -> Iterator[Servos]:
 
 @pytest.fixture
 def prompt_servos(kind: str, arm_bus: Bus) -> Iterator[Servos]:
-    """The same with the arm's own limits."""
+    """As `servos`, with the arm's own limits."""
     with real_time(), servos_left_in_order(arm_bus, arm.connect(kind, arm_bus)) as connected:
         yield connected
 

@@ -59,7 +59,7 @@ def brought_up(
 
 @pytest.fixture
 def running(brought_up: tuple[Processes, Operator]) -> tuple[Processes, Operator]:
-    """The same in STANDBY."""
+    """`brought_up`, in STANDBY."""
     assert brought_up[1].state is State.STANDBY
     return brought_up
 

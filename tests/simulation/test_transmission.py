@@ -33,7 +33,7 @@ def geared(**changes: Any) -> Scenario:
 
 
 def with_gear(robot: Robot, joint: str, gear: Transmission) -> Robot:
-    """The same robot, one joint of which has a gear in `robot.yaml`."""
+    """`robot`, one joint of which has a gear in `robot.yaml`."""
     joints = [j.model_copy(update={"transmission": gear}) if j.name == joint else j for j in robot.spec.joints]
     return Robot(robot.spec.model_copy(update={"joints": tuple(joints)}), robot.folder)
 

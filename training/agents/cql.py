@@ -39,10 +39,11 @@ class CQL(Agent):
         L_Q  = mean_i mean w [ (Q_i(s, a) - r - gamma (1 - terminated) min_j Qbar_j(s', a'))^2 / 2
                                + alpha (log sum_a exp Q_i(s, a) - Q_i(s, a)) ]
         L_pi = mean w [ eta log pi(a~ | s) - min_i Q_i(s, a~) ],  a~ ~ pi(. | s)
-        L_eta = -mean log eta (log pi(a~ | s) - m),  the entropy's target being -m
+        L_eta = -mean [w > 0] log eta (log pi(a~ | s) - m),  the entropy's target being -m
 
     The log-sum-exp is estimated by importance sampling from the uniform distribution, pi(. | s) and pi(. | s'), as in
     the authors' code (`min_q_version` 3). The policy reads Q as it was before this step's critic update.
+    L_eta counts rows of w > 0 alike, whatever they weigh, and no others ([w > 0] is 1 or 0).
     """
 
     losses_of = ("q", "pi", "eta")

@@ -47,14 +47,14 @@ class DensityRatio(FixedWeights):
         self.classifiers.fit(source, target, self.context.normaliser, self.context.seed)
 
     def row_weights(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
-        """W of every source row, (N,)."""
+        """`w` of every source row, (N,)."""
         ratio = self._ratio(source)
         self._mean = ratio.mean()
         weights: NDArray[np.float32] = (ratio / self._mean).astype(np.float32)
         return weights
 
     def extend(self, source: Transitions) -> NDArray[np.float32]:
-        """W of further source rows, by the mean of the first; (N, 1)."""
+        """`w` of further source rows, by the mean of the first; (N, 1)."""
         weights: NDArray[np.float32] = (self._ratio(source) / self._mean).astype(np.float32)
         return weights[:, None]
 

@@ -62,11 +62,11 @@ class IGDF(Alignment):
         self.psi = MLP([n, config.hidden, config.embedding])
 
     def score(self, obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
-        """H in [-1, 1] of normalised rows, (N,)."""
+        """`h` in [-1, 1] of normalised rows, (N,)."""
         return nn.functional.cosine_similarity(self.phi(torch.cat([obs, action], 1)), self.psi(next_obs), dim=1)
 
     def contrastive_loss(self, obs: Tensor, action: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """L of target rows (B, .) against source next states (K - 1, n)."""
+        """Loss of target rows (B, .) against source next states (K - 1, n)."""
         query = self.phi(torch.cat([obs, action], 1))
         own = (query * self.psi(positive)).sum(1, keepdim=True)
         others = query @ self.psi(negative).T
@@ -92,14 +92,14 @@ class IGDF(Alignment):
             optimiser.step()
 
     def cache(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
-        """H of every source row, (N, 1)."""
+        """`h` of every source row, (N, 1)."""
         h = self.extend(source)
         self._score = torch.from_numpy(h[:, 0])
         return h
 
     @torch.no_grad()
     def extend(self, source: Transitions) -> NDArray[np.float32]:
-        """H of further source rows, (N, 1)."""
+        """`h` of further source rows, (N, 1)."""
         norm, device = self.context.normaliser, next(self.parameters()).device
         rows = [
             torch.split(torch.from_numpy(x), ROWS) for x in (norm(source.obs), source.action, norm(source.next_obs))
@@ -109,7 +109,7 @@ class IGDF(Alignment):
         return h
 
     def weights(self, batch: Batch, value: Value) -> Tensor:
-        """Exp(alpha h) or 0, (N,)."""
+        """`exp(alpha h)`, or 0 outside the top share, (N,)."""
         h = batch.extra[:, 0]
         return keep_top(h, self.config.xi) * (self.config.alpha * h).exp()
 

@@ -74,7 +74,7 @@ class OTDF(FixedWeights):
             self._prior.fit(obs, action, torch.Generator().manual_seed(self.context.seed))
 
     def row_weights(self, source: Transitions, target: Transitions) -> NDArray[np.float32]:
-        """W of every source row, (N,)."""
+        """`w` of every source row, (N,)."""
         c, device = self.config, self.context.device
         rng = np.random.default_rng(self.context.seed)
         rows = rng.permutation(len(target))[: c.max_target]

@@ -39,7 +39,7 @@ class Backups(Predictive, ABC):
         return batch.extra.view(len(batch.obs), -1, self.obs_size + 1)
 
     def backups(self, batch: Batch, predicted: Tensor, value: Value) -> tuple[Tensor, Tensor]:
-        """R + gamma V(s') (N,) of rows, and r^ + gamma V(s^) (N, k) of k predictions (N, k, n + 1) of each.
+        """`r + gamma V(s')` (N,) of rows, and `r^ + gamma V(s^)` (N, k) of k predictions (N, k, n + 1) of each.
 
         A terminal source row keeps gamma V out of both sides: whether the prediction falls just short of a limit is a
         matter of its resolution, not of the robot's dynamics.

@@ -178,7 +178,7 @@ class Described(NamedTuple):
 
 @cache
 def describe(topic: topics.Topic) -> Described:
-    """The same for every bag; the first time takes 0.2 s."""
+    """What every bag says of a topic; the first time takes 0.2 s."""
     types = get_typestore(Stores.ROS2_JAZZY)
     definition, _ = types.generate_msgdef(topic.type_name, ros_version=2)
     return Described(definition, types.hash_rihs01(topic.type_name), _yaml(_qos(topic)))

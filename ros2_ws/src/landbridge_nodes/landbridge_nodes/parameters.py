@@ -39,7 +39,7 @@ class Parameter:
     one_of: tuple[str, ...] = ()
 
     def by_default(self, default: str | int | None) -> Self:
-        """The same with another default."""
+        """This parameter with another default."""
         return replace(self, default=default)
 
     def read(self, text: str) -> str | int:

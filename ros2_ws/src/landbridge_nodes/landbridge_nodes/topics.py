@@ -128,7 +128,7 @@ def joint_message(ns: int, names: Sequence[str], kind: str, values: Sequence[flo
 
 
 def joint_message_again(message: JointState, ns: int, **fields: Sequence[float]) -> JointState:
-    """The same message with another stamp and other `fields`, which spares a control tick the making of a new one."""
+    """`message` with another stamp and other `fields`, which spares a control tick the making of a new one."""
     stamp = message.header.stamp
     stamp.sec, stamp.nanosec = divmod(ns, 1_000_000_000)
     for field, values in fields.items():
@@ -166,7 +166,7 @@ def array_message(ns: int, names: Sequence[str], values: Sequence[float]) -> Flo
 
 
 def array_message_again(message: Float64MultiArray, ns: int, values: Sequence[float]) -> Float64MultiArray:
-    """The same message with another stamp and other values, as `joint_message_again`."""
+    """As `joint_message_again`, for a message of `array_message`."""
     message.data = array("d", (*divmod(ns, 1_000_000_000), *values))
     return message
 
