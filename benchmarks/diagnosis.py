@@ -72,10 +72,7 @@ def rollouts(
             for _ in range(count // BATCH):
                 policy = behaviours[name](BATCH, rng)
                 episodes += lockstep(plants, task, policy, rng, exploring=bool(rng.random() < exploring))
-    parts = [
-        (e.obs[:-1], e.actions, e.rewards, e.obs[1:], e.terminated, np.full(len(e), i)) for i, e in enumerate(episodes)
-    ]
-    return Transitions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return Transitions.of_episodes(episodes)
 
 
 def drawn(kind: Kind, rng: np.random.Generator) -> Scenario:

@@ -50,6 +50,11 @@ class Transitions:
         e = episode
         return cls(e.obs[:-1], e.actions, e.rewards, e.obs[1:], e.terminated, np.full(len(e), number, np.int64))
 
+    @classmethod
+    def of_episodes(cls, episodes: Iterable[Episode]) -> Transitions:
+        """The transitions of all episodes, numbered in order."""
+        return cls.joined([cls.of(episode, i) for i, episode in enumerate(episodes)])
+
     def __len__(self) -> int:
         """Number of transitions N."""
         return len(self.obs)

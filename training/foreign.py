@@ -74,9 +74,7 @@ def import_policy(policy: Path, /, robot: str, out: Path, scenario: str = "none"
     files = {
         "policy.onnx": model,
         "golden.npz": npz(obs=obs, action=np.clip(action, -1, 1)),
-        "envelope.npz": npz(
-            **describe({"source": Transitions.joined([Transitions.of(e, i) for i, e in enumerate(driven)])})
-        ),
+        "envelope.npz": npz(**describe({"source": Transitions.of_episodes(driven)})),
     }
     bundle = write_bundle(out, _manifest(policy, machine, state, scores), machine.spec, files)
     return {

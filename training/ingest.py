@@ -148,7 +148,7 @@ def _read(path: Path, robot: Robot, task: Task, seen: Set[int]) -> Recording:
 
 def _warn_of_other_labels(path: Path, episodes: list[Episode], task: Task) -> None:
     """Rewards and ends of a file are kept as they are; a weight that compares them with the task's must be told."""
-    rows = Transitions.joined([Transitions.of(episode, i) for i, episode in enumerate(episodes)])
+    rows = Transitions.of_episodes(episodes)
     moves = rows.obs, rows.action, rows.next_obs
     rewards = ~np.isclose(task.reward(*moves), rows.reward, rtol=ALIKE, atol=ALIKE)
     ends = task.terminated(*moves) != rows.terminated
@@ -166,7 +166,7 @@ def _outcome(dataset: Dataset, task: Task) -> dict[str, Any]:
     written = {"path": str(dataset.path), "episodes": len(dataset), "transitions": dataset.transitions}
     if dataset.metadata.domain == "source":
         return written
-    rows = Transitions.joined([Transitions.of(episode, i) for i, episode in enumerate(dataset)])
+    rows = Transitions.of_episodes(dataset)
     outcome = Outcome.of(dataset, rows, task)
     warn_of_failures({"target": dataset}, {"target": rows}, task)
     return written | {"ended_in_failure": outcome.failed, "mean_episode_s": outcome.length}

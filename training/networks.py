@@ -35,6 +35,11 @@ class MLP(nn.Module):
         return x
 
 
+def twin_q(obs_size: int, hidden: Sequence[int], action_size: int, norm: bool = False) -> nn.ModuleList:
+    """Two networks for Q(s, a), of which `least` takes the smaller."""
+    return nn.ModuleList(MLP([obs_size + action_size, *hidden, 1], norm) for _ in range(2))
+
+
 def least(q: nn.ModuleList, obs: Tensor, action: Tensor, **frozen: bool) -> Tensor:
     """min_i Q_i(s, a), (N,), of two Q networks; `frozen=True` as in `MLP.forward`."""
     sa = torch.cat([obs, action], 1)

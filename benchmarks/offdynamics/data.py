@@ -176,7 +176,7 @@ def read(path: Path, name: str) -> Transitions:
     if repairs := {what: rows for what, rows in found.repairs.items() if rows}:
         Console(stderr=True).print(f"{path}: {repairs}")
     episodes = [replace(episode, obs=episode.obs[:, : columns.size]) for episode in found.episodes]
-    return Transitions.joined([Transitions.of(episode, i) for i, episode in enumerate(episodes)])
+    return Transitions.of_episodes(episodes)
 
 
 def _observed(path: Path, size: int) -> int:

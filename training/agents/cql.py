@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from landbridge.spec import NonNegative, Positive
 from landbridge.training.agents.base import Agent, AgentConfig
 from landbridge.training.dataset import Batch
-from landbridge.training.networks import MLP, SquashedPolicy, least
+from landbridge.training.networks import SquashedPolicy, least, twin_q
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class CQL(Agent):
     def build(self) -> None:
         """Two Q networks, the policy and the entropy's coefficient."""
         n, m, hidden, norm = self.obs_size, self.action_size, self.config.hidden, self.config.layer_norm
-        self.q = nn.ModuleList(MLP([n + m, *hidden, 1], "q" in norm) for _ in range(2))
+        self.q = twin_q(n, hidden, m, "q" in norm)
         self.policy = SquashedPolicy(n, hidden, m, "pi" in norm)
         self.log_eta = nn.Parameter(torch.zeros(()))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from landbridge.spec import NonNegative, Share
 from landbridge.training.agents.base import Agent, AgentConfig
 from landbridge.training.dataset import Batch
-from landbridge.training.networks import MLP, Policy, least
+from landbridge.training.networks import MLP, Policy, least, twin_q
 
 MAX_POLICY_WEIGHT = 100.0  # CORL's and the authors' clip of exp(beta A)
 
@@ -53,7 +53,7 @@ class IQL(Agent):
     def build(self) -> None:
         """Two Q networks, V and the policy."""
         n, m, hidden, norm = self.obs_size, self.action_size, self.config.hidden, self.config.layer_norm
-        self.q = nn.ModuleList(MLP([n + m, *hidden, 1], "q" in norm) for _ in range(2))
+        self.q = twin_q(n, hidden, m, "q" in norm)
         self.v = MLP([n, *hidden, 1], "v" in norm)
         self.policy = Policy(n, hidden, m, "pi" in norm)
 

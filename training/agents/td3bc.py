@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from landbridge.spec import NonNegative
 from landbridge.training.agents.base import Agent, AgentConfig
 from landbridge.training.dataset import Batch
-from landbridge.training.networks import MLP, Policy, least
+from landbridge.training.networks import Policy, least, twin_q
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class TD3BC(Agent):
     def build(self) -> None:
         """Two Q networks and the policy."""
         n, m, hidden, norm = self.obs_size, self.action_size, self.config.hidden, self.config.layer_norm
-        self.q = nn.ModuleList(MLP([n + m, *hidden, 1], "q" in norm) for _ in range(2))
+        self.q = twin_q(n, hidden, m, "q" in norm)
         self.policy = Policy(n, hidden, m, "pi" in norm)
         self.policy.log_std.requires_grad_(False)  # a deterministic policy
 

@@ -109,12 +109,15 @@ class IGDF(Alignment):
         return h
 
     def weights(self, batch: Batch, value: Value) -> Tensor:
-        """`exp(alpha h)`, or 0 outside the top share, (N,)."""
-        h = batch.extra[:, 0]
-        return keep_top(h, self.config.xi) * (self.config.alpha * h).exp()
+        """See `Alignment`."""
+        return self._weights(batch.extra[:, 0])
 
     def diagnostics(self) -> Diagnostics:
         """Figures of the weights over the source rows of `cache`; histogram of h."""
-        weights = keep_top(self._score, self.config.xi) * (self.config.alpha * self._score).exp()
+        weights = self._weights(self._score)
         arrays = {"weight": weights.double().numpy(), "score": self._score.double().numpy()}
         return Diagnostics(weight_figures(weights), arrays)
+
+    def _weights(self, h: Tensor) -> Tensor:
+        """`exp(alpha h)`, or 0 outside the top share, (N,)."""
+        return keep_top(h, self.config.xi) * (self.config.alpha * h).exp()
