@@ -5,20 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
-import rclpy
 from rclpy.serialization import deserialize_message
-from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 from typing_extensions import Self
 
 from landbridge.deploy.supervisor import Answer, Event
 from landbridge_nodes import topics
-from landbridge_nodes.process import LOOP_SECONDS, OPERATOR, make_executor
+from landbridge_nodes.process import LOOP_SECONDS, client, make_executor
 from landbridge_nodes.transport import stay_on_this_machine
 
 ANSWER_SECONDS = 1.0
@@ -35,7 +33,7 @@ class Heard:
     raw: bytes = b""
 
 
-class Listener:
+class Listener(ExitStack):
     """A node in a thread of its own; a context manager.
 
     Messages are kept as they came, and read when they are looked at: a few times a second, and not 500.
@@ -52,35 +50,31 @@ class Listener:
     def __init__(
         self, heard: Sequence[topics.Topic], then: Callable[[topics.Topic, bytes], None] = lambda topic, raw: None
     ) -> None:
+        super().__init__()
         self.heard, self._then = {topic: Heard() for topic in heard}, then
         self.reports: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         stay_on_this_machine()
-        self._context = rclpy.Context()
-        rclpy.init(args=OPERATOR, context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node("watch", context=self._context)
-        self._executor, self._over = make_executor(self._context), Future()
-        self._executor.add_node(self._node)
+        node = self.enter_context(client("watch"))
+        self._executor, self._over = make_executor(node.context), Future()
+        self.callback(self._executor.shutdown)
+        self._executor.add_node(node)
         for topic in self.heard:
-            topics.subscribe(self._node, topic, self._keep(topic), raw=True, depth=DEPTH)
-        self._clients = {event: self._node.create_client(Trigger, f"/monitor/{event.value}") for event in REQUESTS}
+            topics.subscribe(node, topic, self._keep(topic), raw=True, depth=DEPTH)
+        self._clients = {event: node.create_client(Trigger, f"/monitor/{event.value}") for event in REQUESTS}
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
+        self.callback(self._end)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set_result(None)
-        self._thread.join()
-        self._executor.shutdown()
-        self._node.destroy_node()
-        self._context.try_shutdown()
 
     def _spin(self) -> None:
         while not self._over.done():
             self._executor.spin_until_future_complete(self._over, timeout_sec=LOOP_SECONDS)
+
+    def _end(self) -> None:
+        self._over.set_result(None)
+        self._thread.join()
 
     def _keep(self, topic: topics.Topic) -> Any:
         heard = self.heard[topic]

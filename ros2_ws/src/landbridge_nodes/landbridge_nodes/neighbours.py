@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
+from contextlib import ExitStack
 
-import rclpy
-from rclpy.signals import SignalHandlerOptions
 from typing_extensions import Self
 
 from landbridge.errors import InputError
 from landbridge_nodes import topics
-from landbridge_nodes.process import OPERATOR
+from landbridge_nodes.process import client
 
 NAMELESS = "_NODE_NAME_UNKNOWN_"  # rmw's word for a node that it has not been told of yet
 LISTEN_SECONDS = 1.0  # to hear of others: this_machine.xml has them tell of themselves every 0.5; monitors look out too
 NAMING_SECONDS = 5.0  # to hear the names of those of whom one has heard
 
 
-class Neighbours:
+class Neighbours(ExitStack):
     """Listens for bridges and monitors while the caller does something else; a context manager."""
 
     def __enter__(self) -> Self:
-        self._context = rclpy.Context()
-        rclpy.init(args=OPERATOR, context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node(
-            "operator", context=self._context, enable_rosout=False, start_parameter_services=False
-        )
+        self._node = self.enter_context(client("operator", enable_rosout=False, start_parameter_services=False))
         self._since = time.monotonic()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._node.destroy_node()
-        self._context.try_shutdown()
 
     def require_none(self) -> None:
         """Raise InputError if there is one; waits until it has listened for LISTEN_SECONDS in all."""
@@ -46,7 +34,7 @@ class Neighbours:
             found = self._names()
         if found:
             names = ", ".join(sorted("a node without a name yet" if NAMELESS in name else name for name in found))
-            problem = f"domain {self._context.get_domain_id()} has a robot already: {names}"
+            problem = f"domain {self._node.context.get_domain_id()} has a robot already: {names}"
             raise InputError("ROS_DOMAIN_ID", problem, "end that one, or give this one a ROS_DOMAIN_ID of its own")
 
     def _names(self) -> set[str]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
-import rclpy
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 from typing_extensions import Self
 
@@ -23,7 +20,7 @@ from landbridge.robot import Robot
 from landbridge.task import load_task
 from landbridge.verdict import ADMITTED
 from landbridge_nodes import topics
-from landbridge_nodes.process import OPERATOR
+from landbridge_nodes.process import client
 from landbridge_nodes.transport import stay_on_this_machine
 
 START_TIMEOUT = 60.0  # s for all processes to be up, on a machine that is busy with other things
@@ -60,7 +57,7 @@ class Outcome:
     reason: str
 
 
-class Operator:
+class Operator(ExitStack):
     """Drives the services of bridge and monitor; a context manager around one rclpy context of its own.
 
     Args:
@@ -81,6 +78,7 @@ class Operator:
         ask: Callable[[str], None] | None = None,
         placer: Literal["bridge", "board"] = "bridge",
     ) -> None:
+        super().__init__()
         self.task = load_task(robot)
         self._check = check
         self._ask = ask
@@ -105,22 +103,14 @@ class Operator:
 
     def __enter__(self) -> Self:
         stay_on_this_machine()
-        self._context = rclpy.Context()
-        rclpy.init(args=OPERATOR, context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node("operator", context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
+        self.node = self.enter_context(client("operator"))
+        self._executor = SingleThreadedExecutor(context=self.node.context)
+        self.callback(self._executor.shutdown)
         self._executor.add_node(self.node)
         for topic, callback in self._subscribed.items():
             topics.subscribe(self.node, topic, callback, depth=topics.HISTORY)
         self._clients = {name: self.node.create_client(Trigger, name) for name in (*SERVICES, self._placement)}
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._executor.shutdown()
-        self.node.destroy_node()
-        self._context.try_shutdown()
 
     def wait_ready(self, recorded: bool) -> None:
         """Wait for every service, for STANDBY or FAULT and, if `recorded`, for a recorder on every topic.

@@ -10,8 +10,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,23 @@ def run(make: Callable[[], Any], priority: int = 0) -> int:
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+@contextmanager
+def client(name: str, **options: Any) -> Iterator[Any]:
+    """A node of the operator's, in a context of its own: not the default one, so rclpy takes no signal handler."""
+    import rclpy
+
+    context = rclpy.Context()
+    rclpy.init(args=OPERATOR, context=context)
+    try:
+        node = rclpy.create_node(name, context=context, **options)
+        try:
+            yield node
+        finally:
+            node.destroy_node()
+    finally:
+        context.try_shutdown()
 
 
 def spin_while(node: Any, goes_on: Callable[[], bool], seconds: float) -> None:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from landbridge.spec import require_positive
-from landbridge_nodes.process import OPERATOR, require_one_ros
+from landbridge_nodes.process import client, require_one_ros
 from landbridge_nodes.transport import stay_on_this_machine
 
 
@@ -21,24 +21,19 @@ def state(seconds: float = 5.0) -> dict[str, Any]:
     require_positive("--seconds", seconds)
     require_one_ros()
     stay_on_this_machine()
-    import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
     from landbridge_nodes import topics
 
     heard: list[Any] = []
-    context = rclpy.Context()
-    rclpy.init(args=OPERATOR, context=context)
-    node = rclpy.create_node("state", context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    topics.subscribe(node, topics.SAFETY_STATE, heard.append)
-    deadline = time.monotonic() + seconds
-    while not heard and time.monotonic() < deadline:
-        executor.spin_once(timeout_sec=0.1)
-    executor.shutdown()
-    node.destroy_node()
-    context.try_shutdown()
+    with client("state") as node:
+        executor = SingleThreadedExecutor(context=node.context)
+        executor.add_node(node)
+        topics.subscribe(node, topics.SAFETY_STATE, heard.append)
+        deadline = time.monotonic() + seconds
+        while not heard and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.1)
+        executor.shutdown()
     if not heard:
         return {"state": "unknown", "reason": f"no monitor was heard in {seconds:g} s"}
     return {"state": heard[-1].name, "reason": heard[-1].message}
