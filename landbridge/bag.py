@@ -26,13 +26,21 @@ from rosbags.typesys import Stores, get_typestore
 from zstandard import ZstdError
 
 from landbridge.errors import InputError
+from landbridge.messages import (
+    GUARD_COMMAND,
+    GUARD_TIMING,
+    JOINT_STATES,
+    OBSERVATION,
+    is_labelled,
+    named_values,
+    to_ns,
+)
 from landbridge.observation import Observer, by_name
 from landbridge.robot import RobotSpec, option
 from landbridge.verdict import ADMITTED, Reason
 
 STOPPED = (Reason.NOT_ACTIVE, Reason.STOPPED)  # reasons of stops that the bridge itself writes outside ACTIVE
 FAILED = (Reason.TILT, Reason.TRACKING_ERROR, Reason.POSITION_LIMIT, Reason.VELOCITY_LIMIT)  # for what the robot does
-JOINT_STATES = "/joint_states"
 GAP_PERIODS = 1.5  # control periods between two measurements beyond which one was lost
 ABOUT = "landbridge"  # name of the recorder's metadata record
 SPEAKER = "joint_states_of"  # in the notes: frame_id of the bridge's own, beside which there may be others' in the bag
@@ -287,26 +295,8 @@ def _finite(*values: dict[str, float]) -> bool:
     return all(math.isfinite(value) for named in values for value in named.values())
 
 
-def to_ns(sec: float, nanosec: float) -> int:
-    """A stamp in nanoseconds."""
-    return int(sec) * 10**9 + int(nanosec)
-
-
-def is_labelled(message: Any) -> bool:
-    """Whether an array names its values, as all of ours do; anybody may publish another one."""
-    dim = message.layout.dim
-    return len(dim) == 1 and len(dim[0].label.split(",")) == len(message.data) >= 2
-
-
-def named_values(message: Any) -> tuple[int, dict[str, float]]:
-    """Stamp [ns] and values of an array whose label names them, the first two being the stamp."""
-    _, _, *names = message.layout.dim[0].label.split(",")
-    sec, nanosec, *values = message.data.tolist()
-    return to_ns(sec, nanosec), dict(zip(names, values, strict=True))
-
-
 def _take_joint_states(raw: _Raw, message: Any) -> None:
-    stamp = to_ns(message.header.stamp.sec, message.header.stamp.nanosec)
+    stamp = to_ns(message.header.stamp)
     if len(message.position) == len(message.name):  # else it is no bridge's, in a bag that does not say whose are
         raw.joint_pos[stamp] = dict(zip(message.name, message.position.tolist(), strict=True))
 
@@ -322,7 +312,7 @@ def _take_timing(raw: _Raw, message: Any) -> None:
 
 
 def _take_command(raw: _Raw, message: Any) -> None:
-    stamp = to_ns(message.header.stamp.sec, message.header.stamp.nanosec)
+    stamp = to_ns(message.header.stamp)
     if message.header.frame_id in ADMITTED:
         values = next(v for v in (message.position, message.velocity, message.effort) if len(v))
         raw.commands[stamp] = dict(zip(message.name, values.tolist(), strict=True))
@@ -339,7 +329,7 @@ def _take_command(raw: _Raw, message: Any) -> None:
 
 _TAKE = {
     JOINT_STATES: _take_joint_states,
-    "/policy/observation": _take_observation,
-    "/guard/timing": _take_timing,
-    "/guard/command": _take_command,
+    OBSERVATION: _take_observation,
+    GUARD_TIMING: _take_timing,
+    GUARD_COMMAND: _take_command,
 }

@@ -34,7 +34,7 @@ import yaml
 from numpy.typing import NDArray
 
 from landbridge.errors import InputError
-from landbridge.files import require_new
+from landbridge.files import not_written, require_new
 from landbridge.manifest import REMEDY, Manifest, parse_manifest
 from landbridge.observation import Observer
 from landbridge.robot import RobotSpec, option
@@ -128,8 +128,7 @@ def write_bundle(path: Path, manifest: Manifest, robot: RobotSpec, files: Mappin
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_files(path, every)
     except OSError as error:
-        problem = f"cannot be written: {error.strerror}"
-        raise InputError(path, problem, "free space, or choose another --out") from error
+        raise not_written(path, error, "free space, or choose another --out") from error
     return read_bundle(path)
 
 

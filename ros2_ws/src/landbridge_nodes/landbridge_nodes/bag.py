@@ -15,7 +15,7 @@ from mcap.writer import CompressionType, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from landbridge import __version__
-from landbridge.errors import InputError
+from landbridge.files import not_written, require_new
 from landbridge_nodes import topics
 
 CHUNK_SIZE = 64 * 1024  # bytes
@@ -40,8 +40,7 @@ class Bag:
     """
 
     def __init__(self, path: Path, about: dict[str, str], listed: Sequence[topics.Topic]) -> None:
-        if path.exists():
-            raise InputError(path, "already exists", "name another one, or remove it")
+        require_new(path)
         self.path, self.about = path, about
         self.file = path / f"{path.name}_0.mcap"
         self.fault = ""
@@ -49,7 +48,7 @@ class Bag:
             path.mkdir(parents=True)
             self._stream = self.file.open("wb")
         except OSError as error:
-            raise InputError(path, f"cannot be written: {error.strerror}", "choose another folder") from error
+            raise not_written(path, error, "choose another folder") from error
         self._writer = Writer(self._stream, CHUNK_SIZE, CompressionType.NONE)
         self._writer.start(profile="ros2", library=f"landbridge {__version__}")
         self._writer.add_metadata("landbridge", about)

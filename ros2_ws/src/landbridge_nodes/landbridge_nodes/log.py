@@ -12,9 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from landbridge.bag import BagReader, named_values, to_ns
+from landbridge import messages
+from landbridge.bag import BagReader
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
+from landbridge.messages import named_values, to_ns
 from landbridge.observation import Base, Observer, by_name
 from landbridge.robot import RobotSpec
 from landbridge_nodes.base import read_base
@@ -163,7 +165,7 @@ def measured_at(log: Log) -> dict[int, int]:
 
 
 def _stamp(message: Any) -> int:
-    return to_ns(message.header.stamp.sec, message.header.stamp.nanosec)
+    return to_ns(message.header.stamp)
 
 
 def _ordered(names: Sequence[str], message: Any, kind: str) -> Values:
@@ -223,14 +225,21 @@ def _state(log: Log, at: int, message: Any) -> None:
 
 
 _TAKE: dict[str, Callable[[Log, int, Any], None]] = {
-    "/joint_states": _joint_states,
-    "/imu/data": _imu,
-    "/odom": _odometry,
-    "/policy/observation": _observation,
-    "/policy/action": _action,
-    "/policy/command": _command,
-    "/guard/command": _verdict,
-    "/guard/timing": _timing,
-    "/safety/state": _state,
+    messages.JOINT_STATES: _joint_states,
+    messages.IMU: _imu,
+    messages.ODOM: _odometry,
+    messages.OBSERVATION: _observation,
+    messages.ACTION: _action,
+    messages.COMMAND: _command,
+    messages.GUARD_COMMAND: _verdict,
+    messages.GUARD_TIMING: _timing,
+    messages.SAFETY_STATE: _state,
 }
-_NEEDED = "/joint_states", "/policy/observation", "/policy/action", "/policy/command", "/guard/command", "/safety/state"
+_NEEDED = (
+    messages.JOINT_STATES,
+    messages.OBSERVATION,
+    messages.ACTION,
+    messages.COMMAND,
+    messages.GUARD_COMMAND,
+    messages.SAFETY_STATE,
+)

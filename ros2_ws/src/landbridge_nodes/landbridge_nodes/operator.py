@@ -13,9 +13,9 @@ from rclpy.executors import SingleThreadedExecutor
 from std_srvs.srv import Trigger
 from typing_extensions import Self
 
-from landbridge.bag import is_labelled, named_values
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, Event, State, timeouts
 from landbridge.errors import InputError
+from landbridge.messages import is_labelled, named_values
 from landbridge.robot import Robot
 from landbridge.task import load_task
 from landbridge.verdict import ADMITTED

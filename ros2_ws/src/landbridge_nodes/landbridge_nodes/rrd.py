@@ -14,17 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from landbridge.bag import BagReader, named_values, require_robot, to_ns
+from landbridge import messages
+from landbridge.bag import BagReader, require_robot
 from landbridge.errors import InputError
 from landbridge.files import require_new, write_atomic
+from landbridge.messages import named_values, to_ns
 from landbridge.robot import Robot, load_robot, option, robots
 
 TIMELINE = "measured"
 WORLD = "world"  # what a floating base turns in
 FIELDS = ("position", "velocity", "effort")  # of a JointState
-SIGNALS = ("/joint_states", "/policy/command", "/guard/command")
-ARRAYS = ("/policy/observation", "/policy/action", "/guard/timing")
-STATES = ("/safety/state", "/bridge/fault")
+SIGNALS = (messages.JOINT_STATES, messages.COMMAND, messages.GUARD_COMMAND)
+ARRAYS = (messages.OBSERVATION, messages.ACTION, messages.GUARD_TIMING)
+STATES = (messages.SAFETY_STATE, messages.BRIDGE_FAULT)
+VERDICT = "/guard/verdict"  # no topic: what GUARD_COMMAND says beside the command
 
 Series = dict[str, tuple[list[int], list[Any]]]  # stamps [ns] and values by path
 
@@ -46,22 +49,22 @@ class Log:
     def add(self, topic: str, received: int, message: Any) -> None:
         """Take one message; what bears no stamp of a measurement is placed at its receipt [ns]."""
         if topic in STATES:
-            self._change(topic, received, message.name if topic == STATES[0] else message.message)
+            self._change(topic, received, message.name if topic == messages.SAFETY_STATE else message.message)
         elif topic in ARRAYS:
             stamp, values = named_values(message)
             for name, value in values.items():
                 _append(self.numbers[f"{topic}/{name}"], stamp, value)
         else:
-            stamp = to_ns(message.header.stamp.sec, message.header.stamp.nanosec)
-            if topic == "/imu/data":
+            stamp = to_ns(message.header.stamp)
+            if topic == messages.IMU:
                 q = message.orientation
                 _append(self.turns, stamp, [q.x, q.y, q.z, q.w])
                 return
             for kind in FIELDS:
                 for name, value in zip(message.name, getattr(message, kind).tolist(), strict=False):
                     _append(self.numbers[f"{topic}/{name}/{kind}"], stamp, value)
-            if topic == "/guard/command":
-                self._change("/guard/verdict", stamp, message.header.frame_id)
+            if topic == messages.GUARD_COMMAND:
+                self._change(VERDICT, stamp, message.header.frame_id)
 
     def _change(self, path: str, stamp: int, state: str) -> None:
         _, states = self.states[path]
@@ -91,7 +94,7 @@ def rerun(bag: Path, /, out: Path, robot: str | None = None) -> dict[str, Any]:
     machine = load_robot(robot or named)
     require_robot(bag, reader.about, machine.spec)
     log = Log()
-    for topic, received, message in reader.messages((*SIGNALS, *ARRAYS, *STATES, "/imu/data")):
+    for topic, received, message in reader.messages((*SIGNALS, *ARRAYS, *STATES, messages.IMU)):
         log.add(topic, received, message)
     if not log.numbers:
         raise InputError(bag, "holds no control tick", "record it with `landbridge record`")
@@ -136,7 +139,7 @@ def _send_motion(rr: Any, log: Log, robot: Robot, recording: Any, send: Callable
     tree = rr.urdf.UrdfTree.from_file_path(robot.urdf)
     tree.log_urdf_to_recording(recording)
     for name in robot.spec.joint_names:
-        stamps, positions = log.numbers[f"/joint_states/{name}/position"]
+        stamps, positions = log.numbers[f"{messages.JOINT_STATES}/{name}/position"]
         send(f"/motion/{name}", stamps, tree.get_joint_by_name(name).compute_transform_columns(positions, clamp=False))
     stamps, turns = log.turns
     if stamps:
@@ -149,7 +152,7 @@ def _layout() -> Any:
     import rerun.blueprint as rrb
 
     series = (("joints", SIGNALS[0]), ("policy", SIGNALS[1]), ("guard", SIGNALS[2]), ("latency [ms]", ARRAYS[2]))
-    lanes = rrb.StateTimelineView(name="states", contents=["/safety/state", "/bridge/fault", "/guard/verdict"])
+    lanes = rrb.StateTimelineView(name="states", contents=[*STATES, VERDICT])
     contents = ["+ $origin/**", "- $origin/measured_ms"]  # a time, no latency
     plots = [rrb.TimeSeriesView(name=name, origin=origin, contents=contents) for name, origin in series]
     left = rrb.Vertical(rrb.Spatial3DView(name="robot"), lanes, row_shares=[2, 1])

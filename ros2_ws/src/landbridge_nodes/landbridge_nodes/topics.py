@@ -22,6 +22,7 @@ from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile
 from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
+from landbridge import messages
 from landbridge.deploy.supervisor import State
 from landbridge.observation import Base
 from landbridge.robot import RobotSpec
@@ -49,17 +50,17 @@ class Topic(NamedTuple):
         return f"{self.message.__module__.split('.')[0]}/msg/{self.message.__name__}"
 
 
-JOINT_STATES = Topic("/joint_states", JointState)
-IMU = Topic("/imu/data", Imu)
-ODOM = Topic("/odom", Odometry)
-OBSERVATION = Topic("/policy/observation", Float64MultiArray)
-ACTION = Topic("/policy/action", Float64MultiArray)
-COMMAND = Topic("/policy/command", JointState)
-GUARD_COMMAND = Topic("/guard/command", JointState)
-GUARD_TIMING = Topic("/guard/timing", Float64MultiArray)
-BRIDGE_FAULT = Topic("/bridge/fault", DiagnosticStatus, latched=True)
-SAFETY_STATE = Topic("/safety/state", DiagnosticStatus, latched=True)
-DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray)
+JOINT_STATES = Topic(messages.JOINT_STATES, JointState)
+IMU = Topic(messages.IMU, Imu)
+ODOM = Topic(messages.ODOM, Odometry)
+OBSERVATION = Topic(messages.OBSERVATION, Float64MultiArray)
+ACTION = Topic(messages.ACTION, Float64MultiArray)
+COMMAND = Topic(messages.COMMAND, JointState)
+GUARD_COMMAND = Topic(messages.GUARD_COMMAND, JointState)
+GUARD_TIMING = Topic(messages.GUARD_TIMING, Float64MultiArray)
+BRIDGE_FAULT = Topic(messages.BRIDGE_FAULT, DiagnosticStatus, latched=True)
+SAFETY_STATE = Topic(messages.SAFETY_STATE, DiagnosticStatus, latched=True)
+DIAGNOSTICS = Topic(messages.DIAGNOSTICS, DiagnosticArray)
 TOPICS = (
     JOINT_STATES,
     OBSERVATION,
@@ -110,9 +111,7 @@ def command_qos(lease_seconds: float) -> QoSProfile:
     return profile
 
 
-def to_ns(stamp: Time) -> int:
-    """A message's stamp in nanoseconds."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+to_ns = messages.to_ns
 
 
 def to_time(ns: int) -> Time:
