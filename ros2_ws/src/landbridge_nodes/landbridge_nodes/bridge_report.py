@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
 
 from landbridge_nodes import topics
 
@@ -82,5 +83,5 @@ class BridgeReport:
     def _publish(self, news: News) -> None:
         values = {"epoch": news.epoch, "settled": news.settled, "warning": news.warning, "bridge": self._id}
         values |= {"powered": "yes" if news.powered else ""}
-        level = b"\x02" if news.fault else b"\x01" if news.warning else b"\x00"
+        level = DiagnosticStatus.ERROR if news.fault else DiagnosticStatus.WARN if news.warning else DiagnosticStatus.OK
         self._faults.publish(topics.status_message("bridge", news.fault, values, level))

@@ -13,7 +13,7 @@ import sys
 import uuid
 from typing import Any
 
-from diagnostic_msgs.msg import KeyValue
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from lifecycle_msgs.msg import State as NodeState
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -299,7 +299,7 @@ class Monitor(Node):  # type: ignore[misc]
         state, epoch, text = self.supervisor.state, self.supervisor.epoch, self._text()
         new = self._published is None or self._published[0] is not state
         self._published = (state, epoch)
-        level = b"\x02" if state in (State.FAULT, State.ESTOP) else b"\x00"
+        level = DiagnosticStatus.ERROR if state in (State.FAULT, State.ESTOP) else DiagnosticStatus.OK
         values = {"epoch": epoch, "reason": self.supervisor.reason, self._id.key: self._id.value}
         self._safety.publish(topics.status_message(state.value, text, values, level))
         self._log(f"{state.value}: {text}", new)  # only now: who does not read it may hold this process up

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 
@@ -93,7 +94,7 @@ class PolicyNode(Controller):
         for name, alarm in alarms.items():
             values |= {f"{name}.mean": alarm.mean, f"{name}.limit": alarm.limit, f"{name}.raised": alarm.raised}
         text = self.fault or self._unwatched or (f"drift: {', '.join(raised)}" if raised else "")
-        level = b"\x02" if self.fault else b"\x01" if text else b"\x00"
+        level = DiagnosticStatus.ERROR if self.fault else DiagnosticStatus.WARN if text else DiagnosticStatus.OK
         self._diagnostics.publish(topics.diagnostics_message("policy", text, values, level))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_srvs.srv import Trigger
@@ -112,7 +113,7 @@ class Recorder(Node):  # type: ignore[misc]
         if fault and fault != self._reported:
             self.get_logger().error(fault)
         self._reported = fault
-        level = b"\x02" if fault else b"\x00"
+        level = DiagnosticStatus.ERROR if fault else DiagnosticStatus.OK
         self._diagnostics.publish(topics.diagnostics_message("recorder", fault, {}, level))
 
 

@@ -170,14 +170,16 @@ def array_message_again(message: Float64MultiArray, ns: int, values: Sequence[fl
     return message
 
 
-def status_message(name: str, message: str, values: Mapping[str, object], level: bytes = b"\x00") -> DiagnosticStatus:
-    """A DiagnosticStatus; levels are OK 0, WARN 1, ERROR 2."""
+def status_message(
+    name: str, message: str, values: Mapping[str, object], level: bytes = DiagnosticStatus.OK
+) -> DiagnosticStatus:
+    """A DiagnosticStatus; `level` is one of its OK, WARN, ERROR and STALE."""
     pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
     return DiagnosticStatus(name=name, message=message, level=level, hardware_id="", values=pairs)
 
 
 def diagnostics_message(
-    name: str, message: str, values: Mapping[str, object], level: bytes = b"\x00"
+    name: str, message: str, values: Mapping[str, object], level: bytes = DiagnosticStatus.OK
 ) -> DiagnosticArray:
     """The one status of a node, as of now."""
     told = DiagnosticArray(status=[status_message(name, message, values, level)])

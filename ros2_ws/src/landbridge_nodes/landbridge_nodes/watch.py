@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, ClassVar
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rich.table import Column, Table
 from rich.text import Text
 from textual import work
@@ -31,7 +32,12 @@ RATE_SECONDS = 1.0  # over which rates are counted
 SILENT_SECONDS = 0.5  # without the monitor's heartbeat (25 Hz) what is shown of the state is history
 COLOURS = {State.ACTIVE: "green", State.ARMED: "teal", State.STANDBY: "navy", State.UNCONFIGURED: "dimgrey"}
 STOPPING, STOPPED = "darkgoldenrod", "darkred"
-LEVELS = {b"\x00": "", b"\x01": "WARN ", b"\x02": "ERROR ", b"\x03": "STALE "}
+LEVELS = {
+    DiagnosticStatus.OK: "",
+    DiagnosticStatus.WARN: "WARN ",
+    DiagnosticStatus.ERROR: "ERROR ",
+    DiagnosticStatus.STALE: "STALE ",
+}
 BAR, CODE = 24, 20  # characters
 WIDE = 100  # characters of a terminal that has room for a bar between each joint's limits
 
