@@ -12,7 +12,7 @@ from rosbags.rosbag2 import Reader
 
 from landbridge.bag import BagReader
 from landbridge.errors import InputError
-from landbridge_nodes.bag import Bag
+from landbridge_nodes.bag import BagWriter
 from landbridge_nodes.repair import TOPICS, repair
 
 LOG = Path(__file__).parent / "data" / "replay.mcap"
@@ -26,7 +26,7 @@ def recorded(path: Path) -> Recorded:
 @pytest.fixture
 def cut(tmp_path: Path) -> Path:
     """The committed log as a recorder leaves it that is killed: flushed now and then, its last chunk in part."""
-    bag = Bag(tmp_path / "cut", BagReader(LOG).about, [*TOPICS.values()])
+    bag = BagWriter(tmp_path / "cut", BagReader(LOG).about, [*TOPICS.values()])
     for number, (topic, _, at, data) in enumerate(recorded(LOG)):
         bag.write(topic, data, at)
         if number % 100 == 99:

@@ -15,7 +15,7 @@ import pytest
 from landbridge.bag import BagReader
 from landbridge.cli import main
 from landbridge.robot import load_robot
-from landbridge_nodes.rrd import ARRAYS, SIGNALS, STATES, Log, encode
+from landbridge_nodes.rrd import ARRAYS, SIGNALS, STATES, Series, encode
 from landbridge_nodes.rrd import rerun as to_rerun
 
 LOG = Path(__file__).parent / "data" / "replay.mcap"
@@ -41,22 +41,22 @@ def columns(path: Path) -> dict[str, dict[str, list[Any]]]:
     return found
 
 
-def read_log() -> Log:
-    log = Log()
+def read_series() -> Series:
+    series = Series()
     for message in BagReader(LOG).messages(TOPICS):
-        log.add(*message)
-    return log
+        series.add(*message)
+    return series
 
 
 def test_a_log_is_taken_apart_by_name() -> None:
-    log = read_log()
-    stamps, written = log.numbers["/guard/timing/written_ms"]
+    series = read_series()
+    stamps, written = series.numbers["/guard/timing/written_ms"]
     assert len(stamps) == len(written) > 80
     assert {"/joint_states/pendulum/velocity", "/policy/command/arm/effort", "/policy/action/inference_end_ms"} <= set(
-        log.numbers
+        series.numbers
     )
-    assert {"ok", "position_limit", "not_active"} <= set(log.states["/guard/verdict"][1])
-    _, states = log.states["/safety/state"]
+    assert {"ok", "position_limit", "not_active"} <= set(series.states["/guard/verdict"][1])
+    _, states = series.states["/safety/state"]
     assert "active" in [state.lower() for state in states]
     assert all(a != b for a, b in pairwise(states))  # changes only
 
@@ -70,13 +70,13 @@ def test_without_the_library_it_says_what_to_install(
 
 
 def test_the_file_holds_every_row_of_the_log(rr: Any, tmp_path: Path) -> None:
-    figures, log = to_rerun(LOG, tmp_path / "x.rrd"), read_log()
+    figures, series = to_rerun(LOG, tmp_path / "x.rrd"), read_series()
     assert [path.name for path in tmp_path.iterdir()] == ["x.rrd"]
     found = columns(tmp_path / "x.rrd")
-    for entity, (stamps, values) in log.numbers.items():
+    for entity, (stamps, values) in series.numbers.items():
         assert found[entity]["measured"] == stamps
         assert [value for (value,) in found[entity]["Scalars:scalars"]] == values
-    for entity, (stamps, states) in log.states.items():
+    for entity, (stamps, states) in series.states.items():
         assert found[entity]["measured"] == stamps
         assert [state for (state,) in found[entity]["StateChange:state"]] == states
     assert figures["rows"] == sum(len(entity["measured"]) for entity in found.values())
@@ -86,7 +86,7 @@ def test_the_arm_turns_as_it_was_measured(rr: Any, tmp_path: Path) -> None:
     """About z, 0.21 m above the base, by hand: the quaternion of an angle q is (0, 0, sin q/2, cos q/2)."""
     to_rerun(LOG, tmp_path / "x.rrd")
     moved = columns(tmp_path / "x.rrd")["/motion/arm"]
-    _, angles = read_log().numbers["/joint_states/arm/position"]
+    _, angles = read_series().numbers["/joint_states/arm/position"]
     half = np.array(angles) / 2
     expected = np.stack([0 * half, 0 * half, np.sin(half), np.cos(half)], -1)
     np.testing.assert_allclose([q for (q,) in moved["Transform3D:quaternion"]], expected, atol=1e-6)
@@ -96,14 +96,16 @@ def test_the_arm_turns_as_it_was_measured(rr: Any, tmp_path: Path) -> None:
 
 
 def test_a_floating_base_turns_with_its_imu(rr: Any, tmp_path: Path) -> None:
-    robot, log = load_robot("quadruped"), Log()
+    robot, series = load_robot("quadruped"), Series()
     for name in robot.spec.joint_names:
-        log.numbers[f"/joint_states/{name}/position"] = [7], [0.1]
-    log.turns = [7, 9], [[0.0, 0.0, 0.6, 0.8], [0.6, 0.0, 0.0, 0.8]]
-    (tmp_path / "x.rrd").write_bytes(encode(rr, log, robot, "turns")[0])
+        series.numbers[f"/joint_states/{name}/position"] = [7], [0.1]
+    series.turns = [7, 9], [[0.0, 0.0, 0.6, 0.8], [0.6, 0.0, 0.0, 0.8]]
+    (tmp_path / "x.rrd").write_bytes(encode(rr, series, robot, "turns")[0])
     found = columns(tmp_path / "x.rrd")
     assert found["/motion/base"]["measured"] == [7, 9]
-    np.testing.assert_allclose([q for (q,) in found["/motion/base"]["Transform3D:quaternion"]], log.turns[1], atol=1e-6)
+    np.testing.assert_allclose(
+        [q for (q,) in found["/motion/base"]["Transform3D:quaternion"]], series.turns[1], atol=1e-6
+    )
     assert {entity for entity in found if entity.startswith("/motion/")} == {
         "/motion/base",
         *(f"/motion/{name}" for name in robot.spec.joint_names),

@@ -36,7 +36,7 @@ from landbridge.simulation.scenario import Scenario
 from landbridge.task import load_task
 from landbridge.training.ingest import ingest
 from landbridge_nodes import topics
-from landbridge_nodes.bag import Bag
+from landbridge_nodes.bag import BagWriter
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 ROBOT = load_robot("furuta")
@@ -74,7 +74,7 @@ def write(
     `verdicts` are the guard's on the ticks where it is not `ok`; before a tick of `clock_steps` the wall clock is set
     so far [ns]. `between` makes what somebody else publishes after each measurement.
     """
-    bag = Bag(path, ABOUT | about, topics.TOPICS)
+    bag = BagWriter(path, ABOUT | about, topics.TOPICS)
 
     def put(topic: topics.Topic, message: object, now: int) -> None:
         bag.write(topic.name, as_on_the_wire(serialize_message(message), topic.type_name), now)
@@ -416,7 +416,8 @@ def test_transitions_of_a_compensated_run_are_the_bare_robots(
     compensation = Compensation(ROBOT, calibration(**{"friction.arm.frictionloss": 0.004}))
     plant, observer, lost, strong = make_plant(ROBOT, "mujoco", delayed), Observer(SPEC), 20, 48
     plant.reset(np.array([0.0, np.pi]), np.zeros(2))
-    bag, history = Bag(tmp_path / "bag", ABOUT | {"compensation": "0" * 64}, topics.TOPICS), observer.initial_history(1)
+    bag = BagWriter(tmp_path / "bag", ABOUT | {"compensation": "0" * 64}, topics.TOPICS)
+    history = observer.initial_history(1)
     stop = topics.joint_message(START - PERIOD, ["arm"], "effort", [0.0], "not_active")
     bag.write("/guard/command", as_on_the_wire(serialize_message(stop), topics.GUARD_COMMAND.type_name), START - 1000)
     for tick in range(50):

@@ -23,7 +23,7 @@ METADATA = "metadata.yaml"
 METADATA_VERSION = 8  # read by the rosbag2 of Humble and of Jazzy
 
 
-class Bag:
+class BagWriter:
     """One rosbag2 folder being written: `<name>/<name>_0.mcap`, and `metadata.yaml` when it is closed.
 
     Once open, nothing here raises: a full disk is named by `fault`, and what was written until then stays readable.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from landbridge.errors import InputError
 from landbridge_nodes import topics
-from landbridge_nodes.bag import Bag, describe
+from landbridge_nodes.bag import BagWriter, describe
 
 MAX_BYTES = 256 * 2**20  # of messages in memory, whatever their age
 AFTER_SECONDS = 5.0  # that a bag goes on after its fault
@@ -27,7 +27,7 @@ class Dump:
     """One fault's bag, and what it has yet to take in, in the order of receipt."""
 
     fault: str
-    bag: Bag
+    bag: BagWriter
     waiting: deque[Message]
     ends: float  # on the black box's clock [s]
     saved: bool = False  # the disk has its past, and somebody was told
@@ -105,7 +105,7 @@ class BlackBox:
             return
         name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%fZ}_{_slug(fault)}"
         try:
-            bag = Bag(self._folder / name, self._about | {"fault": fault}, self._listed)
+            bag = BagWriter(self._folder / name, self._about | {"fault": fault}, self._listed)
         except InputError as error:
             self.fault = str(error)
             return

@@ -89,14 +89,14 @@ class _Latched:
     """A client that comes later gets the newest message of a latched topic at once, as the topic promises."""
 
     def __init__(self, listener: Listener, channels: Mapping[topics.Topic, Any]) -> None:
-        self._heard = {topic.name: heard for topic, heard in listener.heard.items() if topic.latched}
+        self._heard = {topic.name: inbox for topic, inbox in listener.heard.items() if topic.latched}
         self._channels = {topic.name: channel for topic, channel in channels.items()}
 
     def on_subscribe(self, client: Any, channel: Any) -> None:
         """By Foxglove's server."""
-        heard = self._heard.get(channel.topic)
-        if heard is not None and heard.raw:
-            self._channels[channel.topic].log(heard.raw, log_time=time.time_ns())
+        inbox = self._heard.get(channel.topic)
+        if inbox is not None and inbox.raw:
+            self._channels[channel.topic].log(inbox.raw, log_time=time.time_ns())
 
 
 def _schema(topic: topics.Topic) -> Any:

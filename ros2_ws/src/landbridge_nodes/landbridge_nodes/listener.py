@@ -25,7 +25,7 @@ REQUESTS = (Event.ARM, Event.DISARM, Event.PARK, Event.RESET, Event.ESTOP)
 
 
 @dataclass
-class Heard:
+class Inbox:
     """One topic: how many messages came, when the last one did [s, monotonic], and its bytes."""
 
     count: int = 0
@@ -51,7 +51,7 @@ class Listener(ExitStack):
         self, heard: Sequence[topics.Topic], then: Callable[[topics.Topic, bytes], None] = lambda topic, raw: None
     ) -> None:
         super().__init__()
-        self.heard, self._then = {topic: Heard() for topic in heard}, then
+        self.heard, self._then = {topic: Inbox() for topic in heard}, then
         self.reports: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -77,10 +77,10 @@ class Listener(ExitStack):
         self._thread.join()
 
     def _keep(self, topic: topics.Topic) -> Any:
-        heard = self.heard[topic]
+        inbox = self.heard[topic]
 
         def keep(raw: bytes) -> None:
-            heard.count, heard.at, heard.raw = heard.count + 1, time.monotonic(), raw
+            inbox.count, inbox.at, inbox.raw = inbox.count + 1, time.monotonic(), raw
             if topic is topics.DIAGNOSTICS:
                 self.reports |= {status.name: status for status in deserialize_message(raw, topic.message).status}
             self._then(topic, raw)

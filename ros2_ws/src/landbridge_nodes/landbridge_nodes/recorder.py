@@ -25,7 +25,7 @@ from landbridge.deploy.supervisor import STOPS
 from landbridge.robot import RobotSpec, load_robot
 from landbridge.simulation.calibrated import digest_of
 from landbridge_nodes import topics
-from landbridge_nodes.bag import Bag
+from landbridge_nodes.bag import BagWriter
 from landbridge_nodes.black_box import BlackBox
 from landbridge_nodes.parameters import (
     BLACK_BOX,
@@ -55,7 +55,9 @@ class Recorder(Node):  # type: ignore[misc]
         read = declare(self, PARAMETERS)
         spec = load_robot(read["robot"]).spec
         about, self._topics = _about(spec, read), topics.every(spec)
-        self._sinks: list[Bag | BlackBox] = [Bag(Path(read["out"]), about, self._topics)] if read["out"] else []
+        self._sinks: list[BagWriter | BlackBox] = []
+        if read["out"]:
+            self._sinks.append(BagWriter(Path(read["out"]), about, self._topics))
         if read["black_box"]:
             folder, tell = Path(read["black_box"]), lambda path: self.get_logger().info(f"black box: {path}")
             box = BlackBox(folder, read["black_box_seconds"], about, self._topics, tell)

@@ -9,7 +9,7 @@ from landbridge.bag import BagReader
 from landbridge.errors import InputError
 from landbridge.files import require_new
 from landbridge_nodes import topics
-from landbridge_nodes.bag import METADATA, Bag
+from landbridge_nodes.bag import METADATA, BagWriter
 
 TOPICS = {topic.name: topic for topic in vars(topics).values() if isinstance(topic, topics.Topic)}
 
@@ -35,7 +35,7 @@ def repair(bag: Path, /, out: Path) -> dict[str, Any]:
         raise InputError(bag, f"holds no message ({reader.repaired})", "record again")
     if unknown := sorted(recorded - TOPICS.keys()):
         raise InputError(bag, f"has topics that landbridge does not record: {unknown}", "use `ros2 bag reindex`")
-    whole = Bag(out, reader.about, [topic for name, topic in TOPICS.items() if name in recorded])
+    whole = BagWriter(out, reader.about, [topic for name, topic in TOPICS.items() if name in recorded])
     for _, channel, message in reader.raw():
         whole.write(channel.topic, message.data, message.log_time)
     whole.close()

@@ -29,12 +29,12 @@ ARRAYS = (messages.OBSERVATION, messages.ACTION, messages.GUARD_TIMING)
 STATES = (messages.SAFETY_STATE, messages.BRIDGE_FAULT)
 VERDICT = "/guard/verdict"  # no topic: what GUARD_COMMAND says beside the command
 
-Series = dict[str, tuple[list[int], list[Any]]]  # stamps [ns] and values by path
+ByPath = dict[str, tuple[list[int], list[Any]]]  # stamps [ns] and values
 
 
 @dataclass
-class Log:
-    """What a bag holds.
+class Series:
+    """What a bag holds, one quantity after the other.
 
     Attributes:
         numbers: By topic and name, as in /guard/timing/written_ms or /joint_states/arm/position.
@@ -42,8 +42,8 @@ class Log:
         turns: Orientation of a floating base as x, y, z, w.
     """
 
-    numbers: Series = field(default_factory=lambda: defaultdict(lambda: ([], [])))
-    states: Series = field(default_factory=lambda: defaultdict(lambda: ([], [])))
+    numbers: ByPath = field(default_factory=lambda: defaultdict(lambda: ([], [])))
+    states: ByPath = field(default_factory=lambda: defaultdict(lambda: ([], [])))
     turns: tuple[list[int], list[list[float]]] = field(default_factory=lambda: ([], []))
 
     def add(self, topic: str, received: int, message: Any) -> None:
@@ -93,24 +93,24 @@ def rerun(bag: Path, /, out: Path, robot: str | None = None) -> dict[str, Any]:
         raise InputError(bag, f"is of robot {named!r}, which does not ship", f"add {option(named)}")
     machine = load_robot(robot or named)
     require_robot(bag, reader.about, machine.spec)
-    log = Log()
+    series = Series()
     for topic, received, message in reader.messages((*SIGNALS, *ARRAYS, *STATES, messages.IMU)):
-        log.add(topic, received, message)
-    if not log.numbers:
+        series.add(topic, received, message)
+    if not series.numbers:
         raise InputError(bag, "holds no control tick", "record it with `landbridge record`")
-    content, rows = encode(rr, log, machine, bag.name)
+    content, rows = encode(rr, series, machine, bag.name)
     write_atomic(out, content, "free space, or choose another --out")
     return {
         "bag": str(bag),
         "rerun": str(out),
         "bytes": len(content),
-        "series": len(log.numbers),
+        "series": len(series.numbers),
         "rows": rows,
-        "states": {path: len(states) for path, (_, states) in log.states.items()},
+        "states": {path: len(states) for path, (_, states) in series.states.items()},
     }
 
 
-def encode(rr: Any, log: Log, robot: Robot, name: str) -> tuple[bytes, int]:
+def encode(rr: Any, series: Series, robot: Robot, name: str) -> tuple[bytes, int]:
     """The content of the .rrd file, and how many rows it has.
 
     In memory, where the log is too: Rerun's own way to a file waits for ever on a full disk.
@@ -126,22 +126,24 @@ def encode(rr: Any, log: Log, robot: Robot, name: str) -> tuple[bytes, int]:
         index = rr.TimeColumn(TIMELINE, timestamp=np.array(stamps, "datetime64[ns]"))
         rr.send_columns(entity, [index], columns, recording=recording, strict=True)
 
-    for entity, (stamps, values) in log.numbers.items():
+    for entity, (stamps, values) in series.numbers.items():
         send(entity, stamps, rr.Scalars.columns(scalars=values))
-    for entity, (stamps, states) in log.states.items():
+    for entity, (stamps, states) in series.states.items():
         send(entity, stamps, rr.StateChange.columns(state=states))
-    _send_motion(rr, log, robot, recording, send)
+    _send_motion(rr, series, robot, recording, send)
     return memory.drain_as_bytes(), rows
 
 
-def _send_motion(rr: Any, log: Log, robot: Robot, recording: Any, send: Callable[[str, list[int], Any], None]) -> None:
+def _send_motion(
+    rr: Any, series: Series, robot: Robot, recording: Any, send: Callable[[str, list[int], Any], None]
+) -> None:
     """The robot's URDF, its joints where they were measured, and the base as the IMU turned (no sensor places it)."""
     tree = rr.urdf.UrdfTree.from_file_path(robot.urdf)
     tree.log_urdf_to_recording(recording)
     for name in robot.spec.joint_names:
-        stamps, positions = log.numbers[f"{messages.JOINT_STATES}/{name}/position"]
+        stamps, positions = series.numbers[f"{messages.JOINT_STATES}/{name}/position"]
         send(f"/motion/{name}", stamps, tree.get_joint_by_name(name).compute_transform_columns(positions, clamp=False))
-    stamps, turns = log.turns
+    stamps, turns = series.turns
     if stamps:
         frames = {"parent_frame": [WORLD] * len(stamps), "child_frame": [tree.root_link().name] * len(stamps)}
         send("/motion/base", stamps, rr.Transform3D.columns(quaternion=turns, **frames))
@@ -151,14 +153,14 @@ def _layout() -> Any:
     """The robot above its states as lanes; beside them joints, the commands before and after the guard, latencies."""
     import rerun.blueprint as rrb
 
-    series = (("joints", SIGNALS[0]), ("policy", SIGNALS[1]), ("guard", SIGNALS[2]), ("latency [ms]", ARRAYS[2]))
+    plotted = (("joints", SIGNALS[0]), ("policy", SIGNALS[1]), ("guard", SIGNALS[2]), ("latency [ms]", ARRAYS[2]))
     lanes = rrb.StateTimelineView(name="states", contents=[*STATES, VERDICT])
     contents = ["+ $origin/**", "- $origin/measured_ms"]  # a time, no latency
-    plots = [rrb.TimeSeriesView(name=name, origin=origin, contents=contents) for name, origin in series]
+    plots = [rrb.TimeSeriesView(name=name, origin=origin, contents=contents) for name, origin in plotted]
     left = rrb.Vertical(rrb.Spatial3DView(name="robot"), lanes, row_shares=[2, 1])
     return rrb.Blueprint(rrb.Horizontal(left, rrb.Vertical(*plots)), collapse_panels=True)
 
 
-def _append(series: tuple[list[int], list[Any]], stamp: int, value: Any) -> None:
-    series[0].append(stamp)
-    series[1].append(value)
+def _append(to: tuple[list[int], list[Any]], stamp: int, value: Any) -> None:
+    to[0].append(stamp)
+    to[1].append(value)

@@ -185,9 +185,9 @@ class Watch(App[None]):
     def _rates(self, now: float) -> Table:
         table = _table("topic", "Hz", "s ago")
         then, before = self._counts[0]
-        for topic, heard in self.listener.heard.items():
-            rate = (heard.count - before[topic]) / max(now - then, 1e-9)
-            table.add_row(topic.name, f"{rate:.1f}", f"{now - heard.at:.2f}" if heard.count else "never")
+        for topic, inbox in self.listener.heard.items():
+            rate = (inbox.count - before[topic]) / max(now - then, 1e-9)
+            table.add_row(topic.name, f"{rate:.1f}", f"{now - inbox.at:.2f}" if inbox.count else "never")
         return table
 
     def _read_reports(self) -> Table:
@@ -201,7 +201,7 @@ class Watch(App[None]):
         return table
 
     def _count(self, now: float) -> None:
-        self._counts.append((now, {topic: heard.count for topic, heard in self.listener.heard.items()}))
+        self._counts.append((now, {topic: inbox.count for topic, inbox in self.listener.heard.items()}))
         while now - self._counts[0][0] > RATE_SECONDS and len(self._counts) > 2:
             self._counts.popleft()
 
