@@ -28,10 +28,11 @@ from rich.console import Console
 from rich.table import Table
 
 from landbridge.provenance import commit, now
+from landbridge.real_time import BRIDGE_PRIORITY, CONTROLLER_PRIORITY
 from landbridge_nodes import topics
 from landbridge_nodes.bringup import deploy
 from landbridge_nodes.episodes import run_episodes
-from landbridge_nodes.process import BRIDGE_PRIORITY, CONTROLLER_PRIORITY, run
+from landbridge_nodes.process import run
 from landbridge_nodes.transport import stay_on_this_machine
 
 RESULTS = Path(__file__).parent / "results" / "echo.json"

@@ -34,12 +34,11 @@ from rich.table import Table
 from landbridge.deploy.hardware.mcu import Mcu
 from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE
 from landbridge.deploy.hardware.servos import READ_SHARE, Servos
-from landbridge.deploy.hil.command import PRIORITY
 from landbridge.deploy.hil.fuzz import fuzz
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, McuHardware
 from landbridge.provenance import commit, now
+from landbridge.real_time import BOARD_PRIORITY, BRIDGE_PRIORITY, take_priority
 from landbridge.robot import Robot, load_robot
-from landbridge_nodes.process import BRIDGE_PRIORITY
 
 RESULTS = Path(__file__).parent / "results"
 Hardware = Literal["mcu", "dynamixel", "feetech"]
@@ -105,7 +104,7 @@ def bare_pty(rate_hz: float, seconds: float) -> dict[str, Any]:
     tty.setraw(far)
     child = os.fork()
     if child == 0:
-        scheduled(os.SCHED_FIFO, PRIORITY)
+        take_priority(BOARD_PRIORITY)
         while os.read(near, QUESTION) != bytes(QUESTION):
             os.write(near, b"x" * ANSWER)
         os._exit(0)
@@ -150,15 +149,6 @@ def emulated_board(robot: str, kind: Hardware) -> Iterator[str]:
         board.stdin.close()
 
 
-def scheduled(policy: int, priority: int) -> bool:
-    """Whether this process may be, and is, scheduled so."""
-    try:
-        os.sched_setscheduler(0, policy, os.sched_param(priority))
-    except PermissionError:
-        return False
-    return True
-
-
 def main(
     seconds: float = 30.0,
     rates: tuple[float, ...] = (200.0, 500.0),
@@ -179,14 +169,14 @@ def main(
     with emulated_board(robot.spec.name, hardware) if port is None else nullcontext(port) as board:
         gc.collect()
         gc.freeze()  # as in the bridge
-        real_time = scheduled(os.SCHED_FIFO, BRIDGE_PRIORITY)
+        real_time = take_priority(BRIDGE_PRIORITY)
         rows = [
             measure(robot, board, rate, seconds)
             if hardware == "mcu"
             else measure_servos(robot, hardware, board, rate, seconds) | bare_pty(rate, seconds)
             for rate in rates
         ]
-        scheduled(os.SCHED_OTHER, 0)
+        take_priority(0)
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": load, "real_time": real_time}
     result = {"made": now(), "commit": commit(), "port": port or "emulated", **machine, "rates": rows}
     if hardware == "mcu":

@@ -19,6 +19,7 @@ import psutil
 
 from landbridge.errors import InputError
 from landbridge.gpu import gpus
+from landbridge.real_time import BRIDGE_PRIORITY
 
 EXTRAS = {
     "sim": ("mujoco", "pybullet", "gymnasium", "minari"),
@@ -32,7 +33,6 @@ EXTRAS = {
     "signing": ("model_signing", "OpenSSL"),
     "rerun": ("rerun",),
 }
-RT_PRIORITY = 70  # what the bridge asks of SCHED_FIFO
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def _inference() -> Iterator[Check]:
 
 def _real_time() -> Iterator[Check]:
     priority, _ = resource.getrlimit(resource.RLIMIT_RTPRIO)
-    enough = priority == resource.RLIM_INFINITY or priority >= RT_PRIORITY or os.geteuid() == 0
-    remedy = "" if enough else f"rtprio {RT_PRIORITY} in /etc/security/limits.d, then log in again"
+    enough = priority == resource.RLIM_INFINITY or priority >= BRIDGE_PRIORITY or os.geteuid() == 0
+    remedy = "" if enough else f"rtprio {BRIDGE_PRIORITY} in /etc/security/limits.d, then log in again"
     yield Check("real-time priority", "root" if os.geteuid() == 0 else f"up to {priority}", remedy)
     locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     size = "unlimited" if locked == resource.RLIM_INFINITY else f"{locked / 2**20:.0f} MiB"

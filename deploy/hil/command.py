@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,13 +11,12 @@ from rich.console import Console
 
 from landbridge.deploy.hil.headers import protocol_header, robot_header
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, ServoHardware
+from landbridge.real_time import BOARD_PRIORITY, take_priority
 from landbridge.robot import Robot, load_robot
 from landbridge.spec import require_seed
 
 if TYPE_CHECKING:
     from landbridge.deploy.hil.bench import Bench
-
-PRIORITY = 75  # SCHED_FIFO, above the bridge's: a board does not wait for the host's other work
 
 
 def emulate(
@@ -51,9 +49,7 @@ def emulate(
     require_seed(seed)
     loaded = load_robot(robot)
     emulator = _bench(loaded, hardware, scenario, seed, link, baud)
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-    except PermissionError:
+    if not take_priority(BOARD_PRIORITY):
         Console(stderr=True).print("no right to real-time priority: a busy machine will make the board late")
     gc.collect()
     gc.freeze()  # what is loaded stays; later collections are short

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from landbridge.real_time import BRIDGE_PRIORITY
 from landbridge_nodes import bringup
-from landbridge_nodes.process import BRIDGE_PRIORITY, LOCK_MEMORY, PARK_SECONDS, notify
+from landbridge_nodes.process import LOCK_MEMORY, PARK_SECONDS, notify
 from landbridge_nodes.processes import Processes
 
 SPECS = bringup.deploy("furuta", "hardware", 0, "bundle", black_box="faults")

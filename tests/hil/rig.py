@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import select
 import subprocess
 import sys
@@ -18,8 +17,8 @@ import pytest
 from landbridge.deploy.hardware.mcu import Mcu
 from landbridge.deploy.hardware.servos import Servos
 from landbridge.hardware_spec import McuHardware
+from landbridge.real_time import BRIDGE_PRIORITY, take_priority
 from landbridge.robot import Robot, load_robot
-from landbridge_nodes.process import BRIDGE_PRIORITY
 
 FURUTA = load_robot("furuta")
 DT = FURUTA.spec.control_dt
@@ -97,15 +96,13 @@ class Rig(NamedTuple):
 @contextmanager
 def real_time() -> Iterator[None]:
     """Scheduled as the bridge is, where that is allowed: the board's watchdog does not wait for a busy machine."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(BRIDGE_PRIORITY))
-    except PermissionError:
+    if not take_priority(BRIDGE_PRIORITY):
         yield
         return
     try:
         yield
     finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        take_priority(0)
 
 
 def until(

@@ -14,8 +14,8 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
-from landbridge.deploy.hil.command import PRIORITY
 from landbridge.deploy.hil.emulator import Emulator
+from landbridge.real_time import BOARD_PRIORITY
 from landbridge.robot import load_robot
 from landbridge_nodes.parameters import LINK, ROBOT, SCENARIO, SEED, declare
 from landbridge_nodes.process import run
@@ -48,7 +48,7 @@ class BoardNode(Node):  # type: ignore[misc]
 
 def main() -> None:
     """Entry point of the executable `board`."""
-    sys.exit(run(BoardNode, PRIORITY))
+    sys.exit(run(BoardNode, BOARD_PRIORITY))
 
 
 if __name__ == "__main__":

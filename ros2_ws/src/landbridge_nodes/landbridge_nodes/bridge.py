@@ -26,12 +26,13 @@ from landbridge.deploy.guarded import Guarded
 from landbridge.deploy.hardware import Hardware, Resettable, choose_hardware, open_hardware
 from landbridge.deploy.supervisor import COMMANDED, STOPS, State
 from landbridge.errors import InputError
+from landbridge.real_time import BRIDGE_PRIORITY
 from landbridge.robot import load_robot
 from landbridge.verdict import Reason, Verdict
 from landbridge_nodes import topics
 from landbridge_nodes.bridge_report import BridgeReport, News
 from landbridge_nodes.parameters import HARDWARE, PORT, ROBOT, SCENARIO, SEED, declare
-from landbridge_nodes.process import BRIDGE_PRIORITY, PARK_SECONDS, run
+from landbridge_nodes.process import PARK_SECONDS, run
 
 PARAMETERS = (ROBOT, HARDWARE, PORT, SCENARIO, SEED)
 DIAGNOSTICS_PERIOD = 1.0  # s

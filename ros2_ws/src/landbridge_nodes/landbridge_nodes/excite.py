@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landbridge.errors import InputError
+from landbridge.real_time import CONTROLLER_PRIORITY
 from landbridge.simulation.behaviour import Behaviour, Policy, load_behaviours, require_actions
 from landbridge.simulation.excitation import behaviour_of, read_excitation
 from landbridge_nodes.controller import Controller
 from landbridge_nodes.parameters import EXCITATION, ROBOT, SEED
-from landbridge_nodes.process import CONTROLLER_PRIORITY, run
+from landbridge_nodes.process import run
 
 PARAMETERS = (ROBOT, SEED, EXCITATION)
 BEHAVIOUR = "excite"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -24,11 +23,12 @@ from landbridge.deploy.hil.stages import Plan, Result
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
 from landbridge.files import require_new
+from landbridge.real_time import BRIDGE_PRIORITY, take_priority
 from landbridge.robot import Robot, load_robot
 from landbridge_nodes import bringup
 from landbridge_nodes.asking import ask_a_person
 from landbridge_nodes.bringup import NodeSpec
-from landbridge_nodes.process import BRIDGE_PRIORITY, require_one_ros
+from landbridge_nodes.process import require_one_ros
 from landbridge_nodes.processes import Processes
 from landbridge_nodes.transport import stay_on_this_machine
 
@@ -163,9 +163,7 @@ def _tell(result: Result) -> None:
 @contextmanager
 def _in_real_time() -> Iterator[None]:
     """Scheduled as the bridge is, where that is allowed."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(BRIDGE_PRIORITY))
-    except PermissionError:
+    if not take_priority(BRIDGE_PRIORITY):
         console.print("no right to real-time priority: a busy machine will delay control")
         yield
         return
@@ -175,7 +173,7 @@ def _in_real_time() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        take_priority(0)
 
 
 def _written(account: Account, out: Path) -> dict[str, Any]:

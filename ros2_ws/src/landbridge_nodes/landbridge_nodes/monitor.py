@@ -26,12 +26,13 @@ from std_srvs.srv import Trigger
 
 from landbridge.deploy.clock import uptime
 from landbridge.deploy.supervisor import COMMANDED, Event, State, Supervisor
+from landbridge.real_time import MONITOR_PRIORITY
 from landbridge.robot import HEARTBEAT_MS, load_robot
 from landbridge.verdict import ADMISSIBLE, Reason
 from landbridge_nodes import topics
 from landbridge_nodes.neighbours import NAMELESS
 from landbridge_nodes.parameters import CONTROLLER, ROBOT, declare
-from landbridge_nodes.process import MONITOR_PRIORITY, PARK_SECONDS, run, spin_while
+from landbridge_nodes.process import PARK_SECONDS, run, spin_while
 
 PARAMETERS = (ROBOT, CONTROLLER)
 REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is made again: it may have been lost

@@ -13,11 +13,12 @@ from rclpy.clock import Clock, ClockType
 from landbridge.bundle import read_bundle
 from landbridge.deploy.drift import Written, watch_of
 from landbridge.deploy.runtime import load_policy
+from landbridge.real_time import CONTROLLER_PRIORITY
 from landbridge.simulation.compensation import load_compensation, require_nominal
 from landbridge_nodes import topics
 from landbridge_nodes.controller import Controller
 from landbridge_nodes.parameters import BUNDLE, COMPENSATE, PRECISION, PROVIDER, REQUIRE_SIGNATURE, ROBOT, STRICT
-from landbridge_nodes.process import CONTROLLER_PRIORITY, run
+from landbridge_nodes.process import run
 
 PARAMETERS = (ROBOT, BUNDLE, REQUIRE_SIGNATURE, PROVIDER, PRECISION, STRICT, COMPENSATE)
 DIAGNOSTICS_PERIOD = 1.0  # s

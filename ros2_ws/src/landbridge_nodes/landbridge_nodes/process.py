@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from landbridge.errors import InputError
+from landbridge.real_time import take_priority
 from landbridge_nodes.transport import avoid_shared_memory
 
-# SCHED_FIFO, the shorter the period, the higher: the monitor, at 25 Hz, takes no core from the tick that it watches. A
-# controller that starved it would be stopped by the bridge, which is above both and needs the monitor's heartbeat.
-BRIDGE_PRIORITY, CONTROLLER_PRIORITY, MONITOR_PRIORITY = 70, 60, 50
 ENCLAVES = "/landbridge"
 OPERATOR = ["--ros-args", "--enclave", f"{ENCLAVES}/operator"]  # arguments of a process that only asks
 LOCK_MEMORY = "LANDBRIDGE_LOCK_MEMORY"  # environment variable: 1 keeps every page of the process in memory
@@ -85,7 +83,7 @@ def run(make: Callable[[], Any], priority: int = 0) -> int:
     try:
         require_one_ros()
         avoid_shared_memory()
-        real_time = _set_priority(priority)  # before rclpy.init: DDS threads inherit it
+        real_time = priority == 0 or take_priority(priority)  # before rclpy.init: DDS threads inherit it
         locked = _lock_memory()
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
         ended: list[int] = []  # a signal that has come; no future's result: its lock may be held where the signal comes
@@ -157,16 +155,6 @@ def notify(news: str) -> None:
         notifier.setblocking(False)
         with suppress(OSError):
             notifier.sendto(news.encode(), name)
-
-
-def _set_priority(priority: int) -> bool:
-    if priority == 0:
-        return True
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-    except PermissionError:
-        return False
-    return True
 
 
 def _lock_memory() -> bool:
