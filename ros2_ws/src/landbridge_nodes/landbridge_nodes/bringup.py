@@ -101,29 +101,12 @@ def deploy(
         InputError: No such robot, or `hardware` and `port` do not go together.
     """
     kind, scenario = _label(robot, scenario, hardware, port)
-    sinks: dict[str, str | int] = {"out": out, "black_box": black_box, "black_box_seconds": black_box_seconds}
-    noted = {"hardware": kind, **sinks}
-    return _running(robot, scenario, seed, bundle, require_signature, compensate, hardware, port, noted)
-
-
-def _running(
-    robot: str,
-    scenario: str,
-    seed: int,
-    bundle: str,
-    require_signature: str,
-    compensate: str,
-    hardware: str,
-    port: str,
-    of_recorder: Mapping[str, str | int],
-) -> list[NodeSpec]:
-    policy = {"robot": robot, "bundle": bundle, "require_signature": require_signature, "compensate": compensate}
-    noted = {"bundle": bundle, "compensate": compensate, **of_recorder}
-    recorded = any(noted.get(name) for name in ("out", "black_box"))
+    told: dict[str, str | int] = {"hardware": kind, "bundle": bundle, "compensate": compensate, "out": out}
+    told |= {"black_box": black_box, "black_box_seconds": black_box_seconds}
     return [
-        *([_recorder(robot, scenario, "policy", noted, essential=False)] if recorded else []),
+        *([_recorder(robot, scenario, "policy", told)] if out or black_box else []),
         _bridge(robot, scenario, seed, hardware, port),
-        NodeSpec("policy", "policy", policy, lifecycle=True),
+        _policy(robot, bundle, require_signature, compensate),
         _monitor(robot, "policy"),
     ]
 
@@ -144,10 +127,13 @@ def hil(
     """
     link = link or str(Path(tempfile.gettempdir(), f"landbridge-board-{uuid.uuid4().hex[:8]}"))
     board = {"robot": robot, "scenario": scenario, "seed": seed, "link": link}
-    told = {"hardware": "mcu", "out": out}
+    told = {"hardware": "mcu", "bundle": bundle, "compensate": compensate, "out": out}
     return [
         NodeSpec("board", "board", board, lifecycle=False),
-        *_running(robot, scenario, seed, bundle, require_signature, compensate, "mcu", link, told),
+        *([_recorder(robot, scenario, "policy", told)] if out else []),
+        _bridge(robot, scenario, seed, "mcu", link),
+        _policy(robot, bundle, require_signature, compensate),
+        _monitor(robot, "policy"),
     ]
 
 
@@ -173,12 +159,19 @@ def _bridge(robot: str, scenario: str, seed: int, hardware: str, port: str) -> N
     return NodeSpec("bridge", "bridge", parameters, lifecycle=True)
 
 
+def _policy(robot: str, bundle: str, require_signature: str, compensate: str) -> NodeSpec:
+    parameters = {"robot": robot, "bundle": bundle, "require_signature": require_signature, "compensate": compensate}
+    return NodeSpec("policy", "policy", parameters, lifecycle=True)
+
+
 def _monitor(robot: str, controller: str) -> NodeSpec:
     return NodeSpec("monitor", "monitor", {"robot": robot, "controller": controller}, lifecycle=False)
 
 
-def _recorder(robot: str, scenario: str, controller: str, rest: Mapping[str, str | int], essential: bool) -> NodeSpec:
-    parameters = {"robot": robot, "scenario": scenario, "controller": controller, **rest}
+def _recorder(
+    robot: str, scenario: str, controller: str, told: Mapping[str, str | int], essential: bool = False
+) -> NodeSpec:
+    parameters = {"robot": robot, "scenario": scenario, "controller": controller, **told}
     return NodeSpec("recorder", "recorder", parameters, lifecycle=False, essential=essential)
 
 
