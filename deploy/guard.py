@@ -28,7 +28,7 @@ PAUSE_PERIODS = 3  # without a command written that end a trajectory: the robot 
 PAUSE_SECONDS = 0.06  # that it takes at least, however short a period is
 SETTLE_SECONDS = 0.5  # of PARK before torque goes off where no pose is held: a loaded joint begins to sink
 REST_SECONDS = 0.1  # of rest that end a stop or PARK there: a swing is slow where it turns, for some samples
-GONE_SECONDS = 1.0  # that a stop is given of which no measurement tells when it has ended
+GONE_SECONDS = 1.0  # after which a stop counts as ended if no measurement can show it
 IDLE = (State.UNCONFIGURED, State.STANDBY)  # to which the supervisor leads no robot that moves, but by a reset
 WATCHED = (*COMMANDED, State.PARK)  # the robot moves: what is wrong with a measurement is a fault
 

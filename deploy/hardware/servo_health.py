@@ -33,7 +33,7 @@ class Health:
         self.stopped: set[int] = set()
         self.broken: dict[int, int] = {}
         self.models: Mapping[int, Model] = {}
-        self._borne: dict[int, int] = {}  # bits that a servo keeps although it goes on, known to whoever reset it
+        self._borne: dict[int, int] = {}  # error bits that stay set after a reset although the servo works
 
     @property
     def readings(self) -> dict[str, int]:

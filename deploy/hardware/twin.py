@@ -19,7 +19,7 @@ class Twin:
     """A simulated robot under one scenario, behind the interface of a real one.
 
     Each read advances the plant by one control period with the writes of that period at the offsets at which they came,
-    so what a late command costs on a robot it costs here. From a reset to `release` it is held, as by a hand: however
+    so what a late command costs on a robot it costs here. From a reset to `let_go` it is held, as by a hand: however
     long arming takes, an episode begins in a start state of the task, as simulated ones do. With a fixed base and
     commanded in position it has mechanical stops at its position limits, as arms of servos have, and rests on them.
 

@@ -276,7 +276,7 @@ def _moved(loop: Loop, joint: str) -> Tick:
 
 
 def _swaying(loop: Loop, plan: Plan) -> Iterator[Sequence[float]]:
-    """Commands that keep the robot where it is, each another than the last: a driver may tell them by their values.
+    """Commands that keep the robot where it is, each different from the last: a driver may tell them by their values.
 
     Positions of the plan's joints go HAIR inwards and back.
     """

@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from landbridge_nodes import topics
 
-LATENCIES = 4096  # newest ones of which percentiles are told
+LATENCIES = 4096  # newest ones, whose percentiles are reported
 
 
 class News(NamedTuple):
@@ -52,7 +52,7 @@ class BridgeReport:
         self._diagnostics = topics.publish(node, topics.DIAGNOSTICS)
 
     def tell(self, news: News) -> None:
-        """Publish `news` if it is any."""
+        """Publish `news` if it is new."""
         if news != self.news:
             self.news = news
             self._publish(news)

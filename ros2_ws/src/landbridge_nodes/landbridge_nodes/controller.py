@@ -115,7 +115,7 @@ class Controller(LifecycleNode):  # type: ignore[misc]
         """A measurement is complete with its last part; one that stays incomplete is dropped and not answered."""
         if topic is topics.JOINT_STATES and message.header.frame_id != topics.MEASURED:
             self.get_logger().error(
-                "joint states that are not a bridge's are not heard: end who publishes them", once=True
+                "joint states that are not a bridge's are ignored: end whoever publishes them", once=True
             )
             return
         stamp = topics.to_ns(message.header.stamp)

@@ -76,7 +76,7 @@ def run_episodes(
 
 
 def _ask_without_bar(progress: Progress, words: str) -> None:
-    """The same; no bar is drawn over it."""
+    """Ask a person, with the progress bar paused."""
     progress.stop()
     ask_a_person(words)
     progress.start()

@@ -20,7 +20,7 @@ from landbridge_nodes.bag import describe
 from landbridge_nodes.listener import REQUESTS, Listener
 from landbridge_nodes.process import require_one_ros
 
-PORT = 8765  # what Foxglove proposes
+PORT = 8765  # Foxglove's default
 STOPPING = (Event.DISARM, Event.PARK, Event.ESTOP)
 TRIGGER, ANSWER = "std_srvs/srv/Trigger", "bool success\nstring message"
 
@@ -93,7 +93,7 @@ class _Latched:
         self._channels = {topic.name: channel for topic, channel in channels.items()}
 
     def on_subscribe(self, client: Any, channel: Any) -> None:
-        """By Foxglove's server."""
+        """Called by Foxglove's server."""
         inbox = self._heard.get(channel.topic)
         if inbox is not None and inbox.raw:
             self._channels[channel.topic].log(inbox.raw, log_time=time.time_ns())

@@ -1,4 +1,4 @@
-"""What one who only looks on hears of a graph: the newest message of each topic, and the monitor's services."""
+"""What an onlooker hears of a graph: the newest message of each topic, and the monitor's services."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from landbridge_nodes.process import LOOP_SECONDS, client, make_executor
 from landbridge_nodes.transport import stay_on_this_machine
 
 ANSWER_SECONDS = 1.0
-DEPTH = 100  # messages that may wait here: who looks on counts them, and is slower than the robot
+DEPTH = 100  # messages that may wait here: an onlooker counts them, and is slower than the robot
 REQUESTS = (Event.ARM, Event.DISARM, Event.PARK, Event.RESET, Event.ESTOP)
 
 

@@ -1,7 +1,7 @@
 """A bag as the control ticks that it holds: what was measured, seen, asked for and judged, under one stamp each.
 
-Stamps are wall time, which may be set while the robot runs; they name measurements. When something reached the guard is
-told by `timeline`, on one clock that no step of the wall clock moves. Needs no ROS 2.
+Stamps are wall time, which may be set while the robot runs; they name measurements. `timeline` tells when something
+reached the guard, on one clock that no step of the wall clock moves. Needs no ROS 2.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Values = tuple[float, ...]
 
 
 class Heard(NamedTuple):
-    """A message that names no measurement, or not surely one of this bag.
+    """A message that names no measurement, or perhaps not one of this bag.
 
     Attributes:
         after: The last measurement recorded before it; None if there was none.
@@ -127,8 +127,8 @@ def read_log(reader: BagReader, spec: RobotSpec) -> Log:
 def timeline(log: Log) -> list[Input]:
     """All that reached the guard, in order.
 
-    A command's time is told by its measurement's, to a microsecond. Of what names none only the recorder's wall clock
-    tells, from the last measurement on; were more than a control period to have gone by, it might have been set.
+    A command's time follows from its measurement's, to a microsecond. What names none is placed by the recorder's wall
+    clock, from the last measurement on, but within a control period of it: that clock might have been set.
     """
     period, times = round(log.spec.control_dt * 1e9), measured_at(log)
 
@@ -149,8 +149,8 @@ def timeline(log: Log) -> list[Input]:
 def measured_at(log: Log) -> dict[int, int]:
     """When each measurement was taken [ns since the first].
 
-    By the bridge's monotonic clock, where the log has it; between such, and in logs of before, by the stamps, where
-    these cannot show that the wall clock was set, and else a control period after the last.
+    By the bridge's monotonic clock, where the log has it; in between, and in older logs, by the stamps, unless they
+    show that the wall clock was set: then a control period after the last.
     """
     times: dict[int, int] = {}
     time, before, known = 0, None, None

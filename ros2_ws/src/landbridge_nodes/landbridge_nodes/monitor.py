@@ -2,7 +2,7 @@
 
 Services `~/arm`, `~/disarm`, `~/park`, `~/estop`, `~/reset` (std_srvs/Trigger) answer with what was done or why it was
 refused. `/safety/state` is at once the state and the heartbeat. Lifecycle states are brought about by comparing what
-each node is with what the supervisor's state asks of it, so a restarted node is led back like one that was just
+each node is with what the supervisor's state asks of it, so a restarted node is led back like one that has just
 started.
 """
 
@@ -37,14 +37,14 @@ from landbridge_nodes.process import PARK_SECONDS, run, spin_while
 PARAMETERS = (ROBOT, CONTROLLER)
 REQUEST_TIMEOUT = 0.5  # s without an answer after which a lifecycle request is made again: it may have been lost
 ABSENT_SECONDS = 2.0  # without an answer: it is not there
-DISCOVERY_SECONDS = 1.0  # that it may take; who never gets a name is no node of ours
+DISCOVERY_SECONDS = 1.0  # that it may take; a node that never gets a name is not ours
 WAITING = (Reason.NOT_ACTIVE, Reason.NOT_READY)  # for the bridge itself: no verdict on the controller
 MOVING = (Event.ARM, Event.PARK, Event.RESET)  # what one monitor may ask of one robot only; a stop is for all
-SHARED_SECONDS = 1.0  # since the last heartbeat of another monitor, while which it counts as running
+SHARED_SECONDS = 1.0  # after another monitor's last heartbeat, during which it counts as running
 SHARED = "another monitor runs in this ROS domain, and would do the same: end it, or give one its own ROS_DOMAIN_ID"
-HELD_SECONDS = 1.0  # without a heartbeat: it was held up, and who asked meanwhile has been told that nobody answers
+HELD_SECONDS = 1.0  # without a heartbeat: it was held up, and whoever asked meanwhile was told that nobody answers
 HELD = "the monitor was held up, and this may have been asked long ago: ask again"
-WAITING_SECONDS = 2.0  # in UNCONFIGURED after which it is logged what for: at a start of all nodes it takes less
+WAITING_SECONDS = 2.0  # in UNCONFIGURED, after which the log says what for: a start of all nodes takes less
 MEASURED_BY = topics.MEASURED.encode()
 NEVER = -1  # no lifecycle state
 LACKS = {
@@ -73,7 +73,7 @@ class Managed:
         self.wanted = NodeState.PRIMARY_STATE_INACTIVE
         self.found = NEVER
         self._answered_at = -math.inf  # [s, uptime]
-        self.anew = False  # it was found unconfigured: a process other than before, or started since
+        self.anew = False  # it was found unconfigured: another process than before, or one started since
 
     @property
     def reached(self) -> bool:
@@ -81,7 +81,7 @@ class Managed:
         return self.found == self.wanted
 
     def absent(self, now: float) -> bool:
-        """Whether there is nobody who could be armed. Some answer is lost now and then, and says nothing."""
+        """Whether there is nobody to arm. An answer is lost now and then, and that alone means nothing."""
         unable = (NodeState.PRIMARY_STATE_UNCONFIGURED, NodeState.PRIMARY_STATE_FINALIZED)
         return self.found in unable or now - self._answered_at > ABSENT_SECONDS
 
@@ -195,7 +195,7 @@ class Monitor(Node):  # type: ignore[misc]
         return serve
 
     def _why_not(self, event: Event, now: float) -> str:
-        """What forbids any motion besides the robot's state; "" if nothing does."""
+        """What, other than the robot's state, forbids any motion; "" if nothing does."""
         if self._ends:
             return "the monitor ends"
         if now - self._other_at <= SHARED_SECONDS:
@@ -206,7 +206,7 @@ class Monitor(Node):  # type: ignore[misc]
         return self._controller.lacks if event is Event.ARM and absent else ""
 
     def _on_state(self, message: Any) -> None:
-        """The services of two bring-ups in one domain bear the same names: what is asked of one moves both robots."""
+        """The services of two bring-ups in one domain have the same names: what is asked of one moves both robots."""
         if self._id in message.values:
             return
         now = uptime()
@@ -264,9 +264,9 @@ class Monitor(Node):  # type: ignore[misc]
         self._publish()
 
     def _foreign_publisher(self) -> bool:
-        """Whether another node commands, or two of the controller, or one that merely bears its name.
+        """Whether another node commands, or two of the controller, or one that merely has its name.
 
-        What is known of a publisher that died without a word outlives it by seconds: only living ones are counted. The
+        A publisher that died without a word stays known for seconds: only living ones are counted. The
         middleware learns of a publisher before it learns its node's name: a controller just started is given that time.
         """
         now, nameless, foreign = uptime(), False, self._alive > 1
@@ -289,7 +289,7 @@ class Monitor(Node):  # type: ignore[misc]
         if state is not State.ACTIVE:  # nothing is asked of a node in its control loop
             self._bridge.want(NodeState.PRIMARY_STATE_ACTIVE, now)
             self._controller.want(wanted, now)
-        if state is State.ARMED and (self._controller.anew or self._controller.absent(now)):  # who was armed is gone
+        if state is State.ARMED and (self._controller.anew or self._controller.absent(now)):  # what was armed is gone
             self.supervisor.handle(Event.CONTROLLER_LOST, now)
             self._settle()
         if state is State.UNCONFIGURED and self._bridge.reached and self._controller.reached:
@@ -303,7 +303,7 @@ class Monitor(Node):  # type: ignore[misc]
         level = DiagnosticStatus.ERROR if state in (State.FAULT, State.ESTOP) else DiagnosticStatus.OK
         values = {"epoch": epoch, "reason": self.supervisor.reason, self._id.key: self._id.value}
         self._safety.publish(topics.status_message(state.value, text, values, level))
-        self._log(f"{state.value}: {text}", new)  # only now: who does not read it may hold this process up
+        self._log(f"{state.value}: {text}", new)  # only now: a reader that stalls may hold this process up
 
     def _text(self) -> str:
         """What led to this state, and what an UNCONFIGURED robot waits for."""

@@ -11,9 +11,9 @@ from landbridge.errors import InputError
 from landbridge_nodes import topics
 from landbridge_nodes.process import client
 
-NAMELESS = "_NODE_NAME_UNKNOWN_"  # rmw's word for a node that it has not been told of yet
+NAMELESS = "_NODE_NAME_UNKNOWN_"  # rmw's word for a node whose name it does not know yet
 LISTEN_SECONDS = 1.0  # to hear of others: this_machine.xml has them tell of themselves every 0.5; monitors look out too
-NAMING_SECONDS = 5.0  # to hear the names of those of whom one has heard
+NAMING_SECONDS = 5.0  # to learn the names of those that were heard
 
 
 class Neighbours(ExitStack):

@@ -26,14 +26,14 @@ from landbridge_nodes.transport import stay_on_this_machine
 START_TIMEOUT = 60.0  # s for all processes to be up, on a machine that is busy with other things
 ANSWER_TIMEOUT = 5.0  # s
 CATCH_UP_SECONDS = 0.2  # for the bridge to measure where a robot was put, and to hear what it has said meanwhile
-RETRY_SECONDS = 0.5  # for an answer that one of a process just killed, which is still known, would never give
+RETRY_SECONDS = 0.5  # for an answer: a process just killed, which is still known, would never give one
 TORQUE_TIMEOUT = 2.5  # s for the bridge, which reports once a second, to say that torque is off
 SERVICES = ("/monitor/arm", "/monitor/disarm", "/monitor/park", "/monitor/estop", "/monitor/reset")
 PLACE = "put the robot into a start state, step back, then press Enter: it will move"
 
 
 class EStopError(InputError):
-    """Somebody has called it: no tool resets that, and nothing else moves."""
+    """Somebody asked for an e-stop: no tool resets it, and nothing moves any more."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Operator(ExitStack):
         self._check = check
         self._ask = ask
         self._placement = f"/{placer}/reset_plant"
-        self._seen = ask is None and placer == "bridge"  # who has put the robot elsewhere has also measured where
+        self._seen = ask is None and placer == "bridge"  # whoever moved the robot has also measured where
         self._arm_timeout, self._recovery_timeout = timeouts(robot.spec)
         self._observations: dict[int, list[float]] = {}
         self._admitted: list[int] = []
@@ -176,7 +176,7 @@ class Operator(ExitStack):
             raise EStopError("/monitor/estop", "was called: nothing moves", "call /monitor/reset, then start again")
 
     def _place(self) -> None:
-        """Into a start state. Nobody is asked to reach into a robot that holds without being told so."""
+        """Into a start state. Nobody is asked to reach into a robot under torque without being told of it."""
         self._refuse_estop()
         if self._ask is None:
             self.call(self._placement)
@@ -200,7 +200,7 @@ class Operator(ExitStack):
         self._catch_up()
 
     def _parks(self) -> bool:
-        """To STANDBY without torque; False if a fault stays or comes back, or torque is not said to be off."""
+        """To STANDBY without torque; False if a fault stays or comes back, or torque is not reported off."""
         try:
             if self.state is State.FAULT:
                 self._reset()
@@ -213,7 +213,7 @@ class Operator(ExitStack):
         return self.state is State.STANDBY and not self._holds()
 
     def _holds(self) -> bool:
-        """Whether torque may be on: all that the bridge does not say to be off."""
+        """Whether torque may be on: yes, unless the bridge says that it is off."""
         self.diagnostics.clear()
         with suppress(InputError):
             self.wait(lambda: self.diagnostics.get("torque") == "off", TORQUE_TIMEOUT)
@@ -248,7 +248,7 @@ class Operator(ExitStack):
             raise InputError(service, future.result().message, "see /safety/state and /diagnostics")
 
     def accepted(self, service: str, seconds: float = ANSWER_TIMEOUT) -> bool:
-        """Call a Trigger service; whether it did what it was asked in `seconds`, for who asks until it does."""
+        """Call a Trigger service; whether it did what it was asked in `seconds`, for those who ask until it does."""
         try:
             self.call(service, seconds)
         except InputError:

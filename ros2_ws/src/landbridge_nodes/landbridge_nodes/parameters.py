@@ -82,15 +82,15 @@ BLACK_BOX_SECONDS = Parameter("black_box_seconds", 30, "that such a bag reaches 
 
 # One file, or one `-p`, may serve all nodes: each passes over what only others take.
 TAKEN = {parameter.name for parameter in vars().values() if isinstance(parameter, Parameter)}
-OF_ROS = "qos_overrides."  # prefix of what rclpy declares with a publisher or subscription; its others it has by now
+OF_ROS = "qos_overrides."  # prefix of what rclpy declares with a publisher or subscription; the rest it has by now
 
 
 def declare(node: Any, parameters: Sequence[Parameter]) -> dict[str, Any]:
     """The values of a node's parameters, by name.
 
     Raises:
-        InputError: A value is of another type, or not allowed; the node is told one that no node has; or a file tells
-            one whose name is almost this one's.
+        InputError: A value is of another type, or not allowed; the node is told one that no node has; or a file has a
+            section whose name is almost the node's.
     """
     from rcl_interfaces.msg import IntegerRange, ParameterDescriptor  # only now: launch files are read without a node
     from rclpy.exceptions import ParameterException

@@ -86,7 +86,7 @@ def run(make: Callable[[], Any], priority: int = 0) -> int:
         real_time = priority == 0 or take_priority(priority)  # before rclpy.init: DDS threads inherit it
         locked = _lock_memory()
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-        ended: list[int] = []  # a signal that has come; no future's result: its lock may be held where the signal comes
+        ended: list[int] = []  # signals that came; no future's result: its lock may be held where a signal comes
         ends = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # a terminal that is closed; not under nohup
             ends.append(signal.SIGHUP)
@@ -146,7 +146,7 @@ def spin_while(node: Any, goes_on: Callable[[], bool], seconds: float) -> None:
 
 
 def notify(news: str) -> None:
-    """Tell systemd, if it started this process as `Type=notify`. Nobody listening ends no loop, and none waits."""
+    """Tell systemd, if it started this process as `Type=notify`. If nobody listens, the loop neither ends nor waits."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

@@ -50,7 +50,7 @@ class Processes:
 
     They are ended in reverse order of their start: the recorder, first in every bring-up, sees the last of the rest. A
     process whose starter dies without a word gets SIGTERM from the kernel. What they say goes to the terminal through
-    pipes, as under `ros2 launch`: who holds a terminal (Ctrl-S) would hold whoever writes to it, in a control loop.
+    pipes, as under `ros2 launch`: a terminal that is held (Ctrl-S) would hold whoever writes to it, in a control loop.
     """
 
     def __init__(self, specs: Sequence[NodeSpec], environment: dict[str, str] | None = None) -> None:
@@ -86,7 +86,7 @@ class Processes:
     def check(self) -> None:
         """Raise InputError if an essential process has ended; its own message is on the terminal.
 
-        So does the end of another one that refuses its input; else it is told there, now and again at the end of all.
+        So does that of any other that refuses its input; else it is said there, now and once more at the end of all.
         """
         for spec in self._specs:
             name, code = spec.name, self._started[spec.name].poll()

@@ -99,7 +99,7 @@ class Recorder(Node):  # type: ignore[misc]
         return lambda message: box.hear(source, fault_in(message))
 
     def _on_diagnostics(self, message: Any) -> None:
-        """A policy may be started anew with another bundle, and what is noted in the bags is no longer true then."""
+        """A policy may be restarted with another bundle: what the bags note is no longer true then."""
         for status in message.status:
             told = {pair.key: pair.value for pair in status.values}.get("bundle", self._bundle)
             if self._bundle and told != self._bundle:

@@ -175,9 +175,9 @@ def replay_guard(log: Log, spec: RobotSpec) -> Iterator[Comparison]:
     """The guard's answers during ACTIVE, each stretch by a guard of its own, from ARMED on.
 
     A stretch whose ARMED the log does not reach back to is left out: what the guard had in mind then is unknown.
-    When the bridge heard of a change of state is not in the log to less than some milliseconds, so of the ticks beside
-    one nothing is compared but a fault that the measurement itself raised; nor before the first command that the guard
-    let through as it was, for how far it had come with those that it limited depends on when it began.
+    When the bridge heard of a change of state is not in the log to less than some milliseconds, so in the ticks beside
+    one only a fault that the measurement itself raised is compared. Nothing is before the first command that the guard
+    let through as it was: how far it had come with those that it limited depends on when it began.
     """
     answers, stretches, times, faults = _judge(log, spec)
     period = spec.control_dt * 1e9

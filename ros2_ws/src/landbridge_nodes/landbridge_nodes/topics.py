@@ -33,7 +33,7 @@ NEWEST = 10  # kept by a reader that acts on what is new
 STAMP = ("stamp_sec", "stamp_nanosec")
 INFERENCE = ("inference_start_ms", "inference_end_ms")  # after receipt of the measurement by the controller
 TICK = "tick"  # measurements answered in this episode before: at 0 the controller has no past
-MEASURED = "landbridge"  # frame_id of the joint states of a bridge: who else publishes some is not heard
+MEASURED = "landbridge"  # frame_id of a bridge's joint states: those of anyone else are not heard
 TIMING = ("received_ms", "gated_ms", "written_ms", "measured_ms")  # bridge's uptime; the others after the last
 
 
@@ -97,14 +97,14 @@ def subscribe(node: Any, topic: Topic, callback: Callable[[Any], None], raw: boo
 
 
 def qos(topic: Topic) -> QoSProfile:
-    """What a publisher offers: reliable, sent again to who has missed it; of a latched topic only the newest."""
+    """What a publisher offers: reliable, sent again to whoever missed it; of a latched topic only the newest."""
     if topic.latched:
         return QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     return QoSProfile(depth=HISTORY)
 
 
 def command_qos(lease_seconds: float) -> QoSProfile:
-    """For the publisher of `/policy/command` and who watches it: a hung publisher must not pass for a living one."""
+    """For the publisher of `/policy/command` and its watchers: a hung publisher must not pass for a living one."""
     profile = qos(COMMAND)
     profile.liveliness = LivelinessPolicy.MANUAL_BY_TOPIC
     profile.liveliness_lease_duration = Duration(seconds=lease_seconds)

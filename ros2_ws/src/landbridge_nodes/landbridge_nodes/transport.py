@@ -1,6 +1,6 @@
 """How messages travel: on this machine only, unless the environment says otherwise, and never through shared memory.
 
-Fast DDS looks whether a reader of its shared memory still lives under the lock that all of a process's publishers need,
+Fast DDS checks whether a reader of its shared memory is alive, under the lock that all of a process's publishers need,
 for up to 333 ms (eProsima/Fast-DDS#6535). Once a process was killed it does so again and again: the bridge's tick, or
 the monitor's heartbeat, waited for so long, and the robot was stopped. `benchmarks/restarts.py` counts it.
 """
@@ -33,7 +33,7 @@ def avoid_shared_memory(environment: MutableMapping[str, str] = os.environ) -> N
     """Have Fast DDS use UDP, unless the environment configures it, or its peers, otherwise; before `rclpy.init`.
 
     On this machine only, rmw_fastrtps adds shared memory whatever Fast DDS is told, so our profile takes the place of
-    that range. Beyond this machine Fast DDS is told by a variable that Humble's does not know yet.
+    that range. Beyond this machine Fast DDS goes by a variable that Humble's does not know yet.
     """
     if not environment.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp").startswith("rmw_fastrtps"):
         return

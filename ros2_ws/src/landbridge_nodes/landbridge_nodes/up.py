@@ -159,7 +159,7 @@ def _as_text(value: Any) -> Any:
 
 
 def _listening() -> Neighbours:
-    """From now on, so that the checks of everything else cost no time besides."""
+    """Listens from now on, while everything else is checked."""
     require_one_ros()
     stay_on_this_machine()
     from landbridge_nodes.neighbours import Neighbours  # only now: it imports rclpy
