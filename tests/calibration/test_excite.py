@@ -20,7 +20,7 @@ from landbridge.robot import Robot, load_robot
 from landbridge.simulation import excitation as excitation_module
 from landbridge.simulation.behaviour import load_behaviours
 from landbridge.simulation.excitation import EDGE, Following, behaviour_of, read_excitation
-from landbridge.simulation.parameters import free_parameters
+from landbridge.simulation.parameters import free_parameters, parameters
 from landbridge.simulation.scenario import Scenario
 
 ROBOT = load_robot("furuta")
@@ -83,6 +83,18 @@ def test_a_larger_motion_tells_more() -> None:
     series = np.array([[[0.6, 0.2]], [[0.0, 0.1]]])
     small, large = np.linalg.slogdet(design().of_series(np.stack([0.1 * series, series]), 1, 0))[1]
     assert large > small + 10
+
+
+def test_the_search_climbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the peak of an information by hand, at a quarter of a radian in every term."""
+
+    def peaked(_: Design, series: np.ndarray, *rest: int) -> np.ndarray:
+        return np.exp(-np.square(series - 0.25).sum((1, 2, 3)))[:, None, None] * np.eye(1)
+
+    monkeypatch.setattr(Design, "of_series", peaked)
+    made = Design(ROBOT, parameters(ROBOT)[:1], (0.5, 1.0), 10.0, seed=0)
+    first, last = (np.square(made.search(generations) - 0.25).sum() for generations in (1, 15))
+    assert last < first / 10
 
 
 @pytest.fixture(scope="module")

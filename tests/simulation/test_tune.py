@@ -9,13 +9,17 @@ import pytest
 
 from landbridge.cli import INPUT_ERROR, main
 from landbridge.robot import load_robot
-from landbridge.simulation.behaviour import read_behaviours
+from landbridge.simulation.behaviour import Tuned, read_behaviours
+from landbridge.simulation.scenario import load_scenario
+from landbridge.simulation.tune import replaced, search
+
+ROBOT = load_robot("furuta")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A furuta of one's own."""
-    return Path(shutil.copytree(load_robot("furuta").folder, tmp_path / "furuta"))
+    return Path(shutil.copytree(ROBOT.folder, tmp_path / "furuta"))
 
 
 def test_the_tuned_entry_is_replaced_and_says_what_made_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +53,11 @@ def test_what_cannot_be_searched_is_refused(
     assert main(["robot", "tune", str(folder), *options]) == INPUT_ERROR
     assert message in " ".join(capsys.readouterr().err.split())
     assert (folder / "behaviour.yaml").read_bytes() == before
+
+
+def test_a_search_finds_better_parameters_than_it_begins_with() -> None:
+    start = read_behaviours(ROBOT.folder / "behaviour.yaml")
+    weak = {name: value / 3 for name, value in start.behaviours["tuned"].parameters.items()}
+    start, rungs = replaced(start, "tuned", Tuned(made_by="", parameters=weak)), [load_scenario(ROBOT, "none")]
+    before, after = (search(ROBOT, start, "tuned", rungs, "mujoco", n, 2, 0, ("tuned",))[1] for n in (0, 4))
+    assert after > 10 * before
