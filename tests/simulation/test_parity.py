@@ -22,6 +22,7 @@ from landbridge.task import load_task
 
 from .urdf import links_of, numbers, tensor
 
+FURUTA = load_robot("furuta")
 FRICTIONLESS = Scenario(friction={"arm": Friction(), "pendulum": Friction()})
 # kg m^2. Arm: box of 0.16 m, 0.12 kg, centre at 0.08 m. Pendulum: rod of 0.3 m, 0.04 kg, 0.17 m off the axis.
 ARM_INERTIA = 0.12 * (0.16**2 + 0.02**2) / 12 + 0.12 * 0.08**2
@@ -30,9 +31,9 @@ ROD_INERTIA = 0.04 * (3 * 0.005**2 + 0.3**2) / 12 + 0.04 * 0.15**2
 COUPLING = 0.04 * 0.17 * 0.15
 
 
-@pytest.fixture(scope="module")
-def robot() -> Robot:
-    return load_robot("furuta")
+@pytest.fixture(scope="module", params=["furuta", "quadruped", "arm"])
+def robot(request: pytest.FixtureRequest) -> Robot:
+    return load_robot(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,8 @@ def links(robot: Robot) -> dict[str, ET.Element]:
 
 
 @pytest.fixture(params=["mujoco", "bullet"])
-def frictionless(request: pytest.FixtureRequest, robot: Robot) -> Iterator[Plant]:
-    plant = make_plant(robot, request.param, FRICTIONLESS)
+def frictionless(request: pytest.FixtureRequest) -> Iterator[Plant]:
+    plant = make_plant(FURUTA, request.param, FRICTIONLESS)
     yield plant
     plant.close()
 
@@ -78,8 +79,11 @@ def test_mujoco_holds_the_masses_and_inertias(robot: Robot, links: dict[str, ET.
 
 def test_bullet_holds_the_masses_and_inertias(robot: Robot, links: dict[str, ET.Element]) -> None:
     plant = BulletPlant(robot, Scenario())
-    for index in range(pybullet.getNumJoints(plant.body, plant.client)):
-        name = pybullet.getJointInfo(plant.body, index, plant.client)[12].decode()
+    joints = range(pybullet.getNumJoints(plant.body, plant.client))
+    bodies = {pybullet.getJointInfo(plant.body, i, plant.client)[12].decode(): i for i in joints}
+    if robot.spec.base == "floating":  # one that is fixed has no mass in Bullet
+        bodies[pybullet.getBodyInfo(plant.body, plant.client)[0].decode()] = -1
+    for name, index in bodies.items():
         info = pybullet.getDynamicsInfo(plant.body, index, plant.client)
         frame = np.reshape(pybullet.getMatrixFromQuaternion(info[4]), (3, 3))
         np.testing.assert_allclose(info[0], numbers(links[name], "inertial/mass", "value"), rtol=1e-9)
@@ -104,20 +108,22 @@ def test_urdf_limits_are_those_of_robot_yaml(robot: Robot) -> None:
     root = ET.parse(robot.urdf).getroot()
     model = MujocoPlant(robot, Scenario()).model
     for joint in robot.spec.joints:
-        limit = root.find(f"joint[@name='{joint.name}']/limit")
-        assert limit is not None
+        element = root.find(f"joint[@name='{joint.name}']")
+        assert element is not None and (limit := element.find("limit")) is not None
         assert float(limit.attrib["effort"]) == joint.effort_limit
         assert float(limit.attrib["velocity"]) == joint.velocity_limit
-        if joint.position_limit is not None:
+        if joint.position_limit is None:
+            assert element.attrib["type"] == "continuous"
+        else:
             assert (float(limit.attrib["lower"]), float(limit.attrib["upper"])) == joint.position_limit
             np.testing.assert_allclose(model.joint(joint.name).range, joint.position_limit)
 
 
 @pytest.mark.parametrize("name", ["none", "severe"])
-def test_engines_swing_alike(robot: Robot, name: str) -> None:
+def test_engines_swing_alike(name: str) -> None:
     """From hanging, 2.5 s of a swing-up torque: the engines part by less than 0.01 mrad and 0.1 mrad/s."""
-    scenario = load_scenario(robot, name).model_copy(update={"joint_pos_noise": 0.0, "joint_vel_noise": 0.0})
-    plants = MujocoPlant(robot, scenario), BulletPlant(robot, scenario)
+    scenario = load_scenario(FURUTA, name).model_copy(update={"joint_pos_noise": 0.0, "joint_vel_noise": 0.0})
+    plants = MujocoPlant(FURUTA, scenario), BulletPlant(FURUTA, scenario)
     for plant in plants:
         plant.reset(np.array([0.1, np.pi]), np.zeros(2))
     highest = -1.0
@@ -133,16 +139,16 @@ def test_engines_swing_alike(robot: Robot, name: str) -> None:
     plants[1].close()
 
 
-def test_links_that_overlap_do_not_touch_in_either_engine(robot: Robot, tmp_path: Path) -> None:
+def test_links_that_overlap_do_not_touch_in_either_engine(tmp_path: Path) -> None:
     """Shapes of neighbouring links meet at their joint in most vendors' URDFs."""
-    folder = Path(shutil.copytree(robot.folder, tmp_path / "furuta"))
+    folder = Path(shutil.copytree(FURUTA.folder, tmp_path / "furuta"))
     urdf = folder / "furuta.urdf"
     ball = '<collision><geometry><sphere radius="0.1"/></geometry></collision></link>'
     urdf.write_text(urdf.read_text().replace("</link>", ball))
     assert urdf.read_text().count(ball) >= 3
     found = []
     for engine in (MujocoPlant, BulletPlant):
-        for each in (robot, load_robot(folder)):
+        for each in (FURUTA, load_robot(folder)):
             plant = engine(each, Scenario())
             plant.reset(np.array([0.1, 2.0]), np.zeros(2))
             for _ in range(25):
@@ -186,18 +192,18 @@ def test_first_acceleration_by_hand(frictionless: Plant, angle: float) -> None:
 
 
 @pytest.mark.parametrize("engine", ["mujoco", "bullet"])
-def test_energy_is_kept_without_friction(robot: Robot, engine: Engine) -> None:
+def test_energy_is_kept_without_friction(engine: Engine) -> None:
     """Let fall from nearly upright with a turning arm, for 2 s: the energy's error is first order in the time step."""
-    coarse, fine = (energy_error(robot, engine, decimation) for decimation in (10, 100))
+    coarse, fine = (energy_error(engine, decimation) for decimation in (10, 100))
     assert coarse < 0.08
     assert fine < 0.008
     assert 8 < coarse / fine < 12
 
 
-def energy_error(robot: Robot, engine: Engine, decimation: int) -> float:
+def energy_error(engine: Engine, decimation: int) -> float:
     """Range of the energy over m g l."""
-    spec = robot.spec.model_copy(update={"decimation": decimation})
-    plant = make_plant(Robot(spec, robot.folder), engine, FRICTIONLESS)
+    spec = FURUTA.spec.model_copy(update={"decimation": decimation})
+    plant = make_plant(Robot(spec, FURUTA.folder), engine, FRICTIONLESS)
     plant.reset(np.array([0.0, 0.2]), np.array([3.0, 0.0]))
     energies = []
     for _ in range(100):
@@ -212,6 +218,6 @@ def energy_error(robot: Robot, engine: Engine, decimation: int) -> float:
     return float(np.ptp(energies)) / (0.04 * 9.81 * 0.15)
 
 
-def test_bullet_keeps_stdout_clean(robot: Robot, capfd: pytest.CaptureFixture[str]) -> None:
-    BulletPlant(robot, Scenario()).close()
+def test_bullet_keeps_stdout_clean(capfd: pytest.CaptureFixture[str]) -> None:
+    BulletPlant(FURUTA, Scenario()).close()
     assert capfd.readouterr().out == ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 import mujoco
@@ -20,7 +19,7 @@ from landbridge.simulation.rollout import lockstep
 from landbridge.simulation.scenario import Payload, Push, Scenario, load_scenario
 from landbridge.task import load_task
 
-from .urdf import links_of, numbers, tensor
+from .urdf import links_of, tensor
 
 ROBOT = load_robot("quadruped")
 TASK = load_task(ROBOT)
@@ -50,43 +49,6 @@ def place(plant: Plant) -> np.ndarray:
     assert isinstance(plant, BulletPlant)
     centre = pybullet.getBasePositionAndOrientation(plant.body, plant.client)
     return np.array(pybullet.multiplyTransforms(*centre, *plant._frame_in_centre)[0])
-
-
-def test_both_engines_hold_the_masses_and_inertias_of_the_urdf() -> None:
-    model, bullet = MujocoPlant(ROBOT, Scenario()).model, BulletPlant(ROBOT, Scenario())
-    index = {pybullet.getBodyInfo(bullet.body, bullet.client)[0].decode(): -1}
-    for i in range(pybullet.getNumJoints(bullet.body, bullet.client)):
-        index[pybullet.getJointInfo(bullet.body, i, bullet.client)[12].decode()] = i
-    for name, link in links_of(ROBOT).items():
-        body, info = model.body(name), pybullet.getDynamicsInfo(bullet.body, index[name], bullet.client)
-        rotation = np.empty(9)
-        mujoco.mju_quat2Mat(rotation, body.iquat)
-        frame, other = rotation.reshape(3, 3), np.reshape(pybullet.getMatrixFromQuaternion(info[4]), (3, 3))
-        np.testing.assert_allclose([body.mass[0], info[0]], numbers(link, "inertial/mass", "value") * 2, rtol=1e-9)
-        for centre in (body.ipos, info[3]):
-            np.testing.assert_allclose(centre, numbers(link, "inertial/origin", "xyz"), atol=1e-9)
-        np.testing.assert_allclose(frame @ np.diag(body.inertia) @ frame.T, tensor(link), rtol=1e-6, atol=1e-9)
-        np.testing.assert_allclose(other @ np.diag(info[2]) @ other.T, tensor(link), rtol=1e-6, atol=1e-9)
-    bullet.close()
-
-
-def test_axes_and_limits_agree() -> None:
-    root = ET.parse(ROBOT.urdf).getroot()
-    model, bullet = MujocoPlant(ROBOT, Scenario()).model, BulletPlant(ROBOT, Scenario())
-    for joint, index in zip(ROBOT.spec.joints, bullet.joints, strict=True):
-        element = root.find(f"joint[@name='{joint.name}']")
-        assert element is not None
-        axis = numbers(element, ".//axis", "xyz")
-        np.testing.assert_allclose(model.joint(joint.name).axis, axis)
-        np.testing.assert_allclose(pybullet.getJointInfo(bullet.body, index, bullet.client)[13], axis)
-        limit = element.find("limit")
-        assert limit is not None
-        assert (float(limit.attrib["lower"]), float(limit.attrib["upper"])) == joint.position_limit
-        assert (float(limit.attrib["effort"]), float(limit.attrib["velocity"])) == (
-            joint.effort_limit,
-            joint.velocity_limit,
-        )
-    bullet.close()
 
 
 def test_payload_by_hand() -> None:
