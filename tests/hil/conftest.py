@@ -6,14 +6,16 @@ With `--hardware dynamixel` or `feetech` the port is that of the robot `arm` on 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from landbridge.deploy.hardware.mcu import Mcu
 from landbridge.deploy.hardware.servos import Servos
-from landbridge.robot import Robot
+from landbridge.robot import Robot, load_robot
 
 from . import arm
 from .rig import FURUTA, PATIENT_MS, Bus, Emulated, RealBus, Rig, real_time, recover, until
@@ -22,6 +24,17 @@ from .rig import FURUTA, PATIENT_MS, Bus, Emulated, RealBus, Rig, real_time, rec
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--port", default=None, help="serial port of a real board or bus in place of an emulated one")
     parser.addoption("--hardware", default="mcu", choices=("mcu", *arm.SETTINGS), help="what is on --port")
+
+
+def altered(robot: Robot, folder: Path, *changes: tuple[str, str]) -> Robot:
+    """`robot` in a new `folder`, with other lines in its robot.yaml."""
+    shutil.copytree(robot.folder, folder)
+    text = (folder / "robot.yaml").read_text()
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    (folder / "robot.yaml").write_text(text)
+    return load_robot(folder)
 
 
 def asked_before_it_moves(request: pytest.FixtureRequest, port: str) -> None:

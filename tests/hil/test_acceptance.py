@@ -27,6 +27,7 @@ from landbridge.deploy.hil.loop import Loop, Tick
 from landbridge.deploy.hil.stages import Plan, Result
 from landbridge.robot import Robot, load_robot
 
+from .conftest import altered
 from .rig import FURUTA, PATIENT_MS, Emulated, real_time
 
 BRIEF = Plan(("arm",), soak_s=1.0, latency_s=1.0)
@@ -45,21 +46,12 @@ def _a_pendulum_at_rest(emulated: Emulated, monkeypatch: pytest.MonkeyPatch) -> 
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Robot:
     """The furuta for a machine that is busy with other things."""
     return altered(
+        FURUTA,
         tmp_path_factory.mktemp("patient") / "furuta",
         ("max_command_age_ms: 30", f"max_command_age_ms: {PATIENT_MS:g}"),
         ("latency_budget_ms: 10", "latency_budget_ms: 20"),
         ("hardware: {kind: twin}", f"hardware: {{kind: mcu, watchdog_ms: {PATIENT_MS:g}}}"),
     )
-
-
-def altered(folder: Path, *changes: tuple[str, str]) -> Robot:
-    shutil.copytree(FURUTA.folder, folder)
-    text = (folder / "robot.yaml").read_text()
-    for old, new in changes:
-        assert text.count(old) == 1
-        text = text.replace(old, new)
-    (folder / "robot.yaml").write_text(text)
-    return load_robot(folder)
 
 
 def run(robot: Robot, port: str, out: Path) -> int:
@@ -218,6 +210,7 @@ def test_two_silent_periods_are_enough_for_the_limits(
 ) -> None:
     only(monkeypatch, "identity", "limits")
     robot = altered(
+        FURUTA,
         tmp_path / "furuta",
         ("max_command_age_ms: 30", f"max_command_age_ms: {PATIENT_MS:g}"),
         ("max_silence_periods: 3", "max_silence_periods: 2"),
@@ -231,7 +224,7 @@ def test_joints_commanded_in_position(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(nudge, "STILL_SECONDS", 1.0)  # this pendulum swings
     servo = "rate_limit: 30\n    acceleration_limit: 60\n    jerk_limit: 3000\n    stiffness: 0.5 # "
     changes = ("rate_limit: 20", servo), ("damping: 0.004", "damping: 0.02"), ("kind: effort", "kind: position")
-    robot = altered(tmp_path / "servo", *changes, ("safety:", "safety:\n  max_tracking_error: 1.0"))
+    robot = altered(FURUTA, tmp_path / "servo", *changes, ("safety:", "safety:\n  max_tracking_error: 1.0"))
     with closing(open_hardware(robot, choose_hardware(robot.spec), "none", 0)) as hardware:
         account = accept(robot, hardware, BRIEF, "tester")
     assert account.failure is None

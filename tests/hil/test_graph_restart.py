@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,22 @@ import pytest
 
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
-from landbridge.robot import load_robot
 from landbridge_nodes import bringup, topics
 from landbridge_nodes.operator import START_TIMEOUT, Operator
 from landbridge_nodes.processes import Processes
 
+from .arm import ARM
+from .conftest import altered
 from .rig import Emulated
 
 pytestmark = pytest.mark.ros
 SAG = 0.1  # rad that a loaded joint may give when its servo is told to hold it where it is: at the start, at a reset
 PATIENT = {  # a busy machine is late at times
-    kind: {
-        "max_command_age_ms: 30": "max_command_age_ms: 400",
-        "heartbeat_timeout_ms: 200": "heartbeat_timeout_ms: 1000",
-        "hardware: {kind: twin}": f"hardware: {{kind: {kind}{watchdog}}}",
-    }
+    kind: (
+        ("max_command_age_ms: 30", "max_command_age_ms: 400"),
+        ("heartbeat_timeout_ms: 200", "heartbeat_timeout_ms: 1000"),
+        ("hardware: {kind: twin}", f"hardware: {{kind: {kind}{watchdog}}}"),
+    )
     for kind, watchdog in (("dynamixel", ", watchdog_ms: 400"), ("feetech", ""))
 }
 
@@ -40,17 +40,12 @@ def test_a_bridge_is_killed_over_powered_servos_and_started_anew(kind: str, tmp_
     def rests() -> bool:
         return len(measured) > 10 and all(max(map(abs, message.velocity)) < 0.05 for message in measured[-10:])
 
-    folder = shutil.copytree(load_robot("arm").folder, tmp_path / "arm")
-    text = (folder / "robot.yaml").read_text()
-    for line, patient in PATIENT[kind].items():
-        assert text.count(line) == 1
-        text = text.replace(line, patient)
-    (folder / "robot.yaml").write_text(text)
-    emulated = Emulated(tmp_path / "bus", "--robot", str(folder), "--hardware", kind)
-    specs = bringup.record(str(folder), "none", 0, "", port=emulated.port)[1:]
+    robot = altered(ARM, tmp_path / "arm", *PATIENT[kind])
+    emulated = Emulated(tmp_path / "bus", "--robot", str(robot.folder), "--hardware", kind)
+    specs = bringup.record(str(robot.folder), "none", 0, "", port=emulated.port)[1:]
     measured: list[Any] = []
     verdicts: list[str] = []
-    with Processes(specs) as processes, Operator(load_robot(folder), lambda: None) as operator:
+    with Processes(specs) as processes, Operator(robot, lambda: None) as operator:
         topics.subscribe(operator.node, topics.JOINT_STATES, measured.append)
         topics.subscribe(operator.node, topics.GUARD_COMMAND, lambda message: verdicts.append(message.header.frame_id))
         operator.wait_ready(recorded=False)

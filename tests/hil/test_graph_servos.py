@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from pathlib import Path
 
 import pytest
 
 from landbridge.deploy.supervisor import State
 from landbridge.errors import InputError
-from landbridge.robot import load_robot
 from landbridge_nodes import bringup
 from landbridge_nodes.operator import Operator
 from landbridge_nodes.processes import Processes
 
+from .arm import ARM
+from .conftest import altered
 from .rig import Emulated
 
 pytestmark = pytest.mark.ros
 TICKS = 60
-ALTERED = {
-    "max_command_age_ms: 30": "max_command_age_ms: 60",  # patient: a busy machine is late at times
-    "parking_speed: 0.8": "parking_speed: 2.0",  # rad/s; it parks and arms seven times
-}
+ALTERED = (
+    ("max_command_age_ms: 30", "max_command_age_ms: 60"),  # patient: a busy machine is late at times
+    ("parking_speed: 0.8", "parking_speed: 2.0"),  # rad/s; it parks and arms seven times
+)
 
 
 def test_the_arm_follows_parks_and_names_a_servo_that_is_lost(tmp_path: Path, ros_domain: None) -> None:
@@ -39,16 +39,10 @@ def test_the_arm_follows_parks_and_names_a_servo_that_is_lost(tmp_path: Path, ro
                 operator.call("/monitor/arm")
         return operator.state is State.ACTIVE
 
-    folder = shutil.copytree(load_robot("arm").folder, tmp_path / "arm")
-    text = (folder / "robot.yaml").read_text()
-    for line, altered in ALTERED.items():
-        assert text.count(line) == 1
-        text = text.replace(line, altered)
-    (folder / "robot.yaml").write_text(text)
-    arm, emulated = load_robot(folder), Emulated(tmp_path / "bus", "--robot", str(folder), "--hardware", "dynamixel")
-    specs = bringup.record(str(folder), "none", 0, "", hardware="dynamixel", port=emulated.port)[
-        1:
-    ]  # without the recorder
+    arm = altered(ARM, tmp_path / "arm", *ALTERED)
+    emulated = Emulated(tmp_path / "bus", "--robot", str(arm.folder), "--hardware", "dynamixel")
+    recorded = bringup.record(str(arm.folder), "none", 0, "", hardware="dynamixel", port=emulated.port)
+    specs = recorded[1:]  # without the recorder
     with (
         Processes(specs) as processes,
         Operator(arm, processes.check, lambda words: emulated.order("clear")) as operator,

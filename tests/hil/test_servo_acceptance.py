@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +17,10 @@ from landbridge.deploy.hardware.servo_bus import Bus
 from landbridge.deploy.hil import acceptance, loop, nudge, stages
 from landbridge.deploy.hil.acceptance import accept
 from landbridge.deploy.hil.stages import Plan
-from landbridge.robot import Robot, load_robot
+from landbridge.robot import Robot
 
+from .arm import ARM
+from .conftest import altered
 from .rig import Emulated, real_time
 
 BRIEF = Plan(("elbow",), soak_s=1.0, latency_s=1.0)
@@ -32,21 +33,13 @@ ALTERED = (  # patient, since a busy machine may be late, and with short ways fr
     ("default_joint_pos: 0.5", "default_joint_pos: 1.4"),
     ("gripper: 0}", "gripper: 1.55}"),
 )
+TWIN = "hardware: {kind: twin}"
 
 
 @pytest.fixture(scope="module")
 def arm(tmp_path_factory: pytest.TempPathFactory) -> Robot:
-    return altered(tmp_path_factory.mktemp("altered") / "arm", "{kind: dynamixel, watchdog_ms: 400}")
-
-
-def altered(folder: Path, hardware: str) -> Robot:
-    shutil.copytree(load_robot("arm").folder, folder)
-    text = (folder / "robot.yaml").read_text()
-    for old, new in (*ALTERED, ("hardware: {kind: twin}", f"hardware: {hardware}")):
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    (folder / "robot.yaml").write_text(text)
-    return load_robot(folder)
+    folder = tmp_path_factory.mktemp("altered") / "arm"
+    return altered(ARM, folder, *ALTERED, (TWIN, "hardware: {kind: dynamixel, watchdog_ms: 400}"))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +88,7 @@ def test_feetech_servos_are_accepted_without_the_watchdog_that_they_have_not(
     monkeypatch.setattr(stages, "MISSED_SHARE", 1.0)
     brief = ("identity", "wiring", "latency", "watchdog")
     monkeypatch.setattr(acceptance, "STAGES", {name: stages.STAGES[name] for name in brief})
-    robot, out = altered(tmp_path / "arm", "{kind: feetech}"), tmp_path / "hil"
+    robot, out = altered(ARM, tmp_path / "arm", *ALTERED, (TWIN, "hardware: {kind: feetech}")), tmp_path / "hil"
     bus = Emulated(tmp_path / "port", "--robot", str(robot.folder), "--hardware", "feetech")
     times = ["--joints", "elbow", "--soak-s", "1", "--latency-s", "1"]
     try:
