@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,18 +13,21 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from landbridge.cli import main
 from landbridge.errors import InputError
 from landbridge.files import write_atomic
 from landbridge.training.agents.iql import IQLConfig
+from landbridge.training.agents.td3bc import TD3BCConfig
 from landbridge.training.config import TrainConfig
 from landbridge.training.log import Log
 from landbridge.training.run import RESUMED
 from landbridge.training.train import train
-from landbridge.training.trainer import Block, Trainer, read_checkpoint
+from landbridge.training.trainer import CHECKPOINT, Block, Trainer, read_checkpoint
 
 from .conftest import BLOCK, QUICK, Data, kill_when
 
@@ -49,6 +54,64 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, data: Data) ->
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
     steps = [int(row["step"]) for row in csv.DictReader(log.open())]
     assert steps == list(range(BLOCK, STEPS + 1, BLOCK))
+
+
+def die_at_step(count: int) -> None:
+    """SIGKILL to this process at the `count`-th step of its optimisers: the predictor's, then also the agent's."""
+    steps = itertools.count(1)
+
+    def step(*_: object) -> None:
+        if next(steps) == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    register_optimizer_step_pre_hook(step)
+
+
+def die_at_checkpoint(count: int) -> None:
+    """The same when the `count`-th checkpoint is half written."""
+    checkpoints, write = itertools.count(1), Path.write_bytes
+
+    def write_half(path: Path, content: bytes) -> int:
+        if path.name.startswith(CHECKPOINT) and next(checkpoints) == count:
+            write(path, content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(path, content)
+
+    Path.write_bytes = write_half  # type: ignore[method-assign, assignment]  # it will not see a second test
+
+
+@pytest.mark.usefixtures("short_blocks")
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the fit of its predictor, between any two steps, and with a checkpoint half written. The agent draws noise."""
+    monkeypatch.setattr("landbridge.training.loop.CHECKPOINT_SECONDS", 0)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    config = TrainConfig(steps=4 * BLOCK, rows=16, agent="td3bc", td3bc=TD3BCConfig(hidden=(16,)), tabb=QUICK)
+    train(whole, *data, config=config)
+    fit, rng = QUICK.predictor.source_steps + QUICK.predictor.steps, np.random.default_rng(0)
+    in_fit, in_training, resumed = (int(rng.integers(*ends)) for ends in ((2, fit), (fit, fit + 2 * BLOCK), (2, BLOCK)))
+    deaths = [
+        (die_at_step, in_fit),
+        (die_at_checkpoint, 1),
+        (die_at_step, in_training),
+        (die_at_checkpoint, 2),
+        (die_at_step, resumed),
+    ]
+
+    def live(die: Callable[[int], None], count: int) -> None:
+        die(count)
+        train(cut, *data, config=config, resume=cut.exists())
+
+    for death in deaths:
+        life = multiprocessing.get_context("fork").Process(target=live, args=death)
+        life.start()
+        life.join()
+        assert life.exitcode == -signal.SIGKILL, death
+    assert 0 < read_checkpoint(cut)["step"] < config.steps
+    train(cut, resume=True)
+    ended, expected = (read_checkpoint(run)["agent"] for run in (cut, whole))
+    assert all(torch.equal(value, ended[name]) for name, value in expected.items())
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(
