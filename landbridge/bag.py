@@ -229,9 +229,14 @@ def _mcap_file(path: Path) -> Path:
     if not path.exists():
         raise InputError(path, "no such file or folder", "name the --out of `landbridge record`")
     files = [path] if path.is_file() else sorted(path.glob("*.mcap"))
-    if len(files) != 1:
-        raise InputError(path, f"holds {len(files)} .mcap files, expected one", "name the --out of `landbridge record`")
-    return files[0]
+    if len(files) == 1:
+        return files[0]
+    remedy = "name the --out of `landbridge record`"
+    if bags := sorted({file.parent.name for file in path.glob("*/*.mcap")}):
+        remedy = f"name one of the bags in it: {', '.join(bags)}"
+    elif (path / "data" / "main_data.hdf5").is_file():
+        remedy = "it is a dataset: `train`, `diagnose` and `calibrate` read it as it is"
+    raise InputError(path, f"holds {len(files)} .mcap files, expected one", remedy)
 
 
 def _last_whole_record(path: Path, stream: IO[bytes]) -> tuple[int, str | None]:

@@ -288,9 +288,10 @@ def open_dataset(path: Path) -> Dataset:
         raw = MinariStorage.read_raw_metadata(path)
         data = minari.MinariDataset(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise InputError(
-            path, f"not a readable Minari dataset: {error}", "make one with `landbridge collect` or `ingest`"
-        ) from error
+        remedy = "make one with `landbridge collect` or `ingest`"
+        if path.is_dir() and any(path.glob("*.mcap")):
+            remedy = f"it is a bag: `landbridge ingest {path} --out DATASET`, and name that"
+        raise InputError(path, f"not a readable Minari dataset: {error}", remedy) from error
     if not isinstance(ours := raw.get("landbridge"), dict):
         problem = "a Minari dataset that landbridge did not write: nothing says which robot and task it is of"
         raise InputError(path, problem, "export it in D4RL's layout, and `landbridge ingest` that file")

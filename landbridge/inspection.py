@@ -48,8 +48,14 @@ def inspect(path: str, /) -> dict[str, Any]:
         for key, describe in KEYS.items():
             if any(line.startswith(f"{key}:") for line in place.read_text(errors="replace").splitlines()):
                 return describe(place)
-    remedy = f"name a bundle, a dataset, a bag, a calibration, a run, a robot folder or one of {robots()}"
+    remedy = f"name a bundle, a dataset, a bag, a calibration, a run, a robot folder or one of {', '.join(robots())}"
+    if place.is_dir() and (inner := [one.name for one in sorted(place.iterdir()) if _is_known(one)]):
+        remedy = f"name what it holds: {', '.join(inner)}"
     raise InputError(path, "nothing that landbridge would have written", remedy)
+
+
+def _is_known(folder: Path) -> bool:
+    return folder.is_dir() and any(any(folder.glob(pattern)) for pattern in KINDS)
 
 
 def describe_robot(spec: RobotSpec) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from minari.dataset.minari_storage import MinariStorage
 
+from landbridge.bag import BagReader
 from landbridge.episode import DatasetMetadata, Episode, open_dataset, write_dataset
 from landbridge.errors import InputError
 from landbridge.provenance import now
@@ -174,6 +175,9 @@ def test_an_empty_or_existing_dataset_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a readable Minari dataset"):
         open_dataset(tmp_path)
+    write_dataset(tmp_path / "d", [episode(2, 0)], METADATA)
+    with pytest.raises(InputError, match="it is a dataset: `train`"):
+        BagReader(tmp_path / "d")
 
 
 def test_arrays_of_unequal_length_are_refused() -> None:

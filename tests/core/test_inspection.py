@@ -178,3 +178,7 @@ def test_a_calibration_shows_its_parameters_and_other_things_are_named(
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="nothing that landbridge would have written"):
         inspect(str(tmp_path / "empty"))
+    (tmp_path / "several" / "one").mkdir(parents=True)
+    file.rename(tmp_path / "several" / "one" / file.name)
+    with pytest.raises(InputError, match="name what it holds: one"):
+        inspect(str(tmp_path / "several"))

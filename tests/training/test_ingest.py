@@ -386,6 +386,10 @@ def test_bags_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match=r"holds 0 \.mcap files"):
         ingest((tmp_path / "nothing",), tmp_path / "data")
+    with pytest.raises(InputError, match=r"name one of the bags in it: .*cut"):
+        ingest((tmp_path,), tmp_path / "data")
+    with pytest.raises(InputError, match=r"cut: not a readable Minari dataset.*it is a bag: `landbridge ingest"):
+        open_dataset(file.parent)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/empty_0.mcap").touch()
     with pytest.raises(InputError, match="not an MCAP file, or an empty one"):
