@@ -234,7 +234,7 @@ def _mcap_file(path: Path) -> Path:
     remedy = "name the --out of `landbridge record`"
     if bags := sorted({file.parent.name for file in path.glob("*/*.mcap")}):
         remedy = f"name one of the bags in it: {', '.join(bags)}"
-    elif (path / "data" / "main_data.hdf5").is_file():
+    elif any(path.glob("*.hdf5")):
         remedy = "it is a dataset: `train`, `diagnose` and `calibrate` read it as it is"
     raise InputError(path, f"holds {len(files)} .mcap files, expected one", remedy)
 
