@@ -100,16 +100,18 @@ class Watch(App[None]):
         self.robot, self.listener = robot, listener
         self._counts: deque[tuple[float, dict[topics.Topic, int]]] = deque()
         self._asking: set[str] = set()  # what the monitor has not answered yet
+        # Held, and not looked up: while the screen closes there is none, and a last look or answer may still come.
+        self._parts = {name: Static(id=name) for name in ("state", "joints", "rates", "reports", "answer")}
 
     def compose(self) -> ComposeResult:
         """State on top, then joints, rates and reports, answers and keys at the bottom."""
-        yield Static(id="state")
+        yield self._parts["state"]
         with VerticalScroll():
-            yield Static(id="joints")
+            yield self._parts["joints"]
             with Horizontal():
-                yield Static(id="rates")
-                yield Static(id="reports")
-        yield Static(id="answer")
+                yield self._parts["rates"]
+                yield self._parts["reports"]
+        yield self._parts["answer"]
         yield Footer()
 
     def on_mount(self) -> None:
@@ -122,12 +124,11 @@ class Watch(App[None]):
         now = time.monotonic()
         self._count(now)
         text, colour = self._state(now)
-        state = self.query_one("#state", Static)
-        state.update(Text(text))
-        state.styles.background = colour
-        self.query_one("#joints", Static).update(self._joints())
-        self.query_one("#rates", Static).update(self._rates(now))
-        self.query_one("#reports", Static).update(self._read_reports())
+        self._parts["state"].update(Text(text))
+        self._parts["state"].styles.background = colour
+        self._parts["joints"].update(self._joints())
+        self._parts["rates"].update(self._rates(now))
+        self._parts["reports"].update(self._read_reports())
 
     def action_ask(self, event: str) -> None:
         """Ask the monitor, once while a key is held: each question takes a thread, of which an e-stop needs one."""
@@ -143,7 +144,7 @@ class Watch(App[None]):
 
     def _answered(self, event: str, answer: str) -> None:
         self._asking.discard(event)
-        self.query_one("#answer", Static).update(Text(answer))
+        self._parts["answer"].update(Text(answer))
 
     def _state(self, now: float) -> tuple[str, str]:
         message, verdict = (self.listener.message(topic) for topic in (topics.SAFETY_STATE, topics.GUARD_COMMAND))
