@@ -3,7 +3,8 @@
     python benchmarks/safety_page.py
 
 The chart comes from the supervisor's transitions, the table from faults injected in virtual time (`faults.py`), and the
-rest from what `guard_fuzz.py`, `mutation.py`, `guard_cost.py` and `servo_faults.py` last wrote to `benchmarks/results`.
+rest from what `guard_fuzz.py`, `mutation.py`, `guard_cost.py`, `process_faults.py` and `servo_faults.py` last wrote to
+`benchmarks/results`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import faults
+import process_faults
 import servo_faults
 import tyro
 
@@ -70,7 +72,18 @@ def servos() -> str:
     return servo_faults.table(read("servo_faults"))
 
 
-SECTIONS = {"states": chart, "faults": faults.table, "figures": figures, "servos": servos}
+def processes() -> str:
+    """The table of what befell the real processes, as Markdown."""
+    return process_faults.table(read("process_faults"))
+
+
+SECTIONS = {
+    "states": chart,
+    "faults": faults.table,
+    "figures": figures,
+    "processes": processes,
+    "servos": servos,
+}
 
 
 def section(page: str, name: str) -> str:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,7 +105,7 @@ def main(runs: int = 3) -> None:
     """Run the tests `runs` times, print the worst times and record them."""
     worst: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     for _ in range(runs):
-        for told in _once():
+        for told in told_by(TESTS):
             times, order = worst[told["kind"]], told["order"]
             times[order] = max(times.get(order, 0.0), float(told["after_ms"]))
     found = {"commit": commit(), "runs": runs, "cores": os.cpu_count(), "worst_ms": worst}
@@ -113,16 +113,16 @@ def main(runs: int = 3) -> None:
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _once() -> Iterator[dict[str, str]]:
-    """What each test told of itself in one run."""
+def told_by(tests: Sequence[str]) -> Iterator[dict[str, str]]:
+    """What each of the tests told of itself in one run."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
         options = ["-q", f"--junitxml={report}", "-o", "junit_family=xunit1"]  # which has properties of a test
-        subprocess.run([sys.executable, "-m", "pytest", *options, *TESTS], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "-m", "pytest", *options, *tests], cwd=ROOT, check=True)
         cases = list(ET.parse(report).iter("testcase"))
     for case in cases:
         told = {each.attrib["name"]: each.attrib["value"] for each in case.iter("property")}
-        if "order" in told:
+        if told:
             yield told
 
 

@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -169,7 +170,10 @@ class Rig:
             self._sound.discard(name)
 
 
-def report(what: str, stopped_ms: float, last_ms: float) -> None:
-    print(
-        f"{what}: last admitted command {last_ms:+.1f} ms, stop {stopped_ms:.1f} ms = {stopped_ms / DT_MS:.1f} periods"
-    )
+Record = Callable[[str, object], None]  # pytest's `record_property`
+
+
+def tell(record: Record, what: str, value: float, unit: str = "ms") -> None:
+    """Print a figure of this run, and leave it for `benchmarks/process_faults.py`."""
+    print(f"{what}: {value:.1f} {unit}")
+    record(what, value)

@@ -20,7 +20,7 @@ from landbridge_nodes import bringup, topics
 from landbridge_nodes.operator import START_TIMEOUT
 from landbridge_nodes.processes import Processes
 
-from .rig import BUSY_MS, DT_MS, FURUTA, SILENCE, WEIGHT, Rig, report
+from .rig import BUSY_MS, DT_MS, FURUTA, SILENCE, WEIGHT, Record, Rig, tell
 
 pytestmark = pytest.mark.ros
 
@@ -43,7 +43,7 @@ sys.exit(run(Failing, CONTROLLER_PRIORITY))
 """
 
 
-def test_inference_that_raises_and_inference_that_is_slow(rig: Rig) -> None:
+def test_inference_that_raises_and_inference_that_is_slow(rig: Rig, record_property: Record) -> None:
     """One exception is a fault, and the past after reset and arm; so is five times the latency budget, each time."""
     rig.renew(policy=FAILING)
     said: list[tuple[bytes, str]] = []
@@ -54,14 +54,13 @@ def test_inference_that_raises_and_inference_that_is_slow(rig: Rig) -> None:
     topics.subscribe(rig.operator.node, topics.DIAGNOSTICS, hear)
     rig.activate()
     _, periods = rig.await_silence()
-    print(f"inference raises: stop {periods:.1f} periods after the last measurement that it answered")
+    tell(record_property, "inference raises", periods, "periods")
     assert periods <= SILENCE + BUSY_MS / DT_MS
     rig.operator.wait(lambda: (b"\x02", "no answer: MemoryError('injected')") in said, 5)
     assert rig.operator.episode(20).ended == "STANDBY"
     rig.activate()
     rig.operator.wait(lambda: rig.operator.state is State.FAULT, 10)
     assert rig.operator.reason in {"stale", "silent"}
-    print(f"inference 5 times over budget: {rig.operator.reason}")
 
 
 ALTERNATING = """
@@ -229,7 +228,7 @@ main()
 """
 
 
-def test_encoders_that_lie(rig: Rig) -> None:
+def test_encoders_that_lie(rig: Rig, record_property: Record) -> None:
     """Each is named, stopped for, latched, and after a reset the robot works as before."""
     rig.renew(bridge=LYING)
     lie = rig.replaced / "lie"
@@ -239,8 +238,8 @@ def test_encoders_that_lie(rig: Rig) -> None:
         rig.activate()
         lie.write_text(fault)
         struck = time.time_ns()
-        stopped, last = rig.stop_after(struck, fault)
-        report(fault, stopped, last)
+        stopped, _ = rig.stop_after(struck, fault)
+        tell(record_property, fault, stopped)
         lie.write_text("")
         rig.await_fault(fault)
         limit = 5 if fault == "frozen_encoder" else 2  # measurements that show it, and the one under way

@@ -1,6 +1,6 @@
 """Processes that die, hang, are restarted or doubled in an episode, against the real graph: what the bridge did.
 
-Times are wall-clock times of measurements and verdicts of one machine; the figures are printed for the record.
+Times are wall-clock times of measurements and verdicts of one machine, for `benchmarks/process_faults.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from landbridge_nodes.process import LOOP_SECONDS
 from landbridge_nodes.processes import Processes
 from landbridge_nodes.replay import replay
 
-from .rig import BUSY_MS, DT_MS, FURUTA, HEARTBEAT_MS, SILENCE, Rig, report
+from .rig import BUSY_MS, DT_MS, FURUTA, HEARTBEAT_MS, SILENCE, Record, Rig, tell
 
 pytestmark = pytest.mark.ros
 
@@ -36,10 +36,10 @@ pytestmark = pytest.mark.ros
 @pytest.mark.parametrize(
     ("number", "fault"), [(signal.SIGKILL, "silent"), (signal.SIGSTOP, "silent"), (signal.SIGTERM, "controller_lost")]
 )
-def test_the_policy_dies_hangs_or_ends(rig: Rig, number: signal.Signals, fault: str) -> None:
+def test_the_policy_dies_hangs_or_ends(rig: Rig, number: signal.Signals, fault: str, record_property: Record) -> None:
     rig.activate()
     stopped, last = rig.stop_after(rig.strike("policy", number), "silent", "not_active", "stopped")
-    report(f"policy {number.name}", stopped, last)
+    tell(record_property, f"policy {number.name}", stopped)
     works_on = 1000 * (LOOP_SECONDS + LEAVE_SECONDS) if number is signal.SIGTERM else 0.0
     assert stopped <= works_on + SILENCE * DT_MS + BUSY_MS
     assert last <= works_on + BUSY_MS
@@ -49,10 +49,10 @@ def test_the_policy_dies_hangs_or_ends(rig: Rig, number: signal.Signals, fault: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_the_monitor_dies_or_hangs(rig: Rig, number: signal.Signals) -> None:
+def test_the_monitor_dies_or_hangs(rig: Rig, number: signal.Signals, record_property: Record) -> None:
     rig.activate()
     stopped, last = rig.stop_after(rig.strike("monitor", number), "monitor_lost")
-    report(f"monitor {number.name}", stopped, last)
+    tell(record_property, f"monitor {number.name}", stopped)
     assert stopped <= HEARTBEAT_MS + DT_MS + BUSY_MS
     assert last <= stopped
     seen = len(rig.verdicts)
@@ -60,7 +60,7 @@ def test_the_monitor_dies_or_hangs(rig: Rig, number: signal.Signals) -> None:
     assert {v.reason for v in rig.verdicts[seen:]} <= {"monitor_lost", "latched"}
 
 
-def test_the_recorder_dies_and_control_does_not_notice(rig: Rig) -> None:
+def test_the_recorder_dies_and_control_does_not_notice(rig: Rig, record_property: Record) -> None:
     rig.activate()
     struck = rig.strike("recorder", signal.SIGKILL)
     seen = len(rig.verdicts)
@@ -73,17 +73,17 @@ def test_the_recorder_dies_and_control_does_not_notice(rig: Rig) -> None:
         for record in StreamReader(stream).records:
             newest = max(newest, getattr(record, "log_time", 0))
     lost = (struck - newest) / 1e6
-    print(f"recorder SIGKILL: last {lost:.0f} ms lost")
+    tell(record_property, "recorder SIGKILL", lost)
     assert newest > 0
     assert lost <= 250
 
 
-def test_the_bridge_dies_and_the_monitor_says_so(rig: Rig) -> None:
+def test_the_bridge_dies_and_the_monitor_says_so(rig: Rig, record_property: Record) -> None:
     rig.activate()
     struck = rig.strike("bridge", signal.SIGKILL)
     rig.operator.wait(lambda: rig.operator.state is State.FAULT, 5)
     took = (time.time_ns() - struck) / 1e6
-    print(f"bridge SIGKILL: FAULT after {took:.0f} ms")
+    tell(record_property, "bridge SIGKILL", took)
     assert rig.operator.reason == "bridge_lost"
     assert took <= HEARTBEAT_MS + 2 * DT_MS + BUSY_MS + 40  # 40: the supervisor's tick
 
@@ -136,12 +136,12 @@ sys.exit(run(Busy, CONTROLLER_PRIORITY))
 """
 
 
-def test_a_policy_whose_thread_hangs_while_its_middleware_lives(rig: Rig) -> None:
+def test_a_policy_whose_thread_hangs_while_its_middleware_lives(rig: Rig, record_property: Record) -> None:
     """Liveliness that the middleware asserts by itself would be satisfied by this one."""
     rig.renew(policy=BUSY)
     rig.activate()
     at, periods = rig.await_silence()
-    print(f"policy hangs: stop {periods:.1f} periods after the last measurement that it answered")
+    tell(record_property, "policy hangs", periods, "periods")
     assert periods <= SILENCE + BUSY_MS / DT_MS
     assert not any(v.reason in ADMITTED for v in rig.verdicts[at:])
     rig.strike("policy", signal.SIGKILL)  # it does not hear SIGTERM
@@ -179,13 +179,13 @@ def test_a_wall_clock_that_steps_back_an_hour_changes_nothing(rig: Rig) -> None:
     assert {row["stage"] for row in figures["stages"] if row["compared"] > 30} >= {"action", "guard"}
 
 
-def test_a_foreign_publisher_of_commands_is_a_fault(rig: Rig) -> None:
+def test_a_foreign_publisher_of_commands_is_a_fault(rig: Rig, record_property: Record) -> None:
     rig.activate()
     foreign = rig.operator.node.create_publisher(topics.COMMAND.message, topics.COMMAND.name, 1)
     struck = time.time_ns()
     rig.operator.wait(lambda: rig.operator.state is not State.ACTIVE, 5)
     took = (time.time_ns() - struck) / 1e6
-    print(f"foreign publisher: noticed after {took:.0f} ms")
+    tell(record_property, "foreign publisher", took)
     assert took <= 500  # discovery, and the monitor's next heartbeat
     rig.await_fault("foreign_publisher")
     rig.reset()
