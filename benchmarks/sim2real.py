@@ -42,7 +42,7 @@ from landbridge.simulation.scenario import load_scenario
 from landbridge.task import load_task
 from landbridge.training.config import TrainConfig
 from landbridge.training.evaluate import resolve
-from landbridge.training.run import CONFIG, has_reached, read_run
+from landbridge.training.run import CONFIG, DIAGNOSTICS, has_reached, read_run
 from landbridge.training.scoring import score, summary, write_scores
 from landbridge.training.statistics import TRIMMED, paired_difference
 
@@ -335,28 +335,40 @@ def _write(study: Study) -> None:
         if place.engine == "bullet"
     }
     config = {key: value for key, value in vars(study).items() if key != "work"} | {"arms": study.chosen}
-    results = {"commit": commit(), "study": config, "places": places, "differences": paired}
+    seconds = {
+        arm: float(np.mean([_seconds(study.folder(seed) / "runs" / arm) for seed in study.seeds]))
+        for arm in study.chosen
+    }
+    results = {"commit": commit(), "study": config, "places": places, "differences": paired, "training_s": seconds}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{study.name}.json").write_text(json.dumps(results, indent=2) + "\n")
-    (RESULTS / f"{study.name}.md").write_text(_markdown(study, places, paired))
+    (RESULTS / f"{study.name}.md").write_text(_markdown(study, places, paired, seconds))
     _plot(places).savefig(RESULTS / f"{study.name}.png", dpi=150)
 
 
-def _markdown(study: Study, places: dict[str, Any], paired: dict[str, Any]) -> str:
+def _seconds(run: Path) -> float:
+    """What the training took, fits of predictors and compilation included, on the machine as it was."""
+    told = json.loads((run / DIAGNOSTICS).read_text())
+    return float(told["fit_seconds"] + told["step"] / told["updates_per_s"])
+
+
+def _markdown(study: Study, places: dict[str, Any], paired: dict[str, Any], seconds: dict[str, float]) -> str:
     robot, several, on_robot = next(iter(places)), len(study.seeds) > 1, list(paired)
     lines = [
         f"Success on `{study.robot}`, {study.target_steps} robot transitions, {len(study.seeds)} "
         f"{'tuning ' if study.tuning else ''}seed{'s' * several} x {study.episodes} episodes: mean and 95 % interval "
-        f"over {'seeds and ' * several}episodes, interquartile mean over seeds. The last {1 + len(on_robot)} columns: "
-        f"paired with {ARMS[study.against].label}.",
+        f"over {'seeds and ' * several}episodes, interquartile mean over seeds; time of a training beside other work. The "
+        f"last {1 + len(on_robot)} columns: paired with {ARMS[study.against].label}.",
         "",
-        f"| arm | {robot} | IQM | {' | '.join(list(places)[1:])} | return | "
+        f"| arm | {robot} | IQM | {' | '.join(list(places)[1:])} | return | s | "
         f"{' | '.join(f'{place}, difference' for place in on_robot)} | return, difference |",
-        "|---|" + "---|" * (len(places) + len(on_robot) + 3),
+        "|---|" + "---|" * (len(places) + len(on_robot) + 4),
     ]
     for arm in study.chosen:
         means = ["{success:.2f} ({success_low:.2f} .. {success_high:.2f})".format(**p[arm]) for p in places.values()]
-        middle = f"{places[robot][arm]['success_iqm']:.2f}" if len(study.seeds) >= TRIMMED else ""
+        middle = ""
+        if len(study.seeds) >= TRIMMED:
+            middle = "{success_iqm:.2f} ({success_iqm_low:.2f} .. {success_iqm_high:.2f})".format(**places[robot][arm])
         total = f"{places[robot][arm]['return']:.0f}"
         differences = [
             "" if arm == study.against else form.format(*paired[place][arm][key])
@@ -365,7 +377,11 @@ def _markdown(study: Study, places: dict[str, Any], paired: dict[str, Any]) -> s
                 (robot, "return", "{:+.0f} ({:+.0f} .. {:+.0f})"),
             )
         ]
-        lines.append(f"| {ARMS[arm].label} | " + " | ".join([means[0], middle, *means[1:], total, *differences]) + " |")
+        lines.append(
+            f"| {ARMS[arm].label} | "
+            + " | ".join([means[0], middle, *means[1:], total, f"{seconds[arm]:.0f}", *differences])
+            + " |"
+        )
     return "\n".join(lines) + "\n"
 
 
