@@ -357,8 +357,8 @@ def _markdown(study: Study, places: dict[str, Any], paired: dict[str, Any], seco
     lines = [
         f"Success on `{study.robot}`, {study.target_steps} robot transitions, {len(study.seeds)} "
         f"{'tuning ' if study.tuning else ''}seed{'s' * several} x {study.episodes} episodes: mean and 95 % interval "
-        f"over {'seeds and ' * several}episodes, interquartile mean over seeds; time of a training beside other work. The "
-        f"last {1 + len(on_robot)} columns: paired with {ARMS[study.against].label}.",
+        f"over {'seeds and ' * several}episodes, interquartile mean over seeds; time of a training beside other work. "
+        f"The last {1 + len(on_robot)} columns: paired with {ARMS[study.against].label}.",
         "",
         f"| arm | {robot} | IQM | {' | '.join(list(places)[1:])} | return | s | "
         f"{' | '.join(f'{place}, difference' for place in on_robot)} | return, difference |",

@@ -25,7 +25,7 @@ from typing_extensions import Self
 from landbridge.errors import InputError
 from landbridge.hardware_spec import HardwareSpec, TwinHardware
 from landbridge.joint import Joint
-from landbridge.spec import Finite, Positive, Spec, read_model
+from landbridge.spec import EXAMPLE, Finite, Positive, Spec, read_model
 from landbridge.urdf import parse_urdf, read_urdf, require_robot
 
 ROBOTS = Path(__file__).parent / "robots"
@@ -317,7 +317,7 @@ class Robot:
         if key in sys.modules:
             return sys.modules[key]
         if not path.is_file():
-            raise InputError(path, "no such file", f"a robot folder needs {name}.py; see robots/furuta for an example")
+            raise InputError(path, "no such file", f"a robot folder needs {name}.py; see {EXAMPLE}")
         found = importlib.util.spec_from_file_location(key, path)
         assert found is not None and found.loader is not None
         module = importlib.util.module_from_spec(found)
@@ -334,7 +334,7 @@ class Robot:
         """`attribute` of `<folder>/<name>.py`; raises InputError if it defines none."""
         module = self.module(name)
         if not hasattr(module, attribute):
-            raise InputError(self._python(name), f"defines no {attribute}", f"see robots/furuta/{name}.py for one")
+            raise InputError(self._python(name), f"defines no {attribute}", f"see {EXAMPLE / name}.py for one")
         return getattr(module, attribute)
 
     @contextmanager

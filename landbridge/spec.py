@@ -17,7 +17,8 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-OF_A_ROBOT = ("robot.yaml", "scenarios.yaml", "behaviour.yaml")  # every robot folder has an example of these
+EXAMPLE = Path(__file__).parent / "robots" / "furuta"  # of a robot folder
+OF_A_ROBOT = ("robot.yaml", "scenarios.yaml", "behaviour.yaml")  # that are read as models
 
 MAX_SEED = 2**32 - 3  # of 32 bits; CMA-ES begins with the next one
 
@@ -40,7 +41,7 @@ def read_model(model: type[Model], path: Path) -> Model:
     if not isinstance(plain, dict):
         found = "is empty" if plain is None else f"holds {plain!r:.80}, no fields by name"
         raise InputError(path, found, "name the right file, or write it again")
-    example = f"; see robots/furuta/{path.name}" if path.name in OF_A_ROBOT else ""
+    example = f"; see {EXAMPLE / path.name}" if path.name in OF_A_ROBOT else ""
     return validated(model, plain, path, f"correct that field{example}")
 
 

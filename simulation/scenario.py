@@ -15,7 +15,7 @@ from pydantic import Field
 from landbridge.errors import InputError
 from landbridge.joint import Cogging, Friction, Transmission
 from landbridge.robot import Robot
-from landbridge.spec import Finite, NonNegative, Positive, Spec, read_model
+from landbridge.spec import EXAMPLE, Finite, NonNegative, Positive, Spec, read_model
 from landbridge.urdf import INERTIA, check_inertia, parse_urdf
 
 SCENARIOS = "scenarios.yaml"
@@ -109,7 +109,7 @@ def load_scenarios(robot: Robot) -> dict[str, Scenario]:
 def _ladder(robot: Robot) -> dict[str, Scenario]:
     path = robot.folder / SCENARIOS
     if not path.is_file():
-        raise InputError(path, "no such file", "a robot folder needs scenarios.yaml; see robots/furuta")
+        raise InputError(path, "no such file", f"a robot folder needs scenarios.yaml; see {EXAMPLE}")
     return read_model(Ladder, path).scenarios
 
 

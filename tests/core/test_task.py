@@ -36,7 +36,7 @@ STARTS = "return np.stack([arm, pendulum], -1), rng.normal(0, 0.01, (batch, 2))"
             '"joint_pos.elbow"',
             r"task.py:\d+: KeyError: 'joint_pos.elbow' is not in the observation; known",
         ),
-        ("def make_task", "def build_task", "defines no make_task. see robots/furuta/task.py"),
+        ("def make_task", "def build_task", "defines no make_task. see .*/robots/furuta/task.py"),
         ("return SwingUp(observer)", "SwingUp(observer)", "make_task returns None.*derived from Task"),
         ("def success", "def succeeded", r"task.py:\d+: TypeError: Can't instantiate abstract class"),
         ("UPRIGHT = 0.2", "UPRIGHT = = 0.2", r"task.py:11: SyntaxError: invalid syntax"),
