@@ -28,9 +28,13 @@ import tyro
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "mutation.json"
-MODULES = ("guard", "motion", "limits", "recovery", "supervisor")
+MODULES = ("guard", "guarded", "motion", "limits", "recovery", "supervisor")
 TESTS = ROOT / "tests" / "deploy"
-QUICK = {"supervisor": ["test_supervisor.py"], "recovery": ["test_recovery.py", "test_motion.py"]}
+QUICK = {
+    "supervisor": ["test_supervisor.py"],
+    "recovery": ["test_recovery.py", "test_motion.py"],
+    "guarded": ["test_guarded.py"],
+}
 QUICK_ELSE = ["test_motion.py", *(f"test_guard_{what}.py" for what in ("commands", "faults", "recovery", "stops"))]
 SLOW = ["test_guard_fuzz.py"]
 RANDOM = "not ever_emitted and not stay_within"  # properties over random input: not among the quick tests
