@@ -9,16 +9,15 @@ The furuta (1 driven joint, effort), the arm (6, position) and the quadruped (12
 from __future__ import annotations
 
 import gc
-import json
 import os
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
+import record
 import tyro
+from rich import print_json
 
-from landbridge.provenance import commit, now
 from landbridge.robot import load_robot
 from landbridge.simulation.calibrated import Calibration, Estimate
 from landbridge.simulation.compensation import Compensation
@@ -44,6 +43,7 @@ def cost_us(robot: str) -> list[float]:
 
 def main() -> None:
     """Measure, print, and write the results."""
+    load = os.getloadavg()[0]
     gc.collect()
     gc.freeze()  # as a node's process does
     robots = {}
@@ -51,10 +51,8 @@ def main() -> None:
         p50, p99 = np.percentile(cost_us(robot), [50, 99])
         joints = len(load_robot(robot).spec.actuated)
         robots[robot] = {"driven_joints": joints, "median_us": float(p50), "p99_us": float(p99)}
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
-    result = {"made": now(), "commit": commit(), **machine, "ticks": TICKS, "robots": robots}
-    print(json.dumps(result, indent=2))
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    print_json(data=robots)
+    record.write(RESULT, load, ticks=TICKS, robots=robots)
 
 
 if __name__ == "__main__":

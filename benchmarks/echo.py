@@ -10,16 +10,15 @@ adds observation, inference, guard and the twin, and the traffic to monitor and 
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 import tyro
 from latency import random_bundle, robot_at
 from rclpy.clock import Clock, ClockType
@@ -27,7 +26,6 @@ from rclpy.node import Node
 from rich.console import Console
 from rich.table import Table
 
-from landbridge.provenance import commit, now
 from landbridge.real_time import BRIDGE_PRIORITY, CONTROLLER_PRIORITY
 from landbridge_nodes import topics
 from landbridge_nodes.bringup import deploy
@@ -162,9 +160,7 @@ def main(seconds: float = 60.0, rate: float = 500.0, rounds: int = 3) -> None:
     console = Console()
     console.print(table)
     console.print("chain over echo, medians of the rounds: " + ", ".join(f"{k} {v:g}" for k, v in ratios.items()))
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": round(load, 2)}
-    result = {"made": now(), "commit": commit(), **machine, "rate_hz": rate, "seconds": seconds, "ratios": ratios}
-    RESULTS.write_text(json.dumps({**result, "rows": rows}, indent=2) + "\n")
+    record.write(RESULTS, load, rate_hz=rate, seconds=seconds, ratios=ratios, rows=rows)
 
 
 def _median(rows: list[dict[str, Any]], what: str, key: str) -> float:

@@ -9,18 +9,17 @@ changing command; and the quadruped parking, where the guard computes the trajec
 from __future__ import annotations
 
 import gc
-import json
 import os
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
+import record
 import tyro
+from rich import print_json
 
 from landbridge.deploy.guard import Guard
 from landbridge.deploy.supervisor import State
-from landbridge.provenance import commit, now
 from landbridge.robot import load_robot
 
 RESULT = Path(__file__).parent / "results" / "guard_cost.json"
@@ -56,6 +55,7 @@ def cost_us(robot: str, state: State) -> list[float]:
 
 def main() -> None:
     """Measure, print, and write `benchmarks/results/guard_cost.json`."""
+    load = os.getloadavg()[0]
     gc.collect()
     gc.freeze()  # as the bridge's process does
     robots = {}
@@ -65,10 +65,8 @@ def main() -> None:
         p50, p99 = np.percentile(took, [50, 99])
         label = robot if state is State.ACTIVE else f"{robot} in {state.value}"
         robots[label] = {"joints": len(load_robot(robot).spec.joints), "median_us": float(p50), "p99_us": float(p99)}
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
-    result = {"made": now(), "commit": commit(), **machine, "periods": PERIODS, "robots": robots}
-    print(json.dumps(result, indent=2))
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    print_json(data=robots)
+    record.write(RESULT, load, periods=PERIODS, robots=robots)
 
 
 if __name__ == "__main__":

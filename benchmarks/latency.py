@@ -10,15 +10,14 @@ contains two DDS hops, the observation, inference and the guard.
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import platform
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 import tyro
 import yaml
 from onnx import TensorProto, helper, numpy_helper
@@ -27,7 +26,6 @@ from rich.table import Table
 from untrained import write_untrained
 
 from landbridge.observation import Observer
-from landbridge.provenance import commit, now
 from landbridge.robot import Robot, load_robot
 from landbridge_nodes.bringup import deploy
 from landbridge_nodes.episodes import run_episodes
@@ -99,10 +97,7 @@ def main(seconds: float = 20.0, rates: tuple[float, ...] = (50.0, 250.0)) -> Non
     for row in rows:
         table.add_row(*(f"{row[key]:g}" for key in ("rate_hz", *SHOWN)))
     Console().print(table)
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": load}
-    result = {"made": now(), "commit": commit(), **machine, "rates": rows}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    record.write(RESULTS, load, rates=rows)
 
 
 if __name__ == "__main__":

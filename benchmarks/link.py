@@ -13,9 +13,7 @@ default pose meanwhile. Beside it stands how often the machine alone is too late
 from __future__ import annotations
 
 import gc
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import record
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -36,7 +35,6 @@ from landbridge.deploy.hardware.servo_port import BITS_PER_BYTE
 from landbridge.deploy.hardware.servos import READ_SHARE, Servos
 from landbridge.deploy.hil.fuzz import fuzz
 from landbridge.hardware_spec import DynamixelHardware, FeetechHardware, McuHardware
-from landbridge.provenance import commit, now
 from landbridge.real_time import BOARD_PRIORITY, BRIDGE_PRIORITY, take_priority
 from landbridge.robot import Robot, load_robot
 
@@ -177,8 +175,7 @@ def main(
             for rate in rates
         ]
         take_priority(0)
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": load, "real_time": real_time}
-    result = {"made": now(), "commit": commit(), "port": port or "emulated", **machine, "rates": rows}
+    result: dict[str, Any] = {"port": port or "emulated", "real_time": real_time, "rates": rows}
     if hardware == "mcu":
         with tempfile.TemporaryDirectory() as folder:
             result["fuzz"] = fuzz(robot, Path(folder), fuzz_frames, seed=0)
@@ -191,7 +188,7 @@ def main(
     if "fuzz" in result:
         Console().print(f"fuzz: {result['fuzz']}")
     name = "link.json" if hardware == "mcu" else f"link_{hardware}.json"
-    (RESULTS / name).write_text(json.dumps(result, indent=2) + "\n")
+    record.write(RESULTS / name, load, **result)
 
 
 if __name__ == "__main__":

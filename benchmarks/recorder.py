@@ -8,10 +8,8 @@ in the bag; the share of a core is the recorder's CPU time. Last, it is killed w
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import platform
 import signal
 import tempfile
 import time
@@ -22,6 +20,7 @@ from typing import Any
 
 import psutil
 import rclpy
+import record
 import tyro
 from mcap.exceptions import EndOfFile
 from mcap.records import Message
@@ -31,7 +30,6 @@ from rich.console import Console
 from rich.table import Table
 from std_srvs.srv import Trigger
 
-from landbridge.provenance import commit, now
 from landbridge_nodes import topics
 from landbridge_nodes.bringup import NodeSpec
 from landbridge_nodes.processes import Processes
@@ -143,9 +141,7 @@ def main(seconds: float = 20.0, rate: float = 500.0) -> None:
     for key, value in figures.items():
         table.add_row(key, f"{value:g}")
     Console().print(table)
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": round(load, 2)}
-    result = {"made": now(), "commit": commit(), **machine, **figures}
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    record.write(RESULTS, load, **figures)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ what stopped the robot, and how long the bridge took no measurement: it waits wh
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import signal
 import tempfile
 import time
@@ -21,13 +19,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import record
 import tyro
 from latency import random_bundle
 from rich.console import Console
 from rich.table import Table
 
 from landbridge.deploy.supervisor import State
-from landbridge.provenance import commit, now
 from landbridge.robot import load_robot
 from landbridge_nodes import bringup, topics
 from landbridge_nodes.operator import START_TIMEOUT, Operator
@@ -123,8 +121,7 @@ def main(restarts: int = 20, rounds: int = 2) -> None:
         stops = ", ".join(f"{count} {reason}" for reason, count in row["stopped"].items())
         table.add_row(*map(str, (row | {"stopped": stops}).values()))
     Console().print(table)
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": round(load, 2)}
-    RESULTS.write_text(json.dumps({"made": now(), "commit": commit(), **machine, "rows": rows}, indent=2) + "\n")
+    record.write(RESULTS, load, rows=rows)
 
 
 if __name__ == "__main__":
