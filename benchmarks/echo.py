@@ -1,6 +1,6 @@
 """The whole chain at 500 Hz beside a bare rclpy echo of the same message between two processes, in one run.
 
-    python benchmarks/echo.py [--seconds 60] [--rate 500] [--rounds 3]
+    python benchmarks/echo.py [--seconds 60] [--rate 500] [--rounds 2]
 
 The echo is the least that any rclpy controller costs: one process publishes a measurement on a timer, another answers
 with the message it got, and the first stops its clock when the answer comes. Both run as the nodes of landbridge do:
@@ -136,11 +136,11 @@ def _figures(latency_ms: list[float], ticks: int, missed: int) -> dict[str, floa
     }
 
 
-def main(seconds: float = 60.0, rate: float = 500.0, rounds: int = 3) -> None:
+def main(seconds: float = 60.0, rate: float = 500.0, rounds: int = 2) -> None:
     """Measure, print a table, and write `benchmarks/results/echo.json`.
 
     Args:
-        seconds: Of each, all rounds together.
+        seconds: Of each, in each round.
         rate: Control rate [Hz].
         rounds: Turns that echo and chain take.
     """
@@ -149,7 +149,7 @@ def main(seconds: float = 60.0, rate: float = 500.0, rounds: int = 3) -> None:
     rows = []
     for number in range(rounds):
         for name, measure in (("echo", echo), ("chain", chain)):
-            rows.append({"what": name, "round": number, **measure(rate, seconds / rounds)})
+            rows.append({"what": name, "round": number, **measure(rate, seconds)})
     table = Table(*rows[0], title=f"measurement to command at {rate:g} Hz")
     for row in rows:
         table.add_row(*map(str, row.values()))
@@ -160,7 +160,7 @@ def main(seconds: float = 60.0, rate: float = 500.0, rounds: int = 3) -> None:
     console = Console()
     console.print(table)
     console.print("chain over echo, medians of the rounds: " + ", ".join(f"{k} {v:g}" for k, v in ratios.items()))
-    record.write(RESULTS, load, rate_hz=rate, seconds=seconds, ratios=ratios, rows=rows)
+    record.write(RESULTS, load, rate_hz=rate, seconds_each=seconds, ratios=ratios, rows=rows)
 
 
 def _median(rows: list[dict[str, Any]], what: str, key: str) -> float:
