@@ -16,9 +16,10 @@ import pytest
 
 from landbridge.bag import BagReader
 from landbridge.deploy.supervisor import State
+from landbridge.errors import InputError
 from landbridge.verdict import ADMITTED
 from landbridge_nodes import bringup, topics
-from landbridge_nodes.operator import Operator
+from landbridge_nodes.operator import RETRY_SECONDS, START_TIMEOUT, Operator
 from landbridge_nodes.processes import Processes
 
 from .rig import FURUTA, WEIGHT, Rig
@@ -60,6 +61,36 @@ def test_a_recorder_that_is_stopped_or_has_no_disk_and_a_bridge_that_was_stopped
     rig.operator.wait(lambda: sum(v.seen > went_on for v in rig.verdicts) > 10, 5)
     assert not {v.reason for v in rig.verdicts if v.seen > went_on} & set(ADMITTED)
     assert rig.operator.episode(20).ended == "STANDBY"
+
+
+BUSY = """
+import pathlib, sys, threading
+from landbridge_nodes.recorder import main
+
+def spin():
+    while True:
+        pass
+
+threading.Thread(target=spin, daemon=True).start()
+sys.exit(main())
+"""
+
+
+def test_a_recorder_that_is_started_anew_while_the_robot_moves_and_one_that_is_busy(rig: Rig) -> None:
+    """Neither stops the robot, and each records from when it is there."""
+
+    def records() -> bool:
+        with suppress(InputError):  # the bag is empty at first
+            return len(list(BagReader(rig.bag).messages(("/guard/command",)))) > 20
+        return False
+
+    rig.activate()
+    for source in ("", BUSY):
+        rig.strike("recorder", signal.SIGKILL)
+        rig.start("recorder", source)
+        rig.operator.wait(lambda: rig.operator.accepted("/recorder/ready", RETRY_SECONDS), START_TIMEOUT)
+        rig.operator.wait(records, 5)
+        goes_on(rig)
 
 
 def test_a_computer_that_was_suspended_wakes_to_a_stop(rig: Rig) -> None:
