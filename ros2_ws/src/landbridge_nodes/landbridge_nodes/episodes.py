@@ -34,7 +34,7 @@ def run_episodes(
 
     Raises:
         InputError: A process ended, the graph did not come up, a service refused, what was armed is stopped again and
-            again before it begins, or a bag that is the purpose cannot be written.
+            again before it begins, there is no hardware, or a bag that is the purpose cannot be written.
     """
     recorders = [spec for spec in specs if spec.executable == "recorder"]
     placer: Literal["bridge", "board"] = "board" if any(spec.executable == "board" for spec in specs) else "bridge"
@@ -48,6 +48,7 @@ def run_episodes(
     ):
         bar = progress.add_task("starting", total=episodes or seconds)
         operator.wait_ready(recorded=bool(recorders))
+        operator.require_hardware()
         whole = operator.task.episode_steps + 1
         while not episodes or len(outcomes) < episodes:
             left = whole if episodes else _ticks_left(robot, seconds, outcomes)

@@ -116,9 +116,6 @@ class Operator(ExitStack):
         """Wait for every service, for STANDBY or FAULT and, if `recorded`, for a recorder on every topic.
 
         Hardware may have had a fault while the processes started; an episode begins with the reset that leaves it.
-
-        Raises:
-            InputError: It does not come to that, or there is no hardware: nobody need be asked to stand at it.
         """
         self.wait(lambda: all(client.service_is_ready() for client in self._clients.values()), START_TIMEOUT)
         self.wait(lambda: all(self.node.count_publishers(topic.name) for topic in self._subscribed), START_TIMEOUT)
@@ -127,10 +124,14 @@ class Operator(ExitStack):
             self.wait(recorder.service_is_ready, START_TIMEOUT)
             self.wait(lambda: self.accepted("/recorder/ready", RETRY_SECONDS), START_TIMEOUT)
         self.wait(lambda: self.state in (State.STANDBY, State.FAULT), START_TIMEOUT)
-        if self.state is State.FAULT:
-            self.refresh_diagnostics()
-            if self.diagnostics.get("torque") == "unknown":
-                raise InputError("hardware", self.reason, "then start again")
+
+    def require_hardware(self) -> None:
+        """Raise InputError if the bridge could not open any: nobody need be asked to stand at it."""
+        if self.state is not State.FAULT:
+            return
+        self.refresh_diagnostics()
+        if self.diagnostics.get("torque") == "unknown":
+            raise InputError("hardware", self.reason, "then start again")
 
     def episode(self, ticks: int) -> Outcome:
         """Place the robot, arm, wait for `ticks` admitted commands or the end of ACTIVE, and come back to STANDBY.
