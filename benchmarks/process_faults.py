@@ -170,8 +170,7 @@ ROWS = (
     ),
     Row(
         "`SIGINT` of the monitor, `SIGTERM` of the bridge, `SIGTERM` or `SIGHUP` of all at once "
-        "(the end of a machine; a",
-        "terminal that is closed; `kill -9` of `landbridge up`)",
+        "(the end of a machine; a terminal that is closed; `kill -9` of `landbridge up`)",
         "",
         "the bridge parks, torque off",
         (),
