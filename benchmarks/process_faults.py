@@ -7,17 +7,15 @@ Writes `benchmarks/results/process_faults.json`, from which `safety_page.py` wri
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import record
 import tyro
 from servo_faults import told_by
-
-from landbridge.provenance import commit
 
 RESULT = Path(__file__).parent / "results" / "process_faults.json"
 TESTS = ("tests/faults/test_kill.py", "tests/faults/test_compute.py")
@@ -226,16 +224,15 @@ ROWS = (
 
 def main(runs: int = 3) -> None:
     """Run the tests `runs` times, print the table and record the figures."""
-    found: dict[str, list[float]] = defaultdict(list)
+    load, found = os.getloadavg()[0], defaultdict[str, list[float]](list)
     for _ in range(runs):
         for told in told_by(TESTS):
             for row in ROWS:
                 for what in row.figures:
                     if what in told:
                         found[what].append(round(float(told[what]), 2))
-    result = {"commit": commit(), "runs": runs, "cores": os.cpu_count(), "figures": dict(found)}
-    print(table(result))
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(table({"figures": found}))
+    record.write(RESULT, load, runs=runs, figures=found)
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -250,9 +247,9 @@ def _shown(figures: Mapping[str, list[float]], row: Row) -> str:
     values = [value for what in row.figures for value in figures[what]]
     if not values:
         return ""
-    if row.figures[0] in PERIODS:
-        return f"{max(values):.1f} periods"
-    return f"{min(values):.0f}-{max(values):.0f} ms"
+    digits, unit = (1, "periods") if row.figures[0] in PERIODS else (0, "ms")
+    shown = dict.fromkeys(f"{value:.{digits}f}" for value in (min(values), max(values)))
+    return f"{'-'.join(shown)} {unit}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Writes `benchmarks/results/servo_faults.json`, from which `safety_page.py` write
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,9 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import record
 import tyro
-
-from landbridge.provenance import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "servo_faults.json"
@@ -103,14 +101,14 @@ ROWS = (
 
 def main(runs: int = 3) -> None:
     """Run the tests `runs` times, print the worst times and record them."""
+    load = os.getloadavg()[0]
     worst: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     for _ in range(runs):
         for told in told_by(TESTS):
             times, order = worst[told["kind"]], told["order"]
             times[order] = max(times.get(order, 0.0), float(told["after_ms"]))
-    found = {"commit": commit(), "runs": runs, "cores": os.cpu_count(), "worst_ms": worst}
-    print(table(found))
-    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    print(table({"worst_ms": worst}))
+    record.write(RESULT, load, runs=runs, worst_ms=worst)
 
 
 def told_by(tests: Sequence[str]) -> Iterator[dict[str, str]]:

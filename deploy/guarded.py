@@ -87,5 +87,5 @@ class Guarded:
         return self.guard.powered or (isinstance(self.hardware, Reporting) and self.hardware.torque)
 
     def has_ended(self, now: float) -> bool:
-        """Whether a stop has; hardware that is gone stops by itself, and never again tells whether it rests."""
+        """Whether a stop has ended; hardware that is gone stops by itself, and never again tells whether it rests."""
         return self.guard.settled(now, gone=bool(self.hardware.fault))

@@ -1,4 +1,4 @@
-"""The messages of a robot's graph, for who speaks ROS 2 and for who only reads bags: topics, stamps, named values."""
+"""The messages of a robot's graph, for whoever speaks ROS 2 or only reads bags: topics, stamps, named values."""
 
 from __future__ import annotations
 

@@ -61,14 +61,12 @@ def _with_key(path: Path, half: Literal["private", "public"], use: Callable[[], 
     other = "public" if half == "private" else "private"
     remedy = f"name the {half} key of a pair, as `{KEYGEN}` makes one"
     try:
-        text = path.read_bytes()
+        use()
     except OSError as error:
         raise InputError(path, f"cannot be read: {error.strerror}", remedy) from error
-    if f"{other} key".upper().encode() in text:
-        raise InputError(path, f"is the {other} half of a pair", f"name the {half} one")
-    try:
-        use()
     except (ValueError, TypeError, AttributeError) as error:  # of its library: no PEM, encrypted, not elliptic
+        if f"{other} key".upper().encode() in path.read_bytes():
+            raise InputError(path, f"is the {other} half of a pair", f"name the {half} one") from error
         raise InputError(path, "is no elliptic-curve key in a PEM file without a password", remedy) from error
 
 

@@ -135,7 +135,7 @@ def findings_of(found: Sequence[Evidence]) -> list[Finding]:
 
 
 def advice_of(found: Sequence[Evidence]) -> list[str]:
-    """What to do about each of the findings, of which a structural one's takes in a dynamical one's."""
+    """What to do about each of the findings; advice on a structural gap covers a dynamical one."""
     few = any(evidence.gap == "dynamical" and evidence.effect is None for evidence in found)
     told = ADVICE if few else ADVICE | {"unknown": WITHOUT_HISTORY}
     findings = findings_of(found)

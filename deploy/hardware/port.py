@@ -44,7 +44,7 @@ def open_port(name: str | None, baud: int) -> serial.Serial:
             if holders := _others_with(name):
                 raise _in_use(name, f": {', '.join(holders)}")
             fcntl.ioctl(port.fileno(), termios.TIOCEXCL)
-    except (InputError, OSError) as error:  # who pulls the plug may do so now
+    except (InputError, OSError) as error:  # the plug may be pulled just now
         port.close()
         raise error if isinstance(error, InputError) else _named(name, baud, error) from error
     with contextlib.suppress(OSError, ValueError, NotImplementedError):
@@ -61,6 +61,8 @@ def _named(name: str, baud: int, error: Exception) -> InputError:
         return InputError(name, "permission denied", remedy)
     if number in (errno.EAGAIN, errno.EBUSY):
         return _in_use(name)
+    if number in (errno.EIO, errno.ENODEV, errno.ENXIO):
+        return InputError(name, "the port has gone", "plug it in again")
     cause = error.__context__
     if number == errno.EISDIR or (isinstance(cause, termios.error) and cause.args[0] == errno.ENOTTY):
         return InputError(name, "is no serial port", f"name one of {_found()}")

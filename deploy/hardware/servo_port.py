@@ -89,5 +89,5 @@ class SdkPort:
         self._until, self._left = min(uptime() + milliseconds / 1000, self.deadline), KEPT
 
     def isPacketTimeout(self) -> bool:  # noqa: N802
-        """Whether the answer is late."""
-        return uptime() >= self._until
+        """Whether the answer is late, or none of what comes is one."""
+        return self._left <= 0 or uptime() >= self._until

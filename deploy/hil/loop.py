@@ -195,8 +195,8 @@ class Loop:
         """Where positions are commanded, the joint farthest from its target: faults of motion name none."""
         if self.spec.action.kind != "position" or self._guard.fault not in UNNAMED:
             return ""
-        at = [self.spec.joint_names.index(name) for name in self.spec.actuated]
-        off = [self.last.position[i] - target for i, target in zip(at, self._targets, strict=True)]
+        at = zip(self.spec.driven_at, self._targets, strict=True)
+        off = [self.last.position[i] - target for i, target in at]
         way, name = max(zip(map(abs, off), self.spec.actuated, strict=True))
         return f"; farthest from its target is {name}, by {way:.2f} rad"
 

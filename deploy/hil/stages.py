@@ -291,7 +291,7 @@ def _swaying(loop: Loop, plan: Plan) -> Iterator[Sequence[float]]:
 
 def _bounds(loop: Loop) -> list[float]:
     """The largest command of each actuated joint, by magnitude."""
-    joints = [joint for joint in loop.spec.joints if joint.actuated]
+    joints = loop.spec.driven
     if loop.spec.action.kind == "position":
         return [max(map(abs, joint.position_limit or (-math.pi, math.pi))) for joint in joints]
     return [joint.effort_limit if loop.spec.action.kind == "effort" else joint.velocity_limit for joint in joints]

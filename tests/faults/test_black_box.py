@@ -163,7 +163,22 @@ def test_two_bridges_that_contradict_each_other_do_not_fill_the_disk(
         clock.feed(box, 0.5)
         box.hear("bridge", "")
         clock.feed(box, 0.5)
-    assert len(bags(tmp_path)) == 4  # in 20 s, each of which goes on for 5
+    assert len(bags(tmp_path)) == 2  # in 20 s, of 15 each
+
+
+def test_a_fault_that_comes_again_at_once_is_in_the_bag_of_the_first(
+    tmp_path: Path, clock: Clock, box: BlackBox
+) -> None:
+    clock.feed(box, 5)
+    box.hear("bridge", "silent")
+    clock.feed(box, 2)
+    box.hear("bridge", "")
+    clock.feed(box, 2)
+    box.hear("bridge", "silent")
+    at = clock.now
+    clock.feed(box, AFTER_SECONDS + 2)
+    (bag,) = bags(tmp_path)
+    assert times(bag)[-1] - at == pytest.approx(AFTER_SECONDS, abs=0.11)
 
 
 def test_a_bag_that_was_lost_is_told_of_at_once_and_not_forgotten_for_the_next(

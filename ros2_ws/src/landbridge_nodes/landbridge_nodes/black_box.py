@@ -16,6 +16,7 @@ from landbridge_nodes.bag import BagWriter, describe
 
 MAX_BYTES = 256 * 2**20  # of messages in memory, whatever their age
 AFTER_SECONDS = 5.0  # that a bag goes on after its fault
+MOST_SECONDS = 15.0  # in all, where the fault comes again meanwhile
 SLICE = 20  # messages of the past that a bag takes in with each new one, so that no new one waits long
 FLUSHED = 1000  # with each flush, for a robot that has fallen silent
 
@@ -30,6 +31,7 @@ class Dump:
     bag: BagWriter
     waiting: deque[Message]
     ends: float  # on the black box's clock [s]
+    latest: float  # to which the same fault can put that off
     saved: bool = False  # the disk has its past, and somebody was told
 
     def take(self, most: int) -> None:
@@ -42,8 +44,9 @@ class BlackBox:
     """Keeps the last `seconds` of every topic; each fault turns them into a bag `<UTC time>_<fault>` in `folder`.
 
     A bag goes on for `AFTER_SECONDS`; the disk has its past before it is told of, for a robot with a fault is often
-    switched off at once. Faults that come sooner than that after another have bags of their own, which overlap. Once
-    made, nothing here raises: a bag that cannot be written is given up, and the next fault tries anew.
+    switched off at once. Another fault that comes sooner than that has a bag of its own, which overlaps; the same one
+    goes on in its bag, up to `MOST_SECONDS`. Once made, nothing here raises: a bag that cannot be written is given up,
+    and the next fault tries anew.
 
     Args:
         about: Noted in every bag, beside the fault.
@@ -52,7 +55,7 @@ class BlackBox:
         clock: Seconds that no step of the wall clock changes.
 
     Attributes:
-        fault: Why a bag was given up, the newest of such; "" while none was.
+        fault: Why the last bag that was given up was; "" while none was.
 
     Raises:
         InputError: `folder` cannot be made, or `seconds` is not positive.
@@ -95,13 +98,13 @@ class BlackBox:
             dump.take(SLICE)
 
     def hear(self, source: str, fault: str) -> None:
-        """`source` says what is wrong, "" for nothing; begins a bag, unless that was said before.
-
-        Nor while one of the same fault goes on: a source may be two, that contradict each other.
-        """
-        known = {*self._said.values(), *(dump.fault for dump in self._dumps)}
+        """`source` says what is wrong, "" for nothing; unless it was said before, that begins a bag or extends it."""
+        new, now = fault and fault not in self._said.values(), self._clock()
         self._said[source] = fault
-        if not fault or fault in known:
+        if not new:
+            return
+        if (running := next((dump for dump in self._dumps if dump.fault == fault), None)) is not None:
+            running.ends = min(now + AFTER_SECONDS, running.latest)
             return
         name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%fZ}_{_slug(fault)}"
         try:
@@ -110,7 +113,7 @@ class BlackBox:
             self.fault = str(error)
             return
         past = deque(message for _, message in self._ring)
-        self._dumps.append(Dump(fault, bag, past, self._clock() + AFTER_SECONDS))
+        self._dumps.append(Dump(fault, bag, past, now + AFTER_SECONDS, now + MOST_SECONDS))
 
     def flush(self) -> None:
         """Hand what the bags have to the operating system, and complete those whose time is up."""

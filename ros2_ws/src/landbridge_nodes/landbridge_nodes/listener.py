@@ -55,6 +55,14 @@ class Listener(ExitStack):
         self.reports: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:  # `with` closes only what has been entered
+            self.close()
+            raise
+        return self
+
+    def _open(self) -> None:
         stay_on_this_machine()
         node = self.enter_context(client("watch"))
         self._executor, self._over = make_executor(node.context), Future()
@@ -66,7 +74,6 @@ class Listener(ExitStack):
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
         self.callback(self._end)
-        return self
 
     def _spin(self) -> None:
         while not self._over.done():

@@ -102,6 +102,14 @@ class Operator(ExitStack):
         self.latency_ms: list[float] = []
 
     def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:  # `with` closes only what has been entered
+            self.close()
+            raise
+        return self
+
+    def _open(self) -> None:
         stay_on_this_machine()
         self.node = self.enter_context(client("operator"))
         self._executor = SingleThreadedExecutor(context=self.node.context)
@@ -110,7 +118,6 @@ class Operator(ExitStack):
         for topic, callback in self._subscribed.items():
             topics.subscribe(self.node, topic, callback, depth=topics.HISTORY)
         self._clients = {name: self.node.create_client(Trigger, name) for name in (*SERVICES, self._placement)}
-        return self
 
     def wait_ready(self, recorded: bool) -> None:
         """Wait for every service, for STANDBY or FAULT and, if `recorded`, for a recorder on every topic.
