@@ -311,6 +311,18 @@ def test_deploying_a_bundle_for_an_episode(
     assert sorted(p.name for p in bag.iterdir()) == ["bag_0.mcap", "metadata.yaml"]
 
 
+def test_a_robot_that_is_left_in_a_fault_is_told_of(
+    tmp_path: Path, ros_domain: None, brief_furuta: Robot, linear_bundle: Make
+) -> None:
+    into_its_limit = STILL.copy()
+    into_its_limit[Observer(brief_furuta.spec).names.index("joint_cos.pendulum")] = -5.0  # it hangs: full effort
+    bundle = linear_bundle(tmp_path / "bundle", into_its_limit, robot=brief_furuta.folder)
+    figures = up("deploy", bundle=bundle, robot=str(brief_furuta.folder), scenario="none", episodes=1)
+    assert figures is not None
+    assert figures["ended"] == ["position_limit"]
+    assert figures["failed"] == "the robot is left in FAULT: position_limit"
+
+
 def test_an_estop_ends_the_episodes_and_what_is_finished_counts(
     tmp_path: Path, ros_domain: None, brief_furuta: Robot, linear_bundle: Make
 ) -> None:

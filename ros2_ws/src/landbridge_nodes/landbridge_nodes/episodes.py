@@ -29,8 +29,8 @@ def run_episodes(
 
     An episode is one stretch of ACTIVE; one that a fault ended counts as failed, and the next begins after a reset.
     `by_hand` asks a person on the terminal, before each, to put the robot into a start state; else bridge or emulated
-    board does it. An e-stop ends them, and the figures are those of the episodes until then. `failed` is among these
-    after an e-stop, and if the last episode leaves the robot in another state than STANDBY.
+    board does it. An e-stop ends them: the figures are those of the episodes until then, and `failed` is among them.
+    So is `left_in` if the last one leaves the robot in another state than STANDBY.
 
     Raises:
         InputError: A process ended, the graph did not come up, a service refused, what was armed is stopped again and
@@ -71,8 +71,6 @@ def run_episodes(
             if operator.unrecorded and any(spec.essential for spec in recorders):
                 raise InputError("recorder", f"has stopped: {operator.unrecorded}", "free space, and record again")
         operator.refresh_diagnostics()
-    if outcomes and not failed and (last := outcomes[-1]).ended != State.STANDBY.value:
-        failed = f"the robot is left in {last.ended}: {last.reason}"
     return _figures(outcomes, operator) | ({"failed": failed} if failed else {})
 
 
@@ -89,6 +87,7 @@ def _ticks_left(robot: Robot, seconds: float, outcomes: list[Outcome]) -> int:
 
 def _figures(outcomes: list[Outcome], operator: Operator) -> dict[str, Any]:
     p50, p99, top = (round(float(p), 3) for p in np.percentile(operator.latency_ms or [math.nan], [50, 99, 100]))
+    stayed = [f"{o.ended}: {o.reason}" for o in outcomes[-1:] if o.ended != State.STANDBY.value]
     guard = {key[6:]: int(count) for key, count in operator.diagnostics.items() if key.startswith("guard.")}
     return {
         "episodes": len(outcomes),
@@ -96,6 +95,7 @@ def _figures(outcomes: list[Outcome], operator: Operator) -> dict[str, Any]:
         "success": [o.success for o in outcomes],
         "ended": [o.cut for o in outcomes],
         **({"after_that": [o.reason for o in outcomes]} if any(o.reason != o.cut for o in outcomes) else {}),
+        **({"left_in": stayed[0]} if stayed else {}),
         "ticks": sum(o.ticks for o in outcomes),
         "active_seconds": round(sum(o.seconds for o in outcomes), 3),
         "latency_p50_ms": p50,

@@ -112,6 +112,9 @@ def up(
         compensate: calibration.yaml of the robot (deploy, hil). Commands are then compensated for friction that
             `robot.yaml` does not have and for a weak drive, for a policy that knows neither; `landbridge evaluate` says
             beforehand whether it pays.
+
+    Returns:
+        What came of the episodes. The exit code is 1 after an e-stop, and if the robot is left in a fault.
     """
     asked: dict[str, Any] = {
         "bundle": bundle,
@@ -145,7 +148,10 @@ def up(
         neighbours.require_none()
     if not episodes:
         _stay(specs)
-    return {"bundle": str(bundle), "scenario": _label(specs), **_run(loaded, specs, simulated, episodes=episodes)}
+    figures = _run(loaded, specs, simulated, episodes=episodes)
+    if "left_in" in figures:
+        figures.setdefault("failed", f"the robot is left in {figures['left_in']}")
+    return {"bundle": str(bundle), "scenario": _label(specs), **figures}
 
 
 def _require_taken(mode: str, asked: dict[str, Any], taken: set[str]) -> None:
