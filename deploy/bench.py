@@ -160,7 +160,7 @@ def draw(measured: dict[str, dict[str, Microseconds]], png: Path, title: str) ->
     """The share of calls that take longer, per back end and case: p99 is where a curve crosses 10^-2."""
     from matplotlib.figure import Figure
 
-    figure = Figure((8, 1 + 3 * len(measured)), layout="constrained")
+    figure = Figure((11, 1 + 3 * len(measured)), layout="constrained")
     rows = figure.subplots(len(measured), 1, squeeze=False, sharex=True)
     for axes, (provider, cases) in zip(rows[:, 0], measured.items(), strict=True):
         for case, times in cases.items():
@@ -171,6 +171,6 @@ def draw(measured: dict[str, dict[str, Microseconds]], png: Path, title: str) ->
             axes.step(np.sort(times), 1 - np.arange(len(times)) / len(times), where="post", label=label)
         axes.set(xscale="log", yscale="log", ylabel="share of calls that take longer", title=f"{title}: {provider}")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))  # beside: tails may go anywhere
     rows[-1, 0].set_xlabel("one inference [us]")
     figure.savefig(png, dpi=120)
