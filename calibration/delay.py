@@ -141,8 +141,12 @@ def _softened(robot: Robot) -> tuple[Robot, list[Parameter]]:
         friction = joint.friction.model_copy(update={"viscous": joint.friction.viscous + half})
         joints.append(joint.model_copy(update={"damping": joint.damping - half, "friction": friction}))
     soft = Robot(robot.spec.model_copy(update={"joints": tuple(joints)}), robot.folder)
-    spreads = {f"friction.{joint.name}.viscous": DAMPING_SD * joint.damping for joint in robot.spec.driven}
     named = {p.name: p for p in parameters(soft)}
+    spreads = {  # of a drive without damping that of any friction
+        name: DAMPING_SD * joint.damping or named[name].sd
+        for joint in robot.spec.driven
+        for name in (f"friction.{joint.name}.viscous",)
+    }
     dampings = [replace(named[name], sd=sd, high=named[name].nominal + 3 * sd) for name, sd in spreads.items()]
     return soft, [named["actuator_gain"], *dampings, named["latency_ms"]]
 

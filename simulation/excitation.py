@@ -136,8 +136,9 @@ class Following:
         phase = self._omega * time
         position = self._sine @ np.sin(phase) + self._cosine @ np.cos(phase)
         velocity = self._sine @ (self._omega * np.cos(phase)) - self._cosine @ (self._omega * np.sin(phase))
-        fade = min(1.0, time / FADE_SECONDS)
-        return self._centre + fade * position, fade * velocity
+        if time < FADE_SECONDS:
+            position, velocity = position * time / FADE_SECONDS, (velocity * time + position) / FADE_SECONDS
+        return self._centre + position, velocity
 
     def __call__(self, obs: NDArray[np.float32]) -> NDArray[np.floating]:
         """Actions (B, A) for obs (B, n)."""

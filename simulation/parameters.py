@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -106,7 +106,8 @@ def parameters(robot: Robot) -> list[Parameter]:
         found += [_factor("ground_friction", Scenario().ground_friction), *_payload_parameters(root, root_link(robot))]
     for name, alike in friction_groups(robot).items():
         joint = robot.spec.joint(alike[0])
-        inertia, nominal = _inertia(root, links[joint.name]), joint.friction
+        rotor = joint.armature if joint.transmission is None else joint.transmission.rotor_inertia
+        inertia, nominal = rotor + _inertia(root, links[joint.name]), joint.friction
         speed, spread = nominal.stribeck_velocity, float(np.exp(4 * STRIBECK_SD))
         dry = DRY_SD * inertia, DRIVEN_SD[0] * joint.effort_limit
         viscous = VISCOUS_SD * inertia, DRIVEN_SD[1] * joint.damping
@@ -183,6 +184,26 @@ def moving_links(robot: Robot) -> dict[str, str]:
     return {name: child.attrib["link"] for name in robot.spec.joint_names if (child := children[name]) is not None}
 
 
+def body_of(root: ET.Element, link: str) -> list[str]:
+    """`link` and those that fixed joints hang on it, a tool or a camera: one body of an engine's."""
+    found = [link]
+    for each in found:
+        found += [child for child, _ in _welded(root, each)]
+    return found
+
+
+def _welded(root: ET.Element, link: str) -> Iterator[tuple[str, Array]]:
+    """The links that fixed joints hang on `link`, and where on it [m]."""
+    for joint in root.iterfind("joint"):
+        parent, child, origin = (joint.find(tag) for tag in ("parent", "child", "origin"))
+        if joint.get("type") == "fixed" and parent is not None and child is not None and parent.get("link") == link:
+            yield child.attrib["link"], _place(origin)
+
+
+def _place(origin: ET.Element | None) -> Array:
+    return np.array([float(v) for v in ("0 0 0" if origin is None else origin.get("xyz", "0 0 0")).split()])
+
+
 def root_link(robot: Robot) -> str:
     """The link that no joint moves."""
     root = robot.urdf_root()
@@ -196,7 +217,12 @@ def to_scenario(robot: Robot, values: Mapping[str, float], base: Scenario | None
     every = to_values(robot, start) | dict(values)
     scales = {
         field: getattr(start, field)
-        | {link: every[f"{field}.{link}"] for link in moving_links(robot).values() if f"{field}.{link}" in values}
+        | {
+            part: every[f"{field}.{link}"]
+            for link in moving_links(robot).values()
+            if f"{field}.{link}" in values
+            for part in body_of(robot.urdf_root(), link)
+        }
         for field in ("link_mass_scale", "link_length_scale")
     }
     friction: dict[str, Friction] = {}
@@ -278,12 +304,14 @@ def _torque(name: str, unit: str, nominal: float, bare_sd: float, driven_sd: flo
     return Parameter(name, unit, nominal, sd, 0.0, nominal + TORQUE_BOUND * sd, log=False, bare_sd=bare_sd)
 
 
-def _inertia(root: ET.Element, link: str) -> float:
-    """Order of magnitude of a link's inertia [kg m^2] about the joint that moves it."""
+def _inertia(root: ET.Element, link: str, at: Array | None = None) -> float:
+    """Order of magnitude of the inertia [kg m^2] of a link's body about the joint that moves it; `at` is its place."""
+    at = np.zeros(3) if at is None else at
+    total = sum(_inertia(root, child, at + place) for child, place in _welded(root, link))
     inertial = next(e for e in root.iter("link") if e.attrib["name"] == link).find("inertial")
-    assert inertial is not None
+    if inertial is None:  # a mere frame
+        return total
     origin, mass, inertia = (inertial.find(tag) for tag in ("origin", "mass", "inertia"))
     assert mass is not None and inertia is not None
-    centre = [] if origin is None else [float(v) for v in origin.get("xyz", "0 0 0").split()]
     own = max(float(inertia.attrib[key]) for key in ("ixx", "iyy", "izz"))
-    return own + float(mass.attrib["value"]) * float(np.square(centre).sum())
+    return total + own + float(mass.attrib["value"]) * float(np.square(at + _place(origin)).sum())

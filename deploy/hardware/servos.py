@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from landbridge.deploy.clock import uptime
+from landbridge.deploy.guard import BEYOND
 from landbridge.deploy.hardware.port import BITS_PER_BYTE
 from landbridge.deploy.hardware.servo_bus import TRIES, Bus, NoAnswerError, RefusedError
 from landbridge.deploy.hardware.servo_drive import Drive
@@ -68,7 +69,7 @@ class Servos:
         self._health = Health(self._joints, settings)
         self._holding: set[int] = set()  # who had torque at the last reset, where others had lost theirs
         self._bus: Bus | None = None
-        self._open()
+        self._open(beyond=BEYOND)
         if isinstance(settings, FeetechHardware):
             warnings.warn(
                 "feetech servos have no bus watchdog: they hold their last goal if this process ends", stacklevel=2
@@ -177,8 +178,8 @@ class Servos:
             self._bus.close()
             self._bus = None
 
-    def _open(self, deadline: float = math.inf) -> None:
-        """Open the port, and find the servos in order by `deadline`; raises InputError."""
+    def _open(self, deadline: float = math.inf, beyond: float = math.inf) -> None:
+        """Open the port, and find the servos in order by `deadline`, none `beyond` its limits; raises InputError."""
         self._bus = bus = make_bus(self._settings)
         bus.port.deadline = deadline
         with contextlib.ExitStack() as undo:
@@ -187,7 +188,7 @@ class Servos:
                 self._health.models = models(bus, self._joints, self._settings)
                 self._poll = Poll(bus, list(self._joints), self._clock, self.counters)
                 self._await_measurement(bus, deadline)
-                self._begin_here(bus)
+                self._begin_here(bus, beyond)
             except (NoAnswerError, RefusedError, OSError) as error:
                 problem = f"failed while opening: {error}"
                 raise InputError(str(self._settings.port), problem, "check wiring and power") from error
@@ -268,12 +269,17 @@ class Servos:
             self.counters["watchdog_rearmed"] += 1
             self._drive.arm_watchdog(bus)
 
-    def _begin_here(self, bus: Bus) -> None:
+    def _begin_here(self, bus: Bus, beyond: float = math.inf) -> None:
+        """Where they stand is the goal; one that sags beyond a limit is held at the limit, as the guard holds it."""
         here = {}
         for id in self._drive.actuated:
-            if id in self._health.powered:  # one that sags beyond a limit is held at the limit, as the guard holds it
+            if id in self._health.powered:
                 lower, upper = self._joints[id].position_range
                 here[id] = min(max(self._position[id], lower), upper)
+                if abs(here[id] - self._position[id]) > beyond:  # it would move there, and nobody has armed it
+                    where = f"{self._position[id]:.2f} rad, outside {lower:g} .. {upper:g}, with torque on"
+                    remedy = "support the robot and cut the servos' power, or correct the joint in robot.yaml"
+                    raise InputError(str(self._settings.port), f"{self._joints[id].name} stands at {where}", remedy)
         self._drive.begin(bus, here)
 
     def _recover(self, bus: Bus) -> None:

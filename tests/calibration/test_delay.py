@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landbridge.calibration.delay import delay, delays, joint_delays
+from landbridge.calibration.delay import _softened, delay, delays, joint_delays
 from landbridge.calibration.design import run_episodes
 from landbridge.errors import InputError
 from landbridge.joint import Friction, Transmission
@@ -15,6 +15,14 @@ from landbridge.simulation.collect import collect
 from landbridge.simulation.scenario import Scenario
 
 GEAR = Transmission(backlash=0.03, rotor_inertia=2e-4, stiffness=100, damping=0.05)
+
+
+def test_the_friction_of_a_servo_without_damping_of_its_own_is_free_to_be_found() -> None:
+    arm = load_robot("arm")
+    joints = tuple(joint.model_copy(update={"damping": 0.0}) for joint in arm.spec.joints)
+    _, found = _softened(Robot(arm.spec.model_copy(update={"joints": joints}), arm.folder))
+    assert len(found) == len(joints) + 2
+    assert all(0 < parameter.sd < parameter.high for parameter in found if parameter.name.endswith("viscous"))
 
 
 @pytest.mark.parametrize("periods", [0.0, 0.3, 1.0, 1.75, 2.5])

@@ -85,6 +85,15 @@ def test_a_larger_motion_tells_more() -> None:
     assert large > small + 10
 
 
+def test_the_velocity_of_an_excitation_is_that_of_its_position_also_while_it_fades_in() -> None:
+    rng = np.random.default_rng(0)
+    sine, cosine = rng.normal(size=(2, 3, 1, 2))
+    following = Following(ROBOT, (0.5, 1.3), np.zeros(1), sine, cosine)
+    for time in (0.1, 0.3, 0.49, 0.51, 2.0):
+        before, after = (following.reference(time + step)[0] for step in (-1e-5, 1e-5))
+        assert following.reference(time)[1] == pytest.approx((after - before) / 2e-5, abs=1e-3)
+
+
 def test_the_search_climbs(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the peak of an information by hand, at a quarter of a radian in every term."""
 

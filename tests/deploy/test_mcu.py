@@ -217,6 +217,16 @@ def test_a_wire_that_was_cut_for_longer_than_numbers_last_needs_one_reset(desk: 
     assert running(desk)
 
 
+def test_a_fault_at_the_host_stops_the_board_before_its_watchdog_does(desk: Desk) -> None:
+    link = connect(desk, watchdog_ms=200)
+    control(desk, link, 5)
+    assert running(desk)
+    link.fault = "crc_storm"
+    control(desk, link, 2)
+    assert link.telemetry["faults"] == Fault.HOST
+    assert not running(desk)
+
+
 def test_what_a_board_says_while_it_starts_is_no_storm(desk: Desk) -> None:
     desk._outbox = b"\x12\x00" * 12  # at another rate, and no frame
     link = connect(desk)

@@ -119,6 +119,17 @@ def test_what_a_monitor_was_asked_while_it_was_stopped_is_not_done_afterwards(ri
     rig.strike("monitor", signal.SIGCONT)
     rig.operator.wait(lambda: len(states) > 10, 5)
     assert set(states) == {"STANDBY"}
+    for state, ask in ((State.STANDBY, "/monitor/park"), (State.ESTOP, "/monitor/reset")):
+        if state is State.ESTOP:
+            rig.operator.wait(lambda: rig.operator.accepted("/monitor/estop"), 5)
+            rig.operator.wait(lambda: rig.operator.state is State.ESTOP, 5)
+        rig.strike("monitor", signal.SIGSTOP)
+        assert not rig.operator.accepted(ask, seconds=1.5)
+        states.clear()
+        rig.strike("monitor", signal.SIGCONT)
+        rig.operator.wait(lambda: len(states) > 10, 5)
+        assert set(states) == {state.value}
+    rig.operator.wait(rig.is_reset, 5)
     rig.operator.wait(lambda: rig.operator.accepted("/monitor/arm"), 5)
     rig.operator.wait(lambda: rig.operator.state is State.ACTIVE, 5)
 

@@ -23,7 +23,7 @@ from landbridge.deploy.hardware import choose_hardware, open_hardware
 from landbridge.deploy.hil import acceptance, nudge, stages
 from landbridge.deploy.hil.acceptance import Account, accept, plan_for, reduced
 from landbridge.deploy.hil.board import FIRMWARE
-from landbridge.deploy.hil.loop import Loop, Tick
+from landbridge.deploy.hil.loop import Failed, Loop, Tick
 from landbridge.deploy.hil.stages import Plan, Result
 from landbridge.robot import Robot, load_robot
 
@@ -70,6 +70,13 @@ def verdicts(out: Path) -> dict[str, str]:
         outcome = case.find("failure"), case.find("skipped")
         found[case.attrib["name"]] = next((o.attrib["message"] for o in outcome if o is not None), "pass")
     return found
+
+
+def test_more_periods_missed_than_one_in_a_hundred_fail_a_stage() -> None:
+    for missed, periods in ((1, 10), (2, 200)):
+        stages._require_regular(Result("soak", figures={"missed": missed, "periods": periods}))
+    with pytest.raises(Failed, match="3 of 200 control periods were missed"):
+        stages._require_regular(Result("soak", figures={"missed": 3, "periods": 200}))
 
 
 def test_a_sound_board_is_accepted_and_signed_off(

@@ -12,7 +12,7 @@ from landbridge.errors import InputError
 from landbridge.hardware_spec import DynamixelHardware
 from landbridge.robot import Robot
 
-from .arm import ARM, SETTINGS, connect
+from .arm import ARM, HOME, SETTINGS, connect, until
 from .rig import FURUTA, Emulated
 
 pytestmark = pytest.mark.filterwarnings("ignore:feetech")
@@ -45,6 +45,21 @@ def test_servos_that_are_not_the_robots(kind: str, arm_bus: Emulated) -> None:
         connect(other, arm_bus)
     assert not any(arm_bus.order("status")["torque"])
     connect(kind, arm_bus).close()
+
+
+def test_a_joint_that_is_held_far_outside_its_limits_is_not_driven_into_them(kind: str, arm_bus: Emulated) -> None:
+    """Left by another program, or by this one under another robot.yaml: nobody has armed it."""
+    before = connect(kind, arm_bus)
+    until(before, lambda: bool(before.torque), HOME)
+    before.close()
+    elbow = ARM.spec.joint_names.index("elbow")
+    narrow = ARM.spec.joints[elbow].model_copy(update={"position_limit": (-3.0, HOME[elbow] - 0.2)})
+    joints = tuple(narrow if joint.name == "elbow" else joint for joint in ARM.spec.joints)
+    robot = Robot(ARM.spec.model_copy(update={"joints": joints}), ARM.folder)
+    stood = arm_bus.order("status")
+    with pytest.raises(InputError, match=r"elbow stands at .* rad, outside .*, with torque on\. support the robot"):
+        Servos(robot, SETTINGS[kind](port=arm_bus.port))
+    assert arm_bus.order("status")["torque"] == stood["torque"]
 
 
 @pytest.mark.real_servos

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from landbridge.deploy.supervisor import Event
 from landbridge.observation import Observer
 from landbridge.robot import load_robot
 from landbridge_nodes import bringup, topics
-from landbridge_nodes.foxglove_server import STOPPING, serve
+from landbridge_nodes.foxglove_server import STOPPING, foxglove, serve
 from landbridge_nodes.listener import REQUESTS
 from landbridge_nodes.processes import Processes
 
@@ -129,6 +129,21 @@ async def latched(client: Client) -> None:
     assert topics.status_value(await client.message(topics.BRIDGE_FAULT), "bridge")
 
 
+@pytest.mark.parametrize("operate", [False, True])
+def test_what_moves_the_robot_is_offered_when_asked_for(monkeypatch: pytest.MonkeyPatch, operate: bool) -> None:
+    offered: list[set[Event]] = []
+
+    def note(listed: object, host: str, port: int, events: Sequence[Event]) -> None:
+        offered.append({*events})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("landbridge_nodes.foxglove_server.serve", note)
+    with pytest.raises(KeyboardInterrupt):
+        foxglove(operate=operate)
+    assert (offered[0] >= {Event.ARM, Event.PARK, Event.RESET}) is operate
+    assert operate or offered[0] == {Event.DISARM, Event.ESTOP}
+
+
 def test_what_is_offered(ros_domain: None) -> None:
     """Every topic with a definition that a reader of ROS 2 messages takes; nothing that moves, unless asked for."""
 
@@ -140,7 +155,7 @@ def test_what_is_offered(ros_domain: None) -> None:
             assert (channel["encoding"], channel["schemaEncoding"]) == ("cdr", "ros2msg")
             known.register(get_types_from_msg(channel["schema"], channel["schemaName"]))
             assert topic.type_name in known.types
-        assert sorted(client.services) == ["/monitor/disarm", "/monitor/estop", "/monitor/park"]
+        assert sorted(client.services) == ["/monitor/disarm", "/monitor/estop"]
         assert "NO ANSWER" in (await client.call(Event.ESTOP)).message
 
     with serve(topics.every(FURUTA.spec), "127.0.0.1", 0, STOPPING) as port:

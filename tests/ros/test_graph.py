@@ -191,6 +191,26 @@ def test_an_estop_that_is_called_while_a_person_is_asked_stays(
     assert operator.episode(5).ended == "STANDBY"
 
 
+def test_an_estop_that_somebody_else_resets_while_a_person_is_asked_ends_the_episode(
+    running: tuple[Processes, Operator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who stands at the robot has heard of neither."""
+
+    def ask(words: str) -> None:
+        with Listener([topics.SAFETY_STATE]) as another:
+            until(lambda: another.ask(Event.ESTOP).accepted)
+            until(lambda: another.ask(Event.RESET).accepted)
+
+    operator = running[1]
+    assert operator.episode(5).ended == "STANDBY"
+    with monkeypatch.context() as patch:
+        patch.setattr(operator, "_ask", ask)
+        with pytest.raises(EStopError, match="/monitor/estop: was called"):
+            operator.episode(5)
+    operator.wait(lambda: operator.state is State.STANDBY, 5)
+    assert operator.episode(5).ended == "STANDBY"
+
+
 def test_arrays_of_somebody_else_do_not_end_an_episode(running: tuple[Processes, Operator]) -> None:
     operator = running[1]
     for topic in (topics.OBSERVATION, topics.GUARD_TIMING):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 import rclpy
@@ -65,6 +66,14 @@ def graph(ros_domain: None) -> Iterator[Graph]:
     for node in (made.monitor, made.policy):
         node.destroy_node()
     rclpy.try_shutdown()
+
+
+def test_a_state_is_published_before_it_is_logged(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(graph.monitor, "_safety", SimpleNamespace(publish=lambda message: order.append(message.name)))
+    monkeypatch.setattr(graph.monitor, "_log", lambda text, at_once: order.append(f"log of {text.split(':')[0]}"))
+    graph.monitor._service(Event.ESTOP)(None, Trigger.Response())
+    assert order[:2] == ["ESTOP", "log of ESTOP"]
 
 
 def test_a_policy_whose_lifecycle_has_ended_is_not_armed(graph: Graph) -> None:

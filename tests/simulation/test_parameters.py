@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import copy
+import shutil
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landbridge.robot import load_robot
+from landbridge.robot import Robot, load_robot
 from landbridge.simulation.parameters import at, parameters, to_scenario, to_values
 from landbridge.simulation.scenario import Payload, Scenario, load_scenario
 
@@ -24,6 +29,42 @@ def test_the_furuta_has_a_gain_two_links_two_frictions_and_a_latency() -> None:
         *(f"friction.pendulum.{field}" for field in ("frictionloss", "excess", "stribeck_velocity", "viscous")),
         "latency_ms",
     ]
+
+
+def test_what_is_welded_to_a_link_is_one_body_with_it(tmp_path: Path) -> None:
+    """A rod in two pieces, the second on a fixed joint: friction and masses are those of both."""
+    folder = Path(shutil.copytree(ROBOT.folder, tmp_path / "furuta"))
+    root = ET.parse(ROBOT.urdf).getroot()
+    rod = next(link for link in root.iter("link") if link.get("name") == "pendulum_link")
+    bob = copy.deepcopy(rod)
+    bob.set("name", "bob")
+    for child in [child for child in rod if child.tag != "inertial"]:
+        rod.remove(child)
+    for part in (rod, bob):  # half of the rod each, in the same place
+        inertial = part.find("inertial")
+        assert inertial is not None
+        for element in (inertial.find("mass"), inertial.find("inertia")):
+            assert element is not None
+            for key, value in element.attrib.items():
+                element.set(key, str(float(value) / 2))
+    weld = ET.SubElement(root, "joint", name="weld", type="fixed")
+    ET.SubElement(weld, "parent", link="pendulum_link")
+    ET.SubElement(weld, "child", link="bob")
+    root.append(bob)
+    ET.ElementTree(root).write(folder / ROBOT.urdf.name)
+    split = load_robot(folder)
+    for whole, halves in zip(EVERY, parameters(split), strict=True):
+        assert (halves.name, halves.sd, halves.high) == (whole.name, pytest.approx(whole.sd), pytest.approx(whole.high))
+    scenario = to_scenario(split, {"link_mass_scale.pendulum_link": 1.2, "link_length_scale.pendulum_link": 0.9})
+    assert scenario.link_mass_scale == {"pendulum_link": 1.2, "bob": 1.2}
+    assert scenario.link_length_scale == {"pendulum_link": 0.9, "bob": 0.9}
+
+
+def test_a_rotor_counts_in_what_a_joint_can_rub() -> None:
+    joints = tuple(joint.model_copy(update={"armature": 0.01}) for joint in ROBOT.spec.joints)
+    heavy = Robot(ROBOT.spec.model_copy(update={"joints": joints}), ROBOT.folder)
+    bare, driven = ({p.name: p for p in parameters(robot)} for robot in (ROBOT, heavy))
+    assert driven["friction.pendulum.viscous"].high > 5 * bare["friction.pendulum.viscous"].high
 
 
 @pytest.mark.parametrize("rung", ["none", "mild", "moderate", "severe", "extreme"])

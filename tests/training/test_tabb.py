@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +157,26 @@ def test_a_predictor_that_is_trained_on_is_asked_anew_and_by_the_same_rule(data:
     frozen.refresh(value, 1.0)
     assert loss(frozen) == before
     assert bool(online.weights(rows[online], value).isfinite().all())
+
+
+def test_a_predictor_that_is_trained_on_draws_other_rows_in_every_block(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generator takes 32 bits of a seed, so the block's number must be in those."""
+    target = load_domains(ROBOT, {"source": data.source, "target": data.target})["target"]
+    normaliser = Normaliser.of([target], load_task(ROBOT).observer.names)
+    context = Context(ROBOT, load_task(ROBOT), normaliser, 0.99, 0.5, torch.device("cpu"), 5)
+    config = TabbConfig(predictor=PredictorConfig(members=1, hidden=8, source_steps=1, steps=1), schedule=200)
+    made, draws = Tabb(config, context), list[list[int]]()
+
+    def note(*asked: Any) -> None:
+        draws.append(torch.randint(1000, (8,), generator=torch.Generator().manual_seed(asked[4])).tolist())
+
+    monkeypatch.setattr(made.predictor, "go_on", note)
+    made.cache(target[:10], target)
+    for _ in range(3):
+        made.refresh(value, 1.0)
+    assert len({tuple(draw) for draw in draws}) == 3
 
 
 def test_a_predictor_is_trained_on_as_seldom_as_it_is_told(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,8 @@ class Tabb(Backups, Soft):
         assert self._robot is not None  # `cache` comes first
         c, block, (rows, held) = self.context, int(self.blocks), self._robot
         steps = (block + 1) * BLOCK // every - block * BLOCK // every
-        self.predictor.go_on(rows, c.normaliser, self.measured, steps, c.seed + (block << 32))
+        seed = int(np.random.SeedSequence([c.seed, block]).generate_state(1)[0])  # torch takes 32 bits of it
+        self.predictor.go_on(rows, c.normaliser, self.measured, steps, seed)
         self.measure(held)
         self.blocks.add_(1)
 

@@ -21,14 +21,14 @@ from landbridge_nodes.listener import REQUESTS, Listener
 from landbridge_nodes.process import require_one_ros
 
 PORT = 8765  # Foxglove's default
-STOPPING = (Event.DISARM, Event.PARK, Event.ESTOP)
+STOPPING = (Event.DISARM, Event.ESTOP)  # PARK moves a robot that is held, and takes torque off one that nobody holds
 TRIGGER, ANSWER = "std_srvs/srv/Trigger", "bool success\nstring message"
 
 
 def foxglove(robot: str = "furuta", host: str = "127.0.0.1", port: int = PORT, operate: bool = False) -> None:
     """Serve the topics of a running robot to Foxglove, by WebSocket, until Ctrl-C; `docs/foxglove.json` is a layout.
 
-    Whoever reaches the port may disarm, park and stop the robot; arming and resetting need `--operate`. Foxglove's
+    Whoever reaches the port may disarm and stop the robot; what moves it needs `--operate`. Foxglove's
     protocol asks for no password, and any page in a browser on this machine reaches a local port.
 
     Example: landbridge foxglove --robot furuta
@@ -37,12 +37,12 @@ def foxglove(robot: str = "furuta", host: str = "127.0.0.1", port: int = PORT, o
         robot: Name of a robot, or a folder with robot.yaml: which topics there are.
         host: Address to listen on; 0.0.0.0: everybody who reaches this machine sees the robot.
         port: TCP port.
-        operate: Offer arm and reset, too.
+        operate: Offer arm, park and reset, too.
     """
     require_one_ros()
     spec = load_robot(robot).spec
     with serve(topics.every(spec), host, port, REQUESTS if operate else STOPPING) as found:
-        offered = "arm, reset, disarm, park, estop" if operate else "disarm, park, estop; --operate: arm, reset"
+        offered = "arm, reset, disarm, park, estop" if operate else "disarm, estop; --operate: arm, park, reset"
         say = Console(stderr=True, markup=False, soft_wrap=True).print
         say(f"Foxglove: Open connection, ws://{host}:{found}   (services: {offered})")
         threading.Event().wait()

@@ -97,6 +97,7 @@ class Operator(ExitStack):
             topics.GUARD_TIMING: self._on_timing,
             topics.DIAGNOSTICS: self._on_diagnostics,
         }
+        self._estopped = False  # somebody has called one in this episode, and may have reset it
         self.diagnostics: dict[str, str] = {}
         self.unrecorded = ""
         self.latency_ms: list[float] = []
@@ -147,7 +148,7 @@ class Operator(ExitStack):
             EStopError: Before it was armed.
             InputError: A service refused, or nothing came of it in time.
         """
-        before = self.state
+        before, self._estopped = self.state, self.state is State.ESTOP
         self._place()
         if before is not State.FAULT and self.state is State.FAULT and self._ask is not None:  # while it was asked
             self._place()
@@ -180,7 +181,7 @@ class Operator(ExitStack):
         self._refuse_estop()
 
     def _refuse_estop(self) -> None:
-        if self.state is State.ESTOP:
+        if self._estopped:
             raise EStopError("/monitor/estop", "was called: nothing moves", "call /monitor/reset, then start again")
 
     def _place(self) -> None:
@@ -285,6 +286,7 @@ class Operator(ExitStack):
             self._active_seconds = now - self._active_at
             self._cut = "" if state is State.ACTIVE else message.message
         self.state, self.reason = state, message.message
+        self._estopped |= state is State.ESTOP or (state is State.FAULT and self.reason == Event.ESTOP.value)
 
     def _on_observation(self, message: Any) -> None:
         if is_labelled(message):
