@@ -46,9 +46,9 @@ class Bend:
 
     def start(self) -> Array:
         """The point `z` (P,) to which it leads."""
-        z, height = self.z.copy(), max(0.0, self.height)
-        z[self.place] += height
-        z[self.others] -= height * self.along
+        z, raised = self.z.copy(), max(0.0, self.height)
+        z[self.place] += raised
+        z[self.others] -= raised * self.along
         return z
 
     def heights(self, highest: float, widening: float, draws: int, rng: np.random.Generator) -> Array:

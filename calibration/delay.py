@@ -142,12 +142,11 @@ def _softened(robot: Robot) -> tuple[Robot, list[Parameter]]:
         joints.append(joint.model_copy(update={"damping": joint.damping - half, "friction": friction}))
     soft = Robot(robot.spec.model_copy(update={"joints": tuple(joints)}), robot.folder)
     named = {p.name: p for p in parameters(soft)}
-    spreads = {  # of a drive without damping that of any friction
-        name: DAMPING_SD * joint.damping or named[name].sd
-        for joint in robot.spec.driven
-        for name in (f"friction.{joint.name}.viscous",)
-    }
-    dampings = [replace(named[name], sd=sd, high=named[name].nominal + 3 * sd) for name, sd in spreads.items()]
+    dampings = []
+    for joint in robot.spec.driven:
+        rubbing = named[f"friction.{joint.name}.viscous"]
+        sd = DAMPING_SD * joint.damping or rubbing.sd  # of a drive without damping that of any friction
+        dampings.append(replace(rubbing, sd=sd, high=rubbing.nominal + 3 * sd))
     return soft, [named["actuator_gain"], *dampings, named["latency_ms"]]
 
 

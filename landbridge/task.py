@@ -68,6 +68,12 @@ class Task(ABC):
         """Whether it has exploring states of its own."""
         return type(self).exploring_state is not Task.exploring_state
 
+    def require_exploring(self) -> None:
+        """Raise InputError, of a command's `--exploring`, unless it has."""
+        if not self.explores:
+            problem = f"{self.observer.spec.name}'s task has no exploring states"
+            raise InputError("--exploring", problem, "leave it out")
+
     def digest(self) -> str:
         """SHA-256 of the class's source text: data of another digest carry rewards of another function.
 

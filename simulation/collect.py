@@ -129,8 +129,8 @@ def collect(
     task, shares = load_task(machine), source_mix(machine, mix)
     explored = EXPLORING[domain] if exploring is None else exploring
     require_seed(seed)
-    if exploring and not task.explores:
-        raise InputError("--exploring", f"{machine.spec.name}'s task has no exploring states", "leave it out")
+    if exploring:
+        task.require_exploring()
     _refuse(out, steps, batch, retune, explored)
     batch = min(batch, steps)
     first, *rngs = (np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(batch + 1))

@@ -215,13 +215,15 @@ def to_scenario(robot: Robot, values: Mapping[str, float], base: Scenario | None
     """`base` (nominal by default) with the parameters in `values` set; the others stay."""
     start = Scenario() if base is None else base
     every = to_values(robot, start) | dict(values)
+    root = robot.urdf_root()
+    bodies = {link: body_of(root, link) for link in moving_links(robot).values()}
     scales = {
         field: getattr(start, field)
         | {
             part: every[f"{field}.{link}"]
-            for link in moving_links(robot).values()
+            for link, body in bodies.items()
             if f"{field}.{link}" in values
-            for part in body_of(robot.urdf_root(), link)
+            for part in body
         }
         for field in ("link_mass_scale", "link_length_scale")
     }

@@ -75,8 +75,8 @@ def evaluate(
         raise InputError("evaluate", f"{episodes} episodes of {len(policies)} policies", "give at least one of each")
     require_seed(seed)
     machine = load_robot(robot)
-    if exploring and not load_task(machine).explores:
-        raise InputError("--exploring", f"{machine.spec.name}'s task has no exploring states", "leave it out")
+    if exploring:
+        load_task(machine).require_exploring()
     rung = choose_scenario(machine, scenario, calibration, SEVERE)
     period_ms = 1000 * machine.spec.control_dt
     if not 0 <= write_ms <= period_ms:

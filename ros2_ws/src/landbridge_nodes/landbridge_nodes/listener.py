@@ -5,18 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from rclpy.serialization import deserialize_message
 from rclpy.task import Future
 from std_srvs.srv import Trigger
-from typing_extensions import Self
 
 from landbridge.deploy.supervisor import Answer, Event
 from landbridge_nodes import topics
-from landbridge_nodes.process import LOOP_SECONDS, client, make_executor
+from landbridge_nodes.process import LOOP_SECONDS, Client, client, make_executor
 from landbridge_nodes.transport import stay_on_this_machine
 
 ANSWER_SECONDS = 1.0
@@ -33,7 +31,7 @@ class Inbox:
     raw: bytes = b""
 
 
-class Listener(ExitStack):
+class Listener(Client):
     """A node in a thread of its own; a context manager.
 
     Messages are kept as they came, and read when they are looked at: a few times a second, and not 500.
@@ -54,15 +52,8 @@ class Listener(ExitStack):
         self.heard, self._then = {topic: Inbox() for topic in heard}, then
         self.reports: dict[str, Any] = {}
 
-    def __enter__(self) -> Self:
-        try:
-            self._open()
-        except BaseException:  # `with` closes only what has been entered
-            self.close()
-            raise
-        return self
-
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Join the graph."""
         stay_on_this_machine()
         node = self.enter_context(client("watch"))
         self._executor, self._over = make_executor(node.context), Future()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from rclpy.executors import SingleThreadedExecutor
 from std_srvs.srv import Trigger
-from typing_extensions import Self
 
 from landbridge.deploy.supervisor import COMMANDED, RECOVERIES, Event, State, timeouts
 from landbridge.errors import InputError
@@ -20,7 +19,7 @@ from landbridge.robot import Robot
 from landbridge.task import load_task
 from landbridge.verdict import ADMITTED
 from landbridge_nodes import topics
-from landbridge_nodes.process import client
+from landbridge_nodes.process import Client, client
 from landbridge_nodes.transport import stay_on_this_machine
 
 START_TIMEOUT = 60.0  # s for all processes to be up, on a machine that is busy with other things
@@ -57,7 +56,7 @@ class Outcome:
     reason: str
 
 
-class Operator(ExitStack):
+class Operator(Client):
     """Drives the services of bridge and monitor; a context manager around one rclpy context of its own.
 
     Args:
@@ -102,15 +101,8 @@ class Operator(ExitStack):
         self.unrecorded = ""
         self.latency_ms: list[float] = []
 
-    def __enter__(self) -> Self:
-        try:
-            self._open()
-        except BaseException:  # `with` closes only what has been entered
-            self.close()
-            raise
-        return self
-
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Join the graph."""
         stay_on_this_machine()
         self.node = self.enter_context(client("operator"))
         self._executor = SingleThreadedExecutor(context=self.node.context)

@@ -10,10 +10,13 @@ import signal
 import socket
 import sys
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import Self
 
 from landbridge.errors import InputError
 from landbridge.real_time import take_priority
@@ -134,6 +137,22 @@ def client(name: str, **options: Any) -> Iterator[Any]:
             node.destroy_node()
     finally:
         context.try_shutdown()
+
+
+class Client(ExitStack):
+    """Base of what asks a robot's nodes: a context manager that closes what `open` has entered, also if that fails."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.open()
+        except BaseException:  # `with` closes only what has been entered
+            self.close()
+            raise
+        return self
+
+    @abstractmethod
+    def open(self) -> None:
+        """Enter everything."""
 
 
 def spin_while(node: Any, goes_on: Callable[[], bool], seconds: float) -> None:
